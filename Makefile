@@ -1,0 +1,52 @@
+# One command each; all of them work on a fresh machine. pip, not uv: see CONTRIBUTING.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PROTOS := $(shell find protos -name '*.proto' 2>/dev/null)
+
+.PHONY: install demo test lint format protos protos-check bench clean
+
+install: $(VENV)/.installed
+
+# torch first and alone, so that nothing later resolves another build of it; torchvision without its dependencies,
+# because its wheel's only unmet one is that torch.
+$(VENV)/.installed: pyproject.toml clients/pyproject.toml services/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1' setuptools
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --no-deps torchvision==0.28.0
+	$(BIN)/pip install --quiet --editable clients --editable 'services[all]' --group dev
+	touch $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install protos-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	BIN=$(BIN) protos/breaking.sh
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write protos
+
+# A low grpcio-tools, in an environment of its own: it sets the users' floor for grpcio and protobuf.
+.venv-protos/.installed:
+	$(PYTHON) -m venv .venv-protos
+	.venv-protos/bin/pip install --quiet grpcio-tools==1.72.2 'mypy-protobuf==3.6.0'
+	touch $@
+
+protos: .venv-protos/.installed
+	protos/generate.sh .venv-protos/bin clients
+
+protos-check: .venv-protos/.installed
+	rm -rf build/protos-check && mkdir -p build/protos-check
+	protos/generate.sh .venv-protos/bin build/protos-check
+	diff --recursive --brief build/protos-check/gramlet clients/gramlet | grep -E '_pb2|^Only in build' \
+		&& { echo 'generated code is stale: run make protos'; exit 1; } || true
+
+clean:
+	rm -rf $(VENV) .venv-protos build out

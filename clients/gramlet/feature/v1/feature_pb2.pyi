@@ -1,0 +1,290 @@
+from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
+from gramlet.tensor.v1 import tensor_pb2 as _tensor_pb2
+from gramlet.tensor.v1 import timing_pb2 as _timing_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GramNormalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GRAM_NORMALIZATION_UNSPECIFIED: _ClassVar[GramNormalization]
+    GRAM_NORMALIZATION_NONE: _ClassVar[GramNormalization]
+    GRAM_NORMALIZATION_POSITIONS: _ClassVar[GramNormalization]
+    GRAM_NORMALIZATION_ELEMENTS: _ClassVar[GramNormalization]
+
+class StageBalance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STAGE_BALANCE_UNSPECIFIED: _ClassVar[StageBalance]
+    STAGE_BALANCE_NONE: _ClassVar[StageBalance]
+    STAGE_BALANCE_INITIAL: _ClassVar[StageBalance]
+GRAM_NORMALIZATION_UNSPECIFIED: GramNormalization
+GRAM_NORMALIZATION_NONE: GramNormalization
+GRAM_NORMALIZATION_POSITIONS: GramNormalization
+GRAM_NORMALIZATION_ELEMENTS: GramNormalization
+STAGE_BALANCE_UNSPECIFIED: StageBalance
+STAGE_BALANCE_NONE: StageBalance
+STAGE_BALANCE_INITIAL: StageBalance
+
+class GetModelRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Stage(_message.Message):
+    __slots__ = ("name", "channels", "stride")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    channels: int
+    stride: int
+    def __init__(self, name: _Optional[str] = ..., channels: _Optional[int] = ..., stride: _Optional[int] = ...) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("message_bytes", "picture_bytes", "decoded_pixels", "network_pixels", "pictures_per_extract")
+    MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DECODED_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_PER_EXTRACT_FIELD_NUMBER: _ClassVar[int]
+    message_bytes: int
+    picture_bytes: int
+    decoded_pixels: int
+    network_pixels: int
+    pictures_per_extract: int
+    def __init__(self, message_bytes: _Optional[int] = ..., picture_bytes: _Optional[int] = ..., decoded_pixels: _Optional[int] = ..., network_pixels: _Optional[int] = ..., pictures_per_extract: _Optional[int] = ...) -> None: ...
+
+class Load(_message.Message):
+    __slots__ = ("queued", "queue_limit", "callers", "device_seconds")
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CALLERS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    queued: int
+    queue_limit: int
+    callers: int
+    device_seconds: float
+    def __init__(self, queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., callers: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("backbone", "weights_digest", "weights_source", "device", "precision", "stages", "limits", "load", "server_version")
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    backbone: str
+    weights_digest: str
+    weights_source: str
+    device: str
+    precision: str
+    stages: _containers.RepeatedCompositeFieldContainer[Stage]
+    limits: Limits
+    load: Load
+    server_version: str
+    def __init__(self, backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ..., weights_source: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+
+class Extraction(_message.Message):
+    __slots__ = ("stages", "forms", "gram_normalization", "triangle", "element_type", "resize")
+    class Form(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FORM_UNSPECIFIED: _ClassVar[Extraction.Form]
+        FORM_ACTIVATIONS: _ClassVar[Extraction.Form]
+        FORM_GRAM: _ClassVar[Extraction.Form]
+        FORM_POOLED: _ClassVar[Extraction.Form]
+    FORM_UNSPECIFIED: Extraction.Form
+    FORM_ACTIVATIONS: Extraction.Form
+    FORM_GRAM: Extraction.Form
+    FORM_POOLED: Extraction.Form
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    FORMS_FIELD_NUMBER: _ClassVar[int]
+    GRAM_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    TRIANGLE_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    forms: _containers.RepeatedScalarFieldContainer[Extraction.Form]
+    gram_normalization: GramNormalization
+    triangle: bool
+    element_type: _tensor_pb2.ElementType
+    resize: _picture_pb2.Resize
+    def __init__(self, stages: _Optional[_Iterable[str]] = ..., forms: _Optional[_Iterable[_Union[Extraction.Form, str]]] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., triangle: bool = ..., element_type: _Optional[_Union[_tensor_pb2.ElementType, str]] = ..., resize: _Optional[_Union[_picture_pb2.Resize, _Mapping]] = ...) -> None: ...
+
+class StageFeatures(_message.Message):
+    __slots__ = ("stage", "activations", "gram", "pooled")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
+    GRAM_FIELD_NUMBER: _ClassVar[int]
+    POOLED_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    activations: _tensor_pb2.Tensor
+    gram: _tensor_pb2.Tensor
+    pooled: _tensor_pb2.Tensor
+    def __init__(self, stage: _Optional[str] = ..., activations: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., gram: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., pooled: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+
+class PictureFeatures(_message.Message):
+    __slots__ = ("stages", "height", "width", "timing")
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    stages: _containers.RepeatedCompositeFieldContainer[StageFeatures]
+    height: int
+    width: int
+    timing: _timing_pb2.Timing
+    def __init__(self, stages: _Optional[_Iterable[_Union[StageFeatures, _Mapping]]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+
+class ExtractRequest(_message.Message):
+    __slots__ = ("extraction", "pictures")
+    EXTRACTION_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    extraction: Extraction
+    pictures: _containers.RepeatedCompositeFieldContainer[_picture_pb2.Picture]
+    def __init__(self, extraction: _Optional[_Union[Extraction, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[_picture_pb2.Picture, _Mapping]]] = ...) -> None: ...
+
+class ExtractResult(_message.Message):
+    __slots__ = ("features", "error")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    features: PictureFeatures
+    error: _picture_pb2.PictureError
+    def __init__(self, features: _Optional[_Union[PictureFeatures, _Mapping]] = ..., error: _Optional[_Union[_picture_pb2.PictureError, _Mapping]] = ...) -> None: ...
+
+class ExtractResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ExtractResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[ExtractResult, _Mapping]]] = ...) -> None: ...
+
+class ExtractStreamRequest(_message.Message):
+    __slots__ = ("extraction", "item")
+    class Item(_message.Message):
+        __slots__ = ("id", "picture")
+        ID_FIELD_NUMBER: _ClassVar[int]
+        PICTURE_FIELD_NUMBER: _ClassVar[int]
+        id: str
+        picture: _picture_pb2.Picture
+        def __init__(self, id: _Optional[str] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
+    EXTRACTION_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    extraction: Extraction
+    item: ExtractStreamRequest.Item
+    def __init__(self, extraction: _Optional[_Union[Extraction, _Mapping]] = ..., item: _Optional[_Union[ExtractStreamRequest.Item, _Mapping]] = ...) -> None: ...
+
+class ExtractStreamResponse(_message.Message):
+    __slots__ = ("id", "result")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    result: ExtractResult
+    def __init__(self, id: _Optional[str] = ..., result: _Optional[_Union[ExtractResult, _Mapping]] = ...) -> None: ...
+
+class StageWeight(_message.Message):
+    __slots__ = ("stage", "weight")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    weight: float
+    def __init__(self, stage: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class Style(_message.Message):
+    __slots__ = ("picture", "weight")
+    PICTURE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    picture: _picture_pb2.Picture
+    weight: float
+    def __init__(self, picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class Objective(_message.Message):
+    __slots__ = ("content", "content_stage", "content_weight", "styles", "style_stages", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_STAGE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    STYLE_STAGES_FIELD_NUMBER: _ClassVar[int]
+    STYLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    GRAM_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    STAGE_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    content: _picture_pb2.Picture
+    content_stage: str
+    content_weight: float
+    styles: _containers.RepeatedCompositeFieldContainer[Style]
+    style_stages: _containers.RepeatedCompositeFieldContainer[StageWeight]
+    style_weight: float
+    total_variation_weight: float
+    gram_normalization: GramNormalization
+    stage_balance: StageBalance
+    initial: _picture_pb2.Picture
+    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., content_stage: _Optional[str] = ..., content_weight: _Optional[float] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., stage_balance: _Optional[_Union[StageBalance, str]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
+
+class DifferentiateRequest(_message.Message):
+    __slots__ = ("setup", "evaluate")
+    class Setup(_message.Message):
+        __slots__ = ("objective", "gradient_element_type")
+        OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+        GRADIENT_ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+        objective: Objective
+        gradient_element_type: _tensor_pb2.ElementType
+        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., gradient_element_type: _Optional[_Union[_tensor_pb2.ElementType, str]] = ...) -> None: ...
+    class Evaluate(_message.Message):
+        __slots__ = ("picture", "sequence")
+        PICTURE_FIELD_NUMBER: _ClassVar[int]
+        SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+        picture: _tensor_pb2.Tensor
+        sequence: int
+        def __init__(self, picture: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
+    SETUP_FIELD_NUMBER: _ClassVar[int]
+    EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    setup: DifferentiateRequest.Setup
+    evaluate: DifferentiateRequest.Evaluate
+    def __init__(self, setup: _Optional[_Union[DifferentiateRequest.Setup, _Mapping]] = ..., evaluate: _Optional[_Union[DifferentiateRequest.Evaluate, _Mapping]] = ...) -> None: ...
+
+class StageLoss(_message.Message):
+    __slots__ = ("stage", "loss")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    loss: float
+    def __init__(self, stage: _Optional[str] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class DifferentiateResponse(_message.Message):
+    __slots__ = ("ready", "evaluation")
+    class Ready(_message.Message):
+        __slots__ = ("weights_digest",)
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+        weights_digest: str
+        def __init__(self, weights_digest: _Optional[str] = ...) -> None: ...
+    class Evaluation(_message.Message):
+        __slots__ = ("sequence", "loss", "style_loss", "content_loss", "total_variation_loss", "stage_losses", "gradient", "timing")
+        SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+        LOSS_FIELD_NUMBER: _ClassVar[int]
+        STYLE_LOSS_FIELD_NUMBER: _ClassVar[int]
+        CONTENT_LOSS_FIELD_NUMBER: _ClassVar[int]
+        TOTAL_VARIATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+        STAGE_LOSSES_FIELD_NUMBER: _ClassVar[int]
+        GRADIENT_FIELD_NUMBER: _ClassVar[int]
+        TIMING_FIELD_NUMBER: _ClassVar[int]
+        sequence: int
+        loss: float
+        style_loss: float
+        content_loss: float
+        total_variation_loss: float
+        stage_losses: _containers.RepeatedCompositeFieldContainer[StageLoss]
+        gradient: _tensor_pb2.Tensor
+        timing: _timing_pb2.Timing
+        def __init__(self, sequence: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., total_variation_loss: _Optional[float] = ..., stage_losses: _Optional[_Iterable[_Union[StageLoss, _Mapping]]] = ..., gradient: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    READY_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    ready: DifferentiateResponse.Ready
+    evaluation: DifferentiateResponse.Evaluation
+    def __init__(self, ready: _Optional[_Union[DifferentiateResponse.Ready, _Mapping]] = ..., evaluation: _Optional[_Union[DifferentiateResponse.Evaluation, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,236 @@
+from gramlet.feature.v1 import feature_pb2 as _feature_pb2
+from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
+from gramlet.tensor.v1 import timing_pb2 as _timing_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Initial(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    INITIAL_UNSPECIFIED: _ClassVar[Initial]
+    INITIAL_CONTENT: _ClassVar[Initial]
+    INITIAL_STYLE: _ClassVar[Initial]
+    INITIAL_NOISE: _ClassVar[Initial]
+    INITIAL_GIVEN: _ClassVar[Initial]
+
+class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPTIMIZER_UNSPECIFIED: _ClassVar[Optimizer]
+    OPTIMIZER_LBFGS: _ClassVar[Optimizer]
+    OPTIMIZER_ADAM: _ClassVar[Optimizer]
+
+class LineSearch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LINE_SEARCH_UNSPECIFIED: _ClassVar[LineSearch]
+    LINE_SEARCH_NONE: _ClassVar[LineSearch]
+    LINE_SEARCH_STRONG_WOLFE: _ClassVar[LineSearch]
+INITIAL_UNSPECIFIED: Initial
+INITIAL_CONTENT: Initial
+INITIAL_STYLE: Initial
+INITIAL_NOISE: Initial
+INITIAL_GIVEN: Initial
+OPTIMIZER_UNSPECIFIED: Optimizer
+OPTIMIZER_LBFGS: Optimizer
+OPTIMIZER_ADAM: Optimizer
+LINE_SEARCH_UNSPECIFIED: LineSearch
+LINE_SEARCH_NONE: LineSearch
+LINE_SEARCH_STRONG_WOLFE: LineSearch
+
+class StylizeRequest(_message.Message):
+    __slots__ = ("stylization", "resume_run_id", "run_id", "preview_every", "checkpoint_every")
+    STYLIZATION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    stylization: Stylization
+    resume_run_id: str
+    run_id: str
+    preview_every: int
+    checkpoint_every: int
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
+
+class Stylization(_message.Message):
+    __slots__ = ("content", "styles", "initial", "settings")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    STYLES_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    content: _picture_pb2.Picture
+    styles: _containers.RepeatedCompositeFieldContainer[_feature_pb2.Style]
+    initial: _picture_pb2.Picture
+    settings: Settings
+    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., styles: _Optional[_Iterable[_Union[_feature_pb2.Style, _Mapping]]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
+
+class Settings(_message.Message):
+    __slots__ = ("preset", "size", "iterations", "content_stage", "style_stages", "content_weight", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial", "seed", "optimizer", "learning_rate", "history_size", "line_search")
+    PRESET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_STAGE_FIELD_NUMBER: _ClassVar[int]
+    STYLE_STAGES_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STYLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    GRAM_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    STAGE_BALANCE_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LINE_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    preset: str
+    size: int
+    iterations: int
+    content_stage: str
+    style_stages: _containers.RepeatedCompositeFieldContainer[_feature_pb2.StageWeight]
+    content_weight: float
+    style_weight: float
+    total_variation_weight: float
+    gram_normalization: _feature_pb2.GramNormalization
+    stage_balance: _feature_pb2.StageBalance
+    initial: Initial
+    seed: int
+    optimizer: Optimizer
+    learning_rate: float
+    history_size: int
+    line_search: LineSearch
+    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ...) -> None: ...
+
+class StylizeResponse(_message.Message):
+    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    RECOVERED_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    queued: Queued
+    started: Started
+    iteration: Iteration
+    preview: Preview
+    checkpoint: Checkpoint
+    recovered: Recovered
+    result: Result
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+
+class Queued(_message.Message):
+    __slots__ = ("position",)
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    def __init__(self, position: _Optional[int] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("iteration", "height", "width", "settings", "backbone", "weights_digest")
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    height: int
+    width: int
+    settings: Settings
+    backbone: str
+    weights_digest: str
+    def __init__(self, iteration: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+
+class Iteration(_message.Message):
+    __slots__ = ("iteration", "loss", "style_loss", "content_loss", "total_variation_loss", "stage_losses", "evaluations", "timing")
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    STYLE_LOSS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_LOSSES_FIELD_NUMBER: _ClassVar[int]
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    loss: float
+    style_loss: float
+    content_loss: float
+    total_variation_loss: float
+    stage_losses: _containers.RepeatedCompositeFieldContainer[_feature_pb2.StageLoss]
+    evaluations: int
+    timing: _timing_pb2.Timing
+    def __init__(self, iteration: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., total_variation_loss: _Optional[float] = ..., stage_losses: _Optional[_Iterable[_Union[_feature_pb2.StageLoss, _Mapping]]] = ..., evaluations: _Optional[int] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+
+class Preview(_message.Message):
+    __slots__ = ("iteration", "jpeg")
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    JPEG_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    jpeg: bytes
+    def __init__(self, iteration: _Optional[int] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
+
+class Checkpoint(_message.Message):
+    __slots__ = ("iteration",)
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    def __init__(self, iteration: _Optional[int] = ...) -> None: ...
+
+class Recovered(_message.Message):
+    __slots__ = ("reason", "iteration", "message")
+    class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        REASON_UNSPECIFIED: _ClassVar[Recovered.Reason]
+        REASON_DIVERGED: _ClassVar[Recovered.Reason]
+        REASON_RECONNECTED: _ClassVar[Recovered.Reason]
+    REASON_UNSPECIFIED: Recovered.Reason
+    REASON_DIVERGED: Recovered.Reason
+    REASON_RECONNECTED: Recovered.Reason
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    reason: Recovered.Reason
+    iteration: int
+    message: str
+    def __init__(self, reason: _Optional[_Union[Recovered.Reason, str]] = ..., iteration: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("png", "iteration", "loss", "style_loss", "content_loss", "timing")
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    STYLE_LOSS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    png: bytes
+    iteration: int
+    loss: float
+    style_loss: float
+    content_loss: float
+    timing: _timing_pb2.Timing
+    def __init__(self, png: _Optional[bytes] = ..., iteration: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("running", "running_limit", "queued", "queue_limit", "presets", "features", "server_version")
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PRESETS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    running: int
+    running_limit: int
+    queued: int
+    queue_limit: int
+    presets: _containers.RepeatedScalarFieldContainer[str]
+    features: str
+    server_version: str
+    def __init__(self, running: _Optional[int] = ..., running_limit: _Optional[int] = ..., queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., presets: _Optional[_Iterable[str]] = ..., features: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
