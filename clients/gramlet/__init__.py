@@ -1,0 +1,1 @@
+"""gramlet, the client: what a pretrained network knows about pictures, over gRPC."""
