@@ -1,0 +1,126 @@
+"""The networks gramlet knows: their stages, and the name and shape of every tensor they need. No torch here.
+
+Names are torchvision's, for stages as for tensors. Stages of the VGG networks are named as in the style literature:
+`relu3_1` is the first rectified convolution of the third block, `pool3` the max pooling that ends it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from gramlet.errors import InvalidInput
+from gramlet.types import Stage
+
+MEAN = (0.485, 0.456, 0.406)
+"""ImageNet's mean color, RGB in 0..1: what the networks' inputs are centered on."""
+DEVIATION = (0.229, 0.224, 0.225)
+"""ImageNet's standard deviation of each channel, RGB in 0..1."""
+
+RESNET50_LAYERS = (("layer1", 64, 3), ("layer2", 128, 4), ("layer3", 256, 6), ("layer4", 512, 3))
+"""Name, width and number of bottlenecks of ResNet-50's residual stages; each puts out four times its width."""
+
+VGG_CHANNELS = (64, 128, 256, 512, 512)
+VGG_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+"""How many convolutions each of the five blocks has."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network before it has weights.
+
+    Attributes:
+        name: As in torchvision.models.
+        stages: In the order of the forward pass.
+        shapes: Shape of every parameter and buffer that the stages need, by torchvision's name.
+        unused: First parts of the names of tensors that a weights file may hold and no stage needs: the classifier.
+        rounds_up: Whether a stage's height is the picture's over the stride rounded up (ResNet pads), or down (VGG).
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    unused: tuple[str, ...]
+    rounds_up: bool
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name.
+
+        Raises:
+            InvalidInput: There is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        known = ", ".join(stage.name for stage in self.stages)
+        raise InvalidInput(f"{self.name} has no stage {name!r}; it has {known}", field="stages")
+
+    def activation_shape(self, stage: str, height: int, width: int) -> tuple[int, int, int]:
+        """(C, H, W) of a stage's activations of a picture of that size. A side of 0: the picture is too small."""
+        found = self.stage(stage)
+        # VGG's average pools what pool5 leaves: a picture under 32 pixels leaves nothing.
+        stride = found.stride or 32
+        up = stride - 1 if self.rounds_up else 0
+        rows, columns = (height + up) // stride, (width + up) // stride
+        if not found.stride:
+            rows, columns = min(rows, 1), min(columns, 1)
+        return found.channels, rows, columns
+
+
+def _batch_norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.{part}": (channels,) for part in ("weight", "bias", "running_mean", "running_var")}
+
+
+def _resnet50() -> Architecture:
+    stages = [Stage("conv1", 64, 2), Stage("maxpool", 64, 4)]
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7), **_batch_norm("bn1", 64)}
+    entering, stride = 64, 4
+    for layer, width, blocks in RESNET50_LAYERS:
+        for index in range(blocks):
+            block = f"{layer}.{index}"
+            for number, shape in enumerate(
+                [(width, entering, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)], start=1
+            ):
+                shapes[f"{block}.conv{number}.weight"] = shape
+                shapes |= _batch_norm(f"{block}.bn{number}", shape[0])
+            if index == 0:
+                shapes[f"{block}.downsample.0.weight"] = (4 * width, entering, 1, 1)
+                shapes |= _batch_norm(f"{block}.downsample.1", 4 * width)
+            entering = 4 * width
+        stages.append(Stage(layer, entering, stride))
+        stride *= 2
+    stages.append(Stage("avgpool", entering, 0))
+    return Architecture("resnet50", tuple(stages), MappingProxyType(shapes), ("fc.",), rounds_up=True)
+
+
+def _vgg(name: str) -> Architecture:
+    stages, shapes, entering, position = [], {}, 3, 0
+    for block, (channels, count) in enumerate(zip(VGG_CHANNELS, VGG_CONVOLUTIONS[name], strict=True), start=1):
+        stride = 2 ** (block - 1)
+        for number in range(1, count + 1):
+            shapes[f"features.{position}.weight"] = (channels, entering, 3, 3)
+            shapes[f"features.{position}.bias"] = (channels,)
+            stages.append(Stage(f"relu{block}_{number}", channels, stride))
+            entering = channels
+            position += 2  # the convolution and its ReLU
+        stages.append(Stage(f"pool{block}", channels, 2 * stride))
+        position += 1
+    stages.append(Stage("avgpool", entering, 0))
+    return Architecture(name, tuple(stages), MappingProxyType(shapes), ("classifier.",), rounds_up=False)
+
+
+ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
+    {architecture.name: architecture for architecture in (_resnet50(), _vgg("vgg16"), _vgg("vgg19"))}
+)
+
+
+def architecture(name: str) -> Architecture:
+    """The network of that name.
+
+    Raises:
+        InvalidInput: gramlet has no such network.
+    """
+    if name not in ARCHITECTURES:
+        raise InvalidInput(f"no backbone {name!r}; there are {', '.join(ARCHITECTURES)}", field="backbone")
+    return ARCHITECTURES[name]

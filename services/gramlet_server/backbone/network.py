@@ -1,0 +1,262 @@
+"""A frozen network cut into named stages: pictures in, activations out, differentiable in the picture and in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gramlet.errors import FailedPrecondition
+from gramlet.types import Stage
+from gramlet_server.backbone.architecture import DEVIATION, MEAN, RESNET50_LAYERS, VGG_CONVOLUTIONS, architecture
+from gramlet_server.backbone.weights import Weights
+
+EPSILON = 1e-5
+"""What torchvision's batch norms add to the variance."""
+
+
+class Precision(Enum):
+    """The element type that the network computes in. TF32 and FLOAT16 are for CUDA devices."""
+
+    FLOAT32 = "float32"
+    TF32 = "tf32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the activations."""
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.value, torch.float32)
+
+
+Step = tuple[str, Callable[[Tensor], Tensor]]
+"""A stage's name, and what leads to it from the stage before."""
+
+
+class Network:
+    """A pretrained network without its classifier.
+
+    The batch norms are folded into the convolutions before them (in float64), except where a stage lies between the
+    two. Tensors are channels_last in memory. Activations that were returned are never written to again.
+
+    Args:
+        weights: What `weights.load` gave.
+        device: Where the network lives.
+        precision: What it computes in.
+
+    Attributes:
+        name: Of the architecture, such as `resnet50`.
+        stages: All stages, in the order of the forward pass.
+        weights: The weights as they were read, on the CPU.
+
+    Raises:
+        FailedPrecondition: The device cannot compute in that precision.
+    """
+
+    def __init__(
+        self, weights: Weights, device: torch.device | str = "cpu", precision: Precision = Precision.FLOAT32
+    ) -> None:
+        self.architecture = architecture(weights.backbone)
+        self.weights = weights
+        self.device = torch.device(device)
+        self.precision = precision
+        _prepare(self.device, precision)
+        self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1)
+        place = _Place(weights, self.device, precision.dtype)
+        self._steps = _resnet50(place) if self.name == "resnet50" else _vgg(place)
+        # Where nobody asks for conv1, its batch norm folds as everywhere else.
+        self._joined_stem = _resnet50_joined_stem(place) if self.name == "resnet50" else None
+
+    @property
+    def name(self) -> str:
+        """Of the architecture, such as `resnet50`."""
+        return self.architecture.name
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, in the order of the forward pass."""
+        return self.architecture.stages
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights: equal digests mean equal networks."""
+        return self.weights.digest
+
+    def activations(self, pictures: Tensor, stages: Collection[str]) -> dict[str, Tensor]:
+        """Activations of a batch, by stage, in the order of the forward pass, which ends at the last stage asked for.
+
+        Args:
+            pictures: (N, 3, H, W) float32, RGB in 0..1, on the network's device.
+            stages: Names of stages.
+
+        Returns:
+            (N, C, H', W') each, in the element type of the network's precision; `avgpool` is (N, C, 1, 1). They hold
+            the graph back to `pictures` if those require a gradient. Do not write to them.
+
+        Raises:
+            InvalidInput: There is no such stage.
+        """
+        wanted = {self.architecture.stage(name).name for name in stages}
+        found: dict[str, Tensor] = {}
+        x = (pictures - self._mean).to(self.precision.dtype, memory_format=torch.channels_last)
+        for name, step in self._path(wanted):
+            if len(found) == len(wanted):
+                break
+            x = step(x)
+            if name in wanted:
+                found[name] = x
+        return found
+
+    def _path(self, wanted: Collection[str]) -> Iterator[Step]:
+        if self._joined_stem is None or "conv1" in wanted:
+            yield from self._steps
+        else:
+            yield ("maxpool", self._joined_stem)
+            yield from self._steps[2:]
+
+
+def _prepare(device: torch.device, precision: Precision) -> None:
+    if device.type == "cuda":
+        # cuDNN rounds float32 to TF32 unless told otherwise. The setting is the process's: it has one network.
+        torch.backends.cudnn.allow_tf32 = precision is Precision.TF32
+    elif precision in (Precision.TF32, Precision.FLOAT16):
+        raise FailedPrecondition(
+            f"precision {precision.value} needs a CUDA device; on {device} use bfloat16 or float32"
+        )
+
+
+class _Place:
+    """Brings weights where they will be used: cast, channels_last, without gradients."""
+
+    def __init__(self, weights: Weights, device: torch.device, dtype: torch.dtype) -> None:
+        self.weights = weights
+        self.device = device
+        self.dtype = dtype
+
+    def read(self, name: str) -> Tensor:
+        return self.weights.state[name].double()
+
+    def convolution(self, name: str, batch_norm: str | None = None, stride: int = 1) -> _Convolution:
+        """The convolution of that name, with the batch norm after it folded in."""
+        weight = self.read(f"{name}.weight")
+        bias = self.read(f"{name}.bias") if f"{name}.bias" in self.weights.state else None
+        if batch_norm is not None:
+            scale, shift = self.batch_norm(batch_norm)
+            weight, bias = weight * scale.view(-1, 1, 1, 1), shift
+        if weight.shape[1] == 3:
+            # The first layer takes pictures less the mean. Zero padding is the mean color in either scale, so dividing
+            # the weights by the deviation is exact; adding the mean to the bias would not be, at the borders.
+            weight = weight / torch.tensor(DEVIATION, dtype=weight.dtype).view(1, 3, 1, 1)
+        padding = weight.shape[-1] // 2
+        return _Convolution(
+            weight.to(self.device, self.dtype, memory_format=torch.channels_last),
+            None if bias is None else bias.to(self.device, self.dtype),
+            stride,
+            padding,
+        )
+
+    def batch_norm(self, name: str) -> tuple[Tensor, Tensor]:
+        """Scale and shift, (C,) float64 each, of a batch norm that no longer learns."""
+        scale = self.read(f"{name}.weight") / torch.sqrt(self.read(f"{name}.running_var") + EPSILON)
+        return scale, self.read(f"{name}.bias") - scale * self.read(f"{name}.running_mean")
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    weight: Tensor
+    bias: Tensor | None
+    stride: int
+    padding: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+# In-place operations below write only to the fresh output of a convolution, which no stage and no backward pass holds:
+# a convolution's gradient needs its input, a ReLU's its output.
+
+
+@dataclass(frozen=True)
+class _Bottleneck:
+    reduce: _Convolution
+    convolve: _Convolution
+    expand: _Convolution
+    downsample: _Convolution | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = torch.relu_(self.reduce(x))
+        y = torch.relu_(self.convolve(y))
+        y = self.expand(y)
+        y += x if self.downsample is None else self.downsample(x)
+        return torch.relu_(y)
+
+
+def _in_turn(steps: list[_Bottleneck]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return run
+
+
+def _resnet_pool(x: Tensor) -> Tensor:
+    # torchvision rectifies first; the maximum of the rectified is the rectified maximum, on a quarter of the elements.
+    return torch.relu_(functional.max_pool2d(x, kernel_size=3, stride=2, padding=1))
+
+
+def _average(x: Tensor) -> Tensor:
+    return x.mean(dim=(2, 3), keepdim=True)
+
+
+def _resnet50(place: _Place) -> list[Step]:
+    scale, shift = (part.to(place.device, place.dtype).view(1, -1, 1, 1) for part in place.batch_norm("bn1"))
+
+    def maxpool(x: Tensor) -> Tensor:
+        return _resnet_pool(torch.addcmul(shift, x, scale))
+
+    steps: list[Step] = [("conv1", place.convolution("conv1", stride=2)), ("maxpool", maxpool)]
+    for layer, _, blocks in RESNET50_LAYERS:
+        bottlenecks = [_bottleneck(place, layer, index) for index in range(blocks)]
+        steps.append((layer, _in_turn(bottlenecks)))
+    return [*steps, ("avgpool", _average)]
+
+
+def _resnet50_joined_stem(place: _Place) -> Callable[[Tensor], Tensor]:
+    convolution = place.convolution("conv1", "bn1", stride=2)
+    return lambda x: _resnet_pool(convolution(x))
+
+
+def _bottleneck(place: _Place, layer: str, index: int) -> _Bottleneck:
+    block = f"{layer}.{index}"
+    stride = 2 if index == 0 and layer != "layer1" else 1
+    return _Bottleneck(
+        place.convolution(f"{block}.conv1", f"{block}.bn1"),
+        place.convolution(f"{block}.conv2", f"{block}.bn2", stride),
+        place.convolution(f"{block}.conv3", f"{block}.bn3"),
+        place.convolution(f"{block}.downsample.0", f"{block}.downsample.1", stride) if index == 0 else None,
+    )
+
+
+def _rectified(convolution: _Convolution) -> Callable[[Tensor], Tensor]:
+    return lambda x: torch.relu_(convolution(x))
+
+
+def _vgg_pool(x: Tensor) -> Tensor:
+    return functional.max_pool2d(x, kernel_size=2, stride=2)
+
+
+def _vgg(place: _Place) -> list[Step]:
+    steps: list[Step] = []
+    position = 0
+    for block, count in enumerate(VGG_CONVOLUTIONS[place.weights.backbone], start=1):
+        for number in range(1, count + 1):
+            steps.append((f"relu{block}_{number}", _rectified(place.convolution(f"features.{position}"))))
+            position += 2
+        steps.append((f"pool{block}", _vgg_pool))
+        position += 1
+    return [*steps, ("avgpool", _average)]
