@@ -6,15 +6,27 @@ Arrays are C-contiguous; activations are (C, H, W), Gram matrices (C, C), pictur
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
+
+Picture = bytes | Array | Pixels
+"""An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8."""
 
 
 class ElementType(Enum):
@@ -208,3 +220,228 @@ class Evaluation:
     stage_losses: Mapping[str, float]
     gradient: Array
     timing: Timing = Timing()
+
+
+class Initial(Enum):
+    """The picture from which a stylization starts."""
+
+    CONTENT = "content"
+    STYLE = "style"
+    NOISE = "noise"
+    GIVEN = "given"
+
+
+class Optimizer(Enum):
+    """What moves the picture: L-BFGS (Liu and Nocedal, 1989) or Adam (Kingma and Ba, 2015)."""
+
+    LBFGS = "lbfgs"
+    ADAM = "adam"
+
+
+class LineSearch(Enum):
+    """How L-BFGS finds the length of a step: the learning rate itself, or the strong Wolfe conditions."""
+
+    NONE = "none"
+    STRONG_WOLFE = "strong-wolfe"
+
+
+@dataclass(frozen=True)
+class StylizeSettings:
+    """The settings of a stylization. What is None follows the preset.
+
+    Attributes:
+        preset: A name from the service's status, such as `classic`; None is the network's own default.
+        size: Longest side of the result, in pixels.
+        iterations: Iterations of the optimiser.
+        content_stage: The stage at which contents are compared.
+        style_stages: The stages at which styles are compared, each with its weight.
+        content_weight, style_weight, total_variation_weight: Weights of the loss terms.
+        gram_normalization: What Gram matrices are divided by.
+        stage_balance: What the stages' style losses are divided by.
+        initial: The starting picture.
+        seed: Seed of all noise.
+        optimizer: L-BFGS or Adam.
+        learning_rate: The optimiser's step length.
+        history_size: Pairs of vectors that L-BFGS remembers.
+        line_search: The line search of L-BFGS.
+    """
+
+    preset: str | None = None
+    size: int | None = None
+    iterations: int | None = None
+    content_stage: str | None = None
+    style_stages: Mapping[str, float] | None = None
+    content_weight: float | None = None
+    style_weight: float | None = None
+    total_variation_weight: float | None = None
+    gram_normalization: GramNormalization | None = None
+    stage_balance: StageBalance | None = None
+    initial: Initial | None = None
+    seed: int | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: float | None = None
+    history_size: int | None = None
+    line_search: LineSearch | None = None
+
+
+@dataclass(frozen=True)
+class PictureStyle:
+    """A style picture as it travels, and its share of the style loss."""
+
+    picture: Picture
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Stylization:
+    """The pictures of a stylization as they travel, and its settings. `initial` goes with Initial.GIVEN."""
+
+    content: Picture
+    styles: tuple[PictureStyle, ...]
+    settings: StylizeSettings = StylizeSettings()
+    initial: Picture | None = None
+
+
+@dataclass(frozen=True)
+class StylizeOrder:
+    """What is asked of StylizeService: a new stylization, or the run to resume, and how to report it.
+
+    Attributes:
+        stylization: A new stylization; None to resume.
+        resume_run_id: The run to resume; empty for a new one.
+        run_id: The name of a new run; empty lets the server choose.
+        preview_every: Iterations between previews; 0 is none.
+        checkpoint_every: Iterations between checkpoints; None is the server's choice, 0 none but the last.
+    """
+
+    stylization: Stylization | None = None
+    resume_run_id: str = ""
+    run_id: str = ""
+    preview_every: int = 0
+    checkpoint_every: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylizeEvent:
+    """What every event of a stylization tells.
+
+    Attributes:
+        run_id: The name of the run, with which it can be resumed.
+        iteration: The last iteration done; 0 before the first.
+        loss: The newest total loss; NaN before the first iteration.
+    """
+
+    run_id: str = ""
+    iteration: int = 0
+    loss: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued(StylizeEvent):
+    """The run waits for its turn, with `position` others before it."""
+
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(StylizeEvent):
+    """The run begins, or goes on after `iteration`. `settings` has the preset's values filled in; sizes in pixels."""
+
+    height: int
+    width: int
+    settings: StylizeSettings
+    backbone: str = ""
+    weights_digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration(StylizeEvent):
+    """One iteration: the loss terms, each times its weight, at the picture from which it stepped.
+
+    Attributes:
+        stage_losses: The style loss stage by stage, without the style weight.
+        evaluations: Evaluations of loss and gradient so far.
+        timing: Device time of this iteration.
+    """
+
+    style_loss: float
+    content_loss: float
+    total_variation_loss: float = 0.0
+    stage_losses: Mapping[str, float] = field(default_factory=dict)
+    evaluations: int = 0
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview(StylizeEvent):
+    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture."""
+
+    jpeg: bytes = field(repr=False)
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, decoded when first asked for."""
+        return _open_image(self.jpeg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(StylizeEvent):
+    """The run can be resumed after `iteration`."""
+
+
+class RecoveryReason(Enum):
+    """What a run recovered from: a loss that was no number, or a lost FeatureService."""
+
+    DIVERGED = "diverged"
+    RECONNECTED = "reconnected"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered(StylizeEvent):
+    """The run met an obstacle at `iteration` and goes on."""
+
+    reason: RecoveryReason
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(StylizeEvent):
+    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+
+    png: bytes = field(repr=False)
+    style_loss: float = math.nan
+    content_loss: float = math.nan
+    timing: Timing = Timing()
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, decoded when first asked for."""
+        return _open_image(self.png)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
+        if Path(path).suffix.lower() == ".png":
+            Path(path).write_bytes(self.png)
+        else:
+            self.image.save(path)
+
+
+def _open_image(data: bytes) -> Image.Image:
+    from PIL import Image  # only those who look at a picture pay for the import
+
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
+
+
+@dataclass(frozen=True)
+class StylizeStatus:
+    """How busy a StylizeService is, its presets (the default first), and where its features come from."""
+
+    running: int = 0
+    running_limit: int = 0
+    queued: int = 0
+    queue_limit: int = 0
+    presets: tuple[str, ...] = ()
+    features: str = ""
+    server_version: str = ""

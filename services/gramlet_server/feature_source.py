@@ -11,10 +11,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from gramlet.errors import GramletError
-from gramlet.types import Array, Evaluation, Extraction, Features, Model, Objective, Pixels
+from gramlet.types import Array, Evaluation, Extraction, Features, Model, Objective, Picture
 
-Picture = bytes | Array | Pixels
-"""An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8."""
+__all__ = ["Differentiation", "FeatureSource", "Picture"]
 
 
 class Differentiation(Protocol):
