@@ -95,7 +95,9 @@ def _resnet50() -> Architecture:
 
 
 def _vgg(name: str) -> Architecture:
-    stages, shapes, entering, position = [], {}, 3, 0
+    stages: list[Stage] = []
+    shapes: dict[str, tuple[int, ...]] = {}
+    entering, position = 3, 0
     for block, (channels, count) in enumerate(zip(VGG_CHANNELS, VGG_CONVOLUTIONS[name], strict=True), start=1):
         stride = 2 ** (block - 1)
         for number in range(1, count + 1):

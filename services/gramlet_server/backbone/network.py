@@ -1,4 +1,4 @@
-"""A frozen network cut into named stages: pictures in, activations out, differentiable in the picture and in nothing else."""
+"""A frozen network cut into named stages: pictures in, activations out, differentiable in the pictures alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
+from gramlet.errors import FailedPrecondition
+from gramlet.types import Stage
 from torch import Tensor
 from torch.nn import functional
 
-from gramlet.errors import FailedPrecondition
-from gramlet.types import Stage
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, RESNET50_LAYERS, VGG_CONVOLUTIONS, architecture
 from gramlet_server.backbone.weights import Weights
 

