@@ -1,0 +1,189 @@
+"""Every setting of a server process, built once from flags and GRAMLET_* variables."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gramlet.errors import InvalidInput
+from gramlet.types import Limits
+
+from gramlet_server.runtime.flags import Parser, count, file, flag, port_number, read, seconds, size
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """How the process listens, whom it lets in, and how it leaves."""
+
+    host: str = flag("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
+    port: int = flag(50051, "port to listen on; 0 takes any free one", parse=port_number)
+    tls_cert: Path | None = flag(None, "PEM certificate chain of this server; read again when it changes", parse=file)
+    tls_key: Path | None = flag(None, "PEM key of --tls-cert", parse=file)
+    tls_client_ca: Path | None = flag(None, "PEM authority; clients must show a certificate it signed", parse=file)
+    token_file: Path | None = flag(
+        None, "accepted bearer tokens, one a line; also GRAMLET_TOKENS, by commas", parse=file
+    )
+    max_calls: int = flag(128, "calls under way at once; more are refused", parse=count)
+    keepalive_seconds: float = flag(30.0, "silence after which a client is asked whether it lives", parse=seconds)
+    keepalive_timeout_seconds: float = flag(10.0, "how long it may take to answer", parse=seconds)
+    max_connection_age_seconds: float = flag(
+        0.0, "age at which connections are renewed, for balancers; 0: never", parse=seconds
+    )
+    max_connection_age_grace_seconds: float = flag(
+        0.0, "time that calls have on an aged connection; 0: until they end", parse=seconds
+    )
+    drain_seconds: float = flag(25.0, "time that running calls have to finish after SIGTERM", parse=seconds)
+    drain_delay_seconds: float = flag(
+        0.0, "time for balancers to see NOT_SERVING before new calls are refused", parse=seconds
+    )
+    metrics_port: int | None = flag(None, "port for Prometheus on the same host; off unless given", parse=port_number)
+    log_format: str = flag("text", "format of log lines", choices=("text", "json"))
+    log_level: str = flag("INFO", "least severe level shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    max_message_bytes: int = flag(Limits.message_bytes, "size of one message, either way", parse=size)
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise InvalidInput("a certificate and its key go together: --tls-cert and --tls-key", field="--tls-cert")
+        if self.tls_client_ca and not self.tls_cert:
+            raise InvalidInput("mutual TLS needs --tls-cert and --tls-key as well", field="--tls-client-ca")
+
+    @property
+    def address(self) -> str:
+        """Where to listen, as gRPC writes it."""
+        return format_address(self.host, self.port)
+
+    @property
+    def exposed(self) -> bool:
+        """Whether strangers can call: reachable from other machines, with neither TLS nor a token."""
+        return not (self.tls_cert or self.tokens or _is_loopback(self.host))
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The network, and the device that it runs on."""
+
+    backbone: str = flag("resnet50", "network", choices=("resnet50", "vgg16", "vgg19"))
+    weights: str | None = flag(None, "a .safetensors or .pth file, IMAGENET1K_V1, IMAGENET1K_V2, pypi, or random:SEED")
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    precision: str = flag("float32", "arithmetic of the network", choices=("float32", "tf32", "bfloat16"))
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How work is queued for the device."""
+
+    queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
+    batch_pictures: int = flag(8, "pictures in one pass over the device", parse=count)
+    batch_pixels: int = flag(2 * 2**20, "pixels in one pass; a larger picture is a pass of its own", parse=count)
+    cache_bytes: int = flag(512 * 2**20, "memory for what is computed again and again", parse=size)
+
+
+@dataclass(frozen=True)
+class PictureSettings:
+    """The largest pictures and requests that are accepted."""
+
+    max_picture_bytes: int = flag(Limits.picture_bytes, "size of one encoded picture", parse=size)
+    max_decoded_pixels: int = flag(Limits.decoded_pixels, "pixels of a picture, from its header", parse=count)
+    max_network_pixels: int = flag(Limits.network_pixels, "pixels of a picture as the network sees it", parse=count)
+    max_pictures: int = flag(Limits.pictures_per_extract, "pictures in one Extract", parse=count)
+
+
+@dataclass(frozen=True)
+class FeaturesSettings:
+    """The FeatureService that services without a network of their own use."""
+
+    features: str = flag("", "its address, such as dns:///features:50051; needed unless `feature` is served too")
+    features_ca: Path | None = flag(None, "PEM authority of its certificate; turns TLS on", parse=file)
+    features_cert: Path | None = flag(None, "PEM certificate to show to it, for mutual TLS", parse=file)
+    features_key: Path | None = flag(None, "PEM key of --features-cert", parse=file)
+    features_token_file: Path | None = flag(None, "file with the token to send to it", parse=file)
+    features_patience_seconds: float = flag(120.0, "how long to wait for it when it is lost", parse=seconds)
+
+    def __post_init__(self) -> None:
+        if bool(self.features_cert) != bool(self.features_key):
+            message = "a certificate and its key go together: --features-cert and --features-key"
+            raise InvalidInput(message, field="--features-cert")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """Where checkpoints and results are kept."""
+
+    store: str = flag("./gramlet-data", "a directory, or s3://bucket/prefix")
+
+
+@dataclass(frozen=True)
+class StylizeSettings:
+    """How many stylizations run, and how often they are saved."""
+
+    stylize_runs: int = flag(2, "stylizations under way at once", parse=count)
+    stylize_queue_limit: int = flag(32, "stylizations that may wait; more are refused", parse=count)
+    checkpoint_every: int = flag(25, "iterations between checkpoints, where the request does not say", parse=count)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything. One field a group of flags."""
+
+    server: ServerSettings = ServerSettings()
+    network: NetworkSettings = NetworkSettings()
+    engine: EngineSettings = EngineSettings()
+    pictures: PictureSettings = PictureSettings()
+    features: FeaturesSettings = FeaturesSettings()
+    store: StoreSettings = StoreSettings()
+    stylize: StylizeSettings = StylizeSettings()
+
+    @property
+    def limits(self) -> Limits:
+        """What a FeatureService tells its callers that it accepts."""
+        return Limits(
+            message_bytes=self.server.max_message_bytes,
+            picture_bytes=self.pictures.max_picture_bytes,
+            decoded_pixels=self.pictures.max_decoded_pixels,
+            network_pixels=self.pictures.max_network_pixels,
+            pictures_per_extract=self.pictures.max_pictures,
+        )
+
+
+def add_settings(parser: Parser, environ: Mapping[str, str]) -> None:
+    """Adds the flags of every group to a command line."""
+    for group in dataclasses.fields(Settings):
+        parser.add_settings(group.name, type(group.default), environ)
+
+
+def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """The settings of a parsed command line.
+
+    Raises:
+        InvalidInput: Flags that do not go together, or an unreadable token file.
+    """
+    groups = {group.name: read(type(group.default), arguments) for group in dataclasses.fields(Settings)}
+    settings = Settings(**groups)  # type: ignore[arg-type]
+    tokens = _tokens(settings.server.token_file, environ.get("GRAMLET_TOKENS", ""))
+    return dataclasses.replace(settings, server=dataclasses.replace(settings.server, tokens=tokens))
+
+
+def format_address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _tokens(path: Path | None, listed: str) -> tuple[str, ...]:
+    lines = path.read_text().splitlines() if path else []
+    tokens = tuple(token.strip() for token in (*lines, *listed.split(",")) if token.strip())
+    if path and not tokens:
+        # An empty file must not open the server to everybody.
+        raise InvalidInput(f"{path} holds no token", field="--token-file")
+    return tokens
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,83 @@
+"""The choke point for errors: what domain code raises becomes a status code with google.rpc details, here only."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Never
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from gramlet.errors import GramletError, InternalError
+from grpc_status import rpc_status
+
+from gramlet_server.runtime.calls import REQUEST_ID, Call
+
+DOMAIN = "gramlet"
+
+# A message travels twice, as text and in the details, and gRPC allows 8 KiB for everything around a reply.
+_MESSAGE_LENGTH = 1024
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def translated(call: Call) -> Iterator[None]:
+    """A layer that ends the call with the status of whatever is raised inside.
+
+    A GramletError becomes its own code with details. Anything else is a bug: INTERNAL for the caller, who learns the
+    request id and nothing of the inside; the traceback is logged under the same id.
+    """
+    try:
+        yield
+    except GramletError as error:
+        _abort(call, error)
+    except grpc.RpcError:
+        # Reading requests of a call whose caller is gone. There is nobody to answer.
+        if call.context.is_active():
+            _abort(call, _internal(call))
+        raise
+    except Exception:
+        _abort(call, _internal(call))
+
+
+def status_of(error: GramletError, request_id: str) -> Status:
+    """The google.rpc.Status of an error, details included."""
+    status = Status(code=error.code.value[0], message=str(error)[:_MESSAGE_LENGTH])
+    for detail in _details(error, request_id):
+        packed = Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _details(error: GramletError, request_id: str) -> Iterator[Message]:
+    # InvalidInput -> INVALID_INPUT
+    yield ErrorInfo(reason=re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).upper(), domain=DOMAIN)
+    # An error that came from another server brings the id under which that one logged it.
+    yield RequestInfo(request_id=request_id, serving_data=error.request_id)
+    if error.field:
+        violation = BadRequest.FieldViolation(field=error.field, description=error.message[:_MESSAGE_LENGTH])
+        yield BadRequest(field_violations=[violation])
+    if error.retry_after is not None:
+        delay = Duration()
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
+        yield RetryInfo(retry_delay=delay)
+
+
+def _internal(call: Call) -> InternalError:
+    _log.exception("%s failed", call.method)
+    return InternalError(f"internal error; the server's log has it under request id {call.request_id}")
+
+
+def _abort(call: Call, error: GramletError) -> Never:
+    status = rpc_status.to_status(status_of(error, call.request_id))
+    # The details travel as trailing metadata, which replaces what was set before.
+    call.context.set_trailing_metadata((*status.trailing_metadata, (REQUEST_ID, call.request_id)))
+    call.context.abort(status.code, status.details)

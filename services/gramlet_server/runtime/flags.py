@@ -1,0 +1,147 @@
+"""Settings that can be said on the command line: a field of a frozen dataclass, declared with `flag`, is a flag.
+
+`queue_limit: int = flag(256, "pictures that may wait", parse=count)` is `--queue-limit`, whose default is 256, or what
+the variable GRAMLET_QUEUE_LIMIT holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Never, TypeVar
+
+Settings = TypeVar("Settings")
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+def text(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def flag(default: Any, help: str, *, parse: Callable[[str], Any] = text, choices: Sequence[str] | None = None) -> Any:
+    """A field that is also a flag.
+
+    Args:
+        default: Its value where neither the command line nor the environment has one.
+        help: What it sets, in a line.
+        parse: From text to the value; raises argparse.ArgumentTypeError with what it wants instead.
+        choices: The only texts that are accepted.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "parse": parse, "choices": choices})
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are answered in one line."""
+
+    def error(self, message: str) -> Never:
+        print(f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+    def add_settings(self, title: str, settings: type[Any], environ: Mapping[str, str]) -> None:
+        """Adds the flags of a settings class."""
+        group = self.add_argument_group(title)
+        for field in dataclasses.fields(settings):
+            if "parse" not in field.metadata:
+                continue
+            name = field.name.replace("_", "-")
+            variable = f"GRAMLET_{field.name.upper()}"
+            group.add_argument(
+                f"--{name}",
+                type=_checked(field),
+                default=self._from_environment(field, variable, environ),
+                metavar=_metavar(field),
+                help=f"{field.metadata['help']} ({_default(field)}{variable})".replace("%", "%%"),
+            )
+
+    def _from_environment(self, field: dataclasses.Field[Any], variable: str, environ: Mapping[str, str]) -> Any:
+        # Set but empty is unset: compose files and Kubernetes manifests pass variables on that way.
+        text = environ.get(variable, "")
+        if not text:
+            return field.default
+        try:
+            return _checked(field)(text)
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{variable}: {error}")
+
+
+def read(settings: type[Settings], arguments: argparse.Namespace) -> Settings:
+    """The settings of a class from a parsed command line."""
+    flags = [field.name for field in dataclasses.fields(settings) if "parse" in field.metadata]  # type: ignore[arg-type]
+    return settings(**{name: getattr(arguments, name) for name in flags})
+
+
+def count(text: str) -> int:
+    """A whole number from 1 on."""
+    return _whole(text, 1)
+
+
+def port_number(text: str) -> int:
+    """A port; 0 is any free one."""
+    number = _whole(text, 0)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
+    return number
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    # Also refuses what is not finite.
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
+    return value
+
+
+def size(text: str) -> int:
+    """A size such as 64MiB, 512K or 1048576."""
+    match = re.fullmatch(r"(\d+) ?([KMG]?)(?:i?B)?", text)
+    if not match or int(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64MiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def file(text: str) -> Path:
+    """A file that exists."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
+    return path
+
+
+def _whole(text: str, least: int) -> int:
+    if not re.fullmatch(r"\d{1,18}", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
+    return int(text)
+
+
+def _checked(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
+    choices = field.metadata["choices"]
+
+    def parsed(text: str) -> Any:
+        if choices and text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+        return field.metadata["parse"](text)
+
+    return parsed
+
+
+def _metavar(field: dataclasses.Field[Any]) -> str:
+    choices = field.metadata["choices"]
+    return "|".join(choices) if choices else field.metadata["parse"].__name__.upper().partition("_")[0]
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default in (None, ""):
+        return ""
+    if field.metadata["parse"] is size:
+        return f"{field.default // _UNITS['M']}MiB; "
+    return f"{field.default:g}; " if isinstance(field.default, float) else f"{field.default}; "

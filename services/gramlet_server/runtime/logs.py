@@ -1,0 +1,55 @@
+"""Log lines on stderr, as text or as one JSON object a line, each with the id of the request that it belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the call that this thread serves. gRPC runs every call in a context of its own, so it never leaks."""
+
+
+def configure(log_format: str, level: str) -> None:
+    """Sends everything that is logged to stderr.
+
+    Args:
+        log_format: `text` or `json`.
+        level: The least severe level that is shown, such as `INFO`.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00,000 INFO gramlet_server.calls: message [request id]`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        current = request_id.get()
+        return f"{line} [{current}]" if current else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; the mapping in `extra={"fields": ...}` joins it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if current := request_id.get():
+            entry["request_id"] = current
+        entry |= getattr(record, "fields", {})
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)

@@ -1,0 +1,104 @@
+"""What a process tells Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from gramlet.errors import FailedPrecondition
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+
+from gramlet_server.observe import Observer
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+# A probe takes a millisecond, a stylization the better part of an hour.
+_REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_BATCH_PICTURES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics(Observer):
+    """The metrics of one process. Runtime layers use the attributes; domain code reports to it as an Observer."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = self._counter("gramlet_requests", "Calls that ended.", "method", "code")
+        self.request_seconds = Histogram(
+            "gramlet_request_seconds",
+            "How long calls took; streams, from open to end.",
+            ["method"],
+            buckets=_REQUEST_SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = self._gauge("gramlet_requests_in_flight", "Calls under way.", "method")
+        self._queue_length = self._gauge("gramlet_queue_length", "Pictures that wait for the device.")
+        self._batch_pictures = Histogram(
+            "gramlet_batch_pictures",
+            "Pictures in one pass over the device.",
+            ["kind"],
+            buckets=_BATCH_PICTURES,
+            registry=self.registry,
+        )
+        self._device_seconds = self._counter("gramlet_device_seconds", "Seconds that the device worked.", "kind")
+        self._gradients = self._counter("gramlet_gradient_evaluations", "Evaluations of loss and gradient.")
+        self._cache = self._counter("gramlet_cache_requests", "Look-ups in a cache.", "cache", "outcome")
+        self._runs = self._gauge("gramlet_runs", "Pieces of long work, running and queued.", "service", "state")
+
+    def queue_length(self, pictures: int) -> None:
+        self._queue_length.set(pictures)
+
+    def batch(self, kind: str, pictures: int, device_seconds: float) -> None:
+        self._batch_pictures.labels(kind).observe(pictures)
+        self._device_seconds.labels(kind).inc(device_seconds)
+        if kind == "gradient":
+            self._gradients.inc(pictures)
+
+    def cache(self, name: str, hit: bool) -> None:
+        self._cache.labels(name, "hit" if hit else "miss").inc()
+
+    def runs(self, service: str, running: int, queued: int) -> None:
+        self._runs.labels(service, "running").set(running)
+        self._runs.labels(service, "queued").set(queued)
+
+    @contextmanager
+    def served(self, host: str, port: int | None) -> Iterator[int | None]:
+        """Answers scrapes at http://host:port/metrics for as long as the context lasts.
+
+        Args:
+            host: The address to listen on.
+            port: 0 takes any free one. None: there is no endpoint.
+
+        Yields:
+            The port, or None.
+
+        Raises:
+            FailedPrecondition: The port cannot be had.
+        """
+        if port is None:
+            yield None
+            return
+        try:
+            http, thread = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            message = f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
+            raise FailedPrecondition(message) from None
+        try:
+            yield http.server_port
+        finally:
+            _stop(http, thread)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)
+
+
+def _stop(http: WSGIServer, thread: Thread) -> None:
+    http.shutdown()
+    http.server_close()
+    thread.join()
