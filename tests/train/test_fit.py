@@ -1,0 +1,250 @@
+"""Training on synthetic embeddings: it learns, it is deterministic, and it can be cut off anywhere."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from gramlet.heads import ClassWeights, Epoch, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
+from gramlet_server.train import head as heads
+from gramlet_server.train.fit import Data, Fit, Samples, calibrated, schedule
+from torch import nn
+
+CHANNELS, CLASSES = 32, ("ant", "bee", "cat")
+
+
+def blobs(count: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Three Gaussian clouds of embeddings, (count, 32), with their labels."""
+    centers = 2 * np.random.default_rng(99).standard_normal((3, CHANNELS))
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    return (centers[labels] + noise * rng.standard_normal((count, CHANNELS))).astype(np.float32), labels
+
+
+def samples(count: int, seed: int, noise: float = 1.0) -> Samples:
+    array, labels = blobs(count, seed, noise)
+    return Samples(array, np.arange(count), labels)
+
+
+@pytest.fixture
+def data() -> Data:
+    return Data(CLASSES, {"train": samples(65, 0), "val": samples(31, 1)})
+
+
+class Late(nn.Module):
+    """Stands in for a network's last stage: (N, C, 2, 2) → (N, 32)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer4 = nn.Sequential(nn.Conv2d(8, CHANNELS, 1), nn.BatchNorm2d(CHANNELS), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer4(x).mean(dim=(2, 3))
+
+
+@pytest.fixture
+def late_data() -> tuple[Data, Late]:
+    late = Late().eval()
+    sets = {}
+    for seed, (name, count) in enumerate({"train": 40, "val": 20}.items()):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(count) % 3
+        array = (np.eye(8)[labels][:, :, None, None] + rng.standard_normal((count, 8, 2, 2))).astype(np.float16)
+        sets[name] = Samples(array, np.arange(count), labels)
+    with torch.inference_mode():
+        embeddings = {
+            name: replace(s, array=late(torch.from_numpy(s.array).float()).numpy()) for name, s in sets.items()
+        }
+    return Data(CLASSES, embeddings, {"layer4": sets}), late
+
+
+def train(fit: Fit) -> list[Epoch]:
+    return [event for event in fit.epochs() if isinstance(event, Epoch)]
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_mlp_is_linear_batchnorm_relu_linear():
+    head = heads.build(HeadKind.MLP, 2048, 7, seed=0)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert (head[0].in_features, head[0].out_features, head[3].in_features, head[3].out_features) == (2048, 500, 500, 7)
+
+
+def test_a_new_head_depends_on_its_seed_alone():
+    torch.manual_seed(1)
+    first = heads.build(HeadKind.MLP, 32, 3, seed=5)
+    torch.manual_seed(2)
+    assert same(first.state_dict(), heads.build(HeadKind.MLP, 32, 3, seed=5).state_dict())
+    assert not same(first.state_dict(), heads.build(HeadKind.MLP, 32, 3, seed=6).state_dict())
+
+
+@pytest.mark.parametrize("optimizer", Optimizer)
+@pytest.mark.parametrize("kind", HeadKind)
+def test_every_optimizer_learns_the_clouds(kind, optimizer, data):
+    if optimizer is Optimizer.LBFGS and kind is HeadKind.MLP:
+        pytest.skip("L-BFGS is for linear probes")
+    fit = Fit(Recipe(kind=kind, optimizer=optimizer, epochs=120, patience=0), data)
+    epochs = train(fit)
+    assert max(epoch.accuracy for epoch in epochs) > 0.95
+    assert fit.best.epoch == max(epochs, key=lambda epoch: -epoch.validation_loss).epoch
+
+
+def test_lbfgs_finds_the_minimum_of_the_regularized_loss(data):
+    recipe = Recipe(kind=HeadKind.LINEAR, optimizer=Optimizer.LBFGS, epochs=30, patience=0, weight_decay=0.1)
+    fit = Fit(recipe, data)
+    train(fit)
+    train_set = data.embeddings["train"]
+    weight, bias = fit.head.output.weight.double(), fit.head.output.bias.double()
+    weight, bias = (w.detach().requires_grad_() for w in (weight, bias))
+    logits = torch.from_numpy(train_set.array).double() @ weight.T + bias
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(train_set.labels)) + 0.05 * weight.square().sum()
+    loss.backward()
+    assert weight.grad.norm() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(epochs=6, patience=0),
+        Recipe(epochs=6, patience=0, optimizer=Optimizer.SGD, schedule=Schedule.LINEAR, warmup_epochs=2),
+        Recipe(epochs=6, patience=0, kind=HeadKind.LINEAR, optimizer=Optimizer.LBFGS),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 3, 6])
+def test_a_training_cut_off_and_resumed_gives_the_same_head_bit_for_bit(recipe, cut, data):
+    whole = Fit(recipe, data)
+    train(whole)
+
+    first = Fit(recipe, data)
+    epochs = first.epochs()
+    for _ in range(cut):
+        next(epochs)
+    epochs.close()
+    second = Fit(recipe, data, checkpoint=first.checkpoint())
+    assert second.epoch == cut
+    train(second)
+
+    assert same(second.best.head, whole.best.head)
+    assert same(second.head.state_dict(), whole.head.state_dict())
+    assert [(e.epoch, e.loss, e.validation_loss) for e in second.history] == [
+        (e.epoch, e.loss, e.validation_loss) for e in whole.history
+    ]
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ALL_AT_ONCE, Strategy.HEAD_THEN_STAGES])
+@pytest.mark.parametrize("cut", [1, 3, 5])
+def test_unfrozen_stages_are_trained_resumably_and_the_base_is_never_written_to(strategy, cut, late_data):
+    data, late = late_data
+    before = {name: value.clone() for name, value in late.state_dict().items()}
+    recipe = Recipe(strategy=strategy, stages=("layer4",), epochs=3, stage_epochs=3, patience=0, batch_size=8)
+    whole = Fit(recipe, data, late=late)
+    train(whole)
+    first = Fit(recipe, data, late=late)
+    epochs = first.epochs()
+    for _ in range(min(cut, whole.epoch)):
+        next(epochs)
+    second = Fit(recipe, data, late=late, checkpoint=first.checkpoint())
+    train(second)
+    assert same(second.best.head, whole.best.head)
+    assert same(second.best.late, whole.best.late)
+    assert same(late.state_dict(), before)
+
+
+def test_batch_norm_statistics_of_unfrozen_stages_stay_unless_asked(late_data):
+    data, late = late_data
+    recipe = Recipe(strategy=Strategy.ALL_AT_ONCE, stages=("layer4",), stage_epochs=2, batch_size=8)
+    for asked in (False, True):
+        fit = Fit(replace(recipe, update_batch_norm=asked), data, late=late)
+        train(fit)
+        moved = not torch.equal(fit.best.late["layer4.1.running_mean"], late.state_dict()["layer4.1.running_mean"])
+        assert moved is asked
+        assert not torch.equal(fit.best.late["layer4.0.weight"], late.state_dict()["layer4.0.weight"])
+
+
+def test_each_stage_has_its_learning_rate_and_the_head_slows_down_in_the_second_phase(late_data):
+    data, late = late_data
+    recipe = Recipe(
+        strategy=Strategy.HEAD_THEN_STAGES,
+        stages=("layer4",),
+        stage_rates={"layer4": 3e-5},
+        learning_rate=1e-2,
+        head_rate_factor=0.1,
+        epochs=1,
+        stage_epochs=1,
+        schedule=Schedule.CONSTANT,
+    )
+    head, stages = train(Fit(recipe, data, late=late))
+    assert (head.phase, dict(head.rates)) == ("head", {"head": 1e-2})
+    assert stages.phase == "stages"
+    assert stages.rates == pytest.approx({"head": 1e-3, "layer4": 3e-5})
+
+
+def test_early_stopping_watches_the_chosen_metric(data):
+    recipe = Recipe(epochs=200, patience=4, metric=Metric.ACCURACY, schedule=Schedule.CONSTANT)
+    fit = Fit(recipe, data)
+    epochs = train(fit)
+    accuracies = [epoch.accuracy for epoch in epochs]
+    assert len(epochs) == accuracies.index(max(accuracies)) + 1 + 4
+    assert [epoch.epoch for epoch in epochs if epoch.best][-1] == fit.best.epoch
+
+
+def test_schedules():
+    recipe = Recipe(schedule=Schedule.COSINE, warmup_epochs=2)
+    factors = [schedule(recipe, epoch, 10) for epoch in range(10)]
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert factors[6] == pytest.approx(0.5)
+    assert schedule(replace(recipe, schedule=Schedule.LINEAR, warmup_epochs=0), 4, 8) == 0.5
+    assert schedule(replace(recipe, schedule=Schedule.CONSTANT), 9, 10) == 1
+
+
+def test_balanced_class_weights_raise_the_recall_of_a_rare_class():
+    array, labels = blobs(300, 0, noise=4.0)
+    rows = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:8]])
+    unbalanced = Data(CLASSES, {"train": Samples(array, rows, labels[rows]), "val": samples(300, 1, noise=4.0)})
+    recalls = {}
+    for weights in ClassWeights:
+        fit = Fit(Recipe(class_weights=weights, kind=HeadKind.LINEAR, epochs=30), unbalanced)
+        train(fit)
+        logits = fit.logits(unbalanced.embeddings, "val", fit.best)
+        rare = unbalanced.embeddings["val"].labels == 2
+        recalls[weights] = (logits.argmax(axis=1)[rare] == 2).mean()
+    assert recalls[ClassWeights.BALANCED] > recalls[ClassWeights.NONE]
+
+
+def test_label_smoothing_lowers_confidence(data):
+    def confidence(smoothing: float) -> float:
+        fit = Fit(Recipe(label_smoothing=smoothing, epochs=30, patience=0), data)
+        train(fit)
+        logits = fit.logits(data.embeddings, "val", fit.best)
+        return float(np.ptp(logits, axis=1).mean())
+
+    assert confidence(0.3) < confidence(0.0)
+
+
+def test_calibration_lowers_the_validation_loss_and_changes_no_answer():
+    noisy = Data(CLASSES, {"train": samples(60, 0, noise=5.0), "val": samples(60, 1, noise=5.0)})
+    recipe = Recipe(epochs=40, metric=Metric.ACCURACY, patience=0)
+    fit = Fit(recipe, noisy)
+    train(fit)
+    logits = fit.logits(noisy.embeddings, "val", fit.best)
+    labels = noisy.embeddings["val"].labels
+    temperature = calibrated(fit.best, logits, labels, recipe).temperature
+    assert temperature != 1
+    assert calibrated(fit.best, logits, labels, replace(recipe, calibrate=False)).temperature == 1
+
+
+def test_a_last_batch_of_one_joins_the_one_before_so_that_batchnorm_can_normalize():
+    odd = Data(CLASSES, {"train": samples(33, 0), "val": samples(10, 1)})
+    assert len(train(Fit(Recipe(epochs=1, batch_size=32), odd))) == 1
+
+
+def test_closing_the_generator_leaves_a_training_that_can_be_checkpointed(data):
+    fit = Fit(Recipe(epochs=10), data)
+    epochs = fit.epochs()
+    next(epochs)
+    epochs.close()
+    assert fit.epoch == 1
+    assert Fit(Recipe(epochs=10), data, checkpoint=fit.checkpoint()).epoch == 1
