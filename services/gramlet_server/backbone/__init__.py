@@ -1,0 +1,37 @@
+"""The pretrained networks, cut into named stages, and where their weights come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gramlet.errors import FailedPrecondition
+
+if TYPE_CHECKING:
+    from gramlet_server.backbone.network import Network
+
+
+def load_network(backbone: str, weights: str, device: str = "auto", precision: str = "float32") -> Network:
+    """A network, ready on its device.
+
+    Args:
+        backbone: `resnet50`, `vgg16` or `vgg19`.
+        weights: As `weights.load` takes them.
+        device: `cpu`, `cuda`, `cuda:N`; `auto` is CUDA where there is such a device.
+        precision: `float32`, `tf32`, `bfloat16` or `float16`.
+
+    Raises:
+        InvalidInput: There is no such backbone.
+        FailedPrecondition: torch, the weights or the device are not there, or the device has not that precision.
+    """
+    try:
+        import torch
+
+        from gramlet_server.backbone.network import Network, Precision
+        from gramlet_server.backbone.weights import load
+    except ImportError as error:
+        raise FailedPrecondition(f"{error}: pip install 'gramlet-server[feature]'") from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise FailedPrecondition(f"device {device}: torch {torch.__version__} finds no CUDA device", field="device")
+    return Network(load(backbone, weights), device, Precision(precision))
