@@ -1,0 +1,1 @@
+"""EmbedService: maps of style, by t-SNE of Gram matrices, drawn with the pictures themselves. Never imports torch."""

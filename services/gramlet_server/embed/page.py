@@ -1,0 +1,111 @@
+"""A map as one HTML file that needs nothing else: `page.html` with the map's data written into it."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from gramlet.maps import Layout, StyleMap
+from gramlet.types import Array
+
+from gramlet_server.embed import thumbnails
+from gramlet_server.embed.plot import NO_LABEL, label_colors
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a layout looked on the way: (N, d) coordinates after some iteration."""
+
+    iteration: int
+    kl_divergence: float
+    coordinates: Array
+
+
+def page(
+    style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str
+) -> bytes:
+    """The file, UTF-8. It asks no host for anything: its own content security policy forbids it to.
+
+    Args:
+        style_map: The map.
+        jpegs: A thumbnail or None for each item.
+        frames: Per layout, how it looked on the way; the finished layout is added.
+        title: Or empty: the map's id.
+    """
+    title = title or style_map.map_id
+    template = resources.files("gramlet_server.embed").joinpath("page.html").read_text(encoding="utf-8")
+    data = json.dumps(_data(style_map, jpegs, frames, title), separators=(",", ":"), allow_nan=False)
+    # Inside a script element the only dangerous character is the one that could end it.
+    data = data.replace("<", "\\u003c")
+    return template.replace("{{title}}", html.escape(title)).replace("{{data}}", data).encode()
+
+
+def _data(
+    style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str
+) -> dict[str, Any]:
+    colors = label_colors([place.label for place in style_map.places])
+    names = list(colors)
+    numbers = {name: number for number, name in enumerate(names)}
+    sheets = thumbnails.paste(jpegs)
+    return {
+        "title": title,
+        "dimensions": style_map.settings.dimensions,
+        "ids": [place.id for place in style_map.places],
+        "labels": [numbers.get(place.label, -1) for place in style_map.places],
+        "names": names,
+        "colors": list(colors.values()),
+        "noLabel": NO_LABEL,
+        "sheets": [f"data:image/jpeg;base64,{_base64(sheet)}" for sheet in sheets.jpegs],
+        "cell": sheets.cell,
+        "columns": sheets.columns,
+        "rows": sheets.rows,
+        "sizes": [side for size in sheets.sizes for side in size],
+        "layouts": [_layout(style_map, *both) for both in zip(style_map.layouts, frames, strict=True)],
+        "facts": _facts(style_map),
+        "notes": list(style_map.notes),
+    }
+
+
+def _layout(style_map: StyleMap, layout: Layout, frames: Sequence[Frame]) -> dict[str, Any]:
+    name = f"perplexity {layout.perplexity:g}" if layout.perplexity else style_map.settings.method.value.upper()
+    last = Frame(style_map.settings.tsne.iterations, layout.kl_divergence, layout.coordinates)
+    # The last iteration is the layout itself.
+    shown = [frame for frame in frames if frame.iteration < last.iteration] + [last]
+    quality = {key: value for key, value in asdict(layout.quality).items() if value is not None}
+    return {"name": name, "quality": quality, "frames": [_frame(frame) for frame in shown]}
+
+
+def _frame(frame: Frame) -> dict[str, Any]:
+    """Coordinates as 16-bit fractions of a cube: its lowest corner, its side, then all x, all y, all z."""
+    low = frame.coordinates.min(axis=0)
+    side = max(float(np.ptp(frame.coordinates, axis=0).max()), 1e-12)
+    fractions = np.round((frame.coordinates - low) / side * 65535).astype("<u2")
+    return {
+        "iteration": frame.iteration,
+        "kl": round(float(frame.kl_divergence), 4),
+        "low": [float(value) for value in low],
+        "side": side,
+        "data": _base64(np.ascontiguousarray(fractions.T).tobytes()),
+    }
+
+
+def _facts(style_map: StyleMap) -> list[list[str]]:
+    settings, measured = style_map.settings, style_map.measured
+    descriptor = f"{settings.descriptor.value} of {', '.join(settings.stages)}" if settings.stages else "given vectors"
+    return [
+        ["items", f"{len(style_map.places):,}"],
+        ["descriptor", f"{descriptor}, {measured.descriptor_size:,} elements"],
+        ["distance", f"{settings.metric.value}, {measured.exactness.value}, error {measured.rms_error:.1e}"],
+        ["method", f"{settings.method.value}, seed {settings.seed}"],
+        ["network", style_map.backbone or "none"],
+    ]
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

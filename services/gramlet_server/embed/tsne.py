@@ -1,0 +1,210 @@
+"""t-SNE from distances (van der Maaten and Hinton, 2008), as a generator that can be watched, stopped and resumed.
+
+Affinities, Barnes-Hut and interpolation are openTSNE's. The descent is written out here, because it has to stop within
+one iteration and to continue from a stored state bit for bit; its constants are openTSNE's and scikit-learn's. For a few
+thousand items all pairs, in single precision and strips that fit the cache, are faster than any tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from gramlet.maps import Gradient, Tsne
+from gramlet.types import Array
+from numpy.typing import NDArray
+from openTSNE.affinity import joint_probabilities_nn
+from openTSNE.tsne import kl_divergence_bh, kl_divergence_fft
+from scipy.sparse import csr_matrix, sparray, spmatrix
+
+Floats = NDArray[np.float64]
+Sparse = sparray | spmatrix | csr_matrix
+_EXACT_UP_TO = 4000
+_STRIP_ELEMENTS = 128 * 1024
+_MIN_GAIN = 0.01
+_MAX_STEP = 5.0
+_EARLY_MOMENTUM = 0.5
+_MOMENTUM = 0.8
+_INTERPOLATION = {"n_interpolation_points": 3, "min_num_intervals": 50, "ints_in_interval": 1}
+
+Force = Callable[[Floats, float, bool], tuple[float, Floats]]
+"""(coordinates, exaggeration, whether the divergence is wanted) → (divergence or nan, a quarter of its gradient)."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything from which the descent goes on: (N, d) each, and the iterations done."""
+
+    coordinates: Floats
+    update: Floats
+    gains: Floats
+    iteration: int = 0
+
+    @classmethod
+    def start(cls, coordinates: Floats) -> State:
+        """A descent that has not begun."""
+        return cls(coordinates.astype(np.float64), np.zeros(coordinates.shape), np.ones(coordinates.shape))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One iteration is done. The divergence, early exaggeration taken out, is None where it was not reckoned."""
+
+    state: State
+    kl_divergence: float | None
+
+
+def affinities(neighbors: NDArray[np.intp], distances: Floats, perplexity: float) -> csr_matrix:
+    """Joint probabilities (N, N) from each item's nearest neighbours and their distances, (N, k) each, nearest first."""
+    return joint_probabilities_nn(neighbors, distances, [perplexity], n_jobs=1)
+
+
+def descend(probabilities: csr_matrix, state: State, settings: Tsne, report_every: int) -> Iterator[Step]:
+    """Gradient descent from `state` to the last iteration; yields after each.
+
+    The divergence is that of the coordinates from which the iteration stepped, every `report_every` iterations and at
+    the last.
+    """
+    force = _force(probabilities, state.coordinates.shape, settings)
+    while state.iteration < settings.iterations:
+        iteration = state.iteration + 1
+        early = iteration <= settings.early_iterations
+        exaggeration = settings.early_exaggeration if early else 1.0
+        wanted = iteration % report_every == 0 or iteration == settings.iterations
+        divergence, gradient = force(state.coordinates, exaggeration, wanted)
+        rate = settings.learning_rate or len(gradient) / exaggeration
+        state = _stepped(state, gradient, rate, _EARLY_MOMENTUM if early else _MOMENTUM)
+        state = replace(state, coordinates=state.coordinates - state.coordinates.mean(axis=0))
+        yield Step(state, divergence if wanted else None)
+
+
+def _stepped(state: State, gradient: Floats, rate: float, momentum: float) -> State:
+    """One step with momentum and a gain for each coordinate (delta-bar-delta; Jacobs, 1988)."""
+    turned = np.sign(state.update) != np.sign(gradient)
+    gains = np.maximum(np.where(turned, state.gains + 0.2, state.gains * 0.8 + _MIN_GAIN), _MIN_GAIN)
+    update = momentum * state.update - rate * gains * gradient
+    length = np.linalg.norm(update, axis=1, keepdims=True)
+    update *= np.minimum(1.0, _MAX_STEP / np.maximum(length, 1e-12))
+    return State(state.coordinates + update, update, gains, state.iteration + 1)
+
+
+def _force(probabilities: csr_matrix, shape: tuple[int, ...], settings: Tsne) -> Force:
+    items, dimensions = shape
+    chosen = settings.gradient
+    if chosen is Gradient.AUTO:
+        large = Gradient.INTERPOLATION if dimensions <= 2 else Gradient.BARNES_HUT
+        chosen = Gradient.EXACT if items <= _EXACT_UP_TO else large
+    if chosen is Gradient.EXACT:
+        return AllPairs(probabilities)
+    if chosen is Gradient.BARNES_HUT:
+        return _Approximate(probabilities, kl_divergence_bh, {"bh_params": {"theta": settings.angle}})
+    return _Approximate(probabilities, kl_divergence_fft, {"fft_params": _INTERPOLATION})
+
+
+class AllPairs:
+    """The force from all pairs, in float32, a strip of rows at a time; the pairs (i, j) and (j, i) share one kernel.
+
+    With W = 1 / (1 + |yᵢ - yⱼ|²) and Z = Σ W, a quarter of the gradient is Σⱼ (a Pᵢⱼ - Wᵢⱼ / Z) Wᵢⱼ (yᵢ - yⱼ).
+    """
+
+    def __init__(self, probabilities: csr_matrix) -> None:
+        self._p: Array = probabilities.toarray().astype(np.float32)
+        data = probabilities.data
+        self._negative_entropy = float(np.sum(data * np.log(np.maximum(data, 1e-300))))
+        self._rows, self._columns = probabilities.nonzero()
+        self._data = np.asarray(probabilities[self._rows, self._columns]).ravel()
+
+    def __call__(self, coordinates: Floats, exaggeration: float, wanted: bool) -> tuple[float, Floats]:
+        y = (coordinates - coordinates.mean(axis=0)).astype(np.float32)
+        norms = np.einsum("ij,ij->i", y, y)
+        one = np.ones_like(norms)
+        left = np.column_stack([y, one, norms])
+        right = np.ascontiguousarray(np.column_stack([-2 * y, norms + 1, one]).T)
+        sources = np.column_stack([y, one])
+        attraction, repulsion = np.zeros_like(sources), np.zeros_like(sources)
+        z = -float(len(y))  # the diagonal, where W is 1, does not count
+        rows = max(16, _STRIP_ELEMENTS // len(y))
+        for start in range(0, len(y), rows):
+            strip, rest = slice(start, start + rows), slice(start + rows, None)
+            width = min(rows, len(y) - start)
+            w = left[strip] @ right[:, start:]  # (rows, N - start): 1 + squared distance
+            np.reciprocal(w, out=w)
+            z += 2 * float(w.sum()) - float(w[:, :width].sum())
+            pull = self._p[strip, start:] * w
+            attraction[strip] += pull @ sources[start:]
+            attraction[rest] += pull[:, width:].T @ sources[strip]
+            np.square(w, out=w)
+            repulsion[strip] += w @ sources[start:]
+            repulsion[rest] += w[:, width:].T @ sources[strip]
+        pulled = attraction[:, -1:] * y - attraction[:, :-1]
+        pushed = repulsion[:, -1:] * y - repulsion[:, :-1]
+        gradient = exaggeration * pulled.astype(np.float64) - pushed.astype(np.float64) / z
+        return (self._divergence(coordinates, z) if wanted else float("nan")), gradient
+
+    def _divergence(self, coordinates: Floats, z: float) -> float:
+        difference = coordinates[self._rows] - coordinates[self._columns]
+        spread = np.log1p(np.einsum("ij,ij->i", difference, difference))
+        return self._negative_entropy + float(self._data @ spread) + float(np.log(z))
+
+
+class _Approximate:
+    """The force by one of openTSNE's approximations."""
+
+    def __init__(
+        self, probabilities: csr_matrix, kernel: Callable[..., tuple[float, Floats]], parameters: dict[str, object]
+    ) -> None:
+        self._p = probabilities
+        self._exaggerated: tuple[float, csr_matrix] = (1.0, probabilities)
+        self._kernel = kernel
+        self._parameters = parameters
+
+    def __call__(self, coordinates: Floats, exaggeration: float, wanted: bool) -> tuple[float, Floats]:
+        if self._exaggerated[0] != exaggeration:
+            self._exaggerated = (exaggeration, self._p * exaggeration)
+        # One thread: openTSNE starts its threads anew every iteration, which costs more than they win.
+        divergence, gradient = self._kernel(
+            np.ascontiguousarray(coordinates),
+            self._exaggerated[1],
+            dof=1,
+            should_eval_error=wanted,
+            n_jobs=1,
+            **self._parameters,
+        )
+        return divergence / exaggeration - float(np.log(exaggeration)), gradient
+
+
+def place(
+    neighbors: NDArray[np.intp], distances: Floats, layout: Floats, perplexity: float, iterations: int = 100
+) -> Floats:
+    """Coordinates (M, d) of new items on a layout (N, d) that stays as it is.
+
+    Each new item feels the layout alone, never another new one, so its place does not depend on its company. It starts
+    at the weighted mean of its nearest neighbours (openTSNE's way; Poličar et al., 2019).
+
+    Args:
+        neighbors, distances: (M, k) each: nearest items of the layout, nearest first.
+    """
+    probabilities = joint_probabilities_nn(
+        neighbors,
+        distances,
+        [perplexity],
+        symmetrize=False,
+        normalization="point-wise",
+        n_reference_samples=len(layout),
+        n_jobs=1,
+    ).tocsr()
+    state = State.start(np.asarray(probabilities @ layout))
+    for _ in range(iterations):
+        _, gradient = kl_divergence_bh(
+            np.ascontiguousarray(state.coordinates),
+            probabilities,
+            dof=1,
+            bh_params={"theta": 0.5},
+            reference_embedding=np.ascontiguousarray(layout),
+            n_jobs=1,
+        )
+        length = np.linalg.norm(gradient, axis=1, keepdims=True)
+        gradient *= np.minimum(1.0, 0.25 / np.maximum(length, 1e-12))
+        state = _stepped(state, gradient, rate=0.1, momentum=_MOMENTUM)
+    return state.coordinates
