@@ -19,6 +19,7 @@ from gramlet_server.runtime import logs
 from gramlet_server.runtime.config import Settings, add_settings, format_address, read_settings
 from gramlet_server.runtime.flags import Parser
 from gramlet_server.runtime.metrics import Metrics
+from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.server import Server, Service, serve
 
 if TYPE_CHECKING:
@@ -40,11 +41,20 @@ class Shared:
     def engine(self) -> Engine:
         """The network in this process."""
         from gramlet_server.backbone import load_network
-        from gramlet_server.feature.engine import Engine
+        from gramlet_server.feature.engine import Engine, EngineSettings
+        from gramlet_server.feature.scheduler import Batching
 
-        chosen = self.settings.network
-        network = load_network(chosen.backbone, chosen.weights, chosen.device, chosen.precision)
-        return Engine(network, self.settings.engine, self.metrics)
+        of_network, of_engine = self.settings.network, self.settings.engine
+        network = load_network(of_network.backbone, of_network.weights, of_network.device, of_network.precision)
+        settings = EngineSettings(
+            batching=Batching(of_engine.batch_pictures, of_engine.batch_pixels, of_engine.queue_limit),
+            batch_gradients=of_engine.batch_gradients,
+            cache_bytes=of_engine.cache_bytes,
+            simulated_seconds_per_picture=of_engine.simulated_seconds_per_picture,
+        )
+        engine = Engine(network, settings, self.settings.limits, self.metrics)
+        engine.warm_up()
+        return engine
 
     @cached_property
     def features(self) -> FeatureSource:
@@ -77,9 +87,14 @@ def feature(shared: Shared) -> Service[FeatureServicer]:
     def build() -> FeatureServicer:
         from gramlet_server.feature.service import FeatureServicer
 
-        return FeatureServicer(shared.engine, shared.settings.limits)
+        return FeatureServicer(shared.engine)
 
-    return Service("gramlet.feature.v1.FeatureService", build, add_FeatureServiceServicer_to_server)
+    return Service(
+        "gramlet.feature.v1.FeatureService",
+        build,
+        add_FeatureServiceServicer_to_server,
+        drain=lambda _: shared.engine.drain(),
+    )
 
 
 def stylize(shared: Shared) -> Service[StylizeServicer]:
@@ -100,14 +115,37 @@ SERVICES: dict[str, Callable[[Shared], Service[Any]]] = {
 }
 
 
+def weights(settings: Settings) -> int:
+    """Fetches and checks the weights, for an image or a machine that will start without a way to them."""
+    from gramlet_server.backbone.weights import load
+
+    loaded = load(settings.network.backbone, settings.network.weights)
+    print(f"gramlet-server: {loaded.backbone}, weights {loaded.source}, digest {loaded.digest}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Settings], int]] = {
+    "probe": lambda settings: probe(settings.server),
+    "weights": weights,
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `gramlet-server`; returns its exit code."""
+    """Runs `gramlet-server`; returns its exit code: 0, 1 where something failed, 2 for a wrong command line."""
     try:
         names, settings = _parse(sys.argv[1:] if arguments is None else arguments)
     except GramletError as error:
         print(f"gramlet-server: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.server.log_format, settings.server.log_level)
+    try:
+        return COMMANDS[names[0]](settings) if names[0] in COMMANDS else _serve(names, settings)
+    except GramletError as error:
+        print(f"gramlet-server: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(names: Sequence[str], settings: Settings) -> int:
     shared = Shared(settings)
     code = serve(
         [SERVICES[name](shared) for name in names],
@@ -126,12 +164,21 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
         description="Serves what a pretrained network knows about pictures.",
         epilog="Every flag can also be set by the variable beside its default; the command line wins.",
     )
-    parser.add_argument("services", nargs="+", choices=("all", *SERVICES), help="the services of this process")
+    parser.add_argument(
+        "services",
+        nargs="+",
+        choices=("all", *SERVICES, *COMMANDS),
+        help="services to run in this process; or `probe`: does it serve? or `weights`: fetch and check them",
+    )
     parser.add_argument("--version", action="version", version=f"gramlet-server {__version__}")
     add_settings(parser, os.environ)
     parsed = parser.parse_args(arguments)
-    names = [name for name in SERVICES if name in parsed.services or "all" in parsed.services]
     settings = read_settings(parsed, os.environ)
+    if any(name in COMMANDS for name in parsed.services):
+        if len(parsed.services) > 1:
+            parser.error(f"{' and '.join(COMMANDS)} stand alone")
+        return parsed.services, settings
+    names = [name for name in SERVICES if name in parsed.services or "all" in parsed.services]
     if "feature" not in names and not settings.features.features:
         message = f"{' and '.join(names)} needs a network: its address here, or serve `feature` (or `all`) as well"
         raise InvalidInput(message, field="--features")

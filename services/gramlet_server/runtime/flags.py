@@ -101,6 +101,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def switch(text: str) -> bool:
+    """`on` or `off`."""
+    if text not in ("on", "off"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither on nor off")
+    return text == "on"
+
+
 def size(text: str) -> int:
     """A size such as 64MiB, 512K or 1048576."""
     match = re.fullmatch(r"(\d+) ?([KMG]?)(?:i?B)?", text)
@@ -140,8 +147,11 @@ def _metavar(field: dataclasses.Field[Any]) -> str:
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    if field.default in (None, ""):
+    default: Any = field.default
+    if default in (None, ""):
         return ""
     if field.metadata["parse"] is size:
-        return f"{field.default // _UNITS['M']}MiB; "
-    return f"{field.default:g}; " if isinstance(field.default, float) else f"{field.default}; "
+        return f"{default // _UNITS['M']}MiB; "
+    if field.metadata["parse"] is switch:
+        return "on; " if default else "off; "
+    return f"{default:g}; " if isinstance(default, float) else f"{default}; "

@@ -1,0 +1,49 @@
+"""Asks the server of this machine whether it serves: the health check of a container that has no other client."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import sys
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gramlet_server.runtime.config import ServerSettings, format_address
+
+_TIMEOUT_SECONDS = 4.0
+
+
+def probe(settings: ServerSettings) -> int:
+    """Exit code 0 where the server of these settings is SERVING, otherwise 1, with the reason on stderr.
+
+    A server with TLS is only asked for a connection: its certificate is not for this machine's own name.
+    """
+    host = _reachable(settings.host)
+    try:
+        if settings.tls_cert:
+            socket.create_connection((host, settings.port), _TIMEOUT_SECONDS).close()
+            return 0
+        with grpc.insecure_channel(format_address(host, settings.port), [("grpc.enable_http_proxy", 0)]) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            status = health.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_SECONDS).status
+    except (OSError, grpc.RpcError) as error:
+        reason = error.details() if isinstance(error, grpc.Call) else error
+        print(f"gramlet-server: no answer on {format_address(host, settings.port)}: {reason}", file=sys.stderr)
+        return 1
+    if status != health_pb2.HealthCheckResponse.SERVING:
+        print("gramlet-server: not serving yet, or no longer", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _reachable(host: str) -> str:
+    """Where a server that listens on `host` can be called from its own machine."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
