@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from gramlet.errors import GramletError, InternalError, InvalidInput
@@ -271,6 +271,18 @@ def encode_extract_item(identifier: str, picture: Picture) -> feature_pb2.Extrac
     return feature_pb2.ExtractStreamRequest(
         item=feature_pb2.ExtractStreamRequest.Item(id=identifier, picture=encode_picture(picture))
     )
+
+
+def decode_extract_start(requests: Iterator[feature_pb2.ExtractStreamRequest]) -> Extraction:
+    """What to extract, from the first message of an ExtractStream.
+
+    Raises:
+        InvalidInput: The first message is something else, or there is none.
+    """
+    first = next(requests, None)
+    if first is None or first.WhichOneof("message") != "extraction":
+        raise InvalidInput("say what to extract before the first picture", field="extraction")
+    return decode_extraction(first.extraction)
 
 
 def decode_extract_item(message: feature_pb2.ExtractStreamRequest) -> tuple[str, Picture | GramletError]:

@@ -1,0 +1,391 @@
+"""The asyncio client: the twin of `gramlet.client`, where everything is explained. Both only move messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, TypeVar, Unpack, overload
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gramlet.aio_connection import AsyncConnection, AsyncStream
+from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
+from gramlet.errors import GramletError
+from gramlet.events import AsyncEvents
+from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
+from gramlet.inputs import (
+    ExtractionOptions,
+    PictureInput,
+    StyleInput,
+    StylizeOptions,
+    choose,
+    is_one_picture,
+    make_extraction,
+    make_stylization,
+    read_objective,
+    read_picture,
+)
+from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
+from gramlet.messages.stylize import decode_status
+from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
+from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
+from gramlet.status import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
+from gramlet.types import (
+    Array,
+    ElementType,
+    Evaluation,
+    Extraction,
+    Features,
+    Initial,
+    Model,
+    Objective,
+    Result,
+    StylizeEvent,
+    StylizeOrder,
+    StylizeStatus,
+)
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """A gramlet server, or several of one kind: `gramlet.Client` for asyncio.
+
+    The same calls with the same arguments and errors. What takes time is awaited; what gives an iterator there gives an
+    asynchronous one here. It belongs to the event loop in which it is first used.
+    """
+
+    def __init__(
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        token: str | None = None,
+        tls: Tls | bool | None = None,
+        timeout: float | None = None,
+        patience: float = 60.0,
+    ) -> None:
+        self._connection = AsyncConnection(Endpoint(address, token, tls))
+        self._timeout = timeout
+        self._policy = RetryPolicy(patience=patience)
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return self._connection.address
+
+    def with_options(self, *, timeout: float | None = None, patience: float | None = None) -> AsyncClient:
+        """The same connection with another timeout or patience; what is None stays."""
+        other = object.__new__(type(self))
+        other._connection = self._connection
+        other._timeout = self._timeout if timeout is None else timeout
+        other._policy = self._policy if patience is None else RetryPolicy(patience=patience)
+        return other
+
+    async def close(self) -> None:
+        """Ends every call and closes the connection."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- features ---
+
+    async def model(self, *, timeout: float | None = None) -> Model:
+        """The network being served."""
+        stub = feature_pb2_grpc.FeatureServiceStub(self._connection.channel)
+        return decode_model(await self._unary(stub.GetModel, feature_pb2.GetModelRequest(), timeout))
+
+    @overload
+    def features(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture
+        self, pictures: PictureInput, *, timeout: float | None = None, **what: Unpack[ExtractionOptions]
+    ) -> Awaitable[Features]: ...
+
+    @overload
+    def features(
+        self,
+        pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
+        *,
+        timeout: float | None = None,
+        **what: Unpack[ExtractionOptions],
+    ) -> AsyncIterator[Features | GramletError]: ...
+
+    def features(
+        self,
+        pictures: PictureInput | Iterable[PictureInput] | AsyncIterable[PictureInput],
+        *,
+        timeout: float | None = None,
+        **what: Unpack[ExtractionOptions],
+    ) -> Awaitable[Features] | AsyncIterator[Features | GramletError]:
+        """Features of one picture (await it), or of many (`async for`). The many may be an asynchronous iterable."""
+        extraction = make_extraction(**what)
+        if is_one_picture(pictures) or not isinstance(pictures, Iterable | AsyncIterable):
+            return self._extract(pictures, extraction, timeout)  # type: ignore[arg-type]  # just found to be one
+        return self.extract(pictures, extraction, timeout=timeout)  # type: ignore[arg-type]  # just found to be many
+
+    def extract(
+        self,
+        pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
+        extraction: Extraction,
+        *,
+        in_flight: int = 16,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Features | GramletError]:
+        """Features of many pictures, as `features` gives them, with the extraction as one value."""
+        return self._extract_all(_aiter(pictures), CorpusWindow(extraction, in_flight), self._attempts(timeout))
+
+    def differentiate(
+        self,
+        objective: Objective,
+        *,
+        element_type: ElementType | str = ElementType.FLOAT32,
+        timeout: float | None = None,
+    ) -> AsyncDifferentiation:
+        """Loss and gradient of an objective with respect to a picture. Use it in an `async with`."""
+        return AsyncDifferentiation(
+            self._connection,
+            DifferentiationState(read_objective(objective), choose(ElementType, element_type, "element_type")),
+            self._attempts(timeout),
+        )
+
+    # --- stylization ---
+
+    def stylize(
+        self,
+        content: PictureInput,
+        style: StyleInput,
+        *,
+        initial: Initial | PictureInput | None = None,
+        preview_every: int = 0,
+        checkpoint_every: int | None = None,
+        run_id: str | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[StylizeOptions],
+    ) -> AsyncEvents[StylizeEvent, Result]:
+        """Paints the content picture in the style of another; an asynchronous iterator of events."""
+        order = StylizeOrder(
+            stylization=make_stylization(content, style, initial, settings),
+            run_id=run_id or "",
+            preview_every=preview_every,
+            checkpoint_every=checkpoint_every,
+        )
+        return self._stylize(order, timeout)
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        preview_every: int = 0,
+        checkpoint_every: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncEvents[StylizeEvent, Result]:
+        """Goes on with a stylization from its newest checkpoint."""
+        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
+        return self._stylize(order, timeout)
+
+    # --- status ---
+
+    async def status(self, *, timeout: float | None = None) -> ServerStatus:
+        """Which services the server offers, how they are, and how busy."""
+        asking = self.with_options(timeout=timeout, patience=AT_ONCE.patience)
+        answers = await asyncio.gather(*(asking._health(service) for service in SERVICES))
+        health = health_by_service(dict(zip(SERVICES, answers, strict=True)))
+        return ServerStatus(
+            address=self.address,
+            health=health,
+            model=await asking.model() if health[FEATURE] is Health.SERVING else None,
+            stylize=await asking._stylize_status() if health[STYLIZE] is Health.SERVING else None,
+        )
+
+    # --- how calls are made ---
+
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
+
+    async def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
+        return await self._connection.unary(method, request, self._attempts(timeout))
+
+    async def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
+        request = encode_extract_request(extraction, [await asyncio.to_thread(read_picture, picture)])
+        stub = feature_pb2_grpc.FeatureServiceStub(self._connection.channel)
+        outcome = decode_outcome((await self._unary(stub.Extract, request, timeout)).results[0])
+        if isinstance(outcome, GramletError):
+            raise outcome
+        return outcome
+
+    async def _extract_all(
+        self, pictures: AsyncIterator[PictureInput], window: CorpusWindow, attempts: Attempts
+    ) -> AsyncGenerator[Features | GramletError, None]:
+        stub = feature_pb2_grpc.FeatureServiceStub(self._connection.channel)
+        stream: AsyncStream[Any, Any] | None = None
+        try:
+            while await _filled(window, pictures):
+                for outcome in window.outcomes():
+                    yield outcome
+                if not window.is_waiting:
+                    continue
+                try:
+                    stream = stream or self._connection.stream(stub.ExtractStream, attempts)
+                    await _exchange(stream, window)
+                    attempts.answered()
+                except GramletError as error:
+                    _close(stream)
+                    stream = None
+                    window.broken()
+                    await asyncio.sleep(attempts.delay_after(error))
+            if stream is not None:
+                await stream.finish()
+        finally:
+            _close(stream)
+
+    def _stylize(self, order: StylizeOrder, timeout: float | None) -> AsyncEvents[StylizeEvent, Result]:
+        return AsyncEvents(self._stylize_events(StylizeRun(order), self._attempts(timeout)), Result)
+
+    async def _stylize_events(self, run: StylizeRun, attempts: Attempts) -> AsyncGenerator[StylizeEvent, None]:
+        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
+        while not run.done:
+            stream = self._connection.server_stream(stub.Stylize, run.request(), attempts)
+            try:
+                while not run.done:
+                    event = run.accept(await stream.receive())
+                    attempts.answered(new=event is not None)
+                    if run.done:
+                        await stream.finish()  # so that the server sees a call that ended in order
+                    if event is not None:
+                        yield event
+            except GramletError as error:
+                delay = attempts.delay_after(run.broken(error))
+            else:
+                return
+            finally:
+                stream.close()
+            await asyncio.sleep(delay)
+
+    async def _stylize_status(self) -> StylizeStatus:
+        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
+        return decode_status(await self._unary(stub.GetStatus, stylize_pb2.GetStatusRequest(), None))
+
+    async def _health(self, service: str) -> Health | GramletError:
+        stub: Any = health_pb2_grpc.HealthStub(self._connection.channel)  # its stubs lack the methods
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            return decode_health((await self._unary(stub.Check, request, None)).status)
+        except GramletError as error:
+            return error
+
+
+class AsyncDifferentiation:
+    """An objective in place at the network until the `async with` block ends: `gramlet.Differentiation` for asyncio."""
+
+    def __init__(self, connection: AsyncConnection, state: DifferentiationState, attempts: Attempts) -> None:
+        self._connection = connection
+        self._state = state
+        self._attempts = attempts
+        self._stream: AsyncStream[Any, Any] | None = None
+
+    @property
+    def reconnects(self) -> int:
+        """How often the network was lost and found again."""
+        return self._state.reconnects
+
+    @property
+    def weights_digest(self) -> str:
+        """The network's weights."""
+        return self._state.weights_digest
+
+    async def __aenter__(self) -> AsyncDifferentiation:
+        await self._patiently(_nothing)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Takes the objective away."""
+        if self._stream is not None:
+            await self._stream.finish()
+        self._stream = None
+
+    async def evaluate(self, picture: Array) -> Evaluation:
+        """Loss and gradient at a picture (3, H, W), RGB in 0..1; values outside are not clipped."""
+        message = self._state.evaluate(picture)
+
+        async def ask(stream: AsyncStream[Any, Any]) -> Evaluation:
+            await stream.send(message)
+            while (evaluation := self._state.evaluation(await stream.receive())) is None:
+                pass
+            return evaluation
+
+        return await self._patiently(ask)
+
+    async def replace(self, objective: Objective) -> None:
+        """Changes the objective from the next evaluation on."""
+        new = read_objective(objective)
+        await self._patiently(lambda stream: self._put_in_place(stream, new))
+
+    async def _patiently(self, ask: Callable[[AsyncStream[Any, Any]], Awaitable[T]]) -> T:
+        while True:
+            try:
+                answer = await ask(await self._opened())
+            except GramletError as error:
+                self._drop()
+                self._state.broken(error)
+                delay = self._attempts.delay_after(error)
+            else:
+                self._attempts.answered()
+                return answer
+            await asyncio.sleep(delay)
+
+    async def _opened(self) -> AsyncStream[Any, Any]:
+        if self._stream is None:
+            stub = feature_pb2_grpc.FeatureServiceStub(self._connection.channel)
+            self._stream = self._connection.stream(stub.Differentiate, self._attempts)
+            await self._put_in_place(self._stream, self._state.objective)
+            self._attempts.answered(new=False)
+        return self._stream
+
+    def _drop(self) -> None:
+        _close(self._stream)
+        self._stream = None
+
+    async def _put_in_place(self, stream: AsyncStream[Any, Any], objective: Objective) -> None:
+        await stream.send(self._state.setup(objective))
+        self._state.ready(await stream.receive(), objective)
+
+
+async def _nothing(_: AsyncStream[Any, Any]) -> None:
+    pass
+
+
+async def _aiter(pictures: Iterable[PictureInput] | AsyncIterable[PictureInput]) -> AsyncIterator[PictureInput]:
+    if isinstance(pictures, AsyncIterable):
+        async for picture in pictures:
+            yield picture
+    else:
+        for picture in pictures:
+            yield picture
+
+
+async def _filled(window: CorpusWindow, pictures: AsyncIterator[PictureInput]) -> bool:
+    """Fills the window; whether there is anything left to do."""
+    while window.has_room:
+        try:
+            picture = await anext(pictures)
+        except StopAsyncIteration:
+            break
+        await asyncio.to_thread(window.add, picture)  # it reads files
+    return not window.is_empty
+
+
+async def _exchange(stream: AsyncStream[Any, Any], window: CorpusWindow) -> None:
+    for message in window.messages():
+        await stream.send(message)
+    window.accept(await stream.receive())
+
+
+def _close(stream: AsyncStream[Any, Any] | None) -> None:
+    if stream is not None:
+        stream.close()

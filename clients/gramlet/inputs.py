@@ -1,0 +1,330 @@
+"""What users give as a picture, brought to what travels: a path, bytes, a PIL picture, or an array.
+
+Everything that can be wrong with an input is found here, before any network.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Required, TypeAlias, TypedDict, TypeGuard, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gramlet.channel import MESSAGE_BYTES
+from gramlet.errors import InvalidInput, NotFound
+from gramlet.types import (
+    ElementType,
+    Extraction,
+    Form,
+    GramNormalization,
+    Initial,
+    LineSearch,
+    Objective,
+    Optimizer,
+    Picture,
+    PictureStyle,
+    Resize,
+    ResizeMode,
+    StageBalance,
+    Style,
+    Stylization,
+    StylizeSettings,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PictureInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Image.Image"
+"""A path, an encoded file, pixels (uint8 (H, W, 3), (H, W, 4) or (H, W); float (3, H, W) in 0..1), or a PIL picture."""
+
+StyleInput: TypeAlias = "PictureInput | Sequence[PictureInput | tuple[PictureInput, float]]"
+"""One style picture, or several, each alone or with its share of the style loss."""
+
+E = TypeVar("E", bound=Enum)
+
+
+class ExtractionOptions(TypedDict, total=False):
+    """What to extract, as keywords.
+
+    Attributes:
+        stages: Names from `Client.model()`; one or several. Required.
+        activations: Return activations (C, H, W). Default: only if nothing else is asked for.
+        gram: Return Gram matrices (C, C).
+        pooled: Return means over positions (C,); of stage `avgpool`, the network's embedding.
+        gram_normalization: What Gram matrices are divided by: `none` (default), `positions` or `elements`.
+        element_type: How numbers travel: `float32` (default), or in half the bytes `float16` or `bfloat16`. Results
+            are float32 in any case.
+        resize: How pictures are resized; a number is the longest side in pixels. Default: not at all.
+    """
+
+    stages: Required[str | Sequence[str]]
+    activations: bool | None
+    gram: bool
+    pooled: bool
+    gram_normalization: GramNormalization | str
+    element_type: ElementType | str
+    resize: Resize | int | None
+
+
+class StylizeOptions(TypedDict, total=False):
+    """The settings of a stylization as keywords: those of `StylizeSettings`, enumerations also by their values.
+
+    `style_stages` may also be a sequence of names, each of weight 1. What is left out follows the preset.
+    """
+
+    preset: str | None
+    size: int | None
+    iterations: int | None
+    content_stage: str | None
+    style_stages: Mapping[str, float] | Sequence[str] | None
+    content_weight: float | None
+    style_weight: float | None
+    total_variation_weight: float | None
+    gram_normalization: GramNormalization | str | None
+    stage_balance: StageBalance | str | None
+    seed: int | None
+    optimizer: Optimizer | str | None
+    learning_rate: float | None
+    history_size: int | None
+    line_search: LineSearch | str | None
+
+
+# PNG keeps these as they are, so that the server sees what it would have seen in the file.
+_PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
+
+
+def read_picture(value: PictureInput, field: str = "picture") -> Picture:
+    """The picture as it travels: an encoded file, or pixels.
+
+    Args:
+        value: A path, bytes, a PIL picture, or an array (anything with `__array__`).
+        field: What the caller calls it, for errors.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidInput: Not a picture, an empty one, or an array of another shape or type.
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _checked_file(bytes(value), field, "the bytes")
+    if isinstance(value, str | os.PathLike):
+        return _checked_file(_read_file(value, field), field, os.fspath(value))
+    if _is_pil(value):
+        return _encode_pil(value, field)
+    if hasattr(value, "__array__"):
+        return _checked_array(np.asarray(value), field)
+    kind = type(value).__name__
+    raise InvalidInput(f"a picture is a path, bytes, a PIL picture or an array, not {kind}", field=field)
+
+
+def is_one_picture(value: object) -> bool:
+    """Whether the value is one picture rather than several."""
+    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or _is_pil(value):
+        return True
+    return hasattr(value, "__array__") and np.ndim(value) in (2, 3)
+
+
+def _read_file(path: str | os.PathLike[str], field: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {os.fspath(path)}", field=field) from None
+    except OSError as error:
+        raise InvalidInput(f"cannot read {os.fspath(path)}: {error.strerror}", field=field) from None
+
+
+def _checked_file(data: bytes, field: str, name: str) -> bytes:
+    if not data:
+        raise InvalidInput(f"{name}: empty, no picture", field=field)
+    if len(data) >= MESSAGE_BYTES:
+        raise InvalidInput(f"{name}: {len(data)} bytes do not fit a message of {MESSAGE_BYTES}", field=field)
+    return data
+
+
+def _is_pil(value: object) -> TypeGuard[Image.Image]:
+    # Without importing PIL: a PIL picture can only come from a caller who has.
+    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
+
+
+def _encode_pil(image: Image.Image, field: str) -> bytes:
+    from PIL import ImageOps
+
+    if not image.width or not image.height:
+        raise InvalidInput("an empty picture", field=field)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode not in _PNG_MODES:
+        upright = upright.convert("RGB")
+    file = BytesIO()
+    upright.save(file, format="PNG", compress_level=1)
+    return _checked_file(file.getvalue(), field, "the picture")
+
+
+def _checked_array(values: NDArray[Any], field: str) -> Picture:
+    if values.size == 0:
+        raise InvalidInput(f"an empty array {values.shape}", field=field)
+    if values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))):
+        return np.ascontiguousarray(values) if values.shape[2:] == (3,) else _encode_array(values, field)
+    if np.issubdtype(values.dtype, np.floating) and values.ndim == 3 and values.shape[0] == 3:
+        if not (values.min() >= 0 and values.max() <= 1):  # NaN fails as well
+            raise InvalidInput("floating point pixels are in 0..1; for 0..255 give uint8", field=field)
+        return np.ascontiguousarray(values, dtype=np.float32)
+    kind = f"{values.dtype} {values.shape}"
+    raise InvalidInput(
+        f"an array is uint8 (H, W, 3), (H, W, 4) or (H, W), or floating point (3, H, W), not {kind}", field=field
+    )
+
+
+def _encode_array(values: NDArray[np.uint8], field: str) -> bytes:
+    from PIL import Image
+
+    return _encode_pil(Image.fromarray(values), field)
+
+
+def choose(kind: type[E], value: E | str, field: str) -> E:
+    """The member of an enumeration, given itself or its value such as `"lbfgs"`.
+
+    Raises:
+        InvalidInput: There is none of that value; the message lists them.
+    """
+    if isinstance(value, kind):
+        return value
+    for member in kind:
+        if member.value == value:
+            return member
+    raise InvalidInput(f"{value!r} is none of {', '.join(str(member.value) for member in kind)}", field=field)
+
+
+def make_extraction(
+    *,
+    stages: str | Sequence[str],
+    activations: bool | None = None,
+    gram: bool = False,
+    pooled: bool = False,
+    gram_normalization: GramNormalization | str = GramNormalization.NONE,
+    element_type: ElementType | str = ElementType.FLOAT32,
+    resize: Resize | int | None = None,
+) -> Extraction:
+    """What to extract, from `ExtractionOptions`.
+
+    Raises:
+        InvalidInput: No stage, no form, or an unknown name.
+    """
+    names = (stages,) if isinstance(stages, str) else tuple(stages)
+    if activations is None:
+        activations = not (gram or pooled)
+    asked = {Form.ACTIVATIONS: activations, Form.GRAM: gram, Form.POOLED: pooled}
+    forms = tuple(form for form, wanted in asked.items() if wanted)
+    if not names:
+        raise InvalidInput("name at least one stage", field="stages")
+    if not forms:
+        raise InvalidInput("ask for activations, gram or pooled", field="forms")
+    if isinstance(resize, int):
+        resize = Resize(ResizeMode.LONGEST_SIDE, resize)
+    return Extraction(
+        stages=names,
+        forms=forms,
+        gram_normalization=choose(GramNormalization, gram_normalization, "gram_normalization"),
+        triangle=gram,  # half the bytes; decoding makes the matrix whole again
+        element_type=choose(ElementType, element_type, "element_type"),
+        resize=resize or Resize(),
+    )
+
+
+def make_stylization(
+    content: PictureInput,
+    style: StyleInput,
+    initial: Initial | PictureInput | None,
+    options: StylizeOptions,
+) -> Stylization:
+    """The pictures and settings of a stylization.
+
+    Raises:
+        NotFound: A file does not exist.
+        InvalidInput: A picture or a setting is wrong.
+        TypeError: There is no such setting.
+    """
+    start, given = _read_initial(initial)
+    return Stylization(
+        content=read_picture(content, "content"),
+        styles=_read_styles(style),
+        settings=_make_settings(options, start),
+        initial=given,
+    )
+
+
+def _read_initial(initial: Initial | PictureInput | None) -> tuple[Initial | None, Picture | None]:
+    words = {member.value: member for member in Initial if member is not Initial.GIVEN}
+    if initial is None or isinstance(initial, Initial):
+        if initial is Initial.GIVEN:
+            raise InvalidInput("give the picture itself to start from", field="initial")
+        return initial, None
+    if isinstance(initial, str) and initial in words:
+        return words[initial], None
+    return Initial.GIVEN, read_picture(initial, "initial")
+
+
+def _read_styles(style: StyleInput) -> tuple[PictureStyle, ...]:
+    if is_one_picture(style):
+        return (PictureStyle(read_picture(style, "style")),)  # type: ignore[arg-type]
+    if not isinstance(style, Iterable):
+        raise InvalidInput(f"a style is a picture or several, not {type(style).__name__}", field="style")
+    styles = tuple(_read_style(one, f"style[{i}]") for i, one in enumerate(style))
+    if not styles:
+        raise InvalidInput("give at least one style", field="style")
+    return styles
+
+
+def _read_style(one: Any, field: str) -> PictureStyle:
+    if isinstance(one, tuple) and len(one) == 2:
+        return PictureStyle(read_picture(one[0], field), float(one[1]))
+    return PictureStyle(read_picture(one, field))
+
+
+def _make_settings(options: StylizeOptions, initial: Initial | None) -> StylizeSettings:
+    values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for name, kind in {
+        "gram_normalization": GramNormalization,
+        "stage_balance": StageBalance,
+        "optimizer": Optimizer,
+        "line_search": LineSearch,
+    }.items():
+        if name in values:
+            values[name] = choose(kind, values[name], name)
+    stages = values.get("style_stages")
+    if stages is not None and not isinstance(stages, Mapping):
+        values["style_stages"] = dict.fromkeys(stages, 1.0)
+    for name in ("size", "iterations", "history_size"):
+        if name in values and not 0 < values[name] < 2**32:
+            raise InvalidInput(f"must be a positive whole number, not {values[name]}", field=name)
+    if not 0 <= values.get("seed", 0) < 2**64:
+        raise InvalidInput("must be between 0 and 2^64 - 1", field="seed")
+    return StylizeSettings(initial=initial, **values)
+
+
+def read_objective(objective: Objective) -> Objective:
+    """The objective with its pictures as they travel: they may be given as any input.
+
+    Raises:
+        NotFound: A file does not exist.
+        InvalidInput: A picture is wrong.
+    """
+
+    def picture(value: Any, field: str) -> Any:
+        # A starting picture or target made by arithmetic may leave 0..1: arrays of the right shape pass as they are.
+        is_array = isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 3
+        return value if value is None or is_array else read_picture(value, field)
+
+    return dataclasses.replace(
+        objective,
+        content=picture(objective.content, "objective.content"),
+        styles=tuple(
+            Style(picture(style.picture, f"objective.styles[{i}]"), style.weight)
+            for i, style in enumerate(objective.styles)
+        ),
+        initial=picture(objective.initial, "objective.initial"),
+    )

@@ -1,0 +1,92 @@
+"""A failed call as gRPC reports it, turned into the error of `gramlet.errors` that the server raised.
+
+The class comes from the status code by the table `gramlet.errors.BY_CODE`; field, retry delay and request id come from
+the google.rpc details. A status without details was made by the transport (nobody listens, the connection broke, the
+message is too large) and gets a message that says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput, Unavailable, Unimplemented
+
+_DETAILS = "grpc-status-details-bin"
+_REQUEST_ID = "x-request-id"
+_NEVER_CONNECTED = ("failed to connect", "resolution failed", "Connection refused", "empty address list")
+# A proxy or a dying server resets the stream; gRPC calls that an internal or unknown error.
+_BROKEN_STREAM = ("RST_STREAM", "Stream removed", "GOAWAY", "Connection reset", "Socket closed")
+
+
+class FailedCall(Protocol):
+    """What the synchronous and the asynchronous RpcError have in common."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Any: ...
+
+
+def decode_rpc_error(failed: FailedCall, address: str) -> GramletError:
+    """The error that the server raised, or that the transport ran into.
+
+    Args:
+        failed: The RpcError.
+        address: Where the call went, for the message.
+    """
+    metadata = dict(failed.trailing_metadata() or ())
+    code, message = failed.code(), failed.details() or ""
+    if _DETAILS in metadata:
+        return _decode_details(code, message, metadata[_DETAILS])
+    error = _transport_error(code, message, address)
+    error.request_id = metadata.get(_REQUEST_ID, "")
+    return error
+
+
+def _decode_details(code: grpc.StatusCode, message: str, details: bytes) -> GramletError:
+    field, retry_after, request_id = "", None, ""
+    violation = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    request = error_details_pb2.RequestInfo()
+    for detail in status_pb2.Status.FromString(details).details:
+        if detail.Unpack(violation) and violation.field_violations:
+            field, message = violation.field_violations[0].field, violation.field_violations[0].description
+        elif detail.Unpack(retry):
+            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+        elif detail.Unpack(request):
+            request_id = request.request_id
+    return _class_of(code)(message, field=field, retry_after=retry_after, request_id=request_id)
+
+
+def _class_of(code: grpc.StatusCode) -> type[GramletError]:
+    return BY_CODE.get(code, InternalError)
+
+
+def _transport_error(code: grpc.StatusCode, message: str, address: str) -> GramletError:
+    if code is grpc.StatusCode.UNAVAILABLE and _mentions(message, _NEVER_CONNECTED):
+        return Unavailable(_nobody_answers(message, address))
+    if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and _mentions(message, _BROKEN_STREAM):
+        return Unavailable(f"the connection to {address} broke: {message}")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return Unavailable(f"lost the server at {address}: {message}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+        return InvalidInput(f"{message}: send smaller pictures, or ask for fewer stages or a smaller size at once")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Unimplemented(f"the server at {address} does not offer this call: {message}")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return _class_of(code)(f"{address} took longer than the timeout: allow more, or ask for less")
+    return _class_of(code)(message)
+
+
+def _mentions(message: str, signs: tuple[str, ...]) -> bool:
+    return any(sign in message for sign in signs)
+
+
+def _nobody_answers(message: str, address: str) -> str:
+    # gRPC names every address and layer; the last part says why.
+    reason = message.rsplit(": ", 1)[-1]
+    if "handshake" in message.lower():
+        return f"no TLS with {address} ({reason}): does it speak TLS, and did the given authority sign its certificate?"
+    return f"no server at {address} ({reason}): start one with `gramlet-server all`, or name another address"
