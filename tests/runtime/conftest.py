@@ -89,7 +89,9 @@ def serving() -> Serving:
     """`with serving(max_calls=1) as running`: a server with these settings, built unless `build` says otherwise."""
 
     @contextmanager
-    def start(build: Callable[[], None] = lambda: None, metrics: Metrics | None = None, **settings: Any) -> Iterator[Running]:
+    def start(
+        build: Callable[[], None] = lambda: None, metrics: Metrics | None = None, **settings: Any
+    ) -> Iterator[Running]:
         echo = Echo()
 
         def built() -> Echo:

@@ -186,7 +186,9 @@ def test_each_token_opens_the_server(serving: Any, token: str, scheme: str) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sent", [None, "", "first-token", "Bearer", "Bearer wrong", "Bearer first", "Basic first-token"])
+@pytest.mark.parametrize(
+    "sent", [None, "", "first-token", "Bearer", "Bearer wrong", "Bearer first", "Basic first-token"]
+)
 def test_without_a_token_every_call_is_refused(serving: Any, kind: str, sent: str | None) -> None:
     metadata = () if sent is None else (("authorization", sent),)
     with serving(tokens=TOKENS) as running, pytest.raises(grpc.RpcError) as failure:

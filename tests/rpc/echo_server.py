@@ -1,0 +1,58 @@
+"""A process that serves one small service, for tests of how processes start and end.
+
+    python echo_server.py FAILURE      FAILURE: none, weights (a GramletError) or bug
+
+It prints `ready PORT`, then `called` for every call of /test.Slow/call, which lasts until its caller goes away.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+
+import grpc
+from gramlet.errors import FailedPrecondition
+from gramlet_server.runtime import logs
+from gramlet_server.runtime.config import ServerSettings
+from gramlet_server.runtime.metrics import Metrics
+from gramlet_server.runtime.server import Service, serve
+
+
+class Slow:
+    def call(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Answers at once; ends when released; `stubborn` calls do not even end when they are cancelled."""
+        released = threading.Event()
+        if request != b"stubborn":
+            context.add_callback(released.set)
+        self.release = released.set
+        print("called", flush=True)
+        yield b"begun"
+        released.wait(60)
+        yield b"done"
+
+
+def add(servicer: Slow, server: grpc.Server) -> None:
+    handlers = {"call": grpc.unary_stream_rpc_method_handler(servicer.call)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Slow", handlers),))
+
+
+def build() -> Slow:
+    if sys.argv[1] == "weights":
+        raise FailedPrecondition("no weights: give some")
+    if sys.argv[1] == "bug":
+        raise ZeroDivisionError("a bug")
+    return Slow()
+
+
+def drain(servicer: Slow) -> None:
+    print("draining", flush=True)
+    if "finish" in sys.argv:
+        servicer.release()
+
+
+if __name__ == "__main__":
+    logs.configure("text", "INFO")
+    settings = ServerSettings(port=0, drain_seconds=0.2 if "hasty" in sys.argv else 60)
+    service = Service("test.Slow", build, add, drain=drain, close=lambda _: print("closed", flush=True))
+    sys.exit(serve([service], settings, Metrics(), announce=lambda server: print("ready", server.port, flush=True)))
