@@ -1,0 +1,474 @@
+"""The network at work: the one owner of the device, and the FeatureSource of its own process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from gramlet.errors import GramletError, InvalidInput, Unavailable
+from gramlet.types import (
+    Array,
+    Evaluation,
+    Extraction,
+    Features,
+    Form,
+    GramNormalization,
+    Limits,
+    Load,
+    Model,
+    Objective,
+    Picture,
+    Resize,
+    Timing,
+)
+from torch import Tensor
+
+from gramlet_server import __version__, images
+from gramlet_server.backbone.network import Network
+from gramlet_server.feature import objective as objectives
+from gramlet_server.feature.cache import TensorCache, cached_stages, picture_digest
+from gramlet_server.feature.gram import gram_matrix
+from gramlet_server.feature.objective import Losses, Targets
+from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
+from gramlet_server.observe import Observer
+
+Outcome = Features | GramletError
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How the engine uses its device.
+
+    Attributes:
+        batching: Bounds of a device pass and of the queue.
+        batch_gradients: Let stylizations of one size share passes. Off by default: the last bits of a convolution
+            may depend on the batch size, and a stylization must not depend on who else is served.
+        cache_bytes: Memory for target activations and Gram matrices, shared by all stylizations.
+        simulated_seconds_per_picture: For tests of scaling: every pass takes at least this long a picture.
+    """
+
+    batching: Batching = field(default_factory=Batching)
+    batch_gradients: bool = False
+    cache_bytes: int = 512 * 1024 * 1024
+    simulated_seconds_per_picture: float = 0.0
+
+
+class Engine:
+    """Owns the device. Everything that runs the network goes through its scheduler, one pass at a time."""
+
+    def __init__(
+        self,
+        network: Network,
+        settings: EngineSettings | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._network = network
+        self._settings = settings or EngineSettings()
+        self._limits = limits or Limits()
+        observer = observer or Observer()
+        self._cache = TensorCache("targets", self._settings.cache_bytes, observer)
+        self._scheduler = Scheduler(self._settings.batching, observer.queue_length, observer.batch)
+        self._draining = False
+
+    @property
+    def address(self) -> str:
+        """Where the network is."""
+        return "in-process"
+
+    def model(self) -> Model:
+        """The network, its limits, and how busy it is."""
+        scheduler = self._scheduler
+        return Model(
+            backbone=self._network.name,
+            weights_digest=self._network.digest,
+            weights_source=self._network.weights.source,
+            device=str(self._network.device),
+            precision=self._network.precision.value,
+            stages=self._network.stages,
+            limits=self._limits,
+            load=Load(
+                queued=scheduler.queued,
+                queue_limit=self._settings.batching.queue_limit,
+                callers=scheduler.callers,
+                device_seconds=scheduler.device_seconds,
+            ),
+            server_version=__version__,
+        )
+
+    def warm_up(self) -> None:
+        """Runs the network once forward and backward, so that the first caller does not pay for what is lazy in it."""
+        picture = np.full((3, 64, 64), 0.5, np.float32)
+        last = self._network.stages[-1].name
+        targets = objectives.place(Objective(picture, last, 1.0), _Reader(self))
+        self._gradients([(picture, targets)])
+
+    def close(self) -> None:
+        """Ends the pass under way and refuses all others."""
+        self._scheduler.close()
+
+    # --- features ---
+
+    def extract(
+        self, pictures: Iterable[Picture | GramletError], extraction: Extraction
+    ) -> Iterator[Features | GramletError]:
+        """Features of each picture, in order; a picture that fails yields its error.
+
+        Pictures are taken and decoded in a thread of their own, up to two passes ahead of what was consumed, and an
+        outcome is yielded as soon as it is there, however slowly pictures come. An element that is already an error
+        is passed through in its place.
+
+        Raises:
+            InvalidInput: The extraction itself is wrong.
+            Overloaded: The device's queue is full.
+        """
+        self._check(extraction)
+        with self._scheduler.caller() as caller:
+            ahead = _Ahead(2 * self._settings.batching.pictures)
+            submitted = ahead.map(lambda picture: self._submit(caller, picture, extraction), pictures)
+            for pending in submitted:
+                yield _features(pending)
+
+    def extract_together(self, pictures: Sequence[Picture | GramletError], extraction: Extraction) -> list[Outcome]:
+        """Features of a few pictures whose outcomes fit one message.
+
+        Raises:
+            InvalidInput: The extraction is wrong, or there are too many pictures, or the outcomes are too large.
+            Overloaded: The device's queue is full. Nothing was done.
+        """
+        self._check(extraction)
+        most = self._limits.pictures_per_extract
+        if len(pictures) > most:
+            raise InvalidInput(f"{len(pictures)} pictures; at most {most} a call: use ExtractStream", field="pictures")
+        with self._scheduler.caller(len(pictures)) as caller:
+            prepared = [self._prepare(picture, extraction.resize) for picture in pictures]
+            size = sum(self._outcome_bytes(p, extraction) for p in prepared if not isinstance(p, GramletError))
+            if size > self._limits.message_bytes:
+                raise InvalidInput(
+                    f"the features take {size:,} bytes and a message {self._limits.message_bytes:,}: ask for fewer "
+                    "stages, Gram matrices or pooled features, send fewer pictures, or use ExtractStream",
+                    field="pictures",
+                )
+            return [_features(pending) for pending in [self._submit(caller, p, extraction) for p in prepared]]
+
+    def _check(self, extraction: Extraction) -> None:
+        known = [stage.name for stage in self._network.stages]
+        if not extraction.stages:
+            raise InvalidInput("name at least one stage", field="extraction.stages")
+        for index, stage in enumerate(extraction.stages):
+            if stage not in known:
+                raise InvalidInput(
+                    f"{self._network.name} has no stage {stage!r}; it has {', '.join(known)}",
+                    field=f"extraction.stages[{index}]",
+                )
+
+    def _prepare(self, picture: Picture | GramletError, resize: Resize) -> Array | GramletError:
+        if isinstance(picture, GramletError):
+            return picture
+        try:
+            return images.prepare(picture, resize, self._limits, "picture")
+        except GramletError as error:
+            return error
+
+    def _submit(
+        self, caller: Caller, picture: Picture | GramletError, extraction: Extraction
+    ) -> Future[tuple[Any, Timing]] | GramletError:
+        prepared = self._prepare(picture, extraction.resize)
+        if isinstance(prepared, GramletError):
+            return prepared
+        try:
+            self._check_size(prepared, extraction.stages, "picture")
+            size = self._outcome_bytes(prepared, extraction)
+            if size > self._limits.message_bytes:
+                raise InvalidInput(
+                    f"its features take {size:,} bytes and a message {self._limits.message_bytes:,}: ask for fewer "
+                    "stages, for Gram matrices or pooled features, or resize it",
+                    field="picture",
+                )
+        except InvalidInput as error:
+            return error
+        _, height, width = prepared.shape
+        key = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
+        return caller.submit(Work("extract", key, height * width, self._extract_pass, (prepared, extraction)))
+
+    def _check_size(self, picture: Array, stages: Iterable[str], name: str) -> None:
+        _, height, width = picture.shape
+        for stage in stages:
+            if 0 in self._network.architecture.activation_shape(stage, height, width):
+                raise InvalidInput(
+                    f"{width} x {height} pixels are too few for {stage} of {self._network.name}: resize it, or ask "
+                    "for an earlier stage",
+                    field=name,
+                )
+
+    def _outcome_bytes(self, picture: Array, extraction: Extraction) -> int:
+        """Size of the features of a picture on the wire, without what frames them."""
+        _, height, width = picture.shape
+        elements = 0
+        for stage in extraction.stages:
+            channels, rows, columns = self._network.architecture.activation_shape(stage, height, width)
+            for form in extraction.forms:
+                if form is Form.ACTIVATIONS:
+                    elements += channels * rows * columns
+                elif form is Form.GRAM:
+                    elements += channels * (channels + 1) // 2 if extraction.triangle else channels**2
+                else:
+                    elements += channels
+        return elements * (4 if extraction.element_type.value == "float32" else 2)
+
+    def _extract_pass(self, batch: Sequence[tuple[Array, Extraction]]) -> list[Features]:
+        extraction = batch[0][1]
+        with self._device(len(batch)), torch.inference_mode():
+            pictures = self._to_device([picture for picture, _ in batch])  # (N, 3, H, W)
+            activations = self._network.activations(pictures, extraction.stages)
+            _, _, height, width = pictures.shape
+            return [
+                _forms({stage: found[index] for stage, found in activations.items()}, extraction, height, width)
+                for index in range(len(batch))
+            ]
+
+    # --- loss and gradient ---
+
+    @contextmanager
+    def differentiate(self, objective: Objective) -> Iterator[LocalDifferentiation]:
+        """Puts an objective in place for as long as the context lasts.
+
+        Raises:
+            InvalidInput: Naming the field of the objective.
+            Overloaded: The device's queue is full.
+        """
+        with self.differentiation() as differentiation:
+            differentiation.replace(objective)
+            yield differentiation
+
+    @contextmanager
+    def differentiation(self) -> Iterator[LocalDifferentiation]:
+        """The same before its first objective is known.
+
+        Raises:
+            Overloaded: The device's queue is full.
+        """
+        with self._scheduler.caller() as caller:
+            yield LocalDifferentiation(self, caller)
+
+    def load_picture(self, picture: Picture, field: str) -> Array:
+        """A picture as (3, H, W) float32, within the limits.
+
+        Raises:
+            InvalidInput: It is no picture, or too large.
+        """
+        return images.prepare(picture, Resize(), self._limits, field)
+
+    def drain(self) -> None:
+        """Sends differentiations elsewhere: their next evaluation fails with Unavailable. Extractions are finished."""
+        self._draining = True
+
+    def _place(self, caller: Caller, objective: Objective) -> Targets:
+        objectives.check(objective, self.model())
+        shapes = {name: p.shape for name in ("content", "initial") if (p := getattr(objective, name)) is not None}
+        if len(set(shapes.values())) > 1:
+            raise InvalidInput(f"content and initial picture differ in shape: {shapes}", field="initial")
+        pictures = [("content", objective.content, [objective.content_stage] if objective.content_weight else [])]
+        pictures += [("initial", objective.initial, list(objective.style_stages))]
+        pictures += [
+            (f"styles[{i}].picture", s.picture, list(objective.style_stages)) for i, s in enumerate(objective.styles)
+        ]
+        for name, picture, stages in pictures:
+            if picture is not None:
+                self._check_size(picture, stages, name)
+        pixels = sum(picture[0].size for _, picture, _ in pictures if picture is not None)
+        work = Work("targets", None, max(1, pixels), self._place_pass, objective)
+        targets: Targets = outcome(caller.submit(work))[0]
+        return targets
+
+    def _place_pass(self, batch: Sequence[Objective]) -> list[Targets]:
+        return [objectives.place(objective, _Reader(self)) for objective in batch]
+
+    def _evaluate(self, caller: Caller, picture: Array, targets: Targets | None) -> Evaluation:
+        if self._draining:
+            raise Unavailable("this replica is shutting down: go on at another one", retry_after=0.0)
+        if targets is None:
+            raise InvalidInput("send an objective before the first picture", field="setup")
+        _, height, width = picture.shape
+        if targets.content_picture_shape not in (None, (height, width)):
+            raise InvalidInput(f"the picture is {width} x {height} and the content is not", field="evaluate.picture")
+        self._check_size(picture, targets.stages, "evaluate.picture")
+        key = ("gradient", height, width, targets.stages) if self._settings.batch_gradients else None
+        work = Work("gradient", key, height * width, self._gradients, (picture, targets))
+        evaluation: Evaluation
+        evaluation, timing = outcome(caller.submit(work))
+        return replace(evaluation, timing=timing)
+
+    def _gradients(self, batch: Sequence[tuple[Array, Targets]]) -> list[Evaluation]:
+        stages = dict.fromkeys(stage for _, targets in batch for stage in targets.stages)
+        with self._device(len(batch)):
+            pictures = self._to_device([picture for picture, _ in batch]).requires_grad_()  # (N, 3, H, W)
+            activations = self._network.activations(pictures, stages) if stages else {}
+            losses = [
+                targets.losses(pictures[index], {stage: found[index] for stage, found in activations.items()})
+                for index, (_, targets) in enumerate(batch)
+            ]
+            # Each loss depends on its own picture alone, so the gradient of their sum holds the gradient of each.
+            (gradients,) = torch.autograd.grad([loss.total for loss in losses], [pictures])
+            return [_evaluation(loss, gradient) for loss, gradient in zip(losses, gradients, strict=True)]
+
+    # --- the device ---
+
+    def _to_device(self, pictures: Sequence[Array]) -> Tensor:
+        # np.stack also copies a read-only array that came off the wire, which torch would warn of.
+        return torch.from_numpy(np.stack(pictures)).to(self._network.device)
+
+    @contextmanager
+    def _device(self, pictures: int) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise InvalidInput(
+                f"the device's memory does not hold {pictures} such picture(s): resize, or ask for earlier stages",
+                field="picture",
+            ) from None
+        rest = pictures * self._settings.simulated_seconds_per_picture - (time.monotonic() - began)
+        if rest > 0:
+            time.sleep(rest)
+
+
+class LocalDifferentiation:
+    """An objective in place at the engine of this process. It is never lost."""
+
+    reconnects = 0
+
+    def __init__(self, engine: Engine, caller: Caller) -> None:
+        self._engine = engine
+        self._caller = caller
+        self._targets: Targets | None = None
+
+    def evaluate(self, picture: Array) -> Evaluation:
+        """Loss and gradient at a picture (3, H, W).
+
+        Raises:
+            InvalidInput: Its shape is not the content's.
+            Cancelled: The differentiation was closed meanwhile.
+        """
+        return self._engine._evaluate(self._caller, picture, self._targets)
+
+    def replace(self, objective: Objective) -> None:
+        """Changes the objective from the next evaluation on."""
+        self._targets = self._engine._place(self._caller, objective)
+
+    def close(self) -> None:
+        """Cancels an evaluation that waits for the device in another thread."""
+        self._caller.close()
+
+
+class _Reader:
+    """Activations and Gram matrices through the cache. Used on the device thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._network = engine._network
+        self._cache = engine._cache
+        self._to_device = engine._to_device
+
+    def activations(self, picture: Array, stage: str) -> Tensor:
+        def compute(stages: list[str]) -> dict[str, Tensor]:
+            return {name: found.float().contiguous() for name, found in self._run(picture, stages).items()}
+
+        return cached_stages(self._cache, ("activations", picture_digest(picture)), [stage], compute)[stage]
+
+    def grams(self, picture: Array, stages: Sequence[str], normalization: GramNormalization) -> Mapping[str, Tensor]:
+        def compute(missing: list[str]) -> dict[str, Tensor]:
+            return {name: gram_matrix(found, normalization) for name, found in self._run(picture, missing).items()}
+
+        return cached_stages(self._cache, ("gram", normalization, picture_digest(picture)), list(stages), compute)
+
+    def _run(self, picture: Array, stages: list[str]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            found = self._network.activations(self._to_device([picture]), stages)
+        return {stage: activations[0] for stage, activations in found.items()}
+
+
+class _Ahead:
+    """Maps over an iterable in a thread of its own, a bounded number of elements ahead of the consumer."""
+
+    def __init__(self, window: int) -> None:
+        self._room = threading.Semaphore(window)
+        self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._closed = False
+
+    def map(self, function: Any, elements: Iterable[Any]) -> Iterator[Any]:
+        """Yields function(element) in order. An exception of the iterable is raised after what came before it."""
+        threading.Thread(target=self._run, args=(function, elements), name="ahead", daemon=True).start()
+        try:
+            while True:
+                kind, value = self._done.get()
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise value
+                self._room.release()
+                yield value
+        finally:
+            self._closed = True
+            self._room.release()
+
+    def _run(self, function: Any, elements: Iterable[Any]) -> None:
+        try:
+            for element in elements:
+                self._room.acquire()
+                if self._closed:
+                    return
+                self._done.put(("value", function(element)))
+        except BaseException as error:
+            self._done.put(("error", error))
+        else:
+            self._done.put(("end", None))
+
+
+def _features(pending: Future[tuple[Any, Timing]] | GramletError) -> Outcome:
+    if isinstance(pending, GramletError):
+        return pending
+    features: Features
+    try:
+        features, timing = outcome(pending)
+    except GramletError as error:
+        return error
+    return replace(features, timing=timing)
+
+
+def _evaluation(losses: Losses, gradient: Tensor) -> Evaluation:
+    # One transfer for all the scalars: each would wait for the device.
+    scalars = [losses.total, losses.style, losses.content, losses.total_variation, *losses.stages.values()]
+    total, style, content, total_variation, *stages = torch.stack(scalars).tolist()
+    return Evaluation(
+        loss=total,
+        style_loss=style,
+        content_loss=content,
+        total_variation_loss=total_variation,
+        stage_losses=dict(zip(losses.stages, stages, strict=True)),
+        gradient=_array(gradient),
+    )
+
+
+def _forms(activations: Mapping[str, Tensor], extraction: Extraction, height: int, width: int) -> Features:
+    """The forms asked for of one picture's activations (C, H, W)."""
+    whole, grams, pooled = (form in extraction.forms for form in (Form.ACTIVATIONS, Form.GRAM, Form.POOLED))
+    normalization = extraction.gram_normalization
+    return Features(
+        activations={s: _array(f) for s, f in activations.items() if whole},
+        grams={s: _array(gram_matrix(f, normalization)) for s, f in activations.items() if grams},
+        pooled={s: _array(f.float().mean(dim=(1, 2))) for s, f in activations.items() if pooled},
+        height=height,
+        width=width,
+    )
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().float().contiguous().cpu().numpy()

@@ -1,0 +1,395 @@
+"""A stylization: the picture descends on the objective, an iteration at a time, and can go on after any interruption.
+
+`Descent` is the picture with its optimiser: all that a checkpoint holds. `stylize` is the generator around it that the
+service, the tests and a notebook read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gramlet.errors import FailedPrecondition, Unavailable
+from gramlet.types import (
+    Array,
+    Checkpoint,
+    Evaluation,
+    GramNormalization,
+    Initial,
+    Iteration,
+    LineSearch,
+    Objective,
+    Optimizer,
+    Recovered,
+    RecoveryReason,
+    Result,
+    StageBalance,
+    Started,
+    Style,
+    StylizeEvent,
+    StylizeSettings,
+    Timing,
+)
+
+from gramlet_server import images
+from gramlet_server.feature_source import FeatureSource
+
+Evaluate = Callable[[Array], Evaluation]
+
+DIVERGED = 1e3
+"""A loss so many times the first one is divergence. Steps without line search may overshoot by less and recover."""
+
+RESTART_RATE = 0.5
+"""What the learning rate is multiplied by after a divergence, so that the same steps do not lead there again."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A stylization ready to run: pictures at their working sizes, settings complete.
+
+    Attributes:
+        content: (3, H, W).
+        styles: The style pictures, each of its own size.
+        initial: (3, H, W): where the descent starts.
+        settings: Without None.
+    """
+
+    content: Array
+    styles: tuple[Style, ...]
+    initial: Array
+    settings: StylizeSettings
+
+    def objective(self) -> Objective:
+        """The loss of this job."""
+        settings = self.settings
+        return Objective(
+            content=self.content,
+            content_stage=settings.content_stage or "",
+            content_weight=settings.content_weight or 0.0,
+            styles=self.styles,
+            style_stages=settings.style_stages or {},
+            style_weight=settings.style_weight or 0.0,
+            total_variation_weight=settings.total_variation_weight or 0.0,
+            gram_normalization=settings.gram_normalization or GramNormalization.NONE,
+            stage_balance=settings.stage_balance or StageBalance.NONE,
+            initial=self.initial,
+        )
+
+    def to_bytes(self) -> bytes:
+        """For the store; `from_bytes` gives back exactly this job."""
+        arrays: dict[str, Any] = {f"style{index}": style.picture for index, style in enumerate(self.styles)}
+        described = {
+            "settings": {name: _plain(value) for name, value in vars(self.settings).items()},
+            "weights": [style.weight for style in self.styles],
+        }
+        file = io.BytesIO()
+        np.savez(file, content=self.content, initial=self.initial, described=np.array(json.dumps(described)), **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Job:
+        """What `to_bytes` wrote."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            described = json.loads(str(file["described"]))
+            styles = tuple(Style(file[f"style{i}"], weight) for i, weight in enumerate(described["weights"]))
+            return cls(file["content"], styles, file["initial"], _settings(described["settings"]))
+
+
+_ENUMS = {
+    "gram_normalization": GramNormalization,
+    "stage_balance": StageBalance,
+    "initial": Initial,
+    "optimizer": Optimizer,
+    "line_search": LineSearch,
+}
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "value", value)
+
+
+def _settings(plain: dict[str, Any]) -> StylizeSettings:
+    values: dict[str, Any] = {n: _ENUMS[n](value) if n in _ENUMS and value else value for n, value in plain.items()}
+    return StylizeSettings(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look(StylizeEvent):
+    """How the picture looks after `iteration`: (3, H, W), values may lie outside 0..1."""
+
+    picture: Array
+
+
+class _Diverged(Exception):
+    pass
+
+
+class Descent:
+    """A picture on its way down, with its optimiser.
+
+    The optimiser is torch's, one iteration a step. L-BFGS asks for the same evaluations as in one long run: with
+    `max_iter=1` torch leaves out the evaluation after the step, which the next step then begins with.
+
+    Args:
+        initial: (3, H, W).
+        settings: Without None.
+    """
+
+    def __init__(self, initial: Array, settings: StylizeSettings) -> None:
+        self._settings = settings
+        self._picture = torch.tensor(initial)
+        self._best = self._picture.clone()
+        self._best_evaluation: Evaluation | None = None
+        self._first_loss = math.nan
+        self._restarts = 0
+        self.iteration = 0
+        self.evaluations = 0
+        self.queue_seconds = 0.0
+        self.compute_seconds = 0.0
+        self._optimizer = self._fresh_optimizer()
+
+    @property
+    def picture(self) -> Array:
+        """The picture now, (3, H, W): a copy."""
+        return self._picture.detach().numpy().copy()
+
+    def step(self, evaluate: Evaluate) -> Evaluation | None:
+        """One iteration; returns the evaluation at the picture from which it stepped.
+
+        None: the loss there was no number or had grown without bound, and the descent is back at its best picture with
+        a fresh history. If `evaluate` raises, the descent is as it was before the step.
+        """
+        before = self._snapshot()
+        recent: list[tuple[torch.Tensor, Evaluation]] = []
+
+        def closure() -> float:
+            evaluation = self._known(recent) or self._evaluate(evaluate, recent)
+            if len(recent) == 1:
+                self._look_at(evaluation)
+            self._picture.grad = torch.tensor(evaluation.gradient)
+            return evaluation.loss
+
+        try:
+            self._optimizer.step(closure)
+        except _Diverged:
+            self._restart()
+            self.iteration += 1
+            return None
+        except BaseException:
+            self._restore(before)
+            raise
+        self.iteration += 1
+        return recent[0][1]
+
+    def finish(self, evaluate: Evaluate) -> tuple[Array, Evaluation]:
+        """The best picture on the way, the last one included, and its evaluation."""
+        last = self._evaluate(evaluate, [])
+        if self._best_evaluation is None or last.loss <= self._best_evaluation.loss:
+            return self.picture, last
+        return self._best.numpy(), self._best_evaluation
+
+    def to_bytes(self) -> bytes:
+        """For the store. A descent made from it takes exactly the steps that this one would have taken."""
+        best = self._best_evaluation
+        file = io.BytesIO()
+        torch.save(
+            {
+                "picture": self._picture.detach(),
+                "best": self._best,
+                "best_losses": None if best is None else _losses(best),
+                "first_loss": self._first_loss,
+                "restarts": self._restarts,
+                "iteration": self.iteration,
+                "evaluations": self.evaluations,
+                "seconds": (self.queue_seconds, self.compute_seconds),
+                "optimizer": self._optimizer.state_dict(),
+            },
+            file,
+        )
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, settings: StylizeSettings) -> Descent:
+        """What `to_bytes` wrote."""
+        state = torch.load(io.BytesIO(data), weights_only=True)
+        descent = cls(state["picture"].numpy(), settings)
+        descent._best = state["best"]
+        if state["best_losses"] is not None:
+            descent._best_evaluation = Evaluation(**state["best_losses"], gradient=np.zeros(0, np.float32))
+        descent._first_loss = state["first_loss"]
+        descent._restarts = state["restarts"]
+        descent.iteration = state["iteration"]
+        descent.evaluations = state["evaluations"]
+        descent.queue_seconds, descent.compute_seconds = state["seconds"]
+        descent._optimizer = descent._fresh_optimizer()
+        descent._optimizer.load_state_dict(state["optimizer"])
+        return descent
+
+    def _evaluate(self, evaluate: Evaluate, recent: list[tuple[torch.Tensor, Evaluation]]) -> Evaluation:
+        evaluation = evaluate(self._picture.detach().numpy())
+        self.evaluations += 1
+        self.queue_seconds += evaluation.timing.queue_seconds
+        self.compute_seconds += evaluation.timing.compute_seconds
+        recent.append((self._picture.detach().clone(), evaluation))
+        return evaluation
+
+    def _known(self, recent: list[tuple[torch.Tensor, Evaluation]]) -> Evaluation | None:
+        """What is already known of the picture: a line search comes back to a point that it has tried."""
+        return next((evaluation for point, evaluation in recent if torch.equal(point, self._picture)), None)
+
+    def _look_at(self, evaluation: Evaluation) -> None:
+        if self._best_evaluation is None:
+            self._first_loss = evaluation.loss
+            if not math.isfinite(evaluation.loss):
+                raise FailedPrecondition("the loss at the initial picture is not a number")
+        if not evaluation.loss <= DIVERGED * max(self._first_loss, 1e-12):
+            raise _Diverged
+        if self._best_evaluation is None or evaluation.loss < self._best_evaluation.loss:
+            self._best_evaluation = dataclasses.replace(evaluation, gradient=np.zeros(0, np.float32))
+            self._best = self._picture.detach().clone()
+
+    def _restart(self) -> None:
+        self._restarts += 1
+        with torch.no_grad():
+            self._picture.copy_(self._best)
+        self._optimizer = self._fresh_optimizer()
+
+    def _fresh_optimizer(self) -> torch.optim.Optimizer:
+        settings = self._settings
+        self._picture.requires_grad_()
+        rate = (settings.learning_rate or 1.0) * RESTART_RATE**self._restarts
+        if settings.optimizer is Optimizer.ADAM:
+            return torch.optim.Adam([self._picture], lr=rate)
+        # Tolerances of 0: the number of iterations is the caller's choice, and balanced losses have tiny gradients.
+        return torch.optim.LBFGS(
+            [self._picture],
+            lr=rate,
+            max_iter=1,
+            history_size=settings.history_size or 20,
+            tolerance_grad=0,
+            tolerance_change=0,
+            line_search_fn="strong_wolfe" if settings.line_search is LineSearch.STRONG_WOLFE else None,
+        )
+
+    def _snapshot(self) -> tuple[torch.Tensor, dict[str, Any]]:
+        # The tensors of the optimiser's state are replaced at every step, never written to; its lists are.
+        state = self._optimizer.state[self._picture]
+        return self._picture.detach().clone(), {k: list(v) if isinstance(v, list) else v for k, v in state.items()}
+
+    def _restore(self, snapshot: tuple[torch.Tensor, dict[str, Any]]) -> None:
+        picture, state = snapshot
+        with torch.no_grad():
+            self._picture.copy_(picture)
+        self._optimizer.state[self._picture] = state
+
+
+def _losses(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "loss": evaluation.loss,
+        "style_loss": evaluation.style_loss,
+        "content_loss": evaluation.content_loss,
+        "total_variation_loss": evaluation.total_variation_loss,
+        "stage_losses": dict(evaluation.stage_losses),
+    }
+
+
+def stylize(
+    job: Job,
+    features: FeatureSource,
+    *,
+    descent: Descent | None = None,
+    save: Callable[[bytes], None] = lambda _: None,
+    preview_every: int = 0,
+    checkpoint_every: int = 25,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[StylizeEvent]:
+    """Runs a job and yields what happens. Closing the generator stops the work; a closed run goes on from its save.
+
+    Args:
+        job: What to do.
+        features: Where the network is.
+        descent: Where to go on; None starts from the job's initial picture.
+        save: Keeps a checkpoint.
+        preview_every: Iterations between looks at the picture; 0 is none.
+        checkpoint_every: Iterations between checkpoints; 0 is none but at the end of an interrupted run.
+        interrupted: Asked after every iteration: True saves and raises Unavailable.
+
+    Yields:
+        Started, Iteration, Look, Checkpoint and Recovered events; Result is the last.
+
+    Raises:
+        Unavailable: The FeatureService stayed lost, or the run was interrupted. A checkpoint has been saved.
+        FailedPrecondition: The loss is not a number where the run starts.
+    """
+    descent = descent or Descent(job.initial, job.settings)
+    iterations = job.settings.iterations or 0
+    model = features.model()
+    _, height, width = job.content.shape
+    yield Started(
+        iteration=descent.iteration,
+        height=height,
+        width=width,
+        settings=job.settings,
+        backbone=model.backbone,
+        weights_digest=model.weights_digest,
+    )
+    try:
+        with features.differentiate(job.objective()) as differentiation:
+            reconnects = differentiation.reconnects
+            while descent.iteration < iterations:
+                yield _iterate(descent, differentiation.evaluate)
+                if differentiation.reconnects != reconnects:
+                    reconnects = differentiation.reconnects
+                    yield Recovered(
+                        iteration=descent.iteration,
+                        reason=RecoveryReason.RECONNECTED,
+                        message="the FeatureService was lost and found again; nothing was lost",
+                    )
+                if preview_every and descent.iteration % preview_every == 0:
+                    yield Look(iteration=descent.iteration, picture=descent.picture)
+                if checkpoint_every and descent.iteration % checkpoint_every == 0:
+                    save(descent.to_bytes())
+                    yield Checkpoint(iteration=descent.iteration)
+                if interrupted():
+                    raise Unavailable("the server is shutting down: resume the run at another one", retry_after=0.0)
+            picture, evaluation = descent.finish(differentiation.evaluate)
+    except Unavailable:
+        save(descent.to_bytes())
+        raise
+    save(descent.to_bytes())
+    yield Result(
+        iteration=descent.iteration,
+        loss=evaluation.loss,
+        style_loss=evaluation.style_loss,
+        content_loss=evaluation.content_loss,
+        png=images.encode_png(images.to_uint8(picture)),
+        timing=Timing(descent.queue_seconds, descent.compute_seconds),
+    )
+
+
+def _iterate(descent: Descent, evaluate: Evaluate) -> StylizeEvent:
+    queued, computed = descent.queue_seconds, descent.compute_seconds
+    evaluation = descent.step(evaluate)
+    if evaluation is None:
+        return Recovered(
+            iteration=descent.iteration,
+            reason=RecoveryReason.DIVERGED,
+            message="the loss grew without bound: back to the best picture, with shorter steps",
+        )
+    return Iteration(
+        iteration=descent.iteration,
+        loss=evaluation.loss,
+        style_loss=evaluation.style_loss,
+        content_loss=evaluation.content_loss,
+        total_variation_loss=evaluation.total_variation_loss,
+        stage_losses=evaluation.stage_losses,
+        evaluations=descent.evaluations,
+        timing=Timing(descent.queue_seconds - queued, descent.compute_seconds - computed),
+    )

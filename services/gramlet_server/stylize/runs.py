@@ -1,0 +1,235 @@
+"""Stylizations as runs: each waits for its turn, has its checkpoints in the store, and can be resumed by its id."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import numpy as np
+from gramlet.errors import FailedPrecondition, NotFound
+from gramlet.types import (
+    Array,
+    GramNormalization,
+    Initial,
+    Limits,
+    Preview,
+    Queued,
+    Resize,
+    ResizeMode,
+    Style,
+    Stylization,
+    StylizeEvent,
+    StylizeOrder,
+    StylizeSettings,
+    StylizeStatus,
+)
+
+from gramlet_server import __version__, images
+from gramlet_server.conflated import Conflated
+from gramlet_server.feature_source import FeatureSource
+from gramlet_server.observe import Observer
+from gramlet_server.store import Run, Store
+from gramlet_server.stylize import presets
+from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
+from gramlet_server.turns import Turn, Turns
+
+KIND = "stylize"
+_NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """How many stylizations run, and how often they are saved.
+
+    Attributes:
+        running_limit: Stylizations under way at once.
+        queue_limit: Stylizations that may wait; more are refused.
+        checkpoint_every: Iterations between checkpoints, where the request does not say.
+    """
+
+    running_limit: int = 2
+    queue_limit: int = 32
+    checkpoint_every: int = 25
+
+
+class Stylizing:
+    """One run being read: an iterator of its events. Cancelling it stops the work within one iteration."""
+
+    def __init__(self, run_id: str, events: Iterator[StylizeEvent], turn: Turn) -> None:
+        self.run_id = run_id
+        self._turn = turn
+        self._conflated = Conflated(events, lambda event: isinstance(event, Look))
+
+    def __iter__(self) -> Iterator[StylizeEvent]:
+        return map(_seen, self._conflated)
+
+    def cancel(self) -> None:
+        """Stops the run; what its checkpoints hold can be resumed. Returns at once."""
+        self._turn.leave()
+        self._conflated.cancel()
+
+    def join(self) -> None:
+        """Waits until the work has stopped."""
+        self._conflated.join()
+
+
+class Runs:
+    """All stylizations of a process."""
+
+    def __init__(
+        self,
+        features: FeatureSource,
+        store: Store,
+        settings: RunSettings | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self._features = features
+        self._store = store
+        self._settings = settings or RunSettings()
+        self._limits = limits or Limits()
+        observer = observer or Observer()
+        self._turns = Turns(
+            self._settings.running_limit,
+            self._settings.queue_limit,
+            lambda running, queued: observer.runs(KIND, running, queued),
+        )
+        self._draining = threading.Event()
+
+    def status(self) -> StylizeStatus:
+        """How busy the process is, and what it offers."""
+        return StylizeStatus(
+            running=self._turns.running,
+            running_limit=self._turns.running_limit,
+            queued=self._turns.queued,
+            queue_limit=self._turns.queue_limit,
+            presets=presets.names(self._features.model()),
+            features=self._features.address,
+            server_version=__version__,
+        )
+
+    def drain(self) -> None:
+        """Ends all runs after their iteration with a checkpoint and Unavailable, so that they go on elsewhere."""
+        self._draining.set()
+
+    def start(self, order: StylizeOrder) -> Stylizing:
+        """Starts or resumes a run.
+
+        Raises:
+            Overloaded: As many runs are under way and wait as may. Nothing was done.
+            InvalidInput: A picture or a setting is wrong.
+            AlreadyExists: The run id is taken.
+            NotFound: There is no such run to resume.
+            FailedPrecondition: The run to resume was made with other weights.
+        """
+        with ExitStack() as undo:
+            turn = self._turns.take()
+            undo.callback(turn.leave)
+            if order.stylization is not None:
+                job = prepare(order.stylization, self._features, self._limits)
+                run = Run.create(self._store, KIND, order.run_id or uuid.uuid4().hex)
+                run.put("weights", self._features.model().weights_digest.encode())
+                run.put("job", job.to_bytes())
+                descent = None
+            else:
+                run = Run.take_over(self._store, KIND, order.resume_run_id)
+                job, descent = self._resumed(run)
+            every = self._settings.checkpoint_every if order.checkpoint_every is None else order.checkpoint_every
+            events = self._events(turn, run, job, descent, order.preview_every, every)
+            undo.pop_all()
+        return Stylizing(run.run_id, events, turn)
+
+    def _resumed(self, run: Run) -> tuple[Job, Descent | None]:
+        try:
+            job = Job.from_bytes(run.get("job"))
+        except NotFound:
+            raise NotFound(
+                f"run {run.run_id} ended before its pictures were stored: send the stylization again",
+                field="resume_run_id",
+            ) from None
+        digest = self._features.model().weights_digest
+        if run.get("weights").decode() != digest:
+            raise FailedPrecondition(
+                f"run {run.run_id} was made with other weights than this network's ({digest[:12]})",
+                field="resume_run_id",
+            )
+        try:
+            return job, Descent.from_bytes(run.get("checkpoint"), job.settings)
+        except NotFound:
+            return job, None
+
+    def _events(
+        self, turn: Turn, run: Run, job: Job, descent: Descent | None, preview_every: int, checkpoint_every: int
+    ) -> Iterator[StylizeEvent]:
+        def save(checkpoint: bytes) -> None:
+            run.put("checkpoint", checkpoint)
+
+        try:
+            for position in turn.positions():
+                yield Queued(position=position)
+            yield from stylize(
+                job,
+                self._features,
+                descent=descent,
+                save=save,
+                preview_every=preview_every,
+                checkpoint_every=checkpoint_every,
+                interrupted=self._draining.is_set,
+            )
+        finally:
+            turn.leave()
+
+
+def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -> Job:
+    """Completes the settings and brings the pictures to their working sizes.
+
+    The content's longest side becomes `size`. Style pictures get the same longest side; where Grams are raw sums over
+    positions, which only pictures of one shape can be compared by, they are stretched to the content's shape.
+
+    Raises:
+        InvalidInput: Naming the field of the request.
+    """
+    settings = presets.resolve(stylization.settings, features.model())
+    resize = Resize(ResizeMode.LONGEST_SIDE, settings.size or 0)
+    content = images.prepare(stylization.content, resize, limits, "stylization.content")
+    _, height, width = content.shape
+    raw = settings.gram_normalization is GramNormalization.NONE
+    styles = []
+    for index, style in enumerate(stylization.styles):
+        field = f"stylization.styles[{index}].picture"
+        styles.append(
+            Style(
+                images.stretch(style.picture, height, width, limits, field)
+                if raw
+                else images.prepare(style.picture, resize, limits, field),
+                style.weight,
+            )
+        )
+    return Job(content, tuple(styles), _initial(stylization, settings, content, limits), settings)
+
+
+def _initial(stylization: Stylization, settings: StylizeSettings, content: Array, limits: Limits) -> Array:
+    _, height, width = content.shape
+    match settings.initial:
+        case Initial.STYLE:
+            return images.stretch(stylization.styles[0].picture, height, width, limits, "stylization.styles[0].picture")
+        case Initial.NOISE:
+            noise = np.random.default_rng(settings.seed).normal(_NOISE_MEAN, _NOISE_DEVIATION, content.shape)
+            return noise.astype(np.float32)
+        case Initial.GIVEN if stylization.initial is not None:
+            return images.stretch(stylization.initial, height, width, limits, "stylization.initial")
+        case _:
+            return content
+
+
+def _seen(event: StylizeEvent) -> StylizeEvent:
+    """A look becomes a file only when the reader takes it."""
+    if isinstance(event, Look):
+        return Preview(iteration=event.iteration, jpeg=images.encode_jpeg(event.picture))
+    return event

@@ -1,0 +1,50 @@
+"""Grams and the style loss against float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gramlet.types import GramNormalization
+from gramlet_server.feature.gram import gram_matrix, style_loss
+
+DIVISORS = {
+    GramNormalization.NONE: 1,
+    GramNormalization.POSITIONS: 30 * 40,
+    GramNormalization.ELEMENTS: 16 * 30 * 40,
+}
+
+
+@pytest.fixture(params=[torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+def activations(request: pytest.FixtureRequest) -> torch.Tensor:
+    values = torch.randn(2, 16, 30, 40, generator=torch.Generator().manual_seed(0)).relu()
+    return values.to(memory_format=request.param)[1]
+
+
+@pytest.mark.parametrize("normalization", GramNormalization)
+def test_a_gram_is_exact_in_float32(activations: torch.Tensor, normalization: GramNormalization) -> None:
+    f = activations.double().flatten(1)
+    exact = f @ f.T / DIVISORS[normalization]
+    gram = gram_matrix(activations, normalization)
+    assert gram.dtype == torch.float32
+    torch.testing.assert_close(gram.double(), exact, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("normalization", GramNormalization)
+def test_the_style_loss_and_its_gradient_are_those_of_autograd_in_float64(
+    activations: torch.Tensor, normalization: GramNormalization
+) -> None:
+    target = torch.randn(16, 16, generator=torch.Generator().manual_seed(1))
+    target = target + target.T
+    exact_input = activations.double().contiguous().requires_grad_()
+    f = exact_input.flatten(1)
+    exact = (f @ f.T / DIVISORS[normalization] - target.double()).square().mean()
+    exact.backward()
+
+    ours_input = activations.clone().requires_grad_()
+    ours = style_loss(ours_input, target, normalization)
+    (3 * ours).backward()
+    assert exact_input.grad is not None
+    assert ours_input.grad is not None
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=0)
+    scale = exact_input.grad.abs().max()
+    torch.testing.assert_close(ours_input.grad.double() / 3 / scale, exact_input.grad / scale, rtol=1e-5, atol=1e-6)

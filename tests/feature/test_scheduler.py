@@ -1,0 +1,151 @@
+"""The scheduler: fair to callers, generous in batches, bounded, and one failure costs nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from gramlet.errors import Cancelled, InvalidInput, Overloaded, Unavailable
+from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
+
+
+class Device:
+    """Records its passes, and holds them until released."""
+
+    def __init__(self) -> None:
+        self.passes: list[list[Any]] = []
+        self.gate = threading.Event()
+        self.busy = threading.Event()
+
+    def run(self, payloads: Sequence[Any]) -> list[Any]:
+        self.busy.set()
+        assert self.gate.wait(30)
+        self.passes.append(list(payloads))
+        if "bad" in payloads:
+            raise InvalidInput("a bad one")
+        return [f"{payload}!" for payload in payloads]
+
+    def work(self, payload: Any, key: Any = "same", pixels: int = 100) -> Work:
+        return Work("extract", key, pixels, self.run, payload)
+
+
+@pytest.fixture
+def device() -> Device:
+    return Device()
+
+
+@pytest.fixture
+def scheduler(device: Device) -> Iterator[Scheduler]:
+    scheduler = Scheduler(Batching(pictures=4, pixels=1000, queue_limit=20))
+    yield scheduler
+    device.gate.set()
+    scheduler.close()
+
+
+def hold(device: Device, caller: Caller) -> None:
+    """Keeps the device busy with a pass of its own, so that a queue builds up."""
+    caller.submit(device.work("first", key=None))
+    assert device.busy.wait(30)
+
+
+def test_work_of_one_key_shares_passes_whoever_sent_it(scheduler: Scheduler, device: Device) -> None:
+    a, b = scheduler.caller(), scheduler.caller()
+    hold(device, a)
+    futures = [a.submit(device.work("a1")), b.submit(device.work("b1")), b.submit(device.work("other", key="k"))]
+    futures += [a.submit(device.work("a2"))]
+    device.gate.set()
+    assert [outcome(future)[0] for future in futures] == ["a1!", "b1!", "other!", "a2!"]
+    assert sorted(device.passes[1]) == ["a1", "a2", "b1"]
+    assert outcome(futures[0])[1].batch_size == 3
+
+
+def test_a_pass_is_bounded_in_pictures_and_in_pixels(scheduler: Scheduler, device: Device) -> None:
+    a = scheduler.caller()
+    hold(device, a)
+    futures = [a.submit(device.work(i)) for i in range(6)]
+    futures += [a.submit(device.work(f"large {i}", key="large", pixels=600)) for i in range(2)]
+    futures += [a.submit(device.work("huge", key="large", pixels=5000))]
+    device.gate.set()
+    for future in futures:
+        outcome(future)
+    assert [len(each) for each in device.passes] == [1, 4, 2, 1, 1, 1]
+
+
+def test_a_corpus_does_not_starve_a_stylization(scheduler: Scheduler, device: Device) -> None:
+    corpus, stylization = scheduler.caller(), scheduler.caller()
+    hold(device, corpus)
+    for i in range(16):
+        corpus.submit(device.work(i))
+    gradients = [stylization.submit(device.work(f"gradient {i}", key=None)) for i in range(2)]
+    device.gate.set()
+    for future in gradients:
+        outcome(future)
+    # The corpus has had the pass that was under way and at most one more for each of the stylization's.
+    assert [each for each in device.passes if "gradient 1" in each]
+    assert sum(len(each) for each in device.passes if isinstance(each[0], int)) <= 8
+
+
+def test_being_away_earns_no_credit(scheduler: Scheduler, device: Device) -> None:
+    device.gate.set()
+    old = scheduler.caller()
+    for _ in range(50):
+        outcome(old.submit(device.work("old", key=None)))
+    newcomer = scheduler.caller()
+    outcome(newcomer.submit(device.work("new", key=None)))
+    assert newcomer.clock >= 0.5 * old.clock
+
+
+def test_a_failure_in_a_batch_costs_nobody_else(scheduler: Scheduler, device: Device) -> None:
+    a = scheduler.caller()
+    hold(device, a)
+    futures = [a.submit(device.work(payload)) for payload in ("one", "bad", "two")]
+    device.gate.set()
+    assert outcome(futures[0])[0] == "one!"
+    with pytest.raises(InvalidInput):
+        outcome(futures[1])
+    assert outcome(futures[2])[0] == "two!"
+
+
+def test_what_a_closed_caller_still_had_waiting_is_never_run(scheduler: Scheduler, device: Device) -> None:
+    a, b = scheduler.caller(), scheduler.caller()
+    hold(device, a)
+    gone, stays = b.submit(device.work("gone")), a.submit(device.work("stays"))
+    b.close()
+    device.gate.set()
+    assert outcome(stays)[0] == "stays!"
+    with pytest.raises(Cancelled):
+        outcome(gone)
+    with pytest.raises(Cancelled):
+        b.submit(device.work("late"))
+    assert "gone" not in [payload for each in device.passes for payload in each]
+    assert scheduler.queued == 0
+
+
+def test_a_full_queue_admits_no_caller(scheduler: Scheduler, device: Device) -> None:
+    a = scheduler.caller()
+    hold(device, a)
+    for i in range(20):
+        a.submit(device.work(i))
+    with pytest.raises(Overloaded) as error:
+        scheduler.caller()
+    assert error.value.retry_after is not None
+    assert scheduler.callers == 1
+
+
+def test_closing_fails_what_waits_and_refuses_what_comes(device: Device) -> None:
+    scheduler = Scheduler(Batching())
+    a = scheduler.caller()
+    hold(device, a)
+    waiting = a.submit(device.work("waiting"))
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    while not scheduler._stopping:
+        pass
+    device.gate.set()
+    closing.join()
+    with pytest.raises(Unavailable):
+        outcome(waiting)
+    with pytest.raises(Unavailable):
+        a.submit(device.work("late"))
