@@ -8,7 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gramlet.errors import GramletError
 from gramlet.types import Array, Pixels, Resize, ResizeMode
+
+DEFAULT_RESIZE = Resize(ResizeMode.CENTER_CROP, 224)
+"""Every picture gets the shape that the network was trained on."""
 
 
 class Descriptor(Enum):
@@ -104,7 +108,7 @@ class MapSettings:
 
     descriptor: Descriptor = Descriptor.GRAM
     stages: tuple[str, ...] = ()
-    resize: Resize = Resize(ResizeMode.CENTER_CROP, 224)
+    resize: Resize = DEFAULT_RESIZE
     balance_stages: bool = False
     metric: Metric = Metric.EUCLIDEAN
     exactness: Exactness = Exactness.AUTO
@@ -132,6 +136,14 @@ class Item:
     label: str = ""
     picture: bytes | Array | Pixels | None = None
     vector: Array | None = None
+
+
+@dataclass(frozen=True)
+class BadItem:
+    """An item that could not even be decoded, and why. It is refused alone."""
+
+    id: str
+    error: GramletError
 
 
 @dataclass(frozen=True)
@@ -339,6 +351,24 @@ class DrawingForm(Enum):
     SCATTER = "scatter"
     GRID = "grid"
     PAGE = "page"
+
+
+@dataclass(frozen=True)
+class MapDrawing:
+    """What to draw of which map.
+
+    Attributes:
+        form: The way of drawing.
+        layout: For PNG: which, from 0; None: all of them in a row.
+        width: For PNG: of one layout, in pixels.
+        title: Empty: none on a PNG, the map's id on a page.
+    """
+
+    map_id: str
+    form: DrawingForm = DrawingForm.SCATTER
+    layout: int | None = None
+    width: int = 1600
+    title: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From features to distances: all of them, exactly, without ever holding the descriptors of all items at once.
 
-A Gram matrix is symmetric, so its upper triangle, off-diagonal elements times √2, has the same inner products in half the
-space: 168,384 elements an item for the four default stages of resnet50 instead of 335,872. Those are written to a
+A Gram matrix is symmetric, so its upper triangle, off-diagonal elements times √2, has the same inner products in half
+the space: 168,384 elements an item for the four default stages of resnet50 instead of 335,872. Those are written to a
 temporary file in slices of columns; then X Xᵀ = Σ X_c X_cᵀ over the slices X_c needs one pass over the file, one slice
 and one N × N matrix of memory. Where even the file would be too large, a random sketch of each descriptor takes its
 place, and the error of that is measured.
@@ -68,11 +68,15 @@ def default_stages(backbone: str, descriptor: Descriptor) -> tuple[str, ...]:
 
 
 class Describer:
-    """Turns features, or vectors, into descriptors whose Euclidean distance is the metric asked for."""
+    """Turns features, or vectors, into descriptors whose Euclidean distance is the metric asked for.
+
+    `undirected` counts those without a direction, which the cosine and correlation metrics take for zero.
+    """
 
     def __init__(self, settings: MapSettings) -> None:
         self._settings = settings
         self._triangles: dict[int, tuple[NDArray[np.intp], Array]] = {}
+        self.undirected = 0
 
     def of_features(self, features: Features) -> Array:
         """The descriptor of a picture: (n,).
@@ -108,6 +112,7 @@ class Describer:
             descriptor = descriptor - (descriptor @ one) / (one @ one) * one
         if self._settings.metric is not Metric.EUCLIDEAN:
             descriptor = _to_unit_length(descriptor)
+            self.undirected += not descriptor.any()
         return descriptor
 
     def _pack(self, gram: Array) -> Array:

@@ -27,9 +27,7 @@ class Frame:
     coordinates: Array
 
 
-def page(
-    style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str
-) -> bytes:
+def page(style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str) -> bytes:
     """The file, UTF-8. It asks no host for anything: its own content security policy forbids it to.
 
     Args:

@@ -91,11 +91,11 @@ def grid_places(places: Floats, aspect: float) -> tuple[Floats, int, int]:
     items = len(places)
     columns = max(1, min(items, round(np.sqrt(items * aspect))))
     rows = -(-items // columns)
-    cells = np.array([(column, row) for row in range(rows) for column in range(columns)], float)
+    cells = np.array([(column, rows - 1 - row) for row in range(rows) for column in range(columns)], float)
     low, high = places.min(axis=0), places.max(axis=0)
     unit = (places - low) / np.maximum(high - low, 1e-12) * [columns - 1, rows - 1]
     assigned = np.empty(items, np.intp)
-    # The empty cells are those that come last, in the bottom row.
+    # The cells that stay empty are the last of the bottom row.
     _assign(unit, cells[:items], np.arange(items), np.arange(items), assigned)
     return cells[assigned], columns, rows
 
@@ -177,7 +177,9 @@ def _size(items: int, width: float, height: float) -> float:
     return float(np.clip(np.sqrt(_PICTURES_COVER * width * height / items), _SMALLEST, width / 9))
 
 
-def _draw(style_map: StyleMap, jpegs: Sequence[bytes | None], panels: Sequence[_Panel], title: str, draw_panel) -> bytes:  # type: ignore[no-untyped-def]
+def _draw(
+    style_map: StyleMap, jpegs: Sequence[bytes | None], panels: Sequence[_Panel], title: str, draw_panel
+) -> bytes:  # type: ignore[no-untyped-def]
     colors = label_colors([place.label for place in style_map.places])
     top = (54 if title else 0) + (40 if colors else 0) + 12
     bottom = 44
@@ -193,7 +195,13 @@ def _draw(style_map: StyleMap, jpegs: Sequence[bytes | None], panels: Sequence[_
         axes.set_axis_off()
         draw_panel(axes, panel, jpegs, [colors.get(place.label, NO_LABEL) for place in style_map.places])
         figure.text(
-            (left + panel.width / 2) / width, 14 / height, panel.caption, ha="center", size=11, color="#444", va="bottom"
+            (left + panel.width / 2) / width,
+            14 / height,
+            panel.caption,
+            ha="center",
+            size=11,
+            color="#444",
+            va="bottom",
         )
         left += panel.width + gap
     if title:
@@ -248,7 +256,7 @@ def _grid_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], colors
 def _pictured(
     places: Floats, jpegs: Sequence[bytes | None], size: float, width: float, height: float
 ) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """The items whose pictures are shown: all that have one, or one in each square of the canvas if those are too many."""
+    """The items whose pictures are shown: all, or one in each square of the canvas where those are too many."""
     have = np.array([i for i, jpeg in enumerate(jpegs) if jpeg is not None], np.intp)
     if len(have) * size * size <= 0.8 * width * height:
         return have
@@ -258,7 +266,7 @@ def _pictured(
 
 
 def _paste(axes: Axes, jpeg: bytes | None, place: tuple[float, float], size: float, color: str) -> None:
-    frame = max(2.0, size / 26)
+    frame = max(2.0, size / 20)
     inner = max(int(size - 2 * frame), 4)
     if jpeg is None:
         axes.plot([place[0]], [place[1]], "o", color=color, markersize=inner * 0.4, zorder=3)

@@ -6,7 +6,8 @@ have the same distances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from gramlet.errors import FailedPrecondition, InvalidInput
 from gramlet.maps import MapSettings, Method
 from gramlet.types import Array
 from numpy.typing import NDArray
-from scipy.linalg import eigh
+from scipy.linalg import eigh, orthogonal_procrustes
+from scipy.sparse import SparseEfficiencyWarning
 from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.manifold import MDS, Isomap, LocallyLinearEmbedding
 
@@ -107,6 +109,7 @@ def layouts(
     *,
     start: Floats | None = None,
     states: Mapping[int, State] | None = None,
+    done: Container[int] = (),
     report_every: int = 10,
 ) -> Iterator[Progress | Arranged]:
     """Makes every layout, one after the other; closing the generator stops the work within one iteration.
@@ -116,10 +119,11 @@ def layouts(
         settings: As `fitted` returned them.
         start: (N, d) coordinates from which t-SNE starts; None: the principal coordinates.
         states: By layout, states from which an interrupted descent goes on.
+        done: Layouts that exist already.
         report_every: Iterations between divergences.
     """
     if settings.method is Method.TSNE:
-        yield from _tsne_layouts(squared, settings, start, states or {}, report_every)
+        yield from _tsne_layouts(squared, settings, start, states or {}, done, report_every)
     else:
         yield Arranged(0, _other_layout(squared, settings))
 
@@ -177,9 +181,7 @@ def nearest(squared: Array, k: int) -> tuple[NDArray[np.intp], Floats]:
     return indices, distances
 
 
-def grown_start(
-    squared: Array, old: Sequence[int | None], old_coordinates: Floats, neighbors: int = 5
-) -> Floats:
+def grown_start(squared: Array, old: Sequence[int | None], old_coordinates: Floats, neighbors: int = 5) -> Floats:
     """Where the items of a grown set start: old ones at their old places, new ones among their nearest old ones.
 
     Args:
@@ -202,13 +204,32 @@ def grown_start(
     return start
 
 
+def turned_onto(coordinates: Floats, old: Sequence[int | None], old_coordinates: Floats) -> Floats:
+    """A layout (N, d) turned, mirrored and shifted so that the old items lie as near their old places as can be.
+
+    Arguments as `grown_start`. Distances on the layout do not change (orthogonal Procrustes; Schönemann, 1966).
+    """
+    known = [i for i, row in enumerate(old) if row is not None]
+    now, then = coordinates[known], old_coordinates[[row for row in old if row is not None]]
+    rotation, _ = orthogonal_procrustes(now - now.mean(axis=0), then - then.mean(axis=0))
+    turned: Floats = (coordinates - now.mean(axis=0)) @ rotation + then.mean(axis=0)
+    return turned
+
+
 def _tsne_layouts(
-    squared: Array, settings: MapSettings, start: Floats | None, states: Mapping[int, State], report_every: int
+    squared: Array,
+    settings: MapSettings,
+    start: Floats | None,
+    states: Mapping[int, State],
+    done: Container[int],
+    report_every: int,
 ) -> Iterator[Progress | Arranged]:
     items = len(squared)
     most = max(settings.tsne.perplexities)
     indices, distances = nearest(squared, min(items - 1, max(int(3 * most), 1)))
     for layout, perplexity in enumerate(settings.tsne.perplexities):
+        if layout in done:
+            continue
         k = min(items - 1, max(int(3 * perplexity), 1))
         probabilities = tsne.affinities(indices[:, :k].copy(), distances[:, :k].copy(), perplexity)
         state = states.get(layout) or State.start(_first_coordinates(squared, settings, start))
@@ -243,10 +264,7 @@ def _other_layout(squared: Array, settings: MapSettings) -> Floats:
         return _lle(squared, settings)
     distances = np.sqrt(squared, dtype=np.float64)
     if settings.method is Method.ISOMAP:
-        isomap = Isomap(
-            n_neighbors=settings.neighbors, n_components=settings.dimensions, metric="precomputed", eigen_solver="dense"
-        )
-        return np.asarray(isomap.fit_transform(distances))
+        return _isomap(distances, settings)
     if settings.method is Method.MDS:
         first, _ = principal_coordinates(squared, settings.dimensions, settings.seed)
         scaling = MDS(
@@ -267,6 +285,17 @@ def _other_layout(squared: Array, settings: MapSettings) -> Floats:
         n_jobs=1,
     )
     return np.asarray(reducer.fit_transform(distances), dtype=np.float64)
+
+
+def _isomap(distances: Floats, settings: MapSettings) -> Floats:
+    isomap = Isomap(
+        n_neighbors=settings.neighbors, n_components=settings.dimensions, metric="precomputed", eigen_solver="dense"
+    )
+    with warnings.catch_warnings():
+        # Where the graph of neighbours falls apart, scikit-learn joins the parts by their shortest links, and warns.
+        warnings.filterwarnings("ignore", message="The number of connected components", category=UserWarning)
+        warnings.simplefilter("ignore", SparseEfficiencyWarning)
+        return np.asarray(isomap.fit_transform(distances))
 
 
 def _lle(squared: Array, settings: MapSettings) -> Floats:

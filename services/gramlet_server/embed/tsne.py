@@ -1,8 +1,8 @@
 """t-SNE from distances (van der Maaten and Hinton, 2008), as a generator that can be watched, stopped and resumed.
 
 Affinities, Barnes-Hut and interpolation are openTSNE's. The descent is written out here, because it has to stop within
-one iteration and to continue from a stored state bit for bit; its constants are openTSNE's and scikit-learn's. For a few
-thousand items all pairs, in single precision and strips that fit the cache, are faster than any tree.
+one iteration and to continue from a stored state bit for bit; its constants are openTSNE's and scikit-learn's. For a
+few thousand items all pairs, in single precision and strips that fit the cache, are faster than any tree.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _MIN_GAIN = 0.01
 _MAX_STEP = 5.0
 _EARLY_MOMENTUM = 0.5
 _MOMENTUM = 0.8
+# openTSNE's for placing: small steps, because a new item starts close to where it belongs.
+_PLACING_ITERATIONS = 250
+_PLACING_RATE = 0.1
+_PLACING_GRADIENT = 0.25
 _INTERPOLATION = {"n_interpolation_points": 3, "min_num_intervals": 50, "ints_in_interval": 1}
 
 Force = Callable[[Floats, float, bool], tuple[float, Floats]]
@@ -56,7 +60,7 @@ class Step:
 
 
 def affinities(neighbors: NDArray[np.intp], distances: Floats, perplexity: float) -> csr_matrix:
-    """Joint probabilities (N, N) from each item's nearest neighbours and their distances, (N, k) each, nearest first."""
+    """Joint probabilities (N, N) from each item's nearest neighbours and distances, (N, k) each, nearest first."""
     return joint_probabilities_nn(neighbors, distances, [perplexity], n_jobs=1)
 
 
@@ -174,37 +178,38 @@ class _Approximate:
         return divergence / exaggeration - float(np.log(exaggeration)), gradient
 
 
-def place(
-    neighbors: NDArray[np.intp], distances: Floats, layout: Floats, perplexity: float, iterations: int = 100
-) -> Floats:
-    """Coordinates (M, d) of new items on a layout (N, d) that stays as it is.
+def place(neighbors: NDArray[np.intp], distances: Floats, layout: Floats, perplexity: float) -> Floats:
+    """Coordinates (d,) of a new item on a layout (N, d) that stays as it is.
 
-    Each new item feels the layout alone, never another new one, so its place does not depend on its company. It starts
-    at the weighted mean of its nearest neighbours (openTSNE's way; Poličar et al., 2019).
+    It starts at the weighted mean of its nearest neighbours and descends the divergence between its own neighbourhood
+    among the items and on the layout (Poličar, Stražar and Zupan, 2023). Other new items play no part in it.
 
     Args:
-        neighbors, distances: (M, k) each: nearest items of the layout, nearest first.
+        neighbors, distances: (k,) each: nearest items of the layout, nearest first.
     """
-    probabilities = joint_probabilities_nn(
-        neighbors,
-        distances,
+    found = joint_probabilities_nn(
+        neighbors[None],
+        distances[None],
         [perplexity],
         symmetrize=False,
         normalization="point-wise",
         n_reference_samples=len(layout),
         n_jobs=1,
-    ).tocsr()
-    state = State.start(np.asarray(probabilities @ layout))
-    for _ in range(iterations):
-        _, gradient = kl_divergence_bh(
-            np.ascontiguousarray(state.coordinates),
-            probabilities,
-            dof=1,
-            bh_params={"theta": 0.5},
-            reference_embedding=np.ascontiguousarray(layout),
-            n_jobs=1,
-        )
-        length = np.linalg.norm(gradient, axis=1, keepdims=True)
-        gradient *= np.minimum(1.0, 0.25 / np.maximum(length, 1e-12))
-        state = _stepped(state, gradient, rate=0.1, momentum=_MOMENTUM)
-    return state.coordinates
+    )
+    probabilities = found.toarray().ravel()
+    state = State.start((probabilities @ layout)[None])
+    for _ in range(_PLACING_ITERATIONS):
+        away = state.coordinates - layout  # (N, d)
+        kernel = 1.0 / (1.0 + np.einsum("ij,ij->i", away, away))
+        gradient = ((probabilities - kernel / kernel.sum()) * kernel) @ away
+        gradient *= min(1.0, _PLACING_GRADIENT / max(float(np.linalg.norm(gradient)), 1e-12))
+        state = _stepped(state, gradient[None], _PLACING_RATE, _MOMENTUM)
+    moved: Floats = state.coordinates[0]
+    return moved
+
+
+def mean_place(neighbors: NDArray[np.intp], distances: Floats, layout: Floats) -> Floats:
+    """Coordinates (d,) of a new item on a layout of another method: the mean of its neighbours, the nearer the more."""
+    weights = 1.0 / np.maximum(distances, 1e-9 * max(float(distances.max()), 1e-30))
+    mean: Floats = weights @ layout[neighbors] / weights.sum()
+    return mean

@@ -1,0 +1,42 @@
+"""Drawings of stored maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gramlet.errors import InvalidInput
+from gramlet.maps import DrawingForm, MapDrawing
+
+from gramlet_server.embed import plot, stored
+from gramlet_server.embed.page import page
+from gramlet_server.store import Store
+
+_WIDTHS = (200, 8000)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A file: `image/png` or `text/html`."""
+
+    content_type: str
+    data: bytes
+
+
+def draw(store: Store, wanted: MapDrawing) -> Drawing:
+    """Draws a finished map.
+
+    Raises:
+        NotFound: There is none of that name.
+        InvalidInput: It has no such layout, or the width is out of range.
+    """
+    style_map = stored.get_map(store, wanted.map_id)
+    if wanted.layout is not None and wanted.layout >= len(style_map.layouts):
+        raise InvalidInput(f"the map has {len(style_map.layouts)} layouts, counted from 0", field="layout")
+    if not _WIDTHS[0] <= wanted.width <= _WIDTHS[1]:
+        raise InvalidInput(f"between {_WIDTHS[0]} and {_WIDTHS[1]} pixels", field="width")
+    run = stored.open_run(store, wanted.map_id)
+    jpegs = stored.get_thumbnails(run)
+    if wanted.form is DrawingForm.PAGE:
+        return Drawing("text/html", page(style_map, jpegs, stored.get_frames(run, style_map), wanted.title))
+    draw_png = plot.scatter if wanted.form is DrawingForm.SCATTER else plot.grid
+    return Drawing("image/png", draw_png(style_map, jpegs, wanted.layout, wanted.width, wanted.title))

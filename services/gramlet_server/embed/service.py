@@ -1,0 +1,66 @@
+"""EmbedService: decodes, starts the work, encodes what it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
+from gramlet.messages import embed as messages
+
+from gramlet_server.embed import stored
+from gramlet_server.embed.drawing import draw
+from gramlet_server.embed.making import Maps
+from gramlet_server.embed.placing import placed
+from gramlet_server.feature_source import FeatureSource
+from gramlet_server.store import Store
+
+
+class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
+    """Maps of style over gRPC."""
+
+    def __init__(self, maps: Maps, features: FeatureSource, store: Store) -> None:
+        self.maps = maps
+        self._features = features
+        self._store = store
+
+    def Embed(
+        self, request_iterator: Iterator[embed_pb2.EmbedRequest], context: grpc.ServicerContext
+    ) -> Iterator[embed_pb2.EmbedResponse]:
+        """The events of a map's making."""
+        start = messages.decode_start(request_iterator)
+        making = self.maps.start(start, messages.decode_items(request_iterator))
+        # Called however the call ends; a finished map does not mind.
+        context.add_callback(making.cancel)
+        yield from map(messages.encode_event, making)
+
+    def Transform(
+        self, request_iterator: Iterator[embed_pb2.TransformRequest], context: grpc.ServicerContext
+    ) -> Iterator[embed_pb2.TransformResponse]:
+        """The positions of new items."""
+        map_id = messages.decode_transform_start(request_iterator)
+        items = messages.decode_items(request_iterator)
+        for identifier, outcome in placed(map_id, items, self._features, self._store):
+            yield messages.encode_position(identifier, outcome)
+
+    def DrawMap(
+        self, request: embed_pb2.DrawMapRequest, context: grpc.ServicerContext
+    ) -> Iterator[embed_pb2.DrawMapResponse]:
+        """A drawing in pieces."""
+        drawing = draw(self._store, messages.decode_drawing(request))
+        yield from messages.encode_chunks(drawing.content_type, drawing.data)
+
+    def GetMap(self, request: embed_pb2.GetMapRequest, context: grpc.ServicerContext) -> embed_pb2.GetMapResponse:
+        """A finished map."""
+        return embed_pb2.GetMapResponse(map=messages.encode_map(stored.get_map(self._store, request.map_id)))
+
+    def ListMaps(self, request: embed_pb2.ListMapsRequest, context: grpc.ServicerContext) -> embed_pb2.ListMapsResponse:
+        """All maps in short."""
+        return messages.encode_summaries(stored.list_maps(self._store))
+
+    def DeleteMap(
+        self, request: embed_pb2.DeleteMapRequest, context: grpc.ServicerContext
+    ) -> embed_pb2.DeleteMapResponse:
+        """Forgets a map."""
+        stored.delete_map(self._store, request.map_id)
+        return embed_pb2.DeleteMapResponse()
