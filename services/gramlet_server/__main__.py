@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gramlet.errors import GramletError, InvalidInput
 
@@ -20,14 +20,12 @@ from gramlet_server.runtime.config import Settings, add_settings, format_address
 from gramlet_server.runtime.flags import Parser
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.probe import probe
-from gramlet_server.runtime.server import Server, Service, serve
+from gramlet_server.runtime.server import Built, Server, Service, serve
 
 if TYPE_CHECKING:
     from gramlet_server.feature.engine import Engine
-    from gramlet_server.feature.service import FeatureServicer
     from gramlet_server.feature_source import FeatureSource
     from gramlet_server.store import Store
-    from gramlet_server.stylize.service import StylizeServicer
 
 
 class Shared:
@@ -44,7 +42,7 @@ class Shared:
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
-        of_network, of_engine = self.settings.network, self.settings.engine
+        of_network, of_engine = self.settings.network, self.settings.queue
         network = load_network(of_network.backbone, of_network.weights, of_network.device, of_network.precision)
         settings = EngineSettings(
             batching=Batching(of_engine.batch_pictures, of_engine.batch_pixels, of_engine.queue_limit),
@@ -62,9 +60,13 @@ class Shared:
         chosen = self.settings.features
         if not chosen.features:
             return self.engine
+        from gramlet import Client, Tls
+
         from gramlet_server.feature_source import RemoteFeatures
 
-        return RemoteFeatures(chosen)
+        token = chosen.features_token_file.read_text().strip() if chosen.features_token_file else None
+        tls = Tls(chosen.features_ca, chosen.features_cert, chosen.features_key) if chosen.speaks_tls else None
+        return RemoteFeatures(Client(chosen.features, token=token, tls=tls), chosen.features_patience_seconds)
 
     @cached_property
     def store(self) -> Store:
@@ -80,36 +82,36 @@ class Shared:
                 vars(self)[part].close()
 
 
-def feature(shared: Shared) -> Service[FeatureServicer]:
+def feature(shared: Shared) -> Service:
     """FeatureService: the network itself."""
     from gramlet.feature.v1.feature_pb2_grpc import add_FeatureServiceServicer_to_server
 
-    def build() -> FeatureServicer:
+    def build() -> Built:
         from gramlet_server.feature.service import FeatureServicer
 
-        return FeatureServicer(shared.engine)
+        return Built(FeatureServicer(shared.engine), drain=shared.engine.drain)
 
-    return Service(
-        "gramlet.feature.v1.FeatureService",
-        build,
-        add_FeatureServiceServicer_to_server,
-        drain=lambda _: shared.engine.drain(),
-    )
+    return Service("gramlet.feature.v1.FeatureService", add_FeatureServiceServicer_to_server, build)
 
 
-def stylize(shared: Shared) -> Service[StylizeServicer]:
+def stylize(shared: Shared) -> Service:
     """StylizeService: neural style transfer."""
     from gramlet.stylize.v1.stylize_pb2_grpc import add_StylizeServiceServicer_to_server
 
-    def build() -> StylizeServicer:
+    def build() -> Built:
+        from gramlet_server.stylize.runs import Runs, RunSettings
         from gramlet_server.stylize.service import StylizeServicer
 
-        return StylizeServicer(shared.features, shared.store, shared.settings.stylize, shared.metrics)
+        chosen = shared.settings.stylize
+        settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
+        runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
+        return Built(StylizeServicer(runs), drain=runs.drain)
 
-    return Service("gramlet.stylize.v1.StylizeService", build, add_StylizeServiceServicer_to_server)
+    return Service("gramlet.stylize.v1.StylizeService", add_StylizeServiceServicer_to_server, build)
 
 
-SERVICES: dict[str, Callable[[Shared], Service[Any]]] = {
+# Services that others use come first: they are built first, and the last to go.
+SERVICES: dict[str, Callable[[Shared], Service]] = {
     "feature": feature,
     "stylize": stylize,
 }

@@ -16,7 +16,7 @@ from gramlet.errors import FailedPrecondition
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
-from gramlet_server.runtime.server import Service, serve
+from gramlet_server.runtime.server import Built, Service, serve
 
 
 class Slow:
@@ -37,22 +37,23 @@ def add(servicer: Slow, server: grpc.Server) -> None:
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Slow", handlers),))
 
 
-def build() -> Slow:
+def build() -> Built:
     if sys.argv[1] == "weights":
         raise FailedPrecondition("no weights: give some")
     if sys.argv[1] == "bug":
         raise ZeroDivisionError("a bug")
-    return Slow()
+    slow = Slow()
 
+    def drain() -> None:
+        print("draining", flush=True)
+        if "finish" in sys.argv:
+            slow.release()
 
-def drain(servicer: Slow) -> None:
-    print("draining", flush=True)
-    if "finish" in sys.argv:
-        servicer.release()
+    return Built(slow, drain=drain, close=lambda: print("closed", flush=True))
 
 
 if __name__ == "__main__":
     logs.configure("text", "INFO")
     settings = ServerSettings(port=0, drain_seconds=0.2 if "hasty" in sys.argv else 60)
-    service = Service("test.Slow", build, add, drain=drain, close=lambda _: print("closed", flush=True))
+    service = Service("test.Slow", add, build)
     sys.exit(serve([service], settings, Metrics(), announce=lambda server: print("ready", server.port, flush=True)))

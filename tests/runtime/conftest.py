@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from gramlet.errors import GramletError
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
-from gramlet_server.runtime.server import Server, Service
+from gramlet_server.runtime.server import Built, Server, Service
 
 NAME = "test.Echo"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -94,11 +94,11 @@ def serving() -> Serving:
     ) -> Iterator[Running]:
         echo = Echo()
 
-        def built() -> Echo:
+        def built() -> Built:
             build()
-            return echo
+            return Built(echo, drain=echo.drained.set)
 
-        service = Service(NAME, built, add_echo, drain=lambda echo: echo.drained.set())
+        service = Service(NAME, add_echo, built)
         server = Server([service], ServerSettings(port=0, **settings), metrics)
         outcomes: SimpleQueue[GramletError | None] = SimpleQueue()
         server.start(outcomes.put)

@@ -76,8 +76,8 @@ class NetworkSettings:
 
 
 @dataclass(frozen=True)
-class EngineSettings:
-    """How work is queued for the device."""
+class QueueSettings:
+    """How work waits for the device, and what is kept of it."""
 
     queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
     batch_pictures: int = flag(8, "pictures in one pass over the device", parse=count)
@@ -104,7 +104,8 @@ class FeaturesSettings:
     """The FeatureService that services without a network of their own use."""
 
     features: str = flag("", "its address, such as dns:///features:50051; needed unless `feature` is served too")
-    features_ca: Path | None = flag(None, "PEM authority of its certificate; turns TLS on", parse=file)
+    features_tls: bool = flag(False, "speak TLS with it", parse=switch)
+    features_ca: Path | None = flag(None, "PEM authority of its certificate; the system's unless given", parse=file)
     features_cert: Path | None = flag(None, "PEM certificate to show to it, for mutual TLS", parse=file)
     features_key: Path | None = flag(None, "PEM key of --features-cert", parse=file)
     features_token_file: Path | None = flag(None, "file with the token to send to it", parse=file)
@@ -115,6 +116,11 @@ class FeaturesSettings:
             message = "a certificate and its key go together: --features-cert and --features-key"
             raise InvalidInput(message, field="--features-cert")
 
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether it is reached over TLS: asked for, or told how."""
+        return bool(self.features_tls or self.features_ca or self.features_cert)
+
 
 @dataclass(frozen=True)
 class StoreSettings:
@@ -124,7 +130,7 @@ class StoreSettings:
 
 
 @dataclass(frozen=True)
-class StylizeSettings:
+class StylizeLimits:
     """How many stylizations run, and how often they are saved."""
 
     stylize_runs: int = flag(2, "stylizations under way at once", parse=count)
@@ -138,11 +144,11 @@ class Settings:
 
     server: ServerSettings = ServerSettings()
     network: NetworkSettings = NetworkSettings()
-    engine: EngineSettings = EngineSettings()
+    queue: QueueSettings = QueueSettings()
     pictures: PictureSettings = PictureSettings()
     features: FeaturesSettings = FeaturesSettings()
     store: StoreSettings = StoreSettings()
-    stylize: StylizeSettings = StylizeSettings()
+    stylize: StylizeLimits = StylizeLimits()
 
     @property
     def limits(self) -> Limits:

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import grpc
 from gramlet.errors import FailedPrecondition, GramletError, InternalError, Unavailable
@@ -46,31 +46,40 @@ _FLUSH_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
-Servicer = TypeVar("Servicer")
 
-
-def _nothing(servicer: object) -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
 @dataclass(frozen=True)
-class Service(Generic[Servicer]):
-    """A gRPC service that the process offers.
+class Built:
+    """A service that is ready.
 
     Attributes:
-        name: Its full name, such as `gramlet.feature.v1.FeatureService`.
-        build: Makes the servicer: loads, warms up. Runs once, in the background, while the server already listens.
-        add: The generated `add_..._to_server`.
+        servicer: What implements its calls.
         drain: Told when the process is about to leave: end long streams soon, with Unavailable, where work can go on
             elsewhere. New calls are refused by then.
         close: Lets go of everything, after the last call.
     """
 
+    servicer: Any
+    drain: Callable[[], None] = _nothing
+    close: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gRPC service that the process offers.
+
+    Attributes:
+        name: Its full name, such as `gramlet.feature.v1.FeatureService`.
+        add: The generated `add_..._to_server`.
+        build: Makes it: loads, warms up. Runs once, in the background, while the server already listens.
+    """
+
     name: str
-    build: Callable[[], Servicer]
-    add: Callable[[Servicer, grpc.Server], None]
-    drain: Callable[[Servicer], None] = _nothing
-    close: Callable[[Servicer], None] = _nothing
+    add: Callable[[Any, grpc.Server], None]
+    build: Callable[[], Built]
 
 
 class _Deferred:
@@ -78,13 +87,13 @@ class _Deferred:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.servicer: Any = None
+        self.built: Built | None = None
 
     def __getattr__(self, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
-            if self.servicer is None:
+            if self.built is None:
                 raise Unavailable(f"{self._name} is still loading", retry_after=_LOADING_RETRY_SECONDS)
-            return getattr(self.servicer, method)(request, context)
+            return getattr(self.built.servicer, method)(request, context)
 
         return call
 
@@ -97,7 +106,7 @@ class Server:
         metrics_port: The port that it answers scrapes on, once started; None where it does not.
     """
 
-    def __init__(self, services: Sequence[Service[Any]], settings: ServerSettings, metrics: Metrics | None = None):
+    def __init__(self, services: Sequence[Service], settings: ServerSettings, metrics: Metrics | None = None):
         self.port = 0
         self.metrics_port: int | None = None
         self._settings = settings
@@ -141,9 +150,10 @@ class Server:
         time.sleep(delay_seconds)
         seconds = self._settings.drain_seconds if drain_seconds is None else drain_seconds
         ended = self._grpc.stop(seconds)
-        for service, deferred in self._services:
-            if deferred.servicer is not None:
-                service.drain(deferred.servicer)
+        # Those that were built last use those that were built first.
+        built = [deferred.built for _, deferred in reversed(self._services) if deferred.built]
+        for service in built:
+            service.drain()
         # Not `ended` alone: an open health watch is a call as well, and would last until the time is up.
         if not self._admission.wait_until_idle(seconds):
             _log.warning("calls are still running after %g s: cancelling them", seconds)
@@ -151,9 +161,8 @@ class Server:
             self._grpc.stop(0)
         if not (self._admission.wait_until_idle(_CANCEL_SECONDS) and ended.wait(_CANCEL_SECONDS) and self._is_built()):
             return False
-        for service, deferred in self._services:
-            if deferred.servicer is not None:
-                service.close(deferred.servicer)
+        for service in built:
+            service.close()
         self._exits.close()
         return True
 
@@ -195,7 +204,7 @@ class Server:
         try:
             for service, deferred in self._services:
                 started = time.perf_counter()
-                deferred.servicer = service.build()
+                deferred.built = service.build()
                 self._health.set(service.name, _SERVING)
                 _log.info("%s is ready after %.1f s", service.name, time.perf_counter() - started)
             self._health.set(health.OVERALL_HEALTH, _SERVING)
@@ -218,7 +227,7 @@ class Server:
 
 
 def serve(
-    services: Sequence[Service[Any]],
+    services: Sequence[Service],
     settings: ServerSettings,
     metrics: Metrics,
     announce: Callable[[Server], None] = _nothing,
