@@ -64,22 +64,25 @@ class AsyncClient:
         tls: Tls | bool | None = None,
         timeout: float | None = None,
         patience: float = 60.0,
+        first_contact: float = 2.0,
     ) -> None:
         self._connection = AsyncConnection(Endpoint(address, token, tls))
         self._timeout = timeout
-        self._policy = RetryPolicy(patience=patience)
+        self._policy = RetryPolicy(patience=patience, first_contact=first_contact)
 
     @property
     def address(self) -> str:
         """Where the server is."""
         return self._connection.address
 
-    def with_options(self, *, timeout: float | None = None, patience: float | None = None) -> AsyncClient:
+    def with_options(
+        self, *, timeout: float | None = None, patience: float | None = None, first_contact: float | None = None
+    ) -> AsyncClient:
         """The same connection with another timeout or patience; what is None stays."""
         other = object.__new__(type(self))
         other._connection = self._connection
         other._timeout = self._timeout if timeout is None else timeout
-        other._policy = self._policy if patience is None else RetryPolicy(patience=patience)
+        other._policy = self._policy.but(patience=patience, first_contact=first_contact)
         return other
 
     async def close(self) -> None:

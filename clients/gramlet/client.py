@@ -63,7 +63,8 @@ class Client:
         token: Sent with every call. Use TLS with it.
         tls: TLS with these files; True trusts the system's authorities; None is plaintext.
         timeout: Seconds that a call may take, repetitions included; None is no limit. Calls can have their own.
-        patience: Seconds for which a lost server is waited for. One that never answered is given up after two.
+        patience: Seconds for which a lost server is waited for.
+        first_contact: The same for one that has never answered, where the address is likely wrong.
 
     Raises:
         InvalidInput: The address or the TLS files make no sense.
@@ -77,22 +78,25 @@ class Client:
         tls: Tls | bool | None = None,
         timeout: float | None = None,
         patience: float = 60.0,
+        first_contact: float = 2.0,
     ) -> None:
         self._connection = Connection(Endpoint(address, token, tls))
         self._timeout = timeout
-        self._policy = RetryPolicy(patience=patience)
+        self._policy = RetryPolicy(patience=patience, first_contact=first_contact)
 
     @property
     def address(self) -> str:
         """Where the server is."""
         return self._connection.address
 
-    def with_options(self, *, timeout: float | None = None, patience: float | None = None) -> Client:
+    def with_options(
+        self, *, timeout: float | None = None, patience: float | None = None, first_contact: float | None = None
+    ) -> Client:
         """The same connection with another timeout or patience; what is None stays."""
         other = object.__new__(type(self))
         other._connection = self._connection
         other._timeout = self._timeout if timeout is None else timeout
-        other._policy = self._policy if patience is None else RetryPolicy(patience=patience)
+        other._policy = self._policy.but(patience=patience, first_contact=first_contact)
         return other
 
     def close(self) -> None:

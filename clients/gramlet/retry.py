@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Callable
@@ -27,6 +28,14 @@ class RetryPolicy:
     shortest: float = 0.1
     longest: float = 5.0
     fruitless: int = 5
+
+    def but(self, *, patience: float | None, first_contact: float | None) -> RetryPolicy:
+        """The same policy with other values; what is None stays."""
+        return dataclasses.replace(
+            self,
+            patience=self.patience if patience is None else patience,
+            first_contact=self.first_contact if first_contact is None else first_contact,
+        )
 
     def delay(
         self,
