@@ -16,7 +16,7 @@ class EnumCodec(Generic[T]):
 
     def __init__(self, members: Mapping[T, int], default: T | None = None) -> None:
         self._to_wire = dict(members)
-        self._from_wire: dict[int, T | None] = {value: member for member, value in members.items()} | {0: default}
+        self._from_wire: dict[int, T | None] = {0: default} | {value: member for member, value in members.items()}
 
     def encode(self, member: T | None) -> Any:  # the stubs' types of enumerations do not exist at run time
         """The wire value, an int; None is the unset value."""
