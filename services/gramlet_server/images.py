@@ -83,6 +83,18 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     return to_float(np.asarray(_resampled(image, resize, target)))
 
 
+def stretch(picture: Picture, height: int, width: int, limits: Limits, field: str = "picture") -> Array:
+    """A picture as the network takes it, stretched to a given shape: (3, height, width) float32, RGB in 0..1.
+
+    Raises:
+        InvalidInput: As for `prepare`; `network_pixels` is not checked.
+    """
+    if isinstance(picture, np.ndarray):
+        _check_array(picture, field)
+    pixels = picture if isinstance(picture, np.ndarray) else decode(picture, limits, field)
+    return _resampled_float(pixels, Resize(ResizeMode.STRETCH), (height, width))
+
+
 def decode(data: bytes, limits: Limits, field: str = "picture") -> Pixels:
     """The pixels of an encoded file, at its own size: upright, alpha on white, 8-bit RGB, (H, W, 3).
 

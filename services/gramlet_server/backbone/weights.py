@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from urllib.error import URLError
 
 import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -134,7 +131,7 @@ def _from_torchvision(backbone: str, source: str) -> Mapping[str, Tensor]:
     entry = known[source]
     try:
         state: Mapping[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:
         raise _refusal(f"{source} could not be had from {entry.url}: {error}") from error
     return state
 
@@ -142,14 +139,16 @@ def _from_torchvision(backbone: str, source: str) -> Mapping[str, Tensor]:
 def _from_file(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise _refusal(f"{path}: no such weights file")
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise _refusal(f"{path}: weights are .safetensors or .pth files")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if path.suffix in (".pth", ".pt"):
-            return _tensors(path, torch.load(path, map_location="cpu", weights_only=True))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise _refusal(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
-    raise _refusal(f"{path}: weights are .safetensors or .pth files")
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the unpickler raises nearly anything on a broken file
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _refusal(f"{path}: cannot be read as weights: {reason}") from error
+    return _tensors(path, loaded)
 
 
 def _tensors(path: Path, loaded: object) -> Mapping[str, Tensor]:

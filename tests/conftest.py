@@ -1,0 +1,41 @@
+"""What tests share: where the project's pictures and weights are. They stay outside of the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+def _shared(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable) or SHARED / default)
+    if not path.exists():
+        pytest.skip(f"{path} is absent; {variable} may name another place")
+    return path
+
+
+@pytest.fixture(scope="session")
+def resnet50_weights() -> Path:
+    """Real ImageNet weights of ResNet-50. Mark tests that use them with `weights`."""
+    return _shared("GRAMLET_TEST_WEIGHTS", "weights/resnet50.safetensors")
+
+
+@pytest.fixture(scope="session")
+def vgg16_weights() -> Path:
+    """Real ImageNet weights of VGG-16's convolutions. Mark tests that use them with `weights`."""
+    return _shared("GRAMLET_TEST_VGG16_WEIGHTS", "weights/vgg16_features.safetensors")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """Content and style pictures: content/*.jpg and style/*.jpg."""
+    return _shared("GRAMLET_TEST_SAMPLES", "samples")
+
+
+@pytest.fixture(scope="session")
+def malformed() -> Path:
+    """Hostile and odd pictures, and the manifest.json that says what to expect of each."""
+    return _shared("GRAMLET_TEST_MALFORMED", "malformed")
