@@ -26,7 +26,7 @@ def test_loss_and_gradient_and_the_whole_descent_are_those_of_a_direct_transcrip
     order = Stylization(
         (samples / "content/tubingen.jpg").read_bytes(),
         (PictureStyle((samples / "style/starry_night.jpg").read_bytes()),),
-        StylizeSettings(preset="classic", size=128, iterations=ITERATIONS),
+        StylizeSettings(preset="classic", size=256, iterations=ITERATIONS),
     )
     job = prepare(order, engine, Limits())
     assert job.styles[0].picture.shape == job.content.shape
