@@ -98,8 +98,10 @@ def test_a_stage_alone_is_the_stage_among_all(resnet50: Network, pictures: Tenso
     assert relative(alone, among) < 1e-6
 
 
-def test_gradients_are_as_exact_as_torchvisions(network: Network, pictures: Tensor) -> None:
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
+def test_gradients_are_as_exact_as_torchvisions(backbone: str, pictures: Tensor) -> None:
     """A ReLU's gradient jumps where rounding moves its input across 0, so torchvision's own float32 sets the mark."""
+    network = Network(load(backbone, "random:3"))
 
     def gradient(activations: Any, pictures: Tensor) -> Tensor:
         x = pictures.clone().requires_grad_()
@@ -110,9 +112,9 @@ def test_gradients_are_as_exact_as_torchvisions(network: Network, pictures: Tens
     def oracle(x: Tensor) -> dict[str, Tensor]:
         return torchvision_activations(network, x)
 
-    exact = gradient(oracle, pictures.double())
-    theirs = relative(gradient(oracle, pictures), exact)
-    ours = relative(gradient(lambda x: network.activations(x, names(network)), pictures), exact)
+    exact = gradient(oracle, pictures[:1].double())
+    theirs = relative(gradient(oracle, pictures[:1]), exact)
+    ours = relative(gradient(lambda x: network.activations(x, names(network)), pictures[:1]), exact)
     assert ours < 2 * theirs + 1e-4
 
 
