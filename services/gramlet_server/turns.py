@@ -69,7 +69,7 @@ class Turn:
         Raises:
             Cancelled: The place was left meanwhile.
         """
-        told = None
+        told = -1  # no position is: None is one, and means that it may run
         while True:
             with self._turns._condition:
                 while (position := self._position()) == told:
