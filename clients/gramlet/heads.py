@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gramlet.types import Timing
+from gramlet.types import Picture, Timing
 
 TRAIN = "train"
 VALIDATION = "val"
@@ -164,10 +164,35 @@ class Configuration:
 
 
 @dataclass(frozen=True)
+class TrainOrder:
+    """What is asked of TrainService: a new run, by a name of its own or one that the server chooses; or to resume."""
+
+    configuration: Configuration | None = None
+    run_id: str = ""
+    resume_run_id: str = ""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture that the server asked for: its position in the configuration's entries, and the picture."""
+
+    entry: int
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The run waits for its turn: so many runs are before it; 0: it is the next."""
+
+    position: int
+
+
+@dataclass(frozen=True)
 class Accepted:
     """The run is valid and exists: with its run id it can be resumed.
 
     Attributes:
+        pictures: In the data set.
         wanted: Positions, in the configuration's entries, of the pictures to send.
         names: The wanted entries' names, in the same order.
     """
@@ -401,7 +426,7 @@ class Result:
     confusion_matrix: bytes = field(default=b"", repr=False)
 
 
-Event = Accepted | Extracting | Skipped | Started | Step | Epoch | Result
+Event = Queued | Accepted | Extracting | Skipped | Started | Step | Epoch | Result
 
 
 @dataclass(frozen=True)

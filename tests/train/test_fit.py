@@ -208,7 +208,7 @@ def test_balanced_class_weights_raise_the_recall_of_a_rare_class():
     for weights in ClassWeights:
         fit = Fit(Recipe(class_weights=weights, kind=HeadKind.LINEAR, epochs=30), unbalanced)
         train(fit)
-        logits = fit.logits(unbalanced.embeddings, "val", fit.best)
+        logits = fit.logits(unbalanced.embeddings["val"], fit.best)
         rare = unbalanced.embeddings["val"].labels == 2
         recalls[weights] = (logits.argmax(axis=1)[rare] == 2).mean()
     assert recalls[ClassWeights.BALANCED] > recalls[ClassWeights.NONE]
@@ -218,7 +218,7 @@ def test_label_smoothing_lowers_confidence(data):
     def confidence(smoothing: float) -> float:
         fit = Fit(Recipe(label_smoothing=smoothing, epochs=30, patience=0), data)
         train(fit)
-        logits = fit.logits(data.embeddings, "val", fit.best)
+        logits = fit.logits(data.embeddings["val"], fit.best)
         return float(np.ptp(logits, axis=1).mean())
 
     assert confidence(0.3) < confidence(0.0)
@@ -229,7 +229,7 @@ def test_calibration_lowers_the_validation_loss_and_changes_no_answer():
     recipe = Recipe(epochs=40, metric=Metric.ACCURACY, patience=0)
     fit = Fit(recipe, noisy)
     train(fit)
-    logits = fit.logits(noisy.embeddings, "val", fit.best)
+    logits = fit.logits(noisy.embeddings["val"], fit.best)
     labels = noisy.embeddings["val"].labels
     temperature = calibrated(fit.best, logits, labels, recipe).temperature
     assert temperature != 1

@@ -122,8 +122,8 @@ class Fit:
     Args:
         recipe: How to train. `Recipe.stages` must be unfrozen by `late`.
         data: What to train on; with `late`, `data.boundaries` holds its first stage.
-        late: The network's last stages, boundary activations → (N, C) embeddings, at the base weights; it is copied,
-            never written to. None where everything is frozen.
+        late: The network's last stages at its own weights, boundary activations → (N, C, 1, 1) embeddings; it is
+            copied, never written to. None where everything is frozen.
         number: Position of the recipe in its run, for the events.
         device: Where to train.
         checkpoint: What `checkpoint` gave for the same recipe and data, to go on from there.
@@ -197,17 +197,13 @@ class Fit:
         )
         return buffer.getvalue()
 
-    def logits(self, samples: Mapping[str, Samples], name: str, trained: Trained) -> NDArray[np.float64]:
-        """(N, classes) of a set, by the given weights; `samples` are embeddings or boundary activations to fit them."""
+    def logits(self, samples: Samples, trained: Trained) -> NDArray[np.float64]:
+        """(N, classes) of samples by the given weights, which take the samples that `samples_of` gives."""
         self._load(trained)
         self._evaluation_mode()
         with torch.inference_mode():
-            return np.concatenate(
-                [
-                    self._forward(inputs, bool(trained.late)).double().cpu().numpy()
-                    for inputs, _ in self._in_order(samples[name])
-                ]
-            )
+            batches = [self._forward(inputs, bool(trained.late)) for inputs, _ in self._in_order(samples)]
+        return np.concatenate([batch.double().cpu().numpy() for batch in batches])
 
     def samples_of(self, trained: Trained) -> Mapping[str, Samples]:
         """The sets, in the form that those weights take them."""
@@ -314,7 +310,7 @@ class Fit:
     def _forward(self, inputs: Tensor, late: bool) -> Tensor:
         if late:
             assert self.late is not None
-            inputs = self.late(inputs)
+            inputs = self.late(inputs).flatten(1)
         logits: Tensor = self.head(inputs)
         return logits
 

@@ -205,8 +205,9 @@ class Recipe(_message.Message):
     def __init__(self, kind: _Optional[_Union[HeadKind, str]] = ..., strategy: _Optional[_Union[Strategy, str]] = ..., stages: _Optional[_Iterable[str]] = ..., stage_rates: _Optional[_Mapping[str, float]] = ..., stage_learning_rate: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., head_rate_factor: _Optional[float] = ..., epochs: _Optional[int] = ..., stage_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_epochs: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., patience: _Optional[int] = ..., class_weights: _Optional[_Union[ClassWeights, str]] = ..., label_smoothing: _Optional[float] = ..., update_batch_norm: bool = ..., calibrate: bool = ..., seed: _Optional[int] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("run_id", "accepted", "extracting", "skipped", "started", "step", "epoch", "result")
+    __slots__ = ("run_id", "queued", "accepted", "extracting", "skipped", "started", "step", "epoch", "result")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     EXTRACTING_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +216,7 @@ class TrainResponse(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
+    queued: Queued
     accepted: Accepted
     extracting: Extracting
     skipped: Skipped
@@ -222,7 +224,13 @@ class TrainResponse(_message.Message):
     step: Step
     epoch: Epoch
     result: Result
-    def __init__(self, run_id: _Optional[str] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., extracting: _Optional[_Union[Extracting, _Mapping]] = ..., skipped: _Optional[_Union[Skipped, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., extracting: _Optional[_Union[Extracting, _Mapping]] = ..., skipped: _Optional[_Union[Skipped, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+
+class Queued(_message.Message):
+    __slots__ = ("position",)
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    position: int
+    def __init__(self, position: _Optional[int] = ...) -> None: ...
 
 class Accepted(_message.Message):
     __slots__ = ("pictures", "wanted", "names")

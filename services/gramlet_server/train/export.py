@@ -1,0 +1,140 @@
+"""Heads as files for elsewhere: ONNX graphs of a head, alone or with the network before it."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import warnings
+from collections import OrderedDict
+
+import torch
+from gramlet.errors import FailedPrecondition, InvalidInput
+from gramlet.heads import ExportFormat, Head, HeadRef
+from torch import Tensor, nn
+
+from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
+from gramlet_server.train.classifier import BaseStages, Classifier, restore
+from gramlet_server.train.registry import Registry
+
+OPSET = 18
+
+_exporting = threading.Lock()
+
+
+class _Graph(nn.Module):
+    """(N, C[, H, W]) features, or (N, 3, size, size) pictures in 0..1, → (N, classes) calibrated probabilities."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, classifier: Classifier, backbone: nn.Module | None) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.backbone = backbone
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.backbone is not None:
+            x = self.backbone((x - self.mean) / self.deviation)
+            x = x if self.classifier.late is not None else x.flatten(1)
+        logits: Tensor = self.classifier(x)
+        return logits.softmax(dim=1)
+
+
+class Exporter:
+    """Makes files of the heads of a store."""
+
+    def __init__(self, registry: Registry, base: BaseStages) -> None:
+        self._registry = registry
+        self._base = base
+
+    def export(self, ref: HeadRef, file_format: ExportFormat, *, with_backbone: bool = False) -> bytes:
+        """A head as a file.
+
+        Args:
+            with_backbone: For ONNX, put the network before the head.
+
+        Raises:
+            NotFound: There is no such head.
+            InvalidInput: A safetensors file with the network.
+            FailedPrecondition: The file needs the network's weights, and this process has not those.
+        """
+        head, content = self._registry.find(ref)
+        if file_format is ExportFormat.SAFETENSORS:
+            if with_backbone:
+                raise InvalidInput("only ONNX files can hold the network", field="with_backbone")
+            return self._registry.file(head.name, content)
+        classifier = restore(head, *self._registry.tensors(head.name, content), self._base)
+        return to_onnx(head, classifier, self._base, with_backbone=with_backbone)
+
+
+def to_onnx(head: Head, classifier: Classifier, base: BaseStages, *, with_backbone: bool) -> bytes:
+    """An ONNX file. Its metadata say what goes in and what comes out.
+
+    Args:
+        with_backbone: Put the network before the head: the input is then `pictures`, (N, 3, size, size), RGB in 0..1,
+            resized and cropped as the metadata say; otherwise `features`, what the network gives at `feature_stage`.
+            The output is `probabilities`, (N, classes), calibrated.
+
+    Raises:
+        FailedPrecondition: The network is wanted, and this process has not its weights; or onnx is not installed.
+    """
+    backbone = _backbone(head, base) if with_backbone else None
+    example = torch.zeros(2, 3, head.size, head.size) if backbone else _example_features(head)
+    name = "pictures" if backbone else "features"
+    buffer = io.BytesIO()
+    try:
+        import onnx
+    except ImportError:
+        raise FailedPrecondition("ONNX needs more on the server: pip install 'gramlet-server[train]'") from None
+    # The tracing exporter needs nothing but onnx, and traces under global state of torch. It is deprecated; its
+    # successor needs onnxscript and gives the same graph.
+    with _exporting, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Graph(classifier, backbone),
+            (example,),
+            buffer,  # type: ignore[arg-type]  # the tracing exporter takes files too
+            input_names=[name],
+            output_names=["probabilities"],
+            dynamic_axes={name: {0: "N"}, "probabilities": {0: "N"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(model, _metadata(head, name))
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _backbone(head: Head, base: BaseStages) -> nn.Module:
+    """The network up to the stage from which the head takes its input."""
+    if head.backbone != "resnet50":
+        raise FailedPrecondition(f"{head.backbone} cannot be exported: export the head alone", field="with_backbone")
+    weights = base.weights(head.weights_digest)
+    conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    conv1.load_state_dict({"weight": weights.state["conv1.weight"]})
+    stages = OrderedDict([("conv1", conv1), *base.build(head.weights_digest, "maxpool").named_children()])
+    names = list(stages)
+    return nn.Sequential(OrderedDict((name, stages[name]) for name in names[: names.index(head.feature_stage) + 1]))
+
+
+def _example_features(head: Head) -> Tensor:
+    channels, height, width = architecture(head.backbone).activation_shape(head.feature_stage, head.size, head.size)
+    return torch.zeros(2, channels, height, width) if head.stages else torch.zeros(2, channels)
+
+
+def _metadata(head: Head, name: str) -> dict[str, str]:
+    resize = f"shorter side to {head.size} pixels (Lanczos), central {head.size} x {head.size} square, RGB in 0..1"
+    return {
+        "gramlet.head": f"{head.name}/{head.version}",
+        "gramlet.classes": json.dumps(head.classes),
+        "gramlet.backbone": head.backbone,
+        "gramlet.weights_digest": head.weights_digest,
+        "gramlet.input": f"pictures: {resize}" if name == "pictures" else f"activations of {head.feature_stage}",
+        "gramlet.preprocessing": resize,
+    }

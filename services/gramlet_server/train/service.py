@@ -1,0 +1,77 @@
+"""TrainService: decodes, trains or predicts, encodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+from gramlet.messages import train as messages
+from gramlet.train.v1 import train_pb2, train_pb2_grpc
+
+from gramlet_server.train import figures
+from gramlet_server.train.export import Exporter
+from gramlet_server.train.predict import Predictor
+from gramlet_server.train.registry import Registry
+from gramlet_server.train.runs import Runs
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class TrainServicer(train_pb2_grpc.TrainServiceServicer):
+    """Transfer learning over gRPC."""
+
+    def __init__(self, runs: Runs, registry: Registry, predictor: Predictor, exporter: Exporter) -> None:
+        self._runs = runs
+        self._registry = registry
+        self._predictor = predictor
+        self._exporter = exporter
+
+    def Train(
+        self, request_iterator: Iterator[train_pb2.TrainRequest], context: grpc.ServicerContext
+    ) -> Iterator[train_pb2.TrainResponse]:
+        """The events of a run."""
+        order = messages.decode_order(request_iterator)
+        training = self._runs.start(order, messages.decode_uploads(request_iterator))
+        # Called however the call ends; a finished run does not mind.
+        context.add_callback(training.cancel)
+        for event in training:
+            yield messages.encode_event(event, training.run_id)
+
+    def Predict(self, request: train_pb2.PredictRequest, context: grpc.ServicerContext) -> train_pb2.PredictResponse:
+        """The classes of a few pictures."""
+        return messages.encode_predict_response(*self._predictor.predict(*messages.decode_predict_request(request)))
+
+    def GetHead(self, request: train_pb2.GetHeadRequest, context: grpc.ServicerContext) -> train_pb2.GetHeadResponse:
+        """A head and its drawings."""
+        head = self._registry.get(messages.decode_ref(request.head))
+        return train_pb2.GetHeadResponse(
+            head=messages.encode_head(head),
+            learning_curves=figures.learning_curves([head.outcome]),
+            confusion_matrix=figures.confusion_matrix(head.outcome),
+        )
+
+    def ListHeads(
+        self, request: train_pb2.ListHeadsRequest, context: grpc.ServicerContext
+    ) -> train_pb2.ListHeadsResponse:
+        """All heads, without their histories."""
+        heads = self._registry.heads(request.name)
+        return train_pb2.ListHeadsResponse(heads=[messages.encode_head(head, summary=True) for head in heads])
+
+    def DeleteHead(
+        self, request: train_pb2.DeleteHeadRequest, context: grpc.ServicerContext
+    ) -> train_pb2.DeleteHeadResponse:
+        """Removes a version."""
+        self._registry.delete(messages.decode_ref(request.head))
+        return train_pb2.DeleteHeadResponse()
+
+    def ExportHead(
+        self, request: train_pb2.ExportHeadRequest, context: grpc.ServicerContext
+    ) -> Iterator[train_pb2.ExportHeadResponse]:
+        """A head as a file."""
+        data = self._exporter.export(
+            messages.decode_ref(request.head),
+            messages.EXPORT_FORMAT.decode(request.format, "format"),
+            with_backbone=request.with_backbone,
+        )
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield train_pb2.ExportHeadResponse(chunk=data[start : start + CHUNK_BYTES], total_bytes=len(data))

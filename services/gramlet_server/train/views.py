@@ -1,0 +1,50 @@
+"""Augmented views of a training picture: crops, some mirrored, that depend on the picture and nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from gramlet.types import Limits, Picture, Pixels
+from numpy.typing import NDArray
+from PIL import Image
+
+from gramlet_server import images
+
+AREA = (0.35, 1.0)
+ASPECT = (3 / 4, 4 / 3)
+
+
+def augmented(picture: Picture, sha256: str, view: int, size: int, limits: Limits) -> Pixels:
+    """View number `view` (from 1) of the picture with that hash: (size, size, 3).
+
+    A crop of 35 to 100 % of the area and an aspect of 3:4 to 4:3, mirrored every other time: the usual augmentation of
+    ImageNet training (Szegedy et al., CVPR 2015), gentler in area, for whole photographs.
+
+    Raises:
+        InvalidInput: The picture cannot be read.
+    """
+    pixels = _pixels(picture, limits)
+    rng = np.random.default_rng([int(sha256[:16], 16), view])
+    box = _box(rng, pixels.shape[1], pixels.shape[0])
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.LANCZOS, box=box)
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(image)
+
+
+def _box(rng: np.random.Generator, width: int, height: int) -> tuple[float, float, float, float]:
+    area = rng.uniform(*AREA) * width * height
+    aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+    w, h = min(math.sqrt(area * aspect), width), min(math.sqrt(area / aspect), height)
+    left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return left, top, min(left + w, width), min(top + h, height)
+
+
+def _pixels(picture: Picture, limits: Limits) -> NDArray[Any]:
+    if isinstance(picture, bytes):
+        return images.decode(picture, limits)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    return images.to_uint8(picture.astype(np.float32, copy=False))

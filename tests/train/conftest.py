@@ -1,0 +1,133 @@
+"""What tests of TrainService share: a small real network, drawn pictures of two easy classes, a store."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gramlet.heads import Configuration, Entry, Event, Recipe, Result, TrainOrder, Upload
+from gramlet_server.backbone.network import Network
+from gramlet_server.backbone.weights import Weights, load
+from gramlet_server.feature.engine import Engine
+from gramlet_server.store import Store
+from gramlet_server.train.cache import picture_hash
+from gramlet_server.train.classifier import BaseStages
+from gramlet_server.train.runs import Runs, RunSettings
+from PIL import Image
+
+SIZE = 64
+COLORS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
+
+
+def picture(label: str, seed: int, size: int = SIZE) -> bytes:
+    """A PNG file: noise in the color of its class."""
+    rng = np.random.default_rng(seed)
+    pixels = np.array(COLORS[label]) + rng.normal(0, 40, (size, size, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+class DataSet:
+    """Pictures with their entries, as a client has them."""
+
+    def __init__(self, files: dict[str, bytes], hashed: bool = True) -> None:
+        self.files = files
+        self.entries = tuple(
+            Entry(name, name.split("/")[-2], name.split("/")[0], picture_hash(data) if hashed else "")
+            for name, data in files.items()
+        )
+
+    def uploads(self, wanted: list[int]) -> list[Upload]:
+        return [Upload(position, self.files[self.entries[position].name]) for position in wanted]
+
+
+def make_files(train: int = 8, val: int = 4, labels: tuple[str, ...] = ("red", "green")) -> dict[str, bytes]:
+    files = {}
+    for number, label in enumerate(labels):
+        for i in range(train):
+            files[f"train/{label}/{i}.png"] = picture(label, 100 * number + i)
+        for i in range(val):
+            files[f"val/{label}/{i}.png"] = picture(label, 100 * number + 50 + i)
+    return files
+
+
+@pytest.fixture(scope="session")
+def weights() -> Weights:
+    return load("resnet50", "random:0")
+
+
+@pytest.fixture(scope="session")
+def engine(weights):
+    engine = Engine(Network(weights))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def base(weights) -> BaseStages:
+    return BaseStages(lambda: weights)
+
+
+@pytest.fixture
+def runs(engine, store, base) -> Runs:
+    return Runs(engine, store, base, RunSettings(checkpoint_seconds=0))
+
+
+@pytest.fixture(scope="session")
+def data_set() -> DataSet:
+    return DataSet(make_files())
+
+
+def configuration(data: DataSet, *recipes: Recipe, **fields) -> Configuration:
+    """A small run on those pictures."""
+    return Configuration(
+        name=fields.pop("name", "colors"),
+        recipes=recipes or (Recipe(epochs=5),),
+        entries=data.entries,
+        size=SIZE,
+        **fields,
+    )
+
+
+class Client:
+    """Plays the client: sends what is wanted, once it was told, and remembers what that was."""
+
+    def __init__(self, runs: Runs, data: DataSet) -> None:
+        self._runs = runs
+        self._data = data
+        self.wanted: tuple[int, ...] = ()
+        self.events: list[Event] = []
+
+    def run(self, order: TrainOrder, stop_after: type | None = None, uploads: int | None = None) -> Result | None:
+        """Runs to the result; or up to the first event of a kind; or sends only so many pictures."""
+        import queue
+
+        asked: queue.SimpleQueue = queue.SimpleQueue()
+
+        def pictures():
+            self.wanted = asked.get().wanted
+            for upload in self._data.uploads(self.wanted[:uploads]):
+                yield upload
+            if uploads is not None:
+                raise ConnectionError("the client was lost")
+
+        training = self._runs.start(order, pictures())
+        self.run_id = training.run_id
+        self.events = []
+        for event in training:
+            self.events.append(event)
+            if hasattr(event, "wanted"):
+                asked.put(event)
+            if stop_after is not None and isinstance(event, stop_after):
+                training.cancel()
+                training.join()
+                return None
+        return event if isinstance(event, Result) else None
