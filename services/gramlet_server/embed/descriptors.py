@@ -109,7 +109,8 @@ class Describer:
             raise InvalidInput("an element is not a finite number", field="vector")
         if self._settings.metric is Metric.CORRELATION:
             one = np.concatenate(ones)
-            descriptor = descriptor - (descriptor @ one) / (one @ one) * one
+            share = np.float32((descriptor @ one) / (one @ one))
+            descriptor = descriptor - share * one
         if self._settings.metric is not Metric.EUCLIDEAN:
             descriptor = _to_unit_length(descriptor)
             self.undirected += not descriptor.any()
@@ -131,7 +132,7 @@ class Describer:
 
 
 def _to_unit_length(part: Array) -> Array:
-    length = np.linalg.norm(part)
+    length = np.float32(np.linalg.norm(part))
     return part / length if length > 0 else part
 
 
@@ -279,7 +280,7 @@ class Measurer:
         """All distances. No item can be added any more."""
         sketches = np.stack(self._sketches)
         self._sketches.clear()
-        errors_of_sketches = self._errors(_squared_between(sketches[list(self._checked)]))
+        errors_of_sketches = self._errors(_squared_of_rows(sketches[list(self._checked)]))
         if self._spill is not None:
             squared = squared_distances(self._spill)
             order = list(self._checked)
@@ -314,12 +315,15 @@ class Measurer:
             self._spill = _Spill(size, self._count, self._budget.scratch)
 
     def _errors(self, squared: Array) -> NDArray[np.float64]:
-        """Relative errors of distances between the checked items, against float64."""
-        items = [item.astype(np.float64) for item in self._checked.values()]
-        pairs = [(i, j) for i in range(len(items)) for j in range(i)]
-        true = np.array([np.linalg.norm(items[i] - items[j]) for i, j in pairs])
-        found = np.array([np.sqrt(max(float(squared[i, j]), 0.0)) for i, j in pairs])
-        apart = true > 0
+        """Relative errors of the distances between the checked items, against float64."""
+        items = np.stack(list(self._checked.values())).astype(np.float64)
+        items -= items.mean(axis=0)
+        products = items @ items.T
+        norms = products.diagonal()
+        pairs = np.tril_indices(len(items), -1)
+        true = np.sqrt(np.maximum(norms[:, None] + norms[None, :] - 2 * products, 0.0))[pairs]
+        found = np.sqrt(np.maximum(squared[pairs], 0.0))
+        apart = true > 1e-6 * true.max(initial=0.0)
         errors: NDArray[np.float64] = np.abs(found[apart] - true[apart]) / true[apart]
         return errors
 
@@ -392,7 +396,7 @@ class _Spill:
         row = 0
         for rows in self._full_blocks:
             self._file.seek(4 * (row * self.size + rows * start))
-            wanted = memoryview(into[row : row + rows].reshape(-1)).cast("B")
+            wanted = into[row : row + rows].reshape(-1).view(np.uint8).data
             read = self._file.readinto(wanted)  # type: ignore[attr-defined]
             assert read == 4 * rows * columns, "the temporary file is short"
             row += rows
@@ -412,10 +416,6 @@ def _squared_of_rows(rows: Array) -> Array:
     centered = rows - rows.mean(axis=0)
     products = ssyrk(1.0, centered.T, trans=1, lower=1)
     return _from_lower_products(products.T)
-
-
-def _squared_between(rows: Array) -> Array:
-    return _squared_of_rows(rows) if len(rows) else np.zeros((0, 0), np.float32)
 
 
 def _from_lower_products(products: Array) -> Array:

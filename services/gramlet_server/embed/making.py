@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
@@ -138,7 +138,7 @@ class Maps:
         with ExitStack() as undo:
             turn = self._turns.take()
             undo.callback(turn.leave)
-            work = self._new(start, items) if start.settings is not None else self._resumed(start)
+            work = self._new(start, items) if start.settings is not None else self._resumed(start, items)
             events = self._events(turn, work)
             undo.pop_all()
         return Making(work.run.run_id, events, turn)
@@ -165,12 +165,20 @@ class Maps:
         stored.put_plan(run, plan)
         return _Work(self, run, plan, start.count, items)
 
-    def _resumed(self, start: MapStart) -> _Work:
+    def _resumed(self, start: MapStart, items: Iterable[Item | BadItem]) -> _Work:
         run = Run.take_over(self._store, KIND, start.resume_map_id)
         plan = stored.get_plan(run)
         plan = replace(plan, report_every=max(start.report_every, 1), omit_coordinates=start.omit_coordinates)
-        gathered = stored.get_gathered(run)
-        return _Work(self, run, plan, len(gathered.places), (), gathered)
+        if stored.has_gathered(run):
+            gathered = stored.get_gathered(run)
+            return _Work(self, run, plan, len(gathered.places), (), gathered)
+        if not start.count:
+            raise FailedPrecondition(
+                f"the items of map {run.run_id} had not all arrived: send them again, with their count",
+                field="start.resume_map_id",
+            )
+        check_memory(start.count, plan.settings, self._settings.budget)
+        return _Work(self, run, plan, start.count, items)
 
     def _events(self, turn: Turn, work: _Work) -> Iterator[MapEvent]:
         try:
@@ -222,22 +230,23 @@ def describe(
         return
     taken: deque[Item | BadItem] = deque()
 
-    def pictures() -> Iterator[Picture | GramletError]:
+    def pictures() -> Iterator[Picture]:
         for item in items:
             taken.append(item)
-            yield _picture_of(item)
+            if isinstance(item, Item) and item.picture is not None:
+                yield item.picture
+
+    def without_picture() -> Iterator[tuple[Item | BadItem, GramletError, tuple[int, int]]]:
+        while taken and (isinstance(taken[0], BadItem) or taken[0].picture is None):
+            item = taken.popleft()
+            nothing = InvalidInput("the item has no picture", field="item.picture")
+            yield item, item.error if isinstance(item, BadItem) else nothing, (0, 0)
 
     for outcome in features.extract(pictures(), extraction_of(settings)):
+        yield from without_picture()
         seen = (outcome.height, outcome.width) if isinstance(outcome, Features) else (0, 0)
         yield taken.popleft(), _of_outcome(outcome, describer), seen
-
-
-def _picture_of(item: Item | BadItem) -> Picture | GramletError:
-    if isinstance(item, BadItem):
-        return item.error
-    if item.picture is None:
-        return InvalidInput("the item has no picture", field="item.picture")
-    return item.picture
+    yield from without_picture()
 
 
 def _of_outcome(outcome: Features | GramletError, describer: Describer) -> Array | GramletError:
@@ -329,7 +338,7 @@ class _Work:
 
     # --- the feature pass ---
 
-    def _gather(self) -> Iterator[MapEvent]:  # returns (N, N) squared distances
+    def _gather(self) -> Generator[MapEvent, None, Array]:
         settings, seen = self._plan.settings, _Feature()
         describer = Describer(settings)
         with Measurer(self._count, settings, self._maps._settings.budget) as measurer:
@@ -404,7 +413,7 @@ class _Work:
         assert self._gathered is not None
         return stored.get_distances(self.run, len(self._gathered.places))
 
-    def _lay_out(self, squared: Array) -> Iterator[MapEvent]:  # returns the layouts
+    def _lay_out(self, squared: Array) -> Generator[MapEvent, None, list[Layout]]:
         gathered, plan = self._gathered, self._plan
         assert gathered is not None
         settings = gathered.settings

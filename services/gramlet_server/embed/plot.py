@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,9 @@ class _Panel:
     width: int
     height: int
     caption: str
+
+
+DrawPanel = Callable[[Axes, _Panel, Sequence[bytes | None], Sequence[str]], None]
 
 
 def label_colors(labels: Sequence[str]) -> dict[str, str]:
@@ -178,8 +181,8 @@ def _size(items: int, width: float, height: float) -> float:
 
 
 def _draw(
-    style_map: StyleMap, jpegs: Sequence[bytes | None], panels: Sequence[_Panel], title: str, draw_panel
-) -> bytes:  # type: ignore[no-untyped-def]
+    style_map: StyleMap, jpegs: Sequence[bytes | None], panels: Sequence[_Panel], title: str, draw_panel: DrawPanel
+) -> bytes:
     colors = label_colors([place.label for place in style_map.places])
     top = (54 if title else 0) + (40 if colors else 0) + 12
     bottom = 44
@@ -209,7 +212,7 @@ def _draw(
     if colors:
         _legend(figure, colors, 1 - (50 if title else 8) / height)
     data = io.BytesIO()
-    canvas.print_png(data)
+    canvas.print_png(data)  # type: ignore[no-untyped-call]
     return data.getvalue()
 
 
@@ -236,11 +239,19 @@ def _scatter_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], col
     size = _size(len(panel.places), panel.width, panel.height)
     pictured = _pictured(panel.places, jpegs, size, panel.width, panel.height)
     dots = np.setdiff1d(np.arange(len(panel.places)), pictured)
-    axes.scatter(*panel.places[dots].T, s=34, c=[colors[i] for i in dots], alpha=0.8, linewidths=0, zorder=1)
+    axes.scatter(
+        panel.places[dots, 0],
+        panel.places[dots, 1],
+        s=34,
+        c=[colors[i] for i in dots],
+        alpha=0.8,
+        linewidths=0,
+        zorder=1,
+    )
     if not len(pictured):
         return
     moved = spread(panel.places[pictured], size * 1.06, panel.width, panel.height)
-    for (x, y), (to_x, to_y), item in zip(panel.places[pictured], moved, pictured, strict=True):
+    for (x, y), (to_x, to_y), item in zip(panel.places[pictured], moved, pictured.tolist(), strict=True):
         if max(abs(x - to_x), abs(y - to_y)) > size / 2:
             axes.plot([x, to_x], [y, to_y], color=colors[item], alpha=0.45, linewidth=0.8, zorder=2)
             axes.plot([x], [y], ".", color=colors[item], markersize=4, zorder=2)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from gramlet.errors import FailedPrecondition, InvalidInput
-from gramlet.maps import MapSettings, Method
+from gramlet.maps import Gradient, MapSettings, Method
 from gramlet.types import Array
 from numpy.typing import NDArray
 from scipy.linalg import eigh, orthogonal_procrustes
@@ -71,7 +72,7 @@ def check(settings: MapSettings) -> None:
         "tsne.learning_rate": (settings.tsne.learning_rate is None or settings.tsne.learning_rate > 0, "is positive"),
         "tsne.angle": (0 <= settings.tsne.angle <= 1, "lies between 0 and 1"),
         "tsne.gradient": (
-            settings.dimensions <= 2 or settings.tsne.gradient is not tsne.Gradient.INTERPOLATION,
+            settings.dimensions <= 2 or settings.tsne.gradient is not Gradient.INTERPOLATION,
             "by interpolation has at most 2 dimensions",
         ),
     }
@@ -311,7 +312,7 @@ def _lle(squared: Array, settings: MapSettings) -> Floats:
     return np.asarray(embedding.fit_transform(vectors))
 
 
-def _umap():  # type: ignore[no-untyped-def]  # umap-learn is an optional extra without types
+def _umap() -> Any:  # umap-learn is an optional extra
     try:
         import umap
     except ImportError:

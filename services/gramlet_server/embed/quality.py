@@ -38,7 +38,8 @@ def judge(squared: Array, coordinates: Floats, labels: Sequence[str], neighbors:
         torn += float((ranks_after[near_before & ~near_after] - k).sum())
         kept += int((near_before & near_after).sum())
         if known is not None:
-            for which, (distances, ranks) in enumerate(((mapped, ranks_after), (squared[rows], ranks_before))):
+            before = squared[rows].astype(np.float64)
+            for which, (distances, ranks) in enumerate(((mapped, ranks_after), (before, ranks_before))):
                 right[which] += _right_votes(ranks, rows, classes, known, k)
                 silhouettes[which] += _silhouettes(distances, rows, classes, known)
     worst = items * k * (2 * items - 3 * k - 1) / 2
@@ -103,7 +104,7 @@ def _right_votes(
 
 
 def _silhouettes(
-    squared: NDArray[np.floating], rows: NDArray[np.intp], classes: NDArray[np.intp], known: NDArray[np.bool_]
+    squared: Floats, rows: NDArray[np.intp], classes: NDArray[np.intp], known: NDArray[np.bool_]
 ) -> list[float]:
     """(b - a) / max(a, b) of each labelled row: a the mean distance within its label, b to the nearest other label."""
     distances = np.sqrt(np.maximum(squared, 0.0))[:, known]

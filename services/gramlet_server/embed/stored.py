@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gramlet.errors import FailedPrecondition, NotFound
+from gramlet.errors import NotFound
 from gramlet.maps import Layout, MapSettings, MapSummary, Measured, Place, Quality, Refused, StyleMap
 from gramlet.types import Array
 from numpy.typing import NDArray
@@ -99,17 +99,16 @@ def put_gathered(run: Run, gathered: Gathered, squared: Array, sketches: Array, 
 
 
 def get_gathered(run: Run) -> Gathered:
-    """What the feature pass found.
+    """What the feature pass found."""
+    return from_json(Gathered, run.get("items"))
 
-    Raises:
-        FailedPrecondition: It had not ended.
-    """
+
+def has_gathered(run: Run) -> bool:
+    """Whether the feature pass has ended."""
     try:
-        return from_json(Gathered, run.get("items"))
+        return bool(run.get("items"))
     except NotFound:
-        raise FailedPrecondition(
-            f"the items of map {run.run_id} had not all arrived: make it again", field="start.resume_map_id"
-        ) from None
+        return False
 
 
 def get_distances(run: Run, items: int) -> Array:
@@ -286,7 +285,7 @@ def _frames(arrays: Mapping[str, NDArray[Any]]) -> tuple[Frame, ...]:
 
 def _to_npz(**arrays: NDArray[Any]) -> bytes:
     data = io.BytesIO()
-    np.savez(data, **arrays)
+    np.savez(data, allow_pickle=False, **arrays)
     return data.getvalue()
 
 
