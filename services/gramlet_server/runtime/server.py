@@ -302,7 +302,7 @@ def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         "grpc.keepalive_timeout_ms": _milliseconds(settings.keepalive_timeout_seconds),
         "grpc.keepalive_permit_without_calls": 1,
         # Clients may ping as well; gRPC's own limit of five minutes would end their connections as too many pings.
-        "grpc.http2.min_recv_ping_interval_without_data_ms": 5_000,
+        "grpc.http2.min_ping_interval_without_data_ms": 5_000,
     }
     if settings.max_connection_age_seconds:
         options["grpc.max_connection_age_ms"] = _milliseconds(settings.max_connection_age_seconds)
