@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.connection import Connection, Stream
+from gramlet.embed_calls import EmbedCalls
 from gramlet.errors import GramletError
 from gramlet.events import Events
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
@@ -32,6 +33,7 @@ from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
 from gramlet.status import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
+from gramlet.train_calls import TrainCalls
 from gramlet.types import (
     Array,
     ElementType,
@@ -50,7 +52,7 @@ from gramlet.types import (
 T = TypeVar("T")
 
 
-class Client:
+class Client(TrainCalls, EmbedCalls):
     """A gramlet server, or several of one kind.
 
     Pictures are given as paths, bytes, PIL pictures or arrays everywhere. Failures are `gramlet.GramletError`s. Calls

@@ -71,11 +71,15 @@ class Requests(Iterator[Request]):
     """Messages on their way out. gRPC takes them in a thread of its own, which `end` lets go."""
 
     def __init__(self) -> None:
-        self._messages: SimpleQueue[Request | None] = SimpleQueue()
+        self._messages: SimpleQueue[Request | Callable[[], Request] | None] = SimpleQueue()
 
     def put(self, message: Request) -> None:
         """Sends a message after those before it."""
         self._messages.put(message)
+
+    def put_later(self, make: Callable[[], Request]) -> None:
+        """Sends a message that is made when its turn has come: gRPC takes the next when the last is on its way."""
+        self._messages.put(make)
 
     def end(self) -> None:
         """Says that no more will come."""
@@ -85,7 +89,7 @@ class Requests(Iterator[Request]):
         message = self._messages.get()
         if message is None:
             raise StopIteration
-        return message
+        return message() if callable(message) else message
 
 
 class Stream(Generic[Request, Reply]):
@@ -100,6 +104,11 @@ class Stream(Generic[Request, Reply]):
         """Sends a message. Failures show at the next `receive`."""
         if self._requests is not None:
             self._requests.put(message)
+
+    def send_later(self, make: Callable[[], Request]) -> None:
+        """Sends a message that is made, in gRPC's thread, when its turn has come; so that many need no memory."""
+        if self._requests is not None:
+            self._requests.put_later(make)
 
     def receive(self) -> Reply:
         """Waits for the next reply.

@@ -426,6 +426,15 @@ class Result:
     confusion_matrix: bytes = field(default=b"", repr=False)
 
 
+@dataclass(frozen=True)
+class HeadDetails:
+    """A head with its drawings: learning curves, and the confusion matrix of the validation set. PNG files."""
+
+    head: Head
+    learning_curves: bytes = field(default=b"", repr=False)
+    confusion_matrix: bytes = field(default=b"", repr=False)
+
+
 Event = Queued | Accepted | Extracting | Skipped | Started | Step | Epoch | Result
 
 

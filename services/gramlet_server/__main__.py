@@ -110,10 +110,54 @@ def stylize(shared: Shared) -> Service:
     return Service("gramlet.stylize.v1.StylizeService", add_StylizeServiceServicer_to_server, build)
 
 
+def train(shared: Shared) -> Service:
+    """TrainService: transfer-learning heads."""
+    from gramlet.train.v1.train_pb2_grpc import add_TrainServiceServicer_to_server
+
+    def build() -> Built:
+        from gramlet_server.backbone.weights import load
+        from gramlet_server.train.classifier import BaseStages
+        from gramlet_server.train.runs import Runs, RunSettings
+        from gramlet_server.train.service import TrainServicer
+
+        chosen, network = shared.settings.train, shared.settings.network
+        roots = tuple(root.strip() for root in chosen.dataset_roots.split(",") if root.strip())
+        settings = RunSettings(chosen.train_runs, chosen.train_queue_limit, dataset_roots=roots)
+        # Read when stages are first unfrozen; frozen networks need no weights here.
+        base = BaseStages(lambda: load(network.backbone, network.weights))
+        runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
+        return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.drain)
+
+    return Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, build)
+
+
+def embed(shared: Shared) -> Service:
+    """EmbedService: maps of style."""
+    from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
+
+    def build() -> Built:
+        from gramlet_server.embed.descriptors import Budget
+        from gramlet_server.embed.making import MakingSettings, Maps
+        from gramlet_server.embed.service import EmbedServicer
+
+        chosen = shared.settings.embed
+        settings = MakingSettings(
+            chosen.embed_runs,
+            chosen.embed_queue_limit,
+            budget=Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch),
+        )
+        maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
+        return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.drain)
+
+    return Service("gramlet.embed.v1.EmbedService", add_EmbedServiceServicer_to_server, build)
+
+
 # Services that others use come first: they are built first, and the last to go.
 SERVICES: dict[str, Callable[[Shared], Service]] = {
     "feature": feature,
     "stylize": stylize,
+    "train": train,
+    "embed": embed,
 }
 
 

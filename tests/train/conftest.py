@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gramlet.hashing import picture_hash
 from gramlet.heads import Configuration, Entry, Event, Recipe, Result, TrainOrder, Upload
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load
 from gramlet_server.feature.engine import Engine
 from gramlet_server.store import Store
-from gramlet_server.train.cache import picture_hash
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs, RunSettings
 from PIL import Image
@@ -114,8 +114,7 @@ class Client:
 
         def pictures():
             self.wanted = asked.get().wanted
-            for upload in self._data.uploads(self.wanted[:uploads]):
-                yield upload
+            yield from self._data.uploads(self.wanted[:uploads])
             if uploads is not None:
                 raise ConnectionError("the client was lost")
 

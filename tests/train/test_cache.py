@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from gramlet.hashing import picture_hash
 from gramlet.types import ElementType, Form
 from gramlet_server.store import Store
 from gramlet_server.train import cache as module
-from gramlet_server.train.cache import FeatureCache, PackWriter, Space, feature_key, picture_hash
+from gramlet_server.train.cache import FeatureCache, PackWriter, Space, feature_key
 
 SPACE = Space("d" * 64, "float32", "avgpool", Form.POOLED, ElementType.FLOAT32, 224)
 

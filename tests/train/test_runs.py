@@ -1,8 +1,6 @@
 """Whole runs on a real (small-picture) network in this process: what a client promises, asks, and gets."""
 
-import pytest
-import torch
-from gramlet.heads import Epoch, HeadRef, Recipe, Result, Strategy, TrainOrder
+from gramlet.heads import HeadRef, Result, TrainOrder
 from gramlet_server.train.predict import Predictor
 from gramlet_server.train.registry import Registry
 

@@ -21,6 +21,7 @@ from gramlet.heads import (
     Extracting,
     Findings,
     Head,
+    HeadDetails,
     HeadKind,
     HeadRef,
     Metric,
@@ -511,6 +512,27 @@ def encode_ref(ref: HeadRef) -> train_pb2.HeadRef:
 def decode_ref(message: train_pb2.HeadRef) -> HeadRef:
     """A head by name and version."""
     return HeadRef(message.name, message.version)
+
+
+def encode_export_request(ref: HeadRef, file_format: ExportFormat, with_backbone: bool) -> train_pb2.ExportHeadRequest:
+    """Asks for a file."""
+    return train_pb2.ExportHeadRequest(
+        head=encode_ref(ref), format=EXPORT_FORMAT.encode(file_format), with_backbone=with_backbone
+    )
+
+
+def encode_details(details: HeadDetails) -> train_pb2.GetHeadResponse:
+    """A head with its drawings."""
+    return train_pb2.GetHeadResponse(
+        head=encode_head(details.head),
+        learning_curves=details.learning_curves,
+        confusion_matrix=details.confusion_matrix,
+    )
+
+
+def decode_details(message: train_pb2.GetHeadResponse) -> HeadDetails:
+    """A head with its drawings."""
+    return HeadDetails(decode_head(message.head), message.learning_curves, message.confusion_matrix)
 
 
 # --- Predict ---

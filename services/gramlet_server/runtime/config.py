@@ -139,6 +139,26 @@ class StylizeLimits:
 
 
 @dataclass(frozen=True)
+class TrainLimits:
+    """How many trainings run, and what they may read."""
+
+    train_runs: int = flag(2, "trainings under way at once", parse=count)
+    train_queue_limit: int = flag(32, "trainings that may wait; more are refused", parse=count)
+    dataset_roots: str = flag("", "folders and s3:// prefixes that clients may name as data sets, by commas")
+
+
+@dataclass(frozen=True)
+class EmbedLimits:
+    """How many maps are made, and what each may take of the machine."""
+
+    embed_runs: int = flag(1, "maps under way at once", parse=count)
+    embed_queue_limit: int = flag(16, "maps that may wait; more are refused", parse=count)
+    embed_memory_bytes: int = flag(4 * 2**30, "memory of one map beside the pictures under way", parse=size)
+    embed_disk_bytes: int = flag(16 * 2**30, "temporary files of one map; beyond it distances are sketched", parse=size)
+    embed_scratch: Path | None = flag(None, "directory of those files; the system's unless given", parse=Path)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything. One field a group of flags."""
 
@@ -149,6 +169,8 @@ class Settings:
     features: FeaturesSettings = FeaturesSettings()
     store: StoreSettings = StoreSettings()
     stylize: StylizeLimits = StylizeLimits()
+    train: TrainLimits = TrainLimits()
+    embed: EmbedLimits = EmbedLimits()
 
     @property
     def limits(self) -> Limits:

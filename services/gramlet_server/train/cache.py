@@ -141,15 +141,6 @@ class PackWriter:
         self._features, self._bytes = {}, 0
 
 
-def picture_hash(picture: bytes | Feature) -> str:
-    """SHA-256 of an encoded file, or of pixels with their shape and type. Hexadecimal."""
-    if isinstance(picture, bytes):
-        return hashlib.sha256(picture).hexdigest()
-    sha = hashlib.sha256(f"{picture.dtype}{picture.shape}".encode())
-    sha.update(np.ascontiguousarray(picture).data)
-    return sha.hexdigest()
-
-
 def feature_key(sha256: str, view: int) -> bytes:
     """The key of a picture's augmented view within a space; view 0 is the picture itself."""
     digest = bytes.fromhex(sha256)

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from gramlet.errors import Aborted, GramletError, InvalidInput
+from gramlet.hashing import picture_hash
 from gramlet.heads import TRAIN, Entry, Extracting, Skipped, Unreadable, Upload
 from gramlet.types import ElementType, Extraction, Features, Form, Model, Picture, Resize, ResizeMode
 from numpy.typing import NDArray
 
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.train.cache import FeatureCache, PackWriter, Space, feature_key, picture_hash
+from gramlet_server.train.cache import FeatureCache, PackWriter, Space, feature_key
 from gramlet_server.train.views import augmented
 
 EMBEDDING = "avgpool"

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc
+from gramlet.heads import HeadDetails
 from gramlet.messages import train as messages
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 
+from gramlet_server.feature_source import FeatureSource
+from gramlet_server.store import Store
 from gramlet_server.train import figures
+from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.export import Exporter
 from gramlet_server.train.predict import Predictor
 from gramlet_server.train.registry import Registry
@@ -20,11 +24,11 @@ CHUNK_BYTES = 1024 * 1024
 class TrainServicer(train_pb2_grpc.TrainServiceServicer):
     """Transfer learning over gRPC."""
 
-    def __init__(self, runs: Runs, registry: Registry, predictor: Predictor, exporter: Exporter) -> None:
+    def __init__(self, runs: Runs, features: FeatureSource, store: Store, base: BaseStages) -> None:
         self._runs = runs
-        self._registry = registry
-        self._predictor = predictor
-        self._exporter = exporter
+        self._registry = Registry(store)
+        self._predictor = Predictor(features, self._registry, base)
+        self._exporter = Exporter(self._registry, base)
 
     def Train(
         self, request_iterator: Iterator[train_pb2.TrainRequest], context: grpc.ServicerContext
@@ -44,10 +48,8 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
     def GetHead(self, request: train_pb2.GetHeadRequest, context: grpc.ServicerContext) -> train_pb2.GetHeadResponse:
         """A head and its drawings."""
         head = self._registry.get(messages.decode_ref(request.head))
-        return train_pb2.GetHeadResponse(
-            head=messages.encode_head(head),
-            learning_curves=figures.learning_curves([head.outcome]),
-            confusion_matrix=figures.confusion_matrix(head.outcome),
+        return messages.encode_details(
+            HeadDetails(head, figures.learning_curves([head.outcome]), figures.confusion_matrix(head.outcome))
         )
 
     def ListHeads(
