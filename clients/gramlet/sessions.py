@@ -204,6 +204,8 @@ class CorpusWindow:
         outcome = decode_outcome(message.result)
         if isinstance(outcome, Overloaded | Unavailable):
             raise outcome
+        if isinstance(outcome, GramletError):
+            outcome.field = f"pictures[{message.id}]"  # its place among the caller's pictures, not in a message
         if self._unanswered.pop(message.id, None) is not None:
             self._outcomes[int(message.id)] = outcome
 
