@@ -1,0 +1,187 @@
+"""`gramlet stylize`: paints a picture in the style of another."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from gramlet.client import Client
+from gramlet.commands.files import PICTURES, check_output, encode_picture_as, write_atomically
+from gramlet.commands.terminal import Meter, Terminal
+from gramlet.errors import InvalidInput
+from gramlet.events import Events
+from gramlet.inputs import StylizeOptions
+from gramlet.types import (
+    Checkpoint,
+    GramNormalization,
+    Iteration,
+    LineSearch,
+    Optimizer,
+    Preview,
+    Queued,
+    Recovered,
+    Result,
+    StageBalance,
+    Started,
+    StylizeEvent,
+)
+
+HELP = "paint a picture in the style of another"
+_PREVIEW_EVERY = 10
+_OPTIONS = tuple(StylizeOptions.__annotations__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the pictures, the output and every setting."""
+    parser.add_argument("content", nargs="?", help="the picture whose contents are kept")
+    parser.add_argument("style", nargs="*", help="the picture whose style is taken; several are blended")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result: .png, .jpg, ...")
+    parser.add_argument("--blend", type=_numbers, metavar="W,W", help="shares of several styles; default: equal")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
+    parser.add_argument("--run-id", help="name of the run; default: a random one")
+    parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
+    parser.add_argument(
+        "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
+    )
+    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints")
+    _add_settings(parser.add_argument_group("settings", "What is left out follows the preset."))
+
+
+def _add_settings(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--preset", help="default, classic, ...: see `gramlet status`")
+    group.add_argument("--size", type=int, help="longest side of the result, in pixels")
+    group.add_argument("--iterations", type=int, help="iterations of the optimizer")
+    group.add_argument("--content-stage", metavar="STAGE", help="where contents are compared")
+    group.add_argument("--style-stages", type=_weights, metavar="STAGE[=W],...", help="where styles are compared")
+    group.add_argument("--content-weight", type=float, metavar="W")
+    group.add_argument("--style-weight", type=float, metavar="W")
+    group.add_argument("--total-variation-weight", type=float, metavar="W")
+    group.add_argument("--gram-normalization", choices=_values(GramNormalization), help="divisor of Gram matrices")
+    group.add_argument("--stage-balance", choices=_values(StageBalance), help="divisor of the stages' style losses")
+    group.add_argument("--initial", help="where to start: content, style, noise, or a picture")
+    group.add_argument("--seed", type=int, help="seed of all noise")
+    group.add_argument("--optimizer", choices=_values(Optimizer))
+    group.add_argument("--learning-rate", type=float, metavar="R")
+    group.add_argument("--history-size", type=int, metavar="N", help="pairs of vectors that L-BFGS remembers")
+    group.add_argument("--line-search", choices=_values(LineSearch))
+
+
+def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Runs or resumes a stylization, shows how it goes, and writes the result."""
+    check_output(arguments.output, PICTURES, "--output")
+    if arguments.preview:
+        check_output(arguments.preview, PICTURES, "--preview")
+    shown = _Shown(terminal, arguments.output, arguments.preview)
+    try:
+        with _events(arguments, client) as events, terminal.log(), terminal.progress("stylizing") as meter:
+            for event in events:
+                shown.show(event, meter)
+    except KeyboardInterrupt:
+        if shown.checkpoint:
+            terminal.note(f"go on with: gramlet stylize --resume {shown.run_id} -o {arguments.output}")
+        raise
+    return 0
+
+
+def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEvent, Result]:
+    preview_every = (arguments.preview_every or _PREVIEW_EVERY) if arguments.preview else 0
+    if arguments.resume:
+        if arguments.content:
+            raise InvalidInput("a resumed run has its pictures already: leave them out", field="--resume")
+        return client.resume(arguments.resume, preview_every=preview_every, checkpoint_every=arguments.checkpoint_every)
+    if not arguments.style:
+        raise InvalidInput("give a content picture and a style picture", field="style")
+    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    return client.stylize(
+        arguments.content,
+        _blended(arguments.style, arguments.blend),
+        initial=arguments.initial,
+        preview_every=preview_every,
+        checkpoint_every=arguments.checkpoint_every,
+        run_id=arguments.run_id,
+        **options,
+    )
+
+
+def _blended(styles: list[str], shares: list[float] | None) -> list[Any]:
+    if shares is None:
+        return list(styles)
+    if len(shares) != len(styles):
+        raise InvalidInput(f"{len(shares)} shares for {len(styles)} styles", field="--blend")
+    return list(zip(styles, shares, strict=True))
+
+
+class _Shown:
+    """What of a run was shown; shows the next event."""
+
+    def __init__(self, terminal: Terminal, output: Path, preview: Path | None) -> None:
+        self._terminal = terminal
+        self._output = output
+        self._preview = preview
+        self._total: int | None = None
+        self.run_id = ""
+        self.checkpoint = False
+
+    def show(self, event: StylizeEvent, meter: Meter) -> None:
+        """Writes pictures, prints what there is to print, moves the bar."""
+        self.run_id = event.run_id
+        extra: dict[str, Any] = {}
+        match event:
+            case Queued():
+                meter.update(0, None, f"waiting, {event.position} before")
+            case Started():
+                self._total = event.settings.iterations
+                meter.update(event.iteration, self._total)
+            case Iteration():
+                meter.update(event.iteration, self._total, f"loss {event.loss:.4g}")
+            case Preview() if self._preview:
+                write_atomically(self._preview, encode_picture_as(event.image, self._preview))
+                extra["path"] = str(self._preview)
+            case Checkpoint():
+                self.checkpoint = True
+            case Recovered():
+                self._terminal.note(event.message or event.reason.value)
+            case Result():
+                is_png = self._output.suffix.lower() == ".png"
+                data = event.png if is_png else encode_picture_as(event.image, self._output)
+                write_atomically(self._output, data)
+                extra["path"] = str(self._output)
+                self._terminal.say(f"{self._output}: {event.iteration} iterations, loss {event.loss:.4g}")
+        self._terminal.event(type(event).__name__.lower(), **_values_of(event), **extra)
+
+
+def _values_of(event: StylizeEvent) -> dict[str, Any]:
+    return {
+        field.name: _as_json(value)
+        for field in dataclasses.fields(event)
+        if not isinstance(value := getattr(event, field.name), bytes)
+    }
+
+
+def _as_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _as_json(item)
+            for field in dataclasses.fields(value)
+            if (item := getattr(value, field.name)) is not None
+        }
+    if isinstance(value, Enum):
+        return value.value
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _values(kind: type[Enum]) -> list[str]:
+    return [member.value for member in kind]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
+def _weights(text: str) -> dict[str, float]:
+    pairs = (part.partition("=") for part in text.split(","))
+    return {stage.strip(): float(weight) if weight else 1.0 for stage, _, weight in pairs}
