@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Unpack, overload
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gramlet.aio_connection import AsyncConnection, AsyncStream
+from gramlet.aio_embed_calls import AsyncEmbedCalls
 from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.errors import GramletError
 from gramlet.events import AsyncEvents
@@ -49,7 +50,7 @@ from gramlet.types import (
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsyncEmbedCalls):
     """A gramlet server, or several of one kind: `gramlet.Client` for asyncio.
 
     The same calls with the same arguments and errors. What takes time is awaited; what gives an iterator there gives an

@@ -1,0 +1,354 @@
+"""What users give to be mapped, and what a map's making must remember to survive the loss of its server. No gRPC."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gramlet.embed.v1 import embed_pb2
+from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
+from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.layout import SUFFIXES
+from gramlet.maps import (
+    Described,
+    Descriptor,
+    Exactness,
+    Gradient,
+    Item,
+    LayoutIteration,
+    MapEvent,
+    MapSettings,
+    MapStart,
+    MeasuredItems,
+    Method,
+    Metric,
+    Position,
+    Queued,
+    RefusedItem,
+    Started,
+    StyleMap,
+    Tsne,
+)
+from gramlet.messages.embed import decode_event, decode_position, encode_item, encode_start, encode_transform_item
+from gramlet.types import Array, Resize, ResizeMode
+
+_log = logging.getLogger("gramlet")
+
+ItemsInput: TypeAlias = "str | os.PathLike[str] | Iterable[PictureInput | Item] | ArrayLike"
+"""A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, as an array (N, n)."""
+
+
+class MapOptions(TypedDict, total=False):
+    """The settings of a map as keywords: those of `MapSettings` and `Tsne`, enumerations also by their values.
+
+    `resize` may be a number, the side in pixels of the central square; `perplexity` one number or several.
+    """
+
+    descriptor: Descriptor | str
+    stages: str | Sequence[str]
+    resize: Resize | int
+    balance_stages: bool
+    metric: Metric | str
+    exactness: Exactness | str
+    sketch_size: int
+    method: Method | str
+    dimensions: int
+    perplexity: float | Sequence[float]
+    iterations: int
+    early_exaggeration: float
+    early_iterations: int
+    learning_rate: float | None
+    angle: float
+    gradient: Gradient | str
+    neighbors: int
+    seed: int
+    quality_neighbors: int
+
+
+_ENUMERATIONS = {"descriptor": Descriptor, "metric": Metric, "exactness": Exactness, "method": Method}
+_OF_TSNE = {field.name for field in dataclasses.fields(Tsne)}
+
+
+def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
+    """The settings of a map. `vectors` says what the default descriptor is.
+
+    Raises:
+        InvalidInput: A value that no setting can have.
+        TypeError: There is no such setting.
+    """
+    values: dict[str, Any] = {"descriptor": Descriptor.VECTOR if vectors else Descriptor.GRAM, **options}
+    for name, kind in _ENUMERATIONS.items():
+        if name in values:
+            values[name] = choose(cast(Any, kind), values[name], name)
+    if "stages" in values:
+        values["stages"] = (values["stages"],) if isinstance(values["stages"], str) else tuple(values["stages"])
+    if isinstance(values.get("resize"), int):
+        values["resize"] = Resize(ResizeMode.CENTER_CROP, values["resize"])
+    for name in ("sketch_size", "dimensions", "iterations", "early_iterations", "neighbors", "quality_neighbors"):
+        if not 0 <= values.get(name, 0) < 2**32:
+            raise InvalidInput(f"must be a whole number from 0 on, not {values[name]}", field=name)
+    if not 0 <= values.get("seed", 0) < 2**64:
+        raise InvalidInput("must be between 0 and 2^64 - 1", field="seed")
+    tsne: dict[str, Any] = {name: values.pop(name) for name in _OF_TSNE & values.keys()}
+    if "perplexity" in values:
+        given = values.pop("perplexity")
+        tsne["perplexities"] = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
+    if "gradient" in tsne:
+        tsne["gradient"] = choose(Gradient, tsne["gradient"], "gradient")
+    return MapSettings(tsne=Tsne(**tsne), **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnreadItem:
+    """An item whose picture is read when it is sent."""
+
+    id: str
+    label: str
+    picture: PictureInput | None
+    vector: Array | None = None
+
+    def read(self) -> Item:
+        """The item as it travels.
+
+        Raises:
+            NotFound, InvalidInput: Its picture cannot be read, or is none.
+        """
+        picture = None if self.picture is None else read_picture(self.picture, "picture")
+        return Item(self.id, self.label, picture, self.vector)
+
+
+def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[UnreadItem]:
+    """The items in order; of a folder all pictures below it, sorted by path, labelled with their first sub-folder.
+
+    Raises:
+        NotFound: There is no such folder, or no picture below it.
+        InvalidInput: Not as many labels as items.
+    """
+    if isinstance(given, str | os.PathLike):
+        items = _of_folder(Path(given))
+    elif hasattr(given, "__array__") and np.ndim(cast(Any, given)) == 2:
+        rows = np.ascontiguousarray(cast(Any, given), np.float32)
+        items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(rows)]
+    elif is_one_picture(given) or not isinstance(given, Iterable):
+        raise InvalidInput("a map needs several pictures: a folder, a list, or an array of vectors", field="items")
+    else:
+        items = [_of_one(cast("PictureInput | Item", one), number) for number, one in enumerate(given)]
+    if labels is None:
+        return items
+    if len(labels) != len(items):
+        raise InvalidInput(f"{len(labels)} labels for {len(items)} items", field="labels")
+    return [dataclasses.replace(item, label=label) for item, label in zip(items, labels, strict=True)]
+
+
+def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
+    """The items to be placed on a map: as `read_items`, or one picture.
+
+    Raises:
+        NotFound: There is no such folder.
+    """
+    folder = isinstance(given, str | os.PathLike) and Path(given).is_dir()
+    vectors = isinstance(given, np.ndarray) and given.ndim == 2 and np.issubdtype(given.dtype, np.floating)
+    if is_one_picture(given) and not folder and not vectors:
+        return [_of_one(cast(PictureInput, given), 0)]
+    return read_items(cast(ItemsInput, given))
+
+
+def has_vectors(items: Sequence[UnreadItem]) -> bool:
+    """Whether the items bring their own descriptors."""
+    return bool(items) and all(item.vector is not None for item in items)
+
+
+def _of_folder(folder: Path) -> list[UnreadItem]:
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {folder}", field="items")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    names = [path.relative_to(folder) for path in paths]
+    if not paths:
+        raise NotFound(f"there are no pictures below {folder}", field="items")
+    labels = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
+    return [UnreadItem(name.as_posix(), label, path) for name, label, path in zip(names, labels, paths, strict=True)]
+
+
+def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:
+    if isinstance(one, Item):
+        return UnreadItem(one.id, one.label, cast("PictureInput | None", one.picture), one.vector)
+    name = os.fspath(one) if isinstance(one, str | os.PathLike) else str(number)
+    return UnreadItem(name, "", one)
+
+
+def new_map_id() -> str:
+    """A name that no other map has."""
+    return secrets.token_hex(8)
+
+
+class MapRun:
+    """The making of one map across any number of connections: no event is told twice.
+
+    After a break the making is resumed by the map's id; the items are sent again only if they had not all arrived.
+    """
+
+    def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
+        if start.settings is not None and not start.map_id:
+            start = dataclasses.replace(start, map_id=new_map_id())
+        self._start = start
+        self._items = items
+        self.map_id = start.map_id or start.resume_map_id
+        self.done = False
+        self._resuming = start.settings is None
+        self._accepted = False
+        self._broken = False
+        self._measured = False
+        self._described = -1
+        self._refused = -1
+        self._iteration = (0, 0)
+        self._unread: dict[int, GramletError] = {}
+
+    def request(self) -> embed_pb2.EmbedRequest:
+        """The first message to send now: the order, or the wish to resume."""
+        if not self._resuming:
+            return encode_start(self._start)
+        count = 0 if self._measured else len(self._items)
+        return encode_start(
+            dataclasses.replace(
+                self._start, settings=None, map_id="", from_map_id="", resume_map_id=self.map_id, count=count
+            )
+        )
+
+    def items(self) -> Iterator[Callable[[], embed_pb2.EmbedRequest]]:
+        """What makes each further message. Making one reads a file."""
+        if not self._measured:
+            for number in range(len(self._items)):
+                yield lambda number=number: self._read(number)  # type: ignore[misc]
+
+    def _read(self, number: int) -> embed_pb2.EmbedRequest:
+        unread = self._items[number]
+        try:
+            return encode_item(unread.read())
+        except GramletError as error:
+            # The others go on. The server refuses the item that now has nothing in it, and we know why.
+            self._unread[number] = error
+            return encode_item(Item(unread.id, unread.label, picture=b""))
+
+    def accept(self, message: embed_pb2.EmbedResponse) -> MapEvent | None:
+        """The event, or None for one that was told before."""
+        event = decode_event(message)
+        if event is None or not self._is_news(event):
+            return None
+        self._remember(event)
+        if isinstance(event, RefusedItem) and event.refused.index in self._unread:
+            error = self._unread[event.refused.index]
+            refused = dataclasses.replace(
+                event.refused, code=error.code.value[0], message=error.message, field=error.field
+            )
+            return RefusedItem(event.map_id, refused)
+        return event
+
+    def broken(self, error: GramletError) -> GramletError:
+        """Takes note of a failure; returns what the retry policy should judge it by."""
+        ours = self._start.settings is not None
+        if isinstance(error, Unavailable):
+            self._broken = True
+            self._resuming = self._resuming or self._accepted
+            _log.info("map %s lost its server: %s", self.map_id, error)
+            return error
+        if ours and self._resuming and isinstance(error, NotFound):
+            self._resuming = False  # lost before the map was stored
+            return Unavailable(error.message)
+        if ours and self._broken and not self._resuming and isinstance(error, AlreadyExists):
+            self._resuming = True  # the order arrived, its answer did not
+            return Unavailable(error.message)
+        return error
+
+    def _is_news(self, event: MapEvent) -> bool:
+        match event:
+            case Queued() | Started():
+                return not self._accepted
+            case Described():
+                return event.described + event.refused > self._described
+            case RefusedItem():
+                return event.refused.index > self._refused
+            case MeasuredItems():
+                return not self._measured
+            case LayoutIteration():
+                return (event.layout, event.iteration) > self._iteration
+            case _:
+                return True
+
+    def _remember(self, event: MapEvent) -> None:
+        match event:
+            case Started():
+                self._accepted = True
+            case Described():
+                self._described = event.described + event.refused
+            case RefusedItem():
+                self._refused = event.refused.index
+            case MeasuredItems():
+                self._measured = True
+            case LayoutIteration():
+                self._iteration = (event.layout, event.iteration)
+            case StyleMap():
+                self.done = True
+
+
+class Placing:
+    """New items on their way to their positions, a bounded number at a time. No answer is asked for twice."""
+
+    def __init__(self, items: Iterable[UnreadItem], in_flight: int) -> None:
+        self._items = iter(items)
+        self._in_flight = in_flight
+        self._unanswered: list[UnreadItem | GramletError] = []
+        self._sent = 0
+        self._ended = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits for an answer, and no item is left."""
+        return self._ended and not self._unanswered
+
+    def messages(self) -> Iterator[embed_pb2.TransformRequest]:
+        """What to send now."""
+        while not self._ended and len(self._unanswered) < self._in_flight:
+            item = next(self._items, None)
+            if item is None:
+                self._ended = True
+            else:
+                self._unanswered.append(item)
+        for number in range(self._sent, len(self._unanswered)):
+            unread = self._unanswered[number]
+            if isinstance(unread, UnreadItem):
+                try:
+                    message = encode_transform_item(unread.read())
+                except GramletError as error:
+                    self._unanswered[number] = error
+                else:
+                    yield message
+        self._sent = len(self._unanswered)
+
+    def outcomes(self) -> Iterator[GramletError]:
+        """Those at the head of the line that could not even be read."""
+        while self._unanswered and isinstance(self._unanswered[0], GramletError):
+            self._sent -= 1
+            yield cast(GramletError, self._unanswered.pop(0))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer is due."""
+        return bool(self._unanswered)
+
+    def accept(self, message: embed_pb2.TransformResponse) -> Position | GramletError:
+        """Takes the answer to the head of the line."""
+        self._unanswered.pop(0)
+        self._sent -= 1
+        return decode_position(message)
+
+    def broken(self) -> None:
+        """The stream is lost: everything unanswered is to be sent again."""
+        self._sent = 0
