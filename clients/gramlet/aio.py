@@ -30,7 +30,7 @@ from gramlet.messages.feature import decode_model, decode_outcome, encode_extrac
 from gramlet.messages.stylize import decode_status
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
-from gramlet.status import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
+from gramlet.status import ASKED_FOR, FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.types import (
     Array,
@@ -276,7 +276,8 @@ class AsyncClient(AsyncEmbedCalls):
         stub: Any = health_pb2_grpc.HealthStub(self._connection.channel)  # its stubs lack the methods
         request = health_pb2.HealthCheckRequest(service=service)
         try:
-            return decode_health((await self._unary(stub.Check, request, None)).status)
+            answer = await self._connection.unary(stub.Check, request, self._attempts(None), ((ASKED_FOR, service),))
+            return decode_health(answer.status)
         except GramletError as error:
             return error
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 import grpc.aio
 
-from gramlet.channel import Endpoint, open_async_channel
+from gramlet.channel import Endpoint, Metadata, open_async_channel
 from gramlet.errors import GramletError, Unavailable
 from gramlet.messages.status import FailedCall, decode_rpc_error
 from gramlet.retry import Attempts, Contact, RetryPolicy
@@ -44,7 +44,7 @@ class AsyncConnection:
         """The attempts of a new call."""
         return Attempts(policy, self._contact, timeout)
 
-    async def unary(self, method: Callable[..., Any], request: Any, attempts: Attempts) -> Any:
+    async def unary(self, method: Callable[..., Any], request: Any, attempts: Attempts, metadata: Metadata = ()) -> Any:
         """Calls until it succeeds or patience is over.
 
         Raises:
@@ -52,7 +52,9 @@ class AsyncConnection:
         """
         while True:
             try:
-                reply = await method(request, timeout=attempts.remaining(), metadata=self._endpoint.metadata)
+                reply = await method(
+                    request, timeout=attempts.remaining(), metadata=(*self._endpoint.metadata, *metadata)
+                )
             except grpc.RpcError as failed:
                 delay = attempts.delay_after(self._translated(failed))
             else:

@@ -21,6 +21,8 @@ import grpc.aio
 
 from gramlet.errors import InvalidInput, NotFound, Unavailable
 
+Metadata = tuple[tuple[str, str], ...]
+
 DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_PORT = 50051
 MESSAGE_BYTES = 64 * 1024 * 1024
@@ -74,7 +76,7 @@ class Endpoint:
             warnings.warn(f"a token travels to {self.address} unprotected: use TLS", UserWarning, stacklevel=3)
 
     @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
+    def metadata(self) -> Metadata:
         """What goes with every call."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 

@@ -31,7 +31,7 @@ from gramlet.messages.feature import decode_model, decode_outcome, encode_extrac
 from gramlet.messages.stylize import decode_status
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
-from gramlet.status import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
+from gramlet.status import ASKED_FOR, FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.train_calls import TrainCalls
 from gramlet.types import (
@@ -339,8 +339,10 @@ class Client(TrainCalls, EmbedCalls):
 
     def _health(self, service: str) -> Health | GramletError:
         stub: Any = health_pb2_grpc.HealthStub(self._connection.channel)  # its stubs lack the methods
+        request = health_pb2.HealthCheckRequest(service=service)
         try:
-            return decode_health(self._unary(stub.Check, health_pb2.HealthCheckRequest(service=service), None).status)
+            answer = self._connection.unary(stub.Check, request, self._attempts(None), ((ASKED_FOR, service),))
+            return decode_health(answer.status)
         except GramletError as error:
             return error
 

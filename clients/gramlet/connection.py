@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
-from gramlet.channel import Endpoint, open_channel
+from gramlet.channel import Endpoint, Metadata, open_channel
 from gramlet.errors import GramletError, Unavailable
 from gramlet.messages.status import FailedCall, decode_rpc_error
 from gramlet.retry import Attempts, Contact, RetryPolicy
@@ -36,7 +36,7 @@ class Connection:
         """The attempts of a new call."""
         return Attempts(policy, self._contact, timeout)
 
-    def unary(self, method: Callable[..., Reply], request: Any, attempts: Attempts) -> Reply:
+    def unary(self, method: Callable[..., Reply], request: Any, attempts: Attempts, metadata: Metadata = ()) -> Reply:
         """Calls until it succeeds or patience is over.
 
         Raises:
@@ -44,7 +44,7 @@ class Connection:
         """
         while True:
             try:
-                reply = method(request, timeout=attempts.remaining(), metadata=self._metadata)
+                reply = method(request, timeout=attempts.remaining(), metadata=(*self._metadata, *metadata))
             except grpc.RpcError as failed:
                 delay = attempts.delay_after(self._translated(failed))
             else:

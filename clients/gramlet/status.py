@@ -17,6 +17,9 @@ TRAIN = "gramlet.train.v1.TrainService"
 EMBED = "gramlet.embed.v1.EmbedService"
 SERVICES = (FEATURE, STYLIZE, TRAIN, EMBED)
 
+ASKED_FOR = "gramlet-service"
+"""Metadata of a health check: its service, so that a proxy before several services finds the right one."""
+
 
 class Health(Enum):
     """How one service is, as grpc.health.v1 tells it."""

@@ -1,0 +1,69 @@
+"""The store's promises, kept by a real S3 server, and a stylization that outlives its process there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from gramlet import Client
+from gramlet.errors import Unavailable
+from gramlet.types import Checkpoint, Iteration, Result, Started
+from gramlet_server.store import Store
+
+from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, variables
+from tests.test_store import (  # noqa: F401  # collected here again, with the store below
+    test_a_missing_key_is_not_found_and_deleting_it_is_no_error,
+    test_a_run_that_was_taken_over_cannot_be_written_by_its_first_owner,
+    test_a_value_comes_back_whole,
+    test_names_are_taken_once_and_checked,
+    test_of_many_creators_of_one_key_exactly_one_wins,
+    test_stale_runs_are_swept_and_fresh_ones_kept,
+    test_the_copies_of_earlier_epochs_are_dropped,
+)
+
+
+@pytest.fixture
+def store(seaweedfs: SeaweedFS) -> Iterator[Store]:
+    with variables(seaweedfs.variables):
+        yield Store.open(f"s3://gramlet/{uuid.uuid4().hex}")
+
+
+def test_a_killed_stylization_is_resumed_by_another_process_on_another_port(
+    cluster: Cluster, replicas: list[GramletServer], seaweedfs: SeaweedFS
+):
+    def stylizer() -> GramletServer:
+        arguments = f"--features={replicas[0].address}", "--store=s3://gramlet/stylize"
+        return cluster.server("stylize", *arguments, environment=seaweedfs.variables)
+
+    content, style = np.random.default_rng(0).random((2, 3, 64, 64), dtype=np.float32)
+    settings = {"size": 64, "iterations": 24, "checkpoint_every": 5}
+    first, second = stylizer(), stylizer()
+    first.wait_until_ready()
+    second.wait_until_ready()
+    with Client(first.address) as at_first, Client(second.address) as at_second:
+        undisturbed = list(at_second.stylize(content, style, **settings))
+
+        with (
+            pytest.raises(Unavailable),
+            at_first.with_options(patience=0.0).stylize(content, style, run_id="outlives", **settings) as events,
+        ):
+            for event in events:
+                if isinstance(event, Checkpoint) and event.iteration == 10:
+                    first.kill()
+        resumed = list(at_second.resume("outlives"))
+
+    assert isinstance(resumed[0], Started)
+    assert resumed[0].iteration >= 10
+    assert losses(resumed) == losses(undisturbed)[resumed[0].iteration :]
+    assert result(resumed).png == result(undisturbed).png
+
+
+def losses(events: list[object]) -> list[tuple[int, float]]:
+    return [(event.iteration, event.loss) for event in events if isinstance(event, Iteration)]
+
+
+def result(events: list[object]) -> Result:
+    assert isinstance(events[-1], Result)
+    return events[-1]
