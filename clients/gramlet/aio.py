@@ -10,6 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gramlet.aio_connection import AsyncConnection, AsyncStream
 from gramlet.aio_embed_calls import AsyncEmbedCalls
+from gramlet.aio_train_calls import AsyncTrainCalls
 from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.errors import GramletError
 from gramlet.events import AsyncEvents
@@ -50,7 +51,7 @@ from gramlet.types import (
 T = TypeVar("T")
 
 
-class AsyncClient(AsyncEmbedCalls):
+class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
     """A gramlet server, or several of one kind: `gramlet.Client` for asyncio.
 
     The same calls with the same arguments and errors. What takes time is awaited; what gives an iterator there gives an
