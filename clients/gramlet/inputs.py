@@ -158,7 +158,8 @@ def _encode_pil(image: Image.Image, field: str) -> bytes:
         raise InvalidInput("an empty picture", field=field)
     upright = ImageOps.exif_transpose(image)
     if upright.mode not in _PNG_MODES:
-        upright = upright.convert("RGB")
+        # "I" is how older releases of PIL open 16-bit files.
+        upright = upright.convert("I;16" if upright.mode == "I" else "RGB")
     file = BytesIO()
     upright.save(file, format="PNG", compress_level=1)
     return _checked_file(file.getvalue(), field, "the picture")

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gramlet.errors import InvalidInput, NotFound
+from gramlet.inputs import is_one_picture, make_extraction, make_stylization, read_picture
+from gramlet.types import Form, GramNormalization, Initial, Limits, Optimizer, Picture, Resize, ResizeMode
+from gramlet_server.images import prepare
+from PIL import Image
+
+
+def as_seen(picture: Picture) -> Any:
+    """The picture as the server sees it, (3, H, W) in 0..1."""
+    return prepare(picture, Resize(), Limits())
+
+
+def test_a_path_bytes_a_pil_picture_and_an_array_are_the_same_picture(picture: Path, png: bytes, pixels: Any) -> None:
+    floats = np.ascontiguousarray(pixels.transpose(2, 0, 1)) / np.float64(255)
+    expected = floats.astype(np.float32)
+    opened = Image.open(BytesIO(png))
+    for value in (picture, str(picture), png, bytearray(png), memoryview(png), opened, pixels, floats):
+        np.testing.assert_allclose(as_seen(read_picture(value)), expected, atol=1e-6)
+
+
+def test_a_tensor_of_torch_is_an_array() -> None:
+    read = read_picture(torch.full((3, 4, 5), 0.5))  # type: ignore[arg-type]
+    assert isinstance(read, np.ndarray)
+    assert read.dtype == np.float32
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F", "LAB"])
+def test_every_mode_of_pil_is_seen_as_a_picture(mode: str) -> None:
+    assert as_seen(read_picture(Image.new(mode, (7, 5)))).shape == (3, 5, 7)
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16"])
+def test_sixteen_bits_are_scaled_not_clipped(mode: str) -> None:
+    grey = Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).convert(mode)
+    np.testing.assert_allclose(as_seen(read_picture(grey)), 0.5, atol=0.01)
+
+
+def test_a_pil_picture_is_turned_as_its_file_would_be(pixels: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, format="PNG", exif=exif)
+    of_pil, of_file = read_picture(Image.open(BytesIO(file.getvalue()))), read_picture(file.getvalue())
+    assert as_seen(of_pil).shape == (3, 48, 64)
+    np.testing.assert_array_equal(as_seen(of_pil), as_seen(of_file))
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (6, 8, 4), (6, 8, 3)])
+def test_grey_and_transparent_arrays_are_pictures(shape: tuple[int, ...]) -> None:
+    assert as_seen(read_picture(np.full(shape, 255, np.uint8))).shape == (3, 6, 8)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        7,
+        b"",
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 5, 2), np.uint8),
+        np.zeros((4, 5, 3), np.float32),
+        np.zeros((4, 5, 3), np.int64),
+        np.full((3, 4, 5), 1.5),
+        np.full((3, 4, 5), -0.1),
+        np.full((3, 4, 5), np.nan),
+        np.zeros((2, 3, 4, 5)),
+    ],
+    ids=lambda value: f"{type(value).__name__}{getattr(value, 'shape', '')}",
+)
+def test_what_is_no_picture_is_refused_by_its_name(value: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_picture(value, "content")
+    assert caught.value.field == "content"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"content: there is no file .*nowhere\.jpg"):
+        read_picture(tmp_path / "nowhere.jpg", "content")
+
+
+def test_a_directory_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot read"):
+        read_picture(tmp_path)
+
+
+def test_a_file_too_large_for_a_message_is_refused_here(tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(65 * 1024 * 1024)
+    with pytest.raises(InvalidInput, match="do not fit a message"):
+        read_picture(large)
+
+
+@pytest.mark.parametrize(
+    ("value", "one"),
+    [
+        ("a.jpg", True),
+        (Path("a.jpg"), True),
+        (b"x", True),
+        (np.zeros((4, 5, 3)), True),
+        (Image.new("RGB", (1, 1)), True),
+        (["a.jpg"], False),
+        (iter([]), False),
+        (np.zeros((2, 4, 5, 3)), False),
+    ],
+)
+def test_one_picture_is_told_from_many(value: Any, one: bool) -> None:
+    assert is_one_picture(value) is one
+
+
+def test_activations_are_left_out_where_something_else_is_asked_for() -> None:
+    assert make_extraction(stages="conv1").forms == (Form.ACTIVATIONS,)
+    assert make_extraction(stages="conv1", gram=True).forms == (Form.GRAM,)
+    assert make_extraction(stages=["conv1"], gram=True, activations=True, pooled=True).forms == tuple(Form)
+
+
+def test_options_are_given_by_value_or_member() -> None:
+    extraction = make_extraction(stages=["a"], gram=True, gram_normalization="positions", resize=64)
+    assert extraction.gram_normalization is GramNormalization.POSITIONS
+    assert extraction.resize == Resize(ResizeMode.LONGEST_SIDE, 64)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"stages": []}, "stages"),
+        ({"stages": "a", "activations": False}, "forms"),
+        ({"stages": "a", "gram_normalization": "no"}, "gram_normalization"),
+        ({"stages": "a", "element_type": "float64"}, "element_type"),
+    ],
+)
+def test_a_wrong_option_of_extraction_is_named(options: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        make_extraction(**options)
+    assert caught.value.field == field
+
+
+def test_styles_come_alone_or_several_or_with_shares(png: bytes, pixels: Any) -> None:
+    def shares(style: Any) -> list[float]:
+        return [one.weight for one in make_stylization(png, style, None, {}).styles]
+
+    assert shares(png) == [1.0]
+    assert shares([png, pixels]) == [1.0, 1.0]
+    assert shares([(png, 2.0), pixels]) == [2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("initial", "expected"),
+    [(None, None), ("noise", Initial.NOISE), ("content", Initial.CONTENT), (Initial.STYLE, Initial.STYLE)],
+)
+def test_the_start_is_a_word(png: bytes, initial: Any, expected: Initial | None) -> None:
+    assert make_stylization(png, png, initial, {}).settings.initial is expected
+
+
+def test_the_start_is_a_picture(png: bytes, picture: Path) -> None:
+    stylization = make_stylization(png, png, picture, {})
+    assert stylization.settings.initial is Initial.GIVEN
+    assert stylization.initial == png
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"size": 0}, "size"),
+        ({"iterations": -1}, "iterations"),
+        ({"seed": -1}, "seed"),
+        ({"optimizer": "sgd"}, "optimizer"),
+        ({"line_search": "golden"}, "line_search"),
+    ],
+)
+def test_a_wrong_setting_is_named(png: bytes, options: Any, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        make_stylization(png, png, None, options)
+    assert caught.value.field == field
+
+
+def test_settings_take_names_of_stages_and_of_members(png: bytes) -> None:
+    settings = make_stylization(
+        png, png, None, {"style_stages": ["a", "b"], "optimizer": "adam", "size": None}
+    ).settings
+    assert settings.style_stages == {"a": 1.0, "b": 1.0}
+    assert settings.optimizer is Optimizer.ADAM
+
+
+def test_an_unknown_setting_is_a_mistake_of_the_program(png: bytes) -> None:
+    with pytest.raises(TypeError, match="itterations"):
+        make_stylization(png, png, None, {"itterations": 3})  # type: ignore[typeddict-unknown-key]

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gramlet.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    GramletError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
+from gramlet.feature.v1 import feature_pb2
+from gramlet.messages.feature import encode_evaluation, encode_outcome, encode_ready
+from gramlet.messages.stylize import encode_event
+from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
+from gramlet.types import (
+    Checkpoint,
+    ElementType,
+    Evaluation,
+    Extraction,
+    Features,
+    Iteration,
+    Objective,
+    PictureStyle,
+    Preview,
+    Queued,
+    Recovered,
+    RecoveryReason,
+    Result,
+    Started,
+    Stylization,
+    StylizeEvent,
+    StylizeOrder,
+    StylizeSettings,
+)
+
+NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, checkpoint_every=3)
+
+
+def iteration(number: int) -> Iteration:
+    return Iteration(iteration=number, loss=100.0 - number, style_loss=0.0, content_loss=0.0)
+
+
+def started(number: int) -> Started:
+    return Started(iteration=number, height=4, width=4, settings=StylizeSettings())
+
+
+def told(run: StylizeRun, *events: StylizeEvent) -> list[tuple[str, int]]:
+    """The names and iterations of the events that the caller is told."""
+    accepted = [run.accept(encode_event(event, run.run_id)) for event in events]
+    return [(type(event).__name__, event.iteration) for event in accepted if event is not None]
+
+
+def test_a_new_run_has_a_name_before_it_is_sent() -> None:
+    one, other = StylizeRun(NEW), StylizeRun(NEW)
+    assert one.request().run_id == one.run_id != other.run_id
+
+
+def test_after_a_break_the_run_is_resumed_with_the_same_reporting() -> None:
+    run = StylizeRun(NEW)
+    told(run, started(0), iteration(1))
+    run.broken(Unavailable("gone"))
+    request = run.request()
+    assert request.WhichOneof("start") == "resume_run_id"
+    assert request.resume_run_id == run.run_id
+    assert (request.preview_every, request.checkpoint_every) == (2, 3)
+
+
+def test_what_was_told_is_not_told_again() -> None:
+    run = StylizeRun(NEW)
+    before = (Queued(position=0), started(0), iteration(1), Preview(iteration=1, jpeg=b""), Checkpoint(iteration=1))
+    assert len(told(run, *before, iteration(2), iteration(3))) == 7
+    run.broken(Unavailable("gone"))
+    again = (Queued(position=1), started(1), iteration(2), Preview(iteration=2, jpeg=b""), iteration(3), iteration(4))
+    assert told(run, *again) == [("Preview", 2), ("Iteration", 4)]
+    assert told(run, Checkpoint(iteration=1), Checkpoint(iteration=4)) == [("Checkpoint", 4)]
+
+
+def test_a_recovery_is_told_once() -> None:
+    run = StylizeRun(NEW)
+    recovered = Recovered(iteration=2, reason=RecoveryReason.DIVERGED)
+    assert told(run, started(0), iteration(1), recovered, iteration(2))[2] == ("Recovered", 2)
+    run.broken(Unavailable("gone"))
+    assert told(run, started(0), iteration(1), recovered, iteration(2)) == []
+
+
+def test_the_result_ends_the_run() -> None:
+    run = StylizeRun(NEW)
+    told(run, started(0))
+    assert not run.done
+    assert told(run, Result(iteration=1, loss=1.0, png=b"")) == [("Result", 1)]
+    assert run.done
+
+
+def test_events_without_a_loss_have_the_newest() -> None:
+    run = StylizeRun(NEW)
+    told(run, started(0), iteration(7))
+    preview = run.accept(encode_event(Preview(iteration=7, jpeg=b"")))
+    assert preview is not None
+    assert preview.loss == 93.0
+
+
+def test_a_run_lost_before_its_first_event_is_ordered_again() -> None:
+    run = StylizeRun(NEW)
+    run.broken(Unavailable("gone"))
+    assert run.request().WhichOneof("start") == "stylization"
+
+
+def test_an_order_that_had_arrived_is_resumed() -> None:
+    run = StylizeRun(NEW)
+    run.broken(Unavailable("gone"))
+    assert isinstance(run.broken(AlreadyExists("there is such a run")), Unavailable)
+    assert run.request().WhichOneof("start") == "resume_run_id"
+
+
+def test_a_run_without_a_checkpoint_begins_again_under_its_name() -> None:
+    run = StylizeRun(NEW)
+    told(run, started(0), iteration(1), iteration(2))
+    run.broken(Unavailable("gone"))
+    assert isinstance(run.broken(NotFound("no such run")), Unavailable)
+    assert run.request().WhichOneof("start") == "stylization"
+    assert run.request().run_id == run.run_id
+    assert told(run, started(0), iteration(1), iteration(2), iteration(3)) == [("Iteration", 3)]
+
+
+@pytest.mark.parametrize("error", [AlreadyExists("taken"), NotFound("none"), InvalidInput("bad")])
+def test_a_refusal_of_the_first_order_is_final(error: GramletError) -> None:
+    assert StylizeRun(NEW).broken(error) is error
+
+
+def test_a_run_to_resume_that_nobody_knows_is_final() -> None:
+    error = NotFound("no such run")
+    assert StylizeRun(StylizeOrder(resume_run_id="r")).broken(error) is error
+
+
+EXTRACTION = Extraction(("conv1",))
+
+
+def reply(number: int, outcome: Features | GramletError | None = None) -> feature_pb2.ExtractStreamResponse:
+    result = encode_outcome(outcome or Features({}, {}, {}, number, 1), EXTRACTION)
+    return feature_pb2.ExtractStreamResponse(id=str(number), result=result)
+
+
+def sent(window: CorpusWindow) -> list[str]:
+    return [(message.WhichOneof("message") and message.item.id) or "setup" for message in window.messages()]
+
+
+def heights(window: CorpusWindow) -> list[int]:
+    return [outcome.height if isinstance(outcome, Features) else -1 for outcome in window.outcomes()]
+
+
+def test_outcomes_come_in_the_order_of_the_pictures() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=3)
+    for _ in range(3):
+        window.add(b"x")
+    assert sent(window) == ["setup", "0", "1", "2"]
+    window.accept(reply(2))
+    assert heights(window) == []
+    window.accept(reply(0))
+    window.accept(reply(1))
+    assert heights(window) == [0, 1, 2]
+    assert window.is_empty
+
+
+def test_a_window_is_full_until_its_oldest_picture_is_told() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=2)
+    window.add(b"x")
+    window.add(b"x")
+    assert not window.has_room
+    window.accept(reply(1))
+    assert not window.has_room
+    window.accept(reply(0))
+    list(window.outcomes())
+    assert window.has_room
+
+
+def test_a_picture_that_cannot_be_read_never_travels() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=2)
+    window.add("/nowhere.jpg")
+    window.add(b"x")
+    assert sent(window) == ["setup", "1"]
+    outcome = next(window.outcomes())
+    assert isinstance(outcome, NotFound)
+    assert outcome.field == "pictures[0]"
+
+
+def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=4)
+    for _ in range(4):
+        window.add(b"x")
+    sent(window)
+    window.accept(reply(1))
+    window.broken()
+    assert sent(window) == ["setup", "0", "2", "3"]
+
+
+def test_an_answer_that_comes_twice_is_told_once() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=2)
+    window.add(b"x")
+    sent(window)
+    window.accept(reply(0))
+    window.accept(reply(0))
+    assert heights(window) == [0]
+
+
+def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=2)
+    window.add(b"x")
+    sent(window)
+    with pytest.raises(Overloaded):
+        window.accept(reply(0, Overloaded("full")))
+    window.broken()
+    assert sent(window) == ["setup", "0"]
+
+
+def test_the_error_of_a_picture_names_its_place_among_the_callers_pictures() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=2)
+    window.add(b"x")
+    window.accept(reply(0, InvalidInput("no picture", field="item.picture.encoded")))
+    outcome = next(window.outcomes())
+    assert isinstance(outcome, InvalidInput)
+    assert outcome.field == "pictures[0]"
+
+
+def evaluation(sequence: int) -> feature_pb2.DifferentiateResponse:
+    gradient = np.zeros((3, 2, 2), np.float32)
+    return encode_evaluation(Evaluation(1.0, 1.0, 0.0, 0.0, {}, gradient), sequence)
+
+
+def test_an_answer_to_an_earlier_picture_is_passed_over() -> None:
+    state = DifferentiationState(Objective(), ElementType.FLOAT32)
+    assert state.evaluate(np.zeros((3, 2, 2), np.float32)).evaluate.sequence == 1
+    state.evaluate(np.zeros((3, 2, 2), np.float32))
+    assert state.evaluation(evaluation(1)) is None
+    assert state.evaluation(evaluation(2)) is not None
+
+
+def test_a_network_lost_and_found_is_counted() -> None:
+    state = DifferentiationState(Objective(), ElementType.FLOAT32)
+    state.ready(encode_ready("same"), state.objective)
+    assert state.reconnects == 0
+    state.broken(Unavailable("gone"))
+    state.broken(Unavailable("still gone"))
+    state.ready(encode_ready("same"), state.objective)
+    assert state.reconnects == 1
+
+
+def test_other_weights_are_refused() -> None:
+    state = DifferentiationState(Objective(), ElementType.FLOAT32)
+    state.ready(encode_ready("one"), state.objective)
+    state.broken(Unavailable("gone"))
+    with pytest.raises(FailedPrecondition, match="weights one to two"):
+        state.ready(encode_ready("two"), state.objective)
