@@ -14,20 +14,12 @@ import pytest
 from gramlet import Client
 from gramlet.types import (
     Iteration,
-    PictureStyle,
     Pixels,
     Recovered,
     RecoveryReason,
     Result,
-    Stylization,
     StylizeEvent,
-    StylizeOrder,
-    StylizeSettings,
 )
-from gramlet_server.backbone import load_network
-from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
-from gramlet_server.stylize.runs import Runs
 from PIL import Image
 
 from tests.e2e.cluster import BIN, Cluster, GramletServer
@@ -106,14 +98,14 @@ def at(iteration: int, act: Callable[[], None]) -> Callable[[StylizeEvent], None
 
 
 def test_two_processes_have_the_losses_of_one(
-    undisturbed: list[StylizeEvent], content: Pixels, style: Pixels, tmp_path: Path
+    cluster: Cluster, undisturbed: list[StylizeEvent], content: Pixels, style: Pixels
 ) -> None:
-    engine = Engine(load_network("resnet50", "random:0", "cpu"))
-    settings = StylizeSettings(size=64, iterations=ITERATIONS)
-    order = StylizeOrder(Stylization(content, (PictureStyle(style),), settings))
-    alone = list(Runs(engine, Store.open(str(tmp_path))).start(order))
+    both = cluster.server("feature", "stylize", "--weights=random:0", f"--store={cluster.folder / 'alone'}")
+    both.wait_until_ready()
+    with Client(both.address) as client:
+        alone = list(client.stylize(content, style, size=64, iterations=ITERATIONS))
+    both.stop()
     assert losses(undisturbed) == pytest.approx(losses(alone), rel=1e-4)
-    engine.close()
 
 
 def test_a_killed_feature_service_costs_a_run_nothing(

@@ -344,7 +344,7 @@ def stylize(
         with features.differentiate(job.objective()) as differentiation:
             reconnects = differentiation.reconnects
             while descent.iteration < iterations:
-                yield _iterate(descent, differentiation.evaluate)
+                event = _iterate(descent, differentiation.evaluate)
                 if differentiation.reconnects != reconnects:
                     reconnects = differentiation.reconnects
                     yield Recovered(
@@ -352,6 +352,7 @@ def stylize(
                         reason=RecoveryReason.RECONNECTED,
                         message="the FeatureService was lost and found again; nothing was lost",
                     )
+                yield event
                 if preview_every and descent.iteration % preview_every == 0:
                     yield Look(iteration=descent.iteration, picture=descent.picture)
                 if checkpoint_every and descent.iteration % checkpoint_every == 0:
