@@ -16,9 +16,10 @@ from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput, U
 
 _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
-_NEVER_CONNECTED = ("failed to connect", "resolution failed", "Connection refused", "empty address list")
+_NEVER_CONNECTED = ("failed to connect", "all backends failing", "resolution failed", "errors resolving")
 # A proxy or a dying server resets the stream; gRPC calls that an internal or unknown error.
 _BROKEN_STREAM = ("RST_STREAM", "Stream removed", "GOAWAY", "Connection reset", "Socket closed")
+_CANCELLED_HERE = ("ancelled by application", "hannel closed", "hannel is closed")
 
 
 class FailedCall(Protocol):
@@ -69,6 +70,8 @@ def _transport_error(code: grpc.StatusCode, message: str, address: str) -> Graml
         return Unavailable(_nobody_answers(message, address))
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and _mentions(message, _BROKEN_STREAM):
         return Unavailable(f"the connection to {address} broke: {message}")
+    if code is grpc.StatusCode.CANCELLED and not _mentions(message, _CANCELLED_HERE):
+        return Unavailable(f"the server at {address} dropped the call, as one does that ends")
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"lost the server at {address}: {message}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
@@ -85,8 +88,8 @@ def _mentions(message: str, signs: tuple[str, ...]) -> bool:
 
 
 def _nobody_answers(message: str, address: str) -> str:
-    # gRPC names every address and layer; the last part says why.
-    reason = message.rsplit(": ", 1)[-1]
+    # gRPC names every address and layer; the last part that tells something says why.
+    reason = message.removesuffix(": OK").rsplit(": ", 1)[-1].removesuffix(" (111)")
     if "handshake" in message.lower():
         return f"no TLS with {address} ({reason}): does it speak TLS, and did the given authority sign its certificate?"
     return f"no server at {address} ({reason}): start one with `gramlet-server all`, or name another address"
