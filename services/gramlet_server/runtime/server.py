@@ -41,8 +41,8 @@ _SPARE_THREADS = 256
 _LOADING_RETRY_SECONDS = 2.0
 # How long a cancelled call has to come to its end: one iteration of what it does.
 _CANCEL_SECONDS = 5.0
-# How long the last replies have to reach the wire.
-_FLUSH_SECONDS = 1.0
+# How long a build that is about to end may take over it.
+_BUILD_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +98,23 @@ class _Deferred:
         return call
 
 
+class _Health(health.HealthServicer):
+    """Health whose watches can be ended: an open one is a call as well, and would hold up the end of the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watches: set[grpc.ServicerContext] = set()
+
+    def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:
+        self._watches.add(context)
+        context.add_callback(lambda: self._watches.discard(context))
+        return super().Watch(request, context, send_response_callback)
+
+    def cancel_watches(self) -> None:
+        for context in list(self._watches):
+            context.cancel()
+
+
 class Server:
     """Services on one port, with health, reflection, metrics and everything that surrounds a call.
 
@@ -112,7 +129,7 @@ class Server:
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._services = [(service, _Deferred(service.name)) for service in services]
-        self._health = health.HealthServicer()
+        self._health = _Health()
         self._admission = Admission(settings.max_calls)
         self._grpc = self._assemble()
         self._exits = ExitStack()
@@ -150,16 +167,15 @@ class Server:
         time.sleep(delay_seconds)
         seconds = self._settings.drain_seconds if drain_seconds is None else drain_seconds
         ended = self._grpc.stop(seconds)
+        self._health.cancel_watches()
         # Those that were built last use those that were built first.
         built = [deferred.built for _, deferred in reversed(self._services) if deferred.built]
         for service in built:
             service.drain()
-        # Not `ended` alone: an open health watch is a call as well, and would last until the time is up.
-        if not self._admission.wait_until_idle(seconds):
-            _log.warning("calls are still running after %g s: cancelling them", seconds)
-        elif not ended.wait(_FLUSH_SECONDS):
-            self._grpc.stop(0)
-        if not (self._admission.wait_until_idle(_CANCEL_SECONDS) and ended.wait(_CANCEL_SECONDS) and self._is_built()):
+        if not ended.wait(seconds) and not self._admission.wait_until_idle(0):
+            _log.warning("calls are still running after %g s: they are cancelled", seconds)
+        # A cancelled call has ended for gRPC, but not for the thread that works for it.
+        if not (ended.wait(_CANCEL_SECONDS) and self._admission.wait_until_idle(_CANCEL_SECONDS) and self._is_built()):
             return False
         for service in built:
             service.close()
@@ -222,7 +238,7 @@ class Server:
         """Whether the building has ended, well or not. There is no way to stop it."""
         if self._build is None:
             return True
-        self._build.join(_FLUSH_SECONDS)
+        self._build.join(_BUILD_SECONDS)
         return not self._build.is_alive()
 
 
@@ -241,7 +257,6 @@ def serve(
         The exit code: 0, or 1 where the server could not start; the reason is on stderr, in a line.
     """
     server = Server(services, settings, metrics)
-    # Not an Event: a signal handler that sets one can deadlock with the wait that it interrupts.
     events: SimpleQueue[GramletError | signal.Signals | None] = SimpleQueue()
     with _signals(events.put):
         try:
@@ -275,22 +290,39 @@ def _failed(error: GramletError) -> int:
 
 @contextmanager
 def _signals(deliver: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Delivers the first signal; the second ends the process with the shell's code for it, such as 130 for Ctrl-C."""
-    seen = False
+    """Delivers the first signal; the second ends the process with the shell's code for it, such as 130 for Ctrl-C.
 
-    def handle(number: int, frame: object) -> None:
-        nonlocal seen
-        if seen:
-            os._exit(128 + number)
-        seen = True
-        deliver(signal.Signals(number))
+    A thread of its own waits for them, so that they are heard whatever the main thread is blocked in: Python runs
+    signal handlers in the main thread only, and not while it waits for a lock that it had just begun to wait for.
+    """
+    expected = (signal.SIGTERM, signal.SIGINT)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    def watch() -> None:
+        seen = False
+        while number := reader.recv(1):
+            if number[0] not in expected:
+                continue
+            if seen:
+                os._exit(128 + number[0])
+            seen = True
+            deliver(signal.Signals(number[0]))
+
+    watcher = threading.Thread(target=watch, name="signals", daemon=True)
+    watcher.start()
+    # Every signal that has a handler, be it an empty one, is written to the socket as it arrives.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in expected}
+    descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in handlers.items():
             signal.signal(number, handler)
+        writer.close()
+        watcher.join()
+        reader.close()
 
 
 def _channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
