@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from gramlet_server.backbone.weights import Weights, load
 from gramlet_server.feature.engine import Engine
 from gramlet_server.store import Store
 from gramlet_server.train.classifier import BaseStages
-from gramlet_server.train.runs import Runs, RunSettings
+from gramlet_server.train.runs import Runs
 from PIL import Image
 
 SIZE = 64
@@ -78,7 +79,7 @@ def base(weights) -> BaseStages:
 
 @pytest.fixture
 def runs(engine, store, base) -> Runs:
-    return Runs(engine, store, base, RunSettings(checkpoint_seconds=0))
+    return Runs(engine, store, base)
 
 
 @pytest.fixture(scope="session")
@@ -106,10 +107,14 @@ class Client:
         self.wanted: tuple[int, ...] = ()
         self.events: list[Event] = []
 
-    def run(self, order: TrainOrder, stop_after: type | None = None, uploads: int | None = None) -> Result | None:
-        """Runs to the result; or up to the first event of a kind; or sends only so many pictures."""
-        import queue
-
+    def run(
+        self,
+        order: TrainOrder,
+        stop_after: type | None = None,
+        uploads: int | None = None,
+        read_on: bool = False,
+    ) -> Result | None:
+        """Runs to the result; or cancels after the first event of a kind; or sends only so many pictures."""
         asked: queue.SimpleQueue = queue.SimpleQueue()
 
         def pictures():
@@ -128,5 +133,6 @@ class Client:
             if stop_after is not None and isinstance(event, stop_after):
                 training.cancel()
                 training.join()
-                return None
+                if not read_on:
+                    return None
         return event if isinstance(event, Result) else None

@@ -1,5 +1,6 @@
 """Training on synthetic embeddings: it learns, it is deterministic, and it can be cut off anywhere."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -57,6 +58,24 @@ def late_data() -> tuple[Data, Late]:
             name: replace(s, array=late(torch.from_numpy(s.array).float()).numpy()) for name, s in sets.items()
         }
     return Data(CLASSES, embeddings, {"layer4": sets}), late
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small are slower with several threads, and much slower beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def cut_off(fit: Fit, epochs: int) -> Fit:
+    """Trains for so many epochs, then closes the generator."""
+    events = fit.epochs()
+    while fit.epoch < epochs:
+        next(events)
+    events.close()
+    return fit
 
 
 def train(fit: Fit) -> list[Epoch]:
@@ -118,11 +137,7 @@ def test_a_training_cut_off_and_resumed_gives_the_same_head_bit_for_bit(recipe, 
     whole = Fit(recipe, data)
     train(whole)
 
-    first = Fit(recipe, data)
-    epochs = first.epochs()
-    for _ in range(cut):
-        next(epochs)
-    epochs.close()
+    first = cut_off(Fit(recipe, data), cut)
     second = Fit(recipe, data, checkpoint=first.checkpoint())
     assert second.epoch == cut
     train(second)
@@ -142,10 +157,7 @@ def test_unfrozen_stages_are_trained_resumably_and_the_base_is_never_written_to(
     recipe = Recipe(strategy=strategy, stages=("layer4",), epochs=3, stage_epochs=3, patience=0, batch_size=8)
     whole = Fit(recipe, data, late=late)
     train(whole)
-    first = Fit(recipe, data, late=late)
-    epochs = first.epochs()
-    for _ in range(min(cut, whole.epoch)):
-        next(epochs)
+    first = cut_off(Fit(recipe, data, late=late), min(cut, whole.epoch))
     second = Fit(recipe, data, late=late, checkpoint=first.checkpoint())
     train(second)
     assert same(second.best.head, whole.best.head)
@@ -242,9 +254,6 @@ def test_a_last_batch_of_one_joins_the_one_before_so_that_batchnorm_can_normaliz
 
 
 def test_closing_the_generator_leaves_a_training_that_can_be_checkpointed(data):
-    fit = Fit(Recipe(epochs=10), data)
-    epochs = fit.epochs()
-    next(epochs)
-    epochs.close()
+    fit = cut_off(Fit(Recipe(epochs=10), data), 1)
     assert fit.epoch == 1
     assert Fit(Recipe(epochs=10), data, checkpoint=fit.checkpoint()).epoch == 1

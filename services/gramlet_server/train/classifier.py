@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition
-from gramlet.heads import Head
+from gramlet.heads import Head, HeadKind
 from gramlet.types import Model
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ def restore(head: Head, head_state: State, late_delta: State, base: BaseStages) 
     if head.stages:
         late = base.build(head.weights_digest, head.stages[0])
         late.load_state_dict(added(late.state_dict(), late_delta))
-    channels = next(iter(head_state.values())).shape[1]
+    channels = head_state["output.weight" if head.kind is HeadKind.LINEAR else "hidden.weight"].shape[1]
     return Classifier(late, heads.restore(head.kind, channels, len(head.classes), head_state), head.outcome.temperature)
 
 

@@ -1,0 +1,120 @@
+"""A training in processes of its own, and its server killed in the middle of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gramlet import Client
+from gramlet.heads import Accepted, Epoch, Event, Extracting, Result
+from gramlet_server.store import Store
+from gramlet_server.train.registry import Registry
+from PIL import Image
+
+from tests.e2e.cluster import Cluster, GramletServer
+
+PER_CLASS = 16
+COLORS = {"red": (200, 60, 60), "green": (60, 200, 60)}
+
+
+@pytest.fixture(scope="module")
+def feature(cluster: Cluster) -> Iterator[GramletServer]:
+    # Slow enough that what is done to an upload in its middle is done in its middle.
+    server = cluster.features("--simulated-seconds-per-picture=0.1")
+    server.wait_until_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def train(cluster: Cluster, feature: GramletServer, tmp_path: Path) -> Iterator[GramletServer]:
+    server = cluster.server("train", f"--features={feature.address}", f"--store={tmp_path / 'store'}")
+    server.wait_until_ready()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of pictures that no other test has sent."""
+    rng = np.random.default_rng(abs(hash(str(tmp_path))) % 2**32)
+    for label, color in COLORS.items():
+        folder = tmp_path / "pictures" / label
+        folder.mkdir(parents=True)
+        for i in range(PER_CLASS):
+            pixels = np.array(color) + rng.normal(0, 40, (64, 64, 3))
+            file = io.BytesIO()
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, format="PNG")
+            (folder / f"{i}.png").write_bytes(file.getvalue())
+    return tmp_path / "pictures"
+
+
+def tensors(store: Store, result: Result) -> bytes:
+    registry = Registry(store)
+    content = json.loads(store.get(f"heads/{result.head.name}/{result.head.version:08d}.json"))["content"]
+    state, _ = registry.tensors(result.head.name, content)
+    return b"".join(state[name].numpy().tobytes() for name in sorted(state))
+
+
+def nothing_half_written(store: Store) -> bool:
+    """Every pack of features that can be found is there, and no head but `whole`."""
+    packs = {entry.key for entry in store.list("features")}
+    complete = all(key.replace(".keys", ".npy") in packs for key in packs if key.endswith(".keys"))
+    return complete and {head.name for head in Registry(store).heads()} <= {"whole"}
+
+
+def cut_off(
+    client: Client, server: GramletServer, store: Store, pictures: Path, at: Callable[[Event], bool], **options: Any
+) -> list[Event]:
+    """The events of a run whose server is killed at an event, once, and started again."""
+    events: list[Event] = []
+    killed = False
+    for event in client.train(pictures, name="cut", **options):
+        events.append(event)
+        if not killed and at(event):
+            killed = True
+            server.kill()
+            assert nothing_half_written(store)
+            server.start()
+    assert killed
+    return events
+
+
+def test_killed_in_training_the_run_goes_on_by_itself_to_the_same_head(
+    train: GramletServer, store: Store, pictures: Path
+) -> None:
+    with Client(train.address) as client:
+        options = {"epochs": 40, "patience": 0, "size": 64}
+        whole = client.train(pictures, name="whole", **options).result()
+        events = cut_off(client, train, store, pictures, lambda event: isinstance(event, Epoch), **options)
+    result = events[-1]
+    assert isinstance(result, Result)
+    epochs = [event.epoch for event in events if isinstance(event, Epoch)]
+    assert epochs == list(range(1, 41))
+    assert tensors(store, result) == tensors(store, whole)
+
+
+def test_killed_in_the_upload_the_run_goes_on_by_itself_and_nothing_is_half_written(
+    train: GramletServer, feature: GramletServer, store: Store, pictures: Path
+) -> None:
+    with Client(train.address) as client:
+
+        def under_way(event: Event) -> bool:
+            return isinstance(event, Extracting) and 0 < event.done < event.total
+
+        events = cut_off(client, train, store, pictures, under_way, epochs=3, size=64)
+        accepted = [event for event in events if isinstance(event, Accepted)]
+        assert len(accepted) == 1
+        assert len(accepted[0].wanted) == 2 * PER_CLASS
+        assert isinstance(events[-1], Result)
+        assert len(client.heads("cut")) == 1
