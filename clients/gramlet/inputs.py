@@ -93,6 +93,8 @@ class StylizeOptions(TypedDict, total=False):
     learning_rate: float | None
     history_size: int | None
     line_search: LineSearch | str | None
+    antialiased: bool | None
+    scales: int | None
 
 
 # PNG keeps these as they are, so that the server sees what it would have seen in the file.
@@ -299,7 +301,7 @@ def _make_settings(options: StylizeOptions, initial: Initial | None) -> StylizeS
     stages = values.get("style_stages")
     if stages is not None and not isinstance(stages, Mapping):
         values["style_stages"] = dict.fromkeys(stages, 1.0)
-    for name in ("size", "iterations", "history_size"):
+    for name in ("size", "iterations", "history_size", "scales"):
         if name in values and not 0 < values[name] < 2**32:
             raise InvalidInput(f"must be a positive whole number, not {values[name]}", field=name)
     if not 0 <= values.get("seed", 0) < 2**64:
@@ -327,5 +329,4 @@ def read_objective(objective: Objective) -> Objective:
             Style(picture(style.picture, f"objective.styles[{i}]"), style.weight)
             for i, style in enumerate(objective.styles)
         ),
-        initial=picture(objective.initial, "objective.initial"),
     )

@@ -76,10 +76,14 @@ class GramNormalization(Enum):
 
 
 class StageBalance(Enum):
-    """What the stages' style losses are divided by: nothing, or their value at the initial picture."""
+    """What losses are divided by before they are weighted.
+
+    NONE: nothing. CONTENT: each stage's style loss by its value at the content picture, and the content loss by the
+    mean square of the content's activations.
+    """
 
     NONE = "none"
-    INITIAL = "initial"
+    CONTENT = "content"
 
 
 @dataclass(frozen=True)
@@ -191,10 +195,10 @@ class Objective:
     + total_variation_weight · TV(x)
 
     Attributes:
-        content: (3, H, W), the shape of x; None where content_weight is 0.
+        content: (3, H, W), the shape of x; None where neither content_weight nor stage_balance needs it.
         styles: At least one where style_weight is not 0.
         style_stages: Weight of each stage, by name.
-        initial: (3, H, W): where StageBalance.INITIAL takes its divisors.
+        antialiased: Run a residual network with its strides antialiased (Zhang, ICML 2019).
     """
 
     content: Array | None = None
@@ -206,7 +210,7 @@ class Objective:
     total_variation_weight: float = 0.0
     gram_normalization: GramNormalization = GramNormalization.NONE
     stage_balance: StageBalance = StageBalance.NONE
-    initial: Array | None = None
+    antialiased: bool = False
 
 
 @dataclass(frozen=True)
@@ -257,13 +261,15 @@ class StylizeSettings:
         style_stages: The stages at which styles are compared, each with its weight.
         content_weight, style_weight, total_variation_weight: Weights of the loss terms.
         gram_normalization: What Gram matrices are divided by.
-        stage_balance: What the stages' style losses are divided by.
+        stage_balance: What losses are divided by before they are weighted.
         initial: The starting picture.
         seed: Seed of all noise.
         optimizer: L-BFGS or Adam.
         learning_rate: The optimiser's step length.
         history_size: Pairs of vectors that L-BFGS remembers.
         line_search: The line search of L-BFGS.
+        antialiased: Run a residual network with its strides antialiased: no grid, about twice the work.
+        scales: Coarse to fine: scales among which the iterations are shared out, each twice the size of the one before.
     """
 
     preset: str | None = None
@@ -282,6 +288,8 @@ class StylizeSettings:
     learning_rate: float | None = None
     history_size: int | None = None
     line_search: LineSearch | None = None
+    antialiased: bool | None = None
+    scales: int | None = None
 
 
 @dataclass(frozen=True)

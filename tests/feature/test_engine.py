@@ -140,8 +140,7 @@ OBJECTIVE = Objective(
     style_weight=10.0,
     total_variation_weight=0.1,
     gram_normalization=GramNormalization.POSITIONS,
-    stage_balance=StageBalance.INITIAL,
-    initial=picture(1),
+    stage_balance=StageBalance.CONTENT,
 )
 
 
@@ -184,8 +183,7 @@ def test_an_objective_can_be_replaced_while_it_is_used(engine: Engine) -> None:
         ({"style_stages": {}}, "style_stages"),
         ({"style_stages": {"conv1": 1.0, "relu1_1": 1.0}}, "style_stages[1].stage"),
         ({"style_stages": {"conv1": float("nan")}}, "style_stages[0].weight"),
-        ({"initial": None}, "initial"),
-        ({"initial": picture(1, 32, 32)}, "initial"),
+        ({"content_weight": 0.0, "content": None}, "content"),
         ({"style_weight": -1.0}, "style_weight"),
         ({"style_weight": 0.0, "content_weight": 0.0, "total_variation_weight": 0.0}, "style_weight"),
     ],

@@ -59,7 +59,7 @@ _NORMALIZATIONS = {
 }
 _BALANCES = {
     StageBalance.NONE: feature_pb2.STAGE_BALANCE_NONE,
-    StageBalance.INITIAL: feature_pb2.STAGE_BALANCE_INITIAL,
+    StageBalance.CONTENT: feature_pb2.STAGE_BALANCE_CONTENT,
 }
 GRAM_NORMALIZATION = EnumCodec(_NORMALIZATIONS, default=GramNormalization.NONE)
 STAGE_BALANCE = EnumCodec(_BALANCES, default=StageBalance.NONE)
@@ -312,11 +312,10 @@ def encode_objective(objective: Objective) -> feature_pb2.Objective:
         total_variation_weight=objective.total_variation_weight,
         gram_normalization=GRAM_NORMALIZATION.encode(objective.gram_normalization),
         stage_balance=STAGE_BALANCE.encode(objective.stage_balance),
+        antialiased=objective.antialiased,
     )
     if objective.content is not None:
         message.content.CopyFrom(encode_picture(objective.content))
-    if objective.initial is not None:
-        message.initial.CopyFrom(encode_picture(objective.initial))
     return message
 
 
@@ -354,7 +353,7 @@ def decode_objective(message: feature_pb2.Objective, load: LoadPicture, field: s
         total_variation_weight=checked_weight(message.total_variation_weight, f"{field}.total_variation_weight"),
         gram_normalization=GRAM_NORMALIZATION.decode(message.gram_normalization, f"{field}.gram_normalization"),
         stage_balance=STAGE_BALANCE.decode(message.stage_balance, f"{field}.stage_balance"),
-        initial=optional_picture("initial"),
+        antialiased=message.antialiased,
     )
 
 

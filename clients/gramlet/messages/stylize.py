@@ -69,7 +69,7 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 def encode_settings(settings: StylizeSettings) -> stylize_pb2.Settings:
     """Settings. What is None stays unset."""
-    return stylize_pb2.Settings(
+    message = stylize_pb2.Settings(
         preset=settings.preset or "",
         size=settings.size,
         iterations=settings.iterations,
@@ -86,7 +86,11 @@ def encode_settings(settings: StylizeSettings) -> stylize_pb2.Settings:
         learning_rate=settings.learning_rate,
         history_size=settings.history_size,
         line_search=LINE_SEARCH.encode(settings.line_search),
+        scales=settings.scales,
     )
+    if settings.antialiased is not None:
+        message.antialiased = settings.antialiased
+    return message
 
 
 def decode_settings(message: stylize_pb2.Settings, field: str = "settings") -> StylizeSettings:
@@ -125,6 +129,8 @@ def decode_settings(message: stylize_pb2.Settings, field: str = "settings") -> S
         learning_rate=_decode_learning_rate(message, f"{field}.learning_rate"),
         history_size=positive("history_size"),
         line_search=LINE_SEARCH.decode_optional(message.line_search, f"{field}.line_search"),
+        antialiased=message.antialiased if message.HasField("antialiased") else None,
+        scales=positive("scales"),
     )
 
 

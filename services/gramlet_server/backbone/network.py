@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -70,6 +70,7 @@ class Network:
         self._steps = _resnet50(place) if self.name == "resnet50" else _vgg(place)
         # Where nobody asks for conv1, its batch norm folds as everywhere else.
         self._joined_stem = _resnet50_joined_stem(place) if self.name == "resnet50" else None
+        self._antialiased_steps = _antialiased(self._steps, place) if self.name == "resnet50" else None
 
     @property
     def name(self) -> str:
@@ -86,12 +87,20 @@ class Network:
         """SHA-256 of the weights: equal digests mean equal networks."""
         return self.weights.digest
 
-    def activations(self, pictures: Tensor, stages: Collection[str]) -> dict[str, Tensor]:
+    @property
+    def can_antialias(self) -> bool:
+        """Whether the network has strides that can be antialiased."""
+        return self._antialiased_steps is not None
+
+    def activations(self, pictures: Tensor, stages: Collection[str], *, antialiased: bool = False) -> dict[str, Tensor]:
         """Activations of a batch, by stage, in the order of the forward pass, which ends at the last stage asked for.
 
         Args:
             pictures: (N, 3, H, W) float32, RGB in 0..1, on the network's device.
             stages: Names of stages.
+            antialiased: Replace every stride of 2 by a stride of 1, a 3 x 3 binomial blur, and every second position
+                (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019). The weights stay as they
+                are. conv1 then has the picture's own size.
 
         Returns:
             (N, C, H', W') each, in the element type of the network's precision; `avgpool` is (N, C, 1, 1). They hold
@@ -103,7 +112,7 @@ class Network:
         wanted = {self.architecture.stage(name).name for name in stages}
         found: dict[str, Tensor] = {}
         x = (pictures - self._mean).to(self.precision.dtype, memory_format=torch.channels_last)
-        for name, step in self._path(wanted):
+        for name, step in self._path(wanted, antialiased):
             if len(found) == len(wanted):
                 break
             x = step(x)
@@ -111,8 +120,10 @@ class Network:
                 found[name] = x
         return found
 
-    def _path(self, wanted: Collection[str]) -> Iterator[Step]:
-        if self._joined_stem is None or "conv1" in wanted:
+    def _path(self, wanted: Collection[str], antialiased: bool) -> Iterator[Step]:
+        if antialiased and self._antialiased_steps is not None:
+            yield from self._antialiased_steps
+        elif self._joined_stem is None or "conv1" in wanted:
             yield from self._steps
         else:
             yield ("maxpool", self._joined_stem)
@@ -195,13 +206,44 @@ class _Bottleneck:
         return torch.relu_(y)
 
 
-def _in_turn(steps: list[_Bottleneck]) -> Callable[[Tensor], Tensor]:
-    def run(x: Tensor) -> Tensor:
-        for step in steps:
+@dataclass(frozen=True)
+class _BlurredBottleneck:
+    """A bottleneck whose stride is antialiased on both of its ways."""
+
+    whole: _Bottleneck
+    blur: _Blur
+
+    def __call__(self, x: Tensor) -> Tensor:
+        whole = self.whole
+        assert whole.downsample is not None
+        y = torch.relu_(whole.reduce(x))
+        y = self.blur(torch.relu_(replace(whole.convolve, stride=1)(y)))
+        y = whole.expand(y)
+        y += replace(whole.downsample, stride=1)(self.blur(x))
+        return torch.relu_(y)
+
+
+class _Blur:
+    """[1 2 1] x [1 2 1] / 16 at every second position, the border continued."""
+
+    def __init__(self, place: _Place) -> None:
+        row = torch.tensor([0.25, 0.5, 0.25], device=place.device, dtype=place.dtype)
+        self._kernel = (row[:, None] * row)[None, None]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        kernel = self._kernel.expand(channels, 1, 3, 3)
+        return functional.conv2d(functional.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=channels)
+
+
+@dataclass(frozen=True)
+class _InTurn:
+    steps: tuple[Callable[[Tensor], Tensor], ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for step in self.steps:
             x = step(x)
         return x
-
-    return run
 
 
 def _resnet_pool(x: Tensor) -> Tensor:
@@ -222,8 +264,29 @@ def _resnet50(place: _Place) -> list[Step]:
     steps: list[Step] = [("conv1", place.convolution("conv1", stride=2)), ("maxpool", maxpool)]
     for layer, _, blocks in RESNET50_LAYERS:
         bottlenecks = [_bottleneck(place, layer, index) for index in range(blocks)]
-        steps.append((layer, _in_turn(bottlenecks)))
+        steps.append((layer, _InTurn(tuple(bottlenecks))))
     return [*steps, ("avgpool", _average)]
+
+
+def _antialiased(steps: list[Step], place: _Place) -> list[Step]:
+    """ResNet-50's steps with antialiased strides; they share the weights."""
+    blur = _Blur(place)
+    scale, shift = (part.to(place.device, place.dtype).view(1, -1, 1, 1) for part in place.batch_norm("bn1"))
+
+    def maxpool(x: Tensor) -> Tensor:
+        x = blur(torch.relu_(torch.addcmul(shift, x, scale)))
+        return blur(functional.max_pool2d(x, kernel_size=3, stride=1, padding=1))
+
+    def without_stride(name: str, step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        if isinstance(step, _Convolution):
+            return replace(step, stride=1)
+        if isinstance(step, _InTurn) and name != "layer1":
+            first, *rest = step.steps
+            assert isinstance(first, _Bottleneck)
+            return _InTurn((_BlurredBottleneck(first, blur), *rest))
+        return maxpool if name == "maxpool" else step
+
+    return [(name, without_stride(name, step)) for name, step in steps]
 
 
 def _resnet50_joined_stem(place: _Place) -> Callable[[Tensor], Tensor]:

@@ -273,11 +273,10 @@ class Engine:
 
     def _place(self, caller: Caller, objective: Objective) -> Targets:
         objectives.check(objective, self.model())
-        shapes = {name: p.shape for name in ("content", "initial") if (p := getattr(objective, name)) is not None}
-        if len(set(shapes.values())) > 1:
-            raise InvalidInput(f"content and initial picture differ in shape: {shapes}", field="initial")
-        pictures = [("content", objective.content, [objective.content_stage] if objective.content_weight else [])]
-        pictures += [("initial", objective.initial, list(objective.style_stages))]
+        if objective.antialiased and not self._network.can_antialias:
+            raise InvalidInput(f"{self._network.name} has no strides to antialias", field="antialiased")
+        stages = [*objective.style_stages, *([objective.content_stage] if objective.content_weight else [])]
+        pictures = [("content", objective.content, stages)]
         pictures += [
             (f"styles[{i}].picture", s.picture, list(objective.style_stages)) for i, s in enumerate(objective.styles)
         ]
@@ -301,7 +300,9 @@ class Engine:
         if targets.content_picture_shape not in (None, (height, width)):
             raise InvalidInput(f"the picture is {width} x {height} and the content is not", field="evaluate.picture")
         self._check_size(picture, targets.stages, "evaluate.picture")
-        key = ("gradient", height, width, targets.stages) if self._settings.batch_gradients else None
+        key = (
+            ("gradient", height, width, targets.stages, targets.antialiased) if self._settings.batch_gradients else None
+        )
         work = Work("gradient", key, height * width, self._gradients, (picture, targets))
         evaluation: Evaluation
         evaluation, timing = outcome(caller.submit(work))
@@ -311,7 +312,7 @@ class Engine:
         stages = dict.fromkeys(stage for _, targets in batch for stage in targets.stages)
         with self._device(len(batch)):
             pictures = self._to_device([picture for picture, _ in batch]).requires_grad_()  # (N, 3, H, W)
-            activations = self._network.activations(pictures, stages) if stages else {}
+            activations = self._network.activations(pictures, stages, antialiased=batch[0][1].antialiased)
             losses = [
                 targets.losses(pictures[index], {stage: found[index] for stage, found in activations.items()})
                 for index, (_, targets) in enumerate(batch)
@@ -377,21 +378,27 @@ class _Reader:
         self._cache = engine._cache
         self._to_device = engine._to_device
 
-    def activations(self, picture: Array, stage: str) -> Tensor:
+    def activations(self, picture: Array, stage: str, antialiased: bool) -> Tensor:
         def compute(stages: list[str]) -> dict[str, Tensor]:
-            return {name: found.float().contiguous() for name, found in self._run(picture, stages).items()}
+            found = self._run(picture, stages, antialiased)
+            return {name: activations.float().contiguous() for name, activations in found.items()}
 
-        return cached_stages(self._cache, ("activations", picture_digest(picture)), [stage], compute)[stage]
+        key = ("activations", antialiased, picture_digest(picture))
+        return cached_stages(self._cache, key, [stage], compute)[stage]
 
-    def grams(self, picture: Array, stages: Sequence[str], normalization: GramNormalization) -> Mapping[str, Tensor]:
+    def grams(
+        self, picture: Array, stages: Sequence[str], normalization: GramNormalization, antialiased: bool
+    ) -> Mapping[str, Tensor]:
         def compute(missing: list[str]) -> dict[str, Tensor]:
-            return {name: gram_matrix(found, normalization) for name, found in self._run(picture, missing).items()}
+            found = self._run(picture, missing, antialiased)
+            return {name: gram_matrix(activations, normalization) for name, activations in found.items()}
 
-        return cached_stages(self._cache, ("gram", normalization, picture_digest(picture)), list(stages), compute)
+        key = ("gram", antialiased, normalization, picture_digest(picture))
+        return cached_stages(self._cache, key, list(stages), compute)
 
-    def _run(self, picture: Array, stages: list[str]) -> dict[str, Tensor]:
+    def _run(self, picture: Array, stages: list[str], antialiased: bool) -> dict[str, Tensor]:
         with torch.no_grad():
-            found = self._network.activations(self._to_device([picture]), stages)
+            found = self._network.activations(self._to_device([picture]), stages, antialiased=antialiased)
         return {stage: activations[0] for stage, activations in found.items()}
 
 

@@ -25,11 +25,13 @@ Activations = Mapping[str, Tensor]
 class Reader(Protocol):
     """The network, for pictures that no gradient is wanted of."""
 
-    def activations(self, picture: Array, stage: str) -> Tensor:
+    def activations(self, picture: Array, stage: str, antialiased: bool) -> Tensor:
         """(C, H, W), float32."""
         ...
 
-    def grams(self, picture: Array, stages: Sequence[str], normalization: GramNormalization) -> Mapping[str, Tensor]:
+    def grams(
+        self, picture: Array, stages: Sequence[str], normalization: GramNormalization, antialiased: bool
+    ) -> Mapping[str, Tensor]:
         """(C, C), float32, by stage."""
         ...
 
@@ -73,6 +75,7 @@ class Targets:
     style_weight: float
     total_variation_weight: float
     gram_normalization: GramNormalization
+    antialiased: bool
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -109,19 +112,22 @@ def total_variation(picture: Tensor) -> Tensor:
 
 def place(objective: Objective, reader: Reader) -> Targets:
     """Computes the targets of a checked objective."""
-    content, shape = None, None
-    if objective.content is not None and objective.content_weight:
-        content = reader.activations(objective.content, objective.content_stage)
+    content, shape, content_weight = None, None, objective.content_weight
+    if objective.content is not None and content_weight:
+        content = reader.activations(objective.content, objective.content_stage, objective.antialiased)
         shape = objective.content.shape[1:]
+        if objective.stage_balance is StageBalance.CONTENT:
+            content_weight /= max(float(content.square().mean()), 1e-12)
     return Targets(
         style=_style_targets(objective, reader) if objective.style_weight else {},
         content=content,
         content_picture_shape=shape,
         content_stage=objective.content_stage,
-        content_weight=objective.content_weight,
+        content_weight=content_weight,
         style_weight=objective.style_weight,
         total_variation_weight=objective.total_variation_weight,
         gram_normalization=objective.gram_normalization,
+        antialiased=objective.antialiased,
     )
 
 
@@ -130,10 +136,11 @@ def _style_targets(objective: Objective, reader: Reader) -> dict[str, StyleTarge
     normalization = objective.gram_normalization
     whole = sum(style.weight for style in objective.styles)
     shares = [style.weight / whole for style in objective.styles]
-    grams = [reader.grams(style.picture, stages, normalization) for style in objective.styles]
-    initial: Mapping[str, Tensor] = {}
-    if objective.stage_balance is StageBalance.INITIAL and objective.initial is not None:
-        initial = reader.grams(objective.initial, stages, normalization)
+    antialiased = objective.antialiased
+    grams = [reader.grams(style.picture, stages, normalization, antialiased) for style in objective.styles]
+    content: Mapping[str, Tensor] = {}
+    if objective.stage_balance is StageBalance.CONTENT and objective.content is not None:
+        content = reader.grams(objective.content, stages, normalization, antialiased)
 
     targets = {}
     for stage in stages:
@@ -142,8 +149,8 @@ def _style_targets(objective: Objective, reader: Reader) -> dict[str, StyleTarge
         mean = (weights * stacked).sum(0)
         spread = float((weights * (stacked - mean).square()).sum(0).mean()) if len(grams) > 1 else 0.0
         weight = objective.style_stages[stage]
-        if stage in initial:
-            start = float((initial[stage] - mean).square().mean()) + spread
+        if stage in content:
+            start = float((content[stage] - mean).square().mean()) + spread
             # A picture that already has the style of a stage leaves nothing to balance there.
             weight = weight / start if start > 0 else weight
         targets[stage] = StyleTarget(mean, spread, weight)
@@ -187,5 +194,5 @@ def check(objective: Objective, model: Model) -> None:
         for index, (stage, value) in enumerate(objective.style_stages.items()):
             known(stage, f"style_stages[{index}].stage")
             weight(value, f"style_stages[{index}].weight")
-    if objective.stage_balance is StageBalance.INITIAL and objective.initial is None:
-        raise InvalidInput("balancing the stages needs the initial picture", field="initial")
+    if objective.stage_balance is StageBalance.CONTENT and objective.content is None:
+        raise InvalidInput("balancing the losses needs the content picture", field="content")

@@ -24,6 +24,7 @@ from gramlet.types import (
     GramNormalization,
     Initial,
     Iteration,
+    Limits,
     LineSearch,
     Objective,
     Optimizer,
@@ -37,9 +38,10 @@ from gramlet.types import (
     StylizeSettings,
     Timing,
 )
+from torch.nn import functional
 
 from gramlet_server import images
-from gramlet_server.feature_source import FeatureSource
+from gramlet_server.feature_source import Differentiation, FeatureSource
 
 Evaluate = Callable[[Array], Evaluation]
 
@@ -48,6 +50,18 @@ DIVERGED = 1e3
 
 RESTART_RATE = 0.5
 """What the learning rate is multiplied by after a divergence, so that the same steps do not lead there again."""
+
+
+COARSEST = 64
+"""Longest side, in pixels, of the smallest scale: the deepest style stages see little in a smaller picture."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A stretch of a run: at this share of the full size, up to this iteration."""
+
+    factor: float
+    end: int
 
 
 @dataclass(frozen=True)
@@ -66,20 +80,27 @@ class Job:
     initial: Array
     settings: StylizeSettings
 
-    def objective(self) -> Objective:
-        """The loss of this job."""
+    def scales(self) -> list[Scale]:
+        """The stretches of the run, coarse to fine; see `StylizeSettings.scales`."""
+        _, height, width = self.content.shape
+        halvings = [n for n in range(self.settings.scales or 1) if n == 0 or max(height, width) >> n >= COARSEST]
+        ends = [round((self.settings.iterations or 0) * (k + 1) / len(halvings)) for k in range(len(halvings))]
+        return [Scale(0.5**n, end) for n, end in zip(reversed(halvings), ends, strict=True)]
+
+    def objective(self, factor: float = 1.0) -> Objective:
+        """The loss of this job, with all pictures reduced by a factor."""
         settings = self.settings
         return Objective(
-            content=self.content,
+            content=_reduced(self.content, factor),
             content_stage=settings.content_stage or "",
             content_weight=settings.content_weight or 0.0,
-            styles=self.styles,
+            styles=tuple(Style(_reduced(style.picture, factor), style.weight) for style in self.styles),
             style_stages=settings.style_stages or {},
             style_weight=settings.style_weight or 0.0,
             total_variation_weight=settings.total_variation_weight or 0.0,
             gram_normalization=settings.gram_normalization or GramNormalization.NONE,
             stage_balance=settings.stage_balance or StageBalance.NONE,
-            initial=self.initial,
+            antialiased=settings.antialiased or False,
         )
 
     def to_bytes(self) -> bytes:
@@ -109,6 +130,13 @@ _ENUMS = {
     "optimizer": Optimizer,
     "line_search": LineSearch,
 }
+
+
+def _reduced(picture: Array, factor: float) -> Array:
+    if factor == 1:
+        return picture
+    _, height, width = picture.shape
+    return images.stretch(picture, max(1, round(height * factor)), max(1, round(width * factor)), Limits(), "picture")
 
 
 def _plain(value: Any) -> Any:
@@ -153,6 +181,16 @@ class Descent:
         self.evaluations = 0
         self.queue_seconds = 0.0
         self.compute_seconds = 0.0
+        self._optimizer = self._fresh_optimizer()
+
+    def move_to(self, height: int, width: int) -> None:
+        """Goes on at another size, with a fresh history. Losses of two sizes cannot be compared: the best starts anew."""
+        if self._picture.shape[1:] == (height, width):
+            return
+        picture = functional.interpolate(self._picture.detach()[None], (height, width), mode="bicubic")[0]
+        self._picture = picture.contiguous()
+        self._best, self._best_evaluation = self._picture.clone(), None
+        self._restarts = 0
         self._optimizer = self._fresh_optimizer()
 
     @property
@@ -328,8 +366,8 @@ def stylize(
         Unavailable: The FeatureService stayed lost, or the run was interrupted. A checkpoint has been saved.
         FailedPrecondition: The loss is not a number where the run starts.
     """
-    descent = descent or Descent(job.initial, job.settings)
-    iterations = job.settings.iterations or 0
+    scales = job.scales()
+    descent = descent or Descent(_reduced(job.initial, scales[0].factor), job.settings)
     model = features.model()
     _, height, width = job.content.shape
     yield Started(
@@ -341,26 +379,25 @@ def stylize(
         weights_digest=model.weights_digest,
     )
     try:
-        with features.differentiate(job.objective()) as differentiation:
-            reconnects = differentiation.reconnects
-            while descent.iteration < iterations:
-                event = _iterate(descent, differentiation.evaluate)
-                if differentiation.reconnects != reconnects:
-                    reconnects = differentiation.reconnects
-                    yield Recovered(
-                        iteration=descent.iteration,
-                        reason=RecoveryReason.RECONNECTED,
-                        message="the FeatureService was lost and found again; nothing was lost",
-                    )
-                yield event
-                if preview_every and descent.iteration % preview_every == 0:
-                    yield Look(iteration=descent.iteration, picture=descent.picture)
-                if checkpoint_every and descent.iteration % checkpoint_every == 0:
-                    save(descent.to_bytes())
-                    yield Checkpoint(iteration=descent.iteration)
-                if interrupted():
-                    raise Unavailable("the server is shutting down: resume the run at another one", retry_after=0.0)
-            picture, evaluation = descent.finish(differentiation.evaluate)
+        for scale in scales:
+            last = scale is scales[-1]
+            if descent.iteration >= scale.end and not last:
+                continue
+            objective = job.objective(scale.factor)
+            assert objective.content is not None
+            descent.move_to(*objective.content.shape[1:])
+            with features.differentiate(objective) as differentiation:
+                while descent.iteration < scale.end:
+                    yield from _iterate(descent, differentiation)
+                    if preview_every and descent.iteration % preview_every == 0:
+                        yield Look(iteration=descent.iteration, picture=descent.picture)
+                    if checkpoint_every and descent.iteration % checkpoint_every == 0:
+                        save(descent.to_bytes())
+                        yield Checkpoint(iteration=descent.iteration)
+                    if interrupted():
+                        raise Unavailable("the server is shutting down: resume the run at another one", retry_after=0.0)
+                if last:
+                    picture, evaluation = descent.finish(differentiation.evaluate)
     except Unavailable:
         save(descent.to_bytes())
         raise
@@ -375,16 +412,24 @@ def stylize(
     )
 
 
-def _iterate(descent: Descent, evaluate: Evaluate) -> StylizeEvent:
-    queued, computed = descent.queue_seconds, descent.compute_seconds
-    evaluation = descent.step(evaluate)
+def _iterate(descent: Descent, differentiation: Differentiation) -> Iterator[StylizeEvent]:
+    """One iteration, and what befell the network meanwhile."""
+    queued, computed, reconnects = descent.queue_seconds, descent.compute_seconds, differentiation.reconnects
+    evaluation = descent.step(differentiation.evaluate)
+    if differentiation.reconnects != reconnects:
+        yield Recovered(
+            iteration=descent.iteration,
+            reason=RecoveryReason.RECONNECTED,
+            message="the FeatureService was lost and found again; nothing was lost",
+        )
     if evaluation is None:
-        return Recovered(
+        yield Recovered(
             iteration=descent.iteration,
             reason=RecoveryReason.DIVERGED,
             message="the loss grew without bound: back to the best picture, with shorter steps",
         )
-    return Iteration(
+        return
+    yield Iteration(
         iteration=descent.iteration,
         loss=evaluation.loss,
         style_loss=evaluation.style_loss,

@@ -18,7 +18,7 @@ from gramlet.types import (
 
 DEFAULT = "default"
 
-LIMITS = {"size": (16, 4096), "iterations": (1, 10_000), "history_size": (1, 200)}
+LIMITS = {"size": (16, 4096), "iterations": (1, 10_000), "history_size": (1, 200), "scales": (1, 8)}
 """Lowest and highest value of what a request may ask for, in the units of the setting."""
 
 
@@ -41,21 +41,31 @@ def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
         learning_rate=1.0,
         history_size=20,
         line_search=LineSearch.NONE,
+        antialiased=False,
+        scales=1,
     )
 
 
-def _balanced(stages: Mapping[str, float], content_stage: str, content_weight: float) -> StylizeSettings:
-    """Every stage's style loss starts at its weight, whatever its scale: no stage's few large activations outshout
-    the others (the trouble of residual networks: Wang, Li, Vasconcelos, CVPR 2021)."""
+def _balanced(
+    stages: Mapping[str, float], content_stage: str, content_weight: float, antialiased: bool = False
+) -> StylizeSettings:
+    """Balanced stages, coarse to fine.
+
+    Every stage's style loss starts near its weight, whatever its scale, so that no stage's few large activations
+    outshout the others: the trouble of residual networks (Wang, Li, Vasconcelos, CVPR 2021). The coarse scales make
+    the large shapes of the style, which no number of iterations at full size makes.
+    """
     return dataclasses.replace(
         _classic({}, content_stage),
         preset=DEFAULT,
-        iterations=150,
+        iterations=160,
+        antialiased=antialiased,
+        scales=3,
         style_stages=stages,
         content_weight=content_weight,
         style_weight=1.0,
         gram_normalization=GramNormalization.POSITIONS,
-        stage_balance=StageBalance.INITIAL,
+        stage_balance=StageBalance.CONTENT,
     )
 
 
@@ -64,12 +74,14 @@ _VGG = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1"
 
 PRESETS: Mapping[str, Mapping[str, StylizeSettings]] = {
     "resnet50": {
-        DEFAULT: _balanced({"maxpool": 1.0, "layer1": 1.0, "layer2": 1.0, "layer3": 1.0}, "layer3", 0.1),
+        DEFAULT: _balanced(
+            {"maxpool": 1.0, "layer1": 1.0, "layer2": 1.0, "layer3": 1.0}, "layer3", 1.0, antialiased=True
+        ),
         "classic": _classic(_RESNET50, "layer3"),
     },
     **{
         vgg: {
-            DEFAULT: _balanced(dict.fromkeys(_VGG, 1.0), "relu4_2", 0.02),
+            DEFAULT: _balanced(dict.fromkeys(_VGG, 1.0), "relu4_2", 0.3),
             "classic": _classic(_VGG, "relu4_2"),
         }
         for vgg in ("vgg16", "vgg19")

@@ -21,14 +21,14 @@ class StageBalance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     STAGE_BALANCE_UNSPECIFIED: _ClassVar[StageBalance]
     STAGE_BALANCE_NONE: _ClassVar[StageBalance]
-    STAGE_BALANCE_INITIAL: _ClassVar[StageBalance]
+    STAGE_BALANCE_CONTENT: _ClassVar[StageBalance]
 GRAM_NORMALIZATION_UNSPECIFIED: GramNormalization
 GRAM_NORMALIZATION_NONE: GramNormalization
 GRAM_NORMALIZATION_POSITIONS: GramNormalization
 GRAM_NORMALIZATION_ELEMENTS: GramNormalization
 STAGE_BALANCE_UNSPECIFIED: StageBalance
 STAGE_BALANCE_NONE: StageBalance
-STAGE_BALANCE_INITIAL: StageBalance
+STAGE_BALANCE_CONTENT: StageBalance
 
 class GetModelRequest(_message.Message):
     __slots__ = ()
@@ -204,7 +204,7 @@ class Style(_message.Message):
     def __init__(self, picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Objective(_message.Message):
-    __slots__ = ("content", "content_stage", "content_weight", "styles", "style_stages", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial")
+    __slots__ = ("content", "content_stage", "content_weight", "styles", "style_stages", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "antialiased")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_STAGE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -214,7 +214,7 @@ class Objective(_message.Message):
     TOTAL_VARIATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     GRAM_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     STAGE_BALANCE_FIELD_NUMBER: _ClassVar[int]
-    INITIAL_FIELD_NUMBER: _ClassVar[int]
+    ANTIALIASED_FIELD_NUMBER: _ClassVar[int]
     content: _picture_pb2.Picture
     content_stage: str
     content_weight: float
@@ -224,8 +224,8 @@ class Objective(_message.Message):
     total_variation_weight: float
     gram_normalization: GramNormalization
     stage_balance: StageBalance
-    initial: _picture_pb2.Picture
-    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., content_stage: _Optional[str] = ..., content_weight: _Optional[float] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., stage_balance: _Optional[_Union[StageBalance, str]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
+    antialiased: bool
+    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., content_stage: _Optional[str] = ..., content_weight: _Optional[float] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., stage_balance: _Optional[_Union[StageBalance, str]] = ..., antialiased: bool = ...) -> None: ...
 
 class DifferentiateRequest(_message.Message):
     __slots__ = ("setup", "evaluate")
