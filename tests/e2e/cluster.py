@@ -53,9 +53,12 @@ class Daemon:
     ready: Callable[[], bool]
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    ended: bool = False
 
     def start(self) -> None:
         """Starts it, or starts it again. It is not ready yet."""
+        if self.ended:
+            raise RuntimeError("the cluster is closed")  # a thread of a test that has failed
         with self.log.open("ab") as output:
             environment = {**os.environ, **self.environment}
             self.process = subprocess.Popen(self.command, env=environment, stdout=output, stderr=output)
@@ -203,6 +206,7 @@ class Cluster:
 
 
 def _end(daemon: Daemon) -> None:
+    daemon.ended = True
     if daemon.process and daemon.process.poll() is None:
         daemon.kill()
 

@@ -48,7 +48,7 @@ def edge(cluster: Cluster, replicas: list[GramletServer]) -> Envoy:
     return envoy
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pictures() -> list[Array]:
     """Two hundred small pictures, no two alike."""
     random = np.random.default_rng(7)

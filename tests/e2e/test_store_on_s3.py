@@ -45,13 +45,12 @@ def test_a_killed_stylization_is_resumed_by_another_process_on_another_port(
     with Client(first.address) as at_first, Client(second.address) as at_second:
         undisturbed = list(at_second.stylize(content, style, **settings))
 
-        with (
-            pytest.raises(Unavailable),
-            at_first.with_options(patience=0.0).stylize(content, style, run_id="outlives", **settings) as events,
-        ):
-            for event in events:
-                if isinstance(event, Checkpoint) and event.iteration == 10:
-                    first.kill()
+        disturbed = at_first.with_options(patience=0.0).stylize(content, style, run_id="outlives", **settings)
+        while not (isinstance(event := next(disturbed), Checkpoint) and event.iteration == 10):
+            pass
+        first.kill()
+        with pytest.raises(Unavailable):
+            disturbed.result()
         resumed = list(at_second.resume("outlives"))
 
     assert isinstance(resumed[0], Started)

@@ -1,0 +1,98 @@
+"""clients/node in the machine's Node: a stylization streamed by another language's gRPC."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gramlet import Client
+from PIL import Image
+
+from tests.e2e.cluster import Cluster, GramletServer
+
+SOURCES = Path(__file__).parents[2] / "clients" / "node"
+NODE = Path(__file__).parents[2] / "protos"
+
+pytestmark = pytest.mark.skipif(not (shutil.which("npm") and shutil.which("node")), reason="npm or node is absent")
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of clients/node beside the protos, as the repository has them, with its packages installed."""
+    root = tmp_path_factory.mktemp("repository")
+    shutil.copytree(NODE, root / "protos")
+    here = root / "clients" / "node"
+    shutil.copytree(SOURCES, here, ignore=shutil.ignore_patterns("node_modules"))
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run(command, cwd=here, check=True, capture_output=True)
+    assert not (here / "package-lock.json").exists()
+    return here
+
+
+@pytest.fixture(scope="module")
+def stylize(cluster: Cluster, replicas: list[GramletServer]) -> GramletServer:
+    server = cluster.server(
+        "stylize", f"--features={replicas[0].address}", f"--store={cluster.folder / 'node'}", "--checkpoint-every=5"
+    )
+    server.wait_until_ready()
+    return server
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    paths = [tmp_path_factory.mktemp("pictures") / name for name in ("content.png", "style.png")]
+    for path, pixels in zip(paths, np.random.default_rng(3).integers(0, 256, (2, 48, 64, 3), np.uint8), strict=True):
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def command(pictures: list[Path], server: str, *more: str) -> list[str]:
+    return ["node", "stylize.js", *map(str, pictures), f"--server={server}", "--size=64", "--iterations=20", *more]
+
+
+def test_a_stylization_is_streamed_and_saved_and_equals_pythons(
+    example: Path, stylize: GramletServer, pictures: list[Path], tmp_path: Path
+):
+    out = [f"--out={tmp_path / 'result.png'}", f"--preview={tmp_path / 'preview-%d.jpg'}", "--preview-every=5"]
+    done = subprocess.run(command(pictures, stylize.address, *out), cwd=example, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("iteration 20: loss ")]
+    assert {path.name for path in tmp_path.glob("preview-*")} >= {"preview-20.jpg"}
+    for preview in tmp_path.glob("preview-*"):
+        with Image.open(preview) as picture:
+            assert picture.size == (64, 48)
+    with Client(stylize.address) as client:
+        result = client.stylize(*pictures, size=64, iterations=20).result()
+    assert (tmp_path / "result.png").read_bytes() == result.png
+
+
+def test_a_lost_server_is_waited_for_and_the_run_goes_on(
+    example: Path, stylize: GramletServer, pictures: list[Path], tmp_path: Path
+):
+    words = command(pictures, stylize.address, f"--out={tmp_path / 'result.png'}", f"--preview={tmp_path / '%d.jpg'}")
+    lines = []
+    with subprocess.Popen(words, cwd=example, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("iteration 8:"):
+                stylize.kill()
+                stylize.start()
+    assert process.returncode == 0, "".join(lines)
+    iterations = [int(line.split()[1].rstrip(":")) for line in lines if line.startswith("iteration ")]
+    assert iterations == list(range(1, 21))
+    with Client(stylize.address) as client:
+        result = client.stylize(*pictures, size=64, iterations=20).result()
+    assert (tmp_path / "result.png").read_bytes() == result.png
+
+
+def test_what_is_wrong_is_said_in_a_line(example: Path, stylize: GramletServer, tmp_path: Path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    done = subprocess.run(command([broken, broken], stylize.address), cwd=example, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "stylization.content" in done.stderr
