@@ -62,10 +62,6 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--total-variation-weight", type=float, metavar="W")
     group.add_argument("--gram-normalization", choices=_values(GramNormalization), help="divisor of Gram matrices")
     group.add_argument("--stage-balance", choices=_values(StageBalance), help="divisor of the losses")
-    group.add_argument("--scales", type=int, metavar="N", help="coarse to fine: the last is of --size; 1: only that")
-    group.add_argument(
-        "--antialiased", action=argparse.BooleanOptionalAction, help="no grid from the network's strides"
-    )
     group.add_argument("--initial", help="where to start: content, style, noise, or a picture")
     group.add_argument("--seed", type=int, help="seed of all noise")
     group.add_argument("--optimizer", choices=_values(Optimizer))
