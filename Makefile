@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PROTOS := $(shell find protos -name '*.proto' 2>/dev/null)
 
 .PHONY: install demo test lint format protos protos-check bench clean
 
@@ -18,6 +17,9 @@ $(VENV)/.installed: pyproject.toml clients/pyproject.toml services/pyproject.tom
 	$(BIN)/pip install --quiet --editable clients --editable 'services[all]' --group dev
 	touch $@
 
+demo: install
+	$(BIN)/python demo/run.py
+
 test: install
 	$(BIN)/python -m pytest
 
@@ -27,6 +29,7 @@ lint: install protos-check
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 	BIN=$(BIN) protos/breaking.sh
+	BIN=$(BIN) docker/lint.sh
 
 format: install
 	$(BIN)/ruff check --fix .
