@@ -98,7 +98,7 @@ class Attempts:
         self._deadline = None if timeout is None else clock() + timeout
         self._lost_since: float | None = None
         self._failures = 0
-        self._answered = False
+        self._answered_in_vain = False
         self._fruitless = 0
 
     def remaining(self) -> float | None:
@@ -118,7 +118,7 @@ class Attempts:
         """The server sent something; `new` says whether it brought the call forward."""
         self._contact.made = True
         self._lost_since = None
-        self._answered = True
+        self._answered_in_vain = not new
         if new:
             self._failures = self._fruitless = 0
 
@@ -131,8 +131,8 @@ class Attempts:
         now = self._clock()
         self._failures += 1
         # A request that kills every server it reaches must not go on for ever, however fast they come back.
-        self._fruitless += self._answered
-        self._answered = False
+        self._fruitless += self._answered_in_vain
+        self._answered_in_vain = False
         self._contact.made = self._contact.made or bool(error.request_id)
         if self._lost_since is None:
             self._lost_since = now

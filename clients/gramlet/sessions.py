@@ -38,6 +38,7 @@ from gramlet.types import (
     Preview,
     Queued,
     Recovered,
+    RecoveryReason,
     Result,
     Started,
     StylizeEvent,
@@ -70,6 +71,7 @@ class StylizeRun:
         self._seen_events = False
         self._started = False
         self._iteration = 0
+        self._recoveries: set[tuple[int, RecoveryReason]] = set()
         self._preview = 0
         self._checkpoint = 0
         self._loss = math.nan
@@ -119,8 +121,10 @@ class StylizeRun:
         match event:
             case Queued() | Started():
                 return not self._started
-            case Iteration() | Recovered():
+            case Iteration():
                 return event.iteration > self._iteration
+            case Recovered():
+                return event.iteration > self._iteration and (event.iteration, event.reason) not in self._recoveries
             case Preview():
                 return event.iteration > self._preview
             case Checkpoint():
@@ -135,6 +139,8 @@ class StylizeRun:
             case Iteration():
                 self._iteration = event.iteration
                 self._loss = event.loss
+            case Recovered():
+                self._recoveries.add((event.iteration, event.reason))
             case Preview():
                 self._preview = event.iteration
             case Checkpoint():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from queue import SimpleQueue
 from typing import Any
 
+import gramlet
 from gramlet.errors import GramletError
 from gramlet.feature.v1 import feature_pb2_grpc
 from gramlet.stylize.v1 import stylize_pb2_grpc
@@ -34,6 +35,21 @@ def serving(servicers: dict[str, Any], port: int = 0, **settings: Any) -> Iterat
         yield server
     finally:
         server.stop(drain_seconds=0)
+
+
+@contextmanager
+def client_of(servicers: dict[str, Any], **options: Any) -> Iterator[gramlet.Client]:
+    """A client of a server with these servicers."""
+    with serving(servicers) as server, gramlet.Client(f"127.0.0.1:{server.port}", **options) as client:
+        yield client
+
+
+@asynccontextmanager
+async def async_client_of(servicers: dict[str, Any], **options: Any) -> AsyncIterator[gramlet.AsyncClient]:
+    """An asynchronous client of a server with these servicers."""
+    with serving(servicers) as server:
+        async with gramlet.AsyncClient(f"127.0.0.1:{server.port}", **options) as client:
+            yield client
 
 
 class Script:

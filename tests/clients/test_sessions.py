@@ -86,6 +86,14 @@ def test_a_recovery_is_told_once() -> None:
     assert told(run, started(0), iteration(1), recovered, iteration(2)) == []
 
 
+def test_a_recovery_that_took_the_place_of_its_iteration_is_told_once() -> None:
+    run = StylizeRun(NEW)
+    recovered = Recovered(iteration=2, reason=RecoveryReason.DIVERGED)
+    assert told(run, started(0), iteration(1), recovered)[2] == ("Recovered", 2)
+    run.broken(Unavailable("gone"))
+    assert told(run, started(0), iteration(1), recovered, iteration(3)) == [("Iteration", 3)]
+
+
 def test_the_result_ends_the_run() -> None:
     run = StylizeRun(NEW)
     told(run, started(0))

@@ -17,8 +17,17 @@ from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput, U
 _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
 _NEVER_CONNECTED = ("failed to connect", "all backends failing", "resolution failed", "errors resolving")
-# A proxy or a dying server resets the stream; gRPC calls that an internal or unknown error.
-_BROKEN_STREAM = ("RST_STREAM", "Stream removed", "GOAWAY", "Connection reset", "Socket closed")
+# A proxy or a dying server resets the stream; gRPC calls that an internal or unknown error. The last one is what
+# asyncio reports where the server ended the call while a message was being sent: the server's own status is lost then,
+# and the next attempt tells it (https://github.com/grpc/grpc/issues/36066).
+_BROKEN_STREAM = (
+    "RST_STREAM",
+    "Stream removed",
+    "GOAWAY",
+    "Connection reset",
+    "Socket closed",
+    "Internal error from Core",
+)
 _CANCELLED_HERE = ("ancelled by application", "hannel closed", "hannel is closed")
 
 
