@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from gramlet.errors import Cancelled, InvalidInput, Overloaded, Unavailable
+from gramlet.types import Timing
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
 
 
@@ -85,6 +87,28 @@ def test_a_corpus_does_not_starve_a_stylization(scheduler: Scheduler, device: De
     # By then the corpus has had at most one full pass for each of the stylization's.
     before = device.passes[: device.passes.index(["gradient 1"])]
     assert sum(len(each) for each in before if isinstance(each[0], int)) <= 8
+
+
+def test_an_endless_row_of_single_calls_starves_nobody(scheduler: Scheduler, device: Device) -> None:
+    """Overload: there are always more calls than a pass takes, each of a caller that is gone after it."""
+    stream = scheduler.caller()
+    hold(device, stream)
+
+    def call(number: int) -> tuple[Caller, Future[tuple[Any, Timing]]]:
+        caller = scheduler.caller()
+        return caller, caller.submit(device.work(f"call {number}"))
+
+    row = [call(number) for number in range(8)]
+    waiting = stream.submit(device.work("stream", key="of the stream"))
+    device.gate.set()
+    for number in range(8, 200):
+        caller, future = row[number - 8]
+        outcome(future)
+        caller.close()
+        row.append(call(number))
+    order = [payload for batch in device.passes for payload in batch if str(payload).startswith("call")]
+    assert order == sorted(order, key=lambda payload: int(payload.split()[1]))
+    assert waiting.done()
 
 
 def test_being_away_earns_no_credit(scheduler: Scheduler, device: Device) -> None:

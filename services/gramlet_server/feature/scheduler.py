@@ -86,6 +86,11 @@ class Caller:
         self.close()
 
 
+def _turn(caller: Caller) -> tuple[float, float]:
+    """Whose clock is behind; of equals, who came first."""
+    return caller.clock, caller.waiting[0].submitted
+
+
 def outcome(future: Future[tuple[Any, Timing]]) -> tuple[Any, Timing]:
     """Waits for work.
 
@@ -228,14 +233,14 @@ class Scheduler:
             self._changed.wait(deadline - now)
 
     def _next_caller(self) -> Caller:
-        return min((caller for caller in self._callers if caller.waiting), key=lambda caller: caller.clock)
+        return min((caller for caller in self._callers if caller.waiting), key=_turn)
 
     def _take(self, key: Hashable) -> list[tuple[Caller, Work]]:
         """The head of the queue and all that may join it, in the order of the callers' clocks."""
         batch: list[tuple[Caller, Work]] = []
         pixels = 0
         # A lap takes one picture of each caller, so that nobody's corpus fills the pass before others had a place.
-        fitting = sorted((c for c in self._callers if c.waiting), key=lambda caller: caller.clock)
+        fitting = sorted((caller for caller in self._callers if caller.waiting), key=_turn)
         while fitting:
             rest = []
             for caller in fitting:
@@ -282,6 +287,9 @@ class Scheduler:
             for caller, work in batch:
                 caller.clock += seconds * work.pixels / pixels
                 caller.served_at = now
+            # Callers that come for one picture never fall behind by their own clock. Everybody's clock goes on at the
+            # pace of a fair share, or an endless row of them would pass those who came before.
+            self._clock += seconds / max(1, len(self._callers))
             rate = seconds / pixels
             self._seconds_per_pixel = (
                 rate if not self._seconds_per_pixel else 0.8 * self._seconds_per_pixel + 0.2 * rate
