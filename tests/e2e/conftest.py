@@ -30,9 +30,9 @@ def seaweedfs(cluster: Cluster) -> SeaweedFS:
 
 @pytest.fixture(scope="session")
 def replicas(cluster: Cluster) -> list[GramletServer]:
-    """Three FeatureServices whose device takes at least 20 ms a picture, whatever else this machine does."""
+    """Three FeatureServices whose device takes at least 50 ms a picture, whatever else this machine does."""
     replicas = [
-        cluster.features("--simulated-seconds-per-picture=0.02", "--drain-delay-seconds=2", "--queue-limit=32")
+        cluster.features("--simulated-seconds-per-picture=0.05", "--drain-delay-seconds=2", "--queue-limit=32")
         for _ in range(3)
     ]
     for replica in replicas:

@@ -1,0 +1,87 @@
+"""How evenly work is spread, and what that is worth: replicas whose device takes a fixed time a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from gramlet import Client
+from gramlet.types import Array, Features
+
+from tests.e2e.cluster import Cluster, GramletServer
+from tests.e2e.conftest import LONG
+
+STREAMS = 6
+PICTURES = 100 if LONG else 20
+BETTER = {1: 1.0, 2: 1.9, 3: 2.8}
+UNEVEN = 1.15
+
+
+def extract_in_streams(address: str, pictures: list[Array]) -> None:
+    """As many extractions at once as STREAMS says, each of a client of its own."""
+
+    def extract(number: int) -> int:
+        with Client(address) as client:
+            mine = [pictures[(number + i) % len(pictures)] for i in range(PICTURES)]
+            outcomes = list(client.features(mine, stages=["conv1"], pooled=True))
+        assert all(isinstance(outcome, Features) for outcome in outcomes)
+        return len(outcomes)
+
+    with ThreadPoolExecutor(STREAMS) as pool:
+        assert sum(pool.map(extract, range(STREAMS))) == STREAMS * PICTURES
+
+
+def extract_in_calls(address: str, pictures: list[Array]) -> None:
+    """The same number of pictures, each in a call of its own, STREAMS * 2 at a time."""
+    with Client(address) as client, ThreadPoolExecutor(STREAMS * 2) as pool:
+        calls = [
+            pool.submit(client.features, pictures[i % len(pictures)], stages=["conv1"], pooled=True)
+            for i in range(STREAMS * PICTURES)
+        ]
+        for call in calls:
+            call.result()
+
+
+def worked(replicas: list[GramletServer]) -> list[float]:
+    return [replica.metric("gramlet_device_seconds_total") for replica in replicas]
+
+
+def shares(replicas: list[GramletServer], work: Callable[[], None]) -> list[float]:
+    """Device seconds that each replica spent on the work."""
+    before = worked(replicas)
+    work()
+    return [after - earlier for after, earlier in zip(worked(replicas), before, strict=True)]
+
+
+def most_to_mean(seconds: list[float]) -> float:
+    return max(seconds) / (sum(seconds) / len(seconds))
+
+
+@pytest.mark.parametrize("work", [extract_in_streams, extract_in_calls])
+def test_envoy_spreads_work_evenly_and_every_replica_counts(
+    cluster: Cluster, replicas: list[GramletServer], pictures: list[Array], work: Callable[[str, list[Array]], None]
+):
+    busiest, elapsed = {}, {}
+    for number in (1, 2, 3):
+        some = replicas[:number]
+        envoy = cluster.envoy(feature=[replica.address for replica in some])
+        envoy.wait_for_replicas(feature=number)
+        began = time.perf_counter()
+        seconds = shares(some, lambda: work(envoy.address, pictures))  # noqa: B023  # called at once
+        elapsed[number] = time.perf_counter() - began
+        busiest[number] = max(seconds)
+        assert most_to_mean(seconds) <= UNEVEN, seconds
+        envoy.stop()
+    # The devices' own time, which does not depend on who else uses this machine; where there is time, the clock's too.
+    for number, better in BETTER.items():
+        assert busiest[1] / busiest[number] >= better, busiest
+        if LONG:
+            assert elapsed[1] / elapsed[number] >= better, elapsed
+
+
+def test_a_list_of_addresses_is_spread_without_a_proxy(replicas: list[GramletServer], pictures: list[Array]):
+    address = ",".join(replica.address for replica in replicas)
+    seconds = shares(replicas, lambda: extract_in_calls(address, pictures))
+    assert most_to_mean(seconds) <= UNEVEN, seconds
