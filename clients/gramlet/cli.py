@@ -19,7 +19,7 @@ from gramlet.client import Client
 from gramlet.commands.terminal import Terminal, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
 
-COMMANDS = ("stylize", "features", "train", "predict", "heads", "status")
+COMMANDS = ("stylize", "features", "train", "predict", "heads", "embed", "maps", "status")
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
 
@@ -77,7 +77,7 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole command; default: none")
     group.add_argument(
-        "--patience", type=float, default=60.0, metavar="SECONDS", help="to wait for a lost server (%(default)g)"
+        "--wait", type=float, default=60.0, metavar="SECONDS", help="to wait for a lost server (%(default)g)"
     )
 
 
@@ -87,7 +87,7 @@ def _client(arguments: argparse.Namespace) -> Client:
         token=_token(arguments.token_file),
         tls=_tls(arguments),
         timeout=arguments.timeout,
-        patience=arguments.patience,
+        patience=arguments.wait,
     )
 
 
