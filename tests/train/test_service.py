@@ -92,6 +92,11 @@ def test_a_folder_is_trained_on_and_the_head_predicts_at_once(client, folder, be
         client.predict("bees", b"broken")
 
 
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.copy()
+
+
 @pytest.mark.parametrize("form", ["files", "mapping", "tuples", "arrays", "pil"])
 def test_pictures_are_taken_in_every_form(form, client, folder):
     files = {name: sorted((folder / "train" / name).iterdir()) for name in ("red", "green")}
@@ -101,8 +106,8 @@ def test_pictures_are_taken_in_every_form(form, client, folder):
         "tuples": [
             (path, label, "train" if i < 6 else "val") for label, p in files.items() for i, path in enumerate(p)
         ],
-        "arrays": {label: [np.asarray(Image.open(path)) for path in paths] for label, paths in files.items()},
-        "pil": {label: [Image.open(path) for path in paths] for label, paths in files.items()},
+        "arrays": {label: [np.asarray(opened(path)) for path in paths] for label, paths in files.items()},
+        "pil": {label: [opened(path) for path in paths] for label, paths in files.items()},
     }[form]
     result = client.train(pictures, name=f"form-{form}", **PROBE).result()
     assert result.head.accuracy == 1.0
@@ -239,8 +244,9 @@ def test_the_command_line_trains_predicts_and_looks_after_heads(address, folder,
         return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
     report = tmp_path / "report"
+    report.mkdir()
     events = run(
-        "train", str(folder), "--name", "cli", "--kind", "linear,mlp", "--epochs", "5", "--size", "64",
+        "train", str(folder), "--name", "cli", "--kind", "linear,mlp", "--epochs", "40", "--size", "64",
         "--report", str(report),
     )  # fmt: skip
     assert events[-1]["event"] == "result"

@@ -179,7 +179,6 @@ class _Shown:
 
     def _write(self, result: Result) -> None:
         if self._report:
-            self._report.mkdir(parents=True, exist_ok=True)
             write_atomically(self._report / "learning_curves.png", result.learning_curves)
             write_atomically(self._report / "confusion_matrix.png", result.confusion_matrix)
 

@@ -56,6 +56,7 @@ from gramlet_server.train.fit import Data, Fit, Samples, Trained, calibrated
 from gramlet_server.train.records import from_json, to_json
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.report import report
+from gramlet_server.train.threads import compute_alone
 
 CHECKPOINT_SHARE = 10
 """Writing checkpoints takes at most one part in so many of the time."""
@@ -147,7 +148,8 @@ class Job:
         self._keep_best = False
 
     def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
-        """The whole run. Closing it stops the work, and keeps the best head so far if that was asked for."""
+        """The whole run, in a thread of its own. Closing it stops the work, and keeps the best head if asked to."""
+        compute_alone(not any(recipe.stages for recipe in self._configuration.recipes))
         result = self._find("result")
         if result is not None:
             self.done = True

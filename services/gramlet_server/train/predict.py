@@ -15,6 +15,7 @@ from gramlet_server.feature_source import FeatureSource
 from gramlet_server.train.classifier import BaseStages, Classifier, check_weights, restore
 from gramlet_server.train.features import extraction, feature_of
 from gramlet_server.train.registry import Registry
+from gramlet_server.train.threads import compute_alone
 
 CACHE_BYTES = 512 * 1024 * 1024
 BATCH = 16
@@ -76,6 +77,7 @@ class Predictor:
         extracted = self._features.extract([item for item in pictures if not isinstance(item, GramletError)], wanted)
         outcomes = [item if isinstance(item, GramletError) else next(extracted) for item in pictures]
         inputs = [feature_of(item, head.feature_stage) for item in outcomes if not isinstance(item, GramletError)]
+        compute_alone(classifier.late is None)
         rows = iter(classifier.probabilities(np.stack(inputs)) if inputs else ())
         for number, outcome in enumerate(outcomes, start):
             if isinstance(outcome, GramletError):
