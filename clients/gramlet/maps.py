@@ -94,7 +94,8 @@ class MapSettings:
         descriptor: What stands for an item.
         stages: Of the network, for Grams and pooled activations. Empty: the network's own.
         resize: Applied to every picture before the network sees it.
-        balance_stages: Scale each stage's part of each descriptor to length 1, so that every stage has the same say.
+        balance_stages: Scale each of several stages' part of each descriptor to length 1, so that all have the same
+            say. Otherwise the one with the largest numbers decides.
         metric: The distance between descriptors.
         exactness: How exactly distances are computed.
         sketch_size: Elements of a sketch.
@@ -109,7 +110,7 @@ class MapSettings:
     descriptor: Descriptor = Descriptor.GRAM
     stages: tuple[str, ...] = ()
     resize: Resize = DEFAULT_RESIZE
-    balance_stages: bool = False
+    balance_stages: bool = True
     metric: Metric = Metric.EUCLIDEAN
     exactness: Exactness = Exactness.AUTO
     sketch_size: int = 4096
@@ -198,7 +199,7 @@ class Measured:
         largest_error: Largest relative error of a distance among the pairs checked against float64.
         rms_error: Root mean square of those errors.
         pairs_checked: How many pairs that were.
-        duplicates: Items whose descriptor equals an earlier item's.
+        duplicates: Items whose picture or vector equals an earlier item's.
     """
 
     exactness: Exactness

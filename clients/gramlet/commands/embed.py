@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stages", type=_names, metavar="STAGE,...", help="see `gramlet status`")
     group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle")
     group.add_argument("--keep-size", action="store_true", help="let the network see whole pictures of their own size")
-    group.add_argument("--balance-stages", action="store_true", default=None, help="give every stage the same say")
+    group.add_argument(
+        "--balance-stages", action=argparse.BooleanOptionalAction, help="give every stage the same say (the default)"
+    )
     group.add_argument("--metric", choices=_values(Metric))
     group.add_argument("--exactness", choices=_values(Exactness), help="of distances")
     group.add_argument("--sketch-size", type=int, metavar="N", help="elements of a sketch")

@@ -9,7 +9,6 @@ place, and the error of that is measured.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -90,7 +89,7 @@ class Describer:
         else:
             parts = [features.pooled[stage].astype(np.float32).ravel() for stage in self._settings.stages]
             ones = [np.ones_like(part) for part in parts]
-        if self._settings.balance_stages:
+        if self._settings.balance_stages and len(parts) > 1:
             parts = [_to_unit_length(part) for part in parts]
         return self._finish(np.concatenate(parts), ones)
 
@@ -230,7 +229,7 @@ class Measurer:
         self._spill: _Spill | None = None
         self._sketcher: Sketcher | None = None
         self._sketches: list[Array] = []
-        self._seen: set[bytes] = set()
+        self._seen: set[str] = set()
         self._duplicates = 0
         self._size = 0
         self._exact = True
@@ -256,8 +255,13 @@ class Measurer:
         assert self._sketcher is not None, "no item yet"
         return self._sketcher
 
-    def add(self, descriptor: Array) -> None:
+    def add(self, descriptor: Array, content: str = "") -> None:
         """Takes the next item's descriptor (n,).
+
+        Args:
+            descriptor: The descriptor.
+            content: A digest of what was described: equal ones are counted as duplicates. Descriptors of equal pictures
+                may differ in their last bits, which depend on the batch.
 
         Raises:
             InvalidInput: Its size is not that of the first.
@@ -268,9 +272,8 @@ class Measurer:
             raise InvalidInput(f"it has {descriptor.size} elements, the first item {self._size}", field="vector")
         if self.items in self._to_check:
             self._checked[self.items] = descriptor
-        digest = hash_of(descriptor)
-        self._duplicates += digest in self._seen
-        self._seen.add(digest)
+        self._duplicates += bool(content) and content in self._seen
+        self._seen.add(content)
         sketch = self.sketcher(descriptor)
         self._sketches.append(sketch)
         if self._spill is not None:
@@ -326,11 +329,6 @@ class Measurer:
         apart = true > 1e-6 * true.max(initial=0.0)
         errors: NDArray[np.float64] = np.abs(found[apart] - true[apart]) / true[apart]
         return errors
-
-
-def hash_of(descriptor: Array) -> bytes:
-    """Equal for equal descriptors."""
-    return hashlib.blake2b(np.ascontiguousarray(descriptor).tobytes(), digest_size=16).digest()
 
 
 def _rms(errors: NDArray[np.float64]) -> float:

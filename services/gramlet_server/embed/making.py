@@ -356,6 +356,8 @@ class _Work:
                 raise InvalidInput(f"no item could be described{first}", field="item")
             distances = measurer.measure()
         fitted, notes = project.fitted(settings, len(seen.places))
+        if self._old_places(seen.contents)[1] is not None:
+            fitted = project.gentle(fitted, len(seen.places))
         self._gathered = Gathered(
             settings=fitted,
             places=tuple(seen.places),
@@ -389,11 +391,12 @@ class _Work:
         assert isinstance(item, Item), "only what was decoded has a descriptor"
         try:
             jpeg = self._thumbnail(item, seen)
-            measurer.add(descriptor)
+            content = content_digest(item)
+            measurer.add(descriptor, content)
         except InvalidInput as error:
             return error
         seen.places.append(Place(item.id, item.label))
-        seen.contents.append(content_digest(item))
+        seen.contents.append(content)
         seen.jpegs.append(jpeg)
         seen.sizes.add(size)
         return None
@@ -421,7 +424,7 @@ class _Work:
         done = {number: one[0] for number, one in enumerate(found) if one is not None}
         unfinished = stored.get_state(self.run)
         frames = list(unfinished.frames) if unfinished else []
-        old, old_coordinates = self._old_places()
+        old, old_coordinates = self._old_places(gathered.contents)
         every = plan.report_every
         frame_every = every * max(1, -(-settings.tsne.iterations // (_FRAMES * every)))
         for step in project.layouts(
@@ -462,14 +465,13 @@ class _Work:
             self._check_draining()
         return [done[number] for number in sorted(done)]
 
-    def _old_places(self) -> tuple[list[int | None], Floats | None]:
+    def _old_places(self, contents: Iterable[str]) -> tuple[list[int | None], Floats | None]:
         """Each item's row on the map from which this one starts, and that map's coordinates; None without any."""
-        assert self._gathered is not None
-        if not self._plan.from_map_id or self._gathered.settings.method is not Method.TSNE:
+        if not self._plan.from_map_id:
             return [], None
         run = stored.open_run(self._maps._store, self._plan.from_map_id)
         rows = {digest: row for row, digest in enumerate(stored.get_gathered(run).contents)}
-        old = [rows.get(digest) for digest in self._gathered.contents]
+        old = [rows.get(digest) for digest in contents]
         found = stored.get_layout(run, 0)
         if found is None or not any(row is not None for row in old):
             return old, None
@@ -480,7 +482,7 @@ class _Work:
         assert gathered is not None
         notes = gathered.notes
         if plan.from_map_id:
-            old, coordinates = self._old_places()
+            old, coordinates = self._old_places(gathered.contents)
             known = 0 if coordinates is None else sum(row is not None for row in old)
             notes = (*notes, f"{known} of {len(gathered.places)} items started at their places on {plan.from_map_id}.")
         style_map = StyleMap(
@@ -506,17 +508,25 @@ class _Work:
 
 def _notes(seen: _Feature, distances: Distances, describer: Describer) -> list[str]:
     notes = []
-    if seen.refused:
-        notes.append(f"{len(seen.refused)} items could not be described and are not on the map.")
-    if distances.measured.duplicates:
-        notes.append(f"{distances.measured.duplicates} items have the same descriptor as an earlier one.")
-    if seen.plain:
-        notes.append(f"{seen.plain} pictures are of one color: they have no style to compare.")
-    if describer.undirected:
-        notes.append(f"{describer.undirected} descriptors have no direction: the metric takes them for zero.")
+    if count := len(seen.refused):
+        notes.append(f"{_items(count)} could not be described and {_are(count)} not on the map.")
+    if count := distances.measured.duplicates:
+        notes.append(f"{_items(count)} {'has' if count == 1 else 'have'} the same content as an earlier one.")
+    if count := seen.plain:
+        notes.append(f"{count} picture{'s' * (count > 1)} {_are(count)} of one color: no style to compare.")
+    if count := describer.undirected:
+        notes.append(f"{_items(count)} without direction {_are(count)} taken for zero by the metric.")
     if len(seen.sizes) > 1:
         notes.append(
             f"The network saw pictures of {len(seen.sizes)} sizes: Gram matrices are comparable, but larger pictures "
             "show finer strokes."
         )
     return notes
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

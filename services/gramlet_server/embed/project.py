@@ -27,6 +27,7 @@ from gramlet_server.embed.tsne import Floats, State
 _DENSE_UP_TO = 1000
 _LLE_COORDINATES = 256
 _START_SPREAD = 1e-4
+_GENTLE_ITERATIONS = 250
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,24 @@ def fitted(settings: MapSettings, items: int) -> tuple[MapSettings, tuple[str, .
     return replace(changed, tsne=replace(settings.tsne, perplexities=perplexities)), tuple(notes)
 
 
+def gentle(settings: MapSettings, items: int) -> MapSettings:
+    """The settings for a start from an old map, which is to be recognised afterwards.
+
+    No early exaggeration, which would fold the old map up; and a short descent in small steps, since long ones wander
+    on among maps that are equally good.
+    """
+    tuning = settings.tsne
+    return replace(
+        settings,
+        tsne=replace(
+            tuning,
+            early_iterations=0,
+            iterations=min(tuning.iterations, _GENTLE_ITERATIONS),
+            learning_rate=tuning.learning_rate or items / tuning.early_exaggeration,
+        ),
+    )
+
+
 def layouts(
     squared: Array,
     settings: MapSettings,
@@ -118,7 +137,7 @@ def layouts(
     Args:
         squared: (N, N) squared distances.
         settings: As `fitted` returned them.
-        start: (N, d) coordinates from which t-SNE starts; None: the principal coordinates.
+        start: (N, d) coordinates from which t-SNE starts, best with `gentle` settings; None: the principal ones.
         states: By layout, states from which an interrupted descent goes on.
         done: Layouts that exist already.
         report_every: Iterations between divergences.
@@ -235,9 +254,6 @@ def _tsne_layouts(
         probabilities = tsne.affinities(indices[:, :k].copy(), distances[:, :k].copy(), perplexity)
         state = states.get(layout) or State.start(_first_coordinates(squared, settings, start))
         tuning = settings.tsne
-        if start is not None:
-            # The old map is to be recognised: no early exaggeration, which would fold it up first.
-            tuning = replace(tuning, early_iterations=0)
         divergence = 0.0
         for step in tsne.descend(probabilities, state, tuning, report_every):
             state = step.state

@@ -33,7 +33,7 @@ def judge(squared: Array, coordinates: Floats, labels: Sequence[str], neighbors:
     silhouettes: list[list[float]] = [[], []]
     for rows, mapped in _strips(squared, coordinates):
         ranks_before, ranks_after = _ranks(squared[rows], rows), _ranks(mapped, rows)
-        near_before, near_after = ranks_before <= k, ranks_after <= k
+        near_before, near_after = _near(ranks_before, k), _near(ranks_after, k)
         strangers += float((ranks_before[near_after & ~near_before] - k).sum())
         torn += float((ranks_after[near_before & ~near_after] - k).sum())
         kept += int((near_before & near_after).sum())
@@ -86,6 +86,10 @@ def _ranks(distances: NDArray[np.floating], rows: NDArray[np.intp]) -> NDArray[n
     ranks = np.empty(distances.shape, np.int32)
     np.put_along_axis(ranks, order, np.arange(distances.shape[1], dtype=np.int32)[None, :], axis=1)
     return ranks
+
+
+def _near(ranks: NDArray[np.int32], k: int) -> NDArray[np.bool_]:
+    return (ranks > 0) & (ranks <= k)
 
 
 def _right_votes(

@@ -1,0 +1,103 @@
+"""Headless Chromium by way of chromedriver's own protocol (W3C WebDriver), spoken with the standard library."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--window-size=1200,800",
+]
+
+
+class Page:
+    """A page in a browser."""
+
+    def __init__(self, session: str) -> None:
+        self._session = session
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Runs JavaScript, `return ...`, in the page."""
+        return self._post("execute/sync", script=script, args=list(arguments))
+
+    def until(self, script: str) -> None:
+        """Waits in the page until an expression is true."""
+        ask = "const done = arguments[0]; (function look() { (%s) ? done() : requestAnimationFrame(look); })();"
+        self._post("execute/async", script=ask % script, args=[])
+
+    def move_to(self, x: float, y: float) -> None:
+        """Moves the mouse."""
+        move = {"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y), "origin": "viewport"}
+        pointer = {"type": "pointer", "id": "mouse", "parameters": {"pointerType": "mouse"}, "actions": [move]}
+        self._post("actions", actions=[pointer])
+
+    def press(self, selector: str, *keys: str) -> None:
+        """Gives an element the focus and presses keys."""
+        element = self._post("element", using="css selector", value=selector)
+        (identifier,) = element.values()
+        self._post(f"element/{identifier}/value", text="".join(keys))
+
+    def screenshot(self) -> bytes:
+        """A PNG of what is to be seen."""
+        return base64.b64decode(_call(f"{self._session}/screenshot", None))
+
+    def errors(self) -> list[str]:
+        """What the browser complained about since the last time: errors of scripts, and requests that were blocked."""
+        return [entry["message"] for entry in self._post("se/log", type="browser") if entry["level"] == "SEVERE"]
+
+    def open(self, path: Path) -> None:
+        """Opens a file."""
+        self._post("url", url=path.as_uri())
+
+    def _post(self, command: str, **values: Any) -> Any:
+        return _call(f"{self._session}/{command}", values)
+
+
+@contextmanager
+def chromium(offline: bool = True) -> Iterator[Page]:
+    """A headless Chromium, without network. Skips the test where Debian's chromium and chromium-driver are missing."""
+    driver, browser = shutil.which("chromedriver"), shutil.which("chromium")
+    if not driver or not browser:
+        pytest.skip("no chromium and chromedriver: apt-get install --no-install-recommends chromium chromium-driver")
+    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port = next(
+            line.rstrip().rstrip(".").rpartition(" ")[2] for line in process.stdout if "successfully on port" in line
+        )
+        arguments = [*_ARGUMENTS, "--proxy-server=127.0.0.1:9"] if offline else _ARGUMENTS
+        wanted = {
+            "goog:chromeOptions": {"binary": browser, "args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL"},
+            "timeouts": {"script": 30_000},
+        }
+        root = f"http://127.0.0.1:{port}/session"
+        session = f"{root}/{_call(root, {'capabilities': {'alwaysMatch': wanted}})['sessionId']}"
+        try:
+            yield Page(session)
+        finally:
+            urllib.request.urlopen(urllib.request.Request(session, method="DELETE"), timeout=30).close()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _call(url: str, values: dict[str, Any] | None) -> Any:
+    data = None if values is None else json.dumps(values).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)["value"]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from gramlet_server.embed.quality import judge
+from sklearn.manifold import trustworthiness
+from sklearn.metrics import silhouette_score
+
+from tests.embed.conftest import clusters
+from tests.embed.test_project import squared_of
+
+
+def test_measures_are_those_of_scikit_learn() -> None:
+    vectors, labels = clusters(300)
+    coordinates = vectors[:, :2].astype(np.float64)
+    found = judge(squared_of(vectors), coordinates, labels, 12)
+    assert found.trustworthiness == pytest.approx(trustworthiness(vectors, coordinates, n_neighbors=12), abs=1e-6)
+    # Continuity is trustworthiness with the two spaces exchanged.
+    assert found.continuity == pytest.approx(trustworthiness(coordinates, vectors, n_neighbors=12), abs=1e-6)
+    assert found.silhouette == pytest.approx(silhouette_score(coordinates, labels), abs=1e-6)
+    assert found.descriptor_silhouette == pytest.approx(silhouette_score(vectors, labels), abs=1e-4)
+
+
+def test_a_perfect_map_has_the_best_of_everything() -> None:
+    vectors, labels = clusters(90, size=2, groups=3)
+    found = judge(squared_of(vectors), vectors.astype(np.float64), labels, 8)
+    assert (found.trustworthiness, found.continuity, found.neighbor_preservation) == (1.0, 1.0, 1.0)
+    assert found.label_accuracy == found.descriptor_label_accuracy
+
+
+def test_label_accuracy_counts_items_among_their_own() -> None:
+    line = np.array([[0.0], [1.0], [2.0], [10.0], [11.0], [12.0]])
+    labels = ["a", "a", "b", "b", "b", "b"]
+    found = judge(squared_of(line), line, labels, 2)
+    assert found.neighbors == 2
+    assert found.label_accuracy == pytest.approx(5 / 6)  # the b at 2 lies among a's
+
+
+def test_without_two_labels_there_is_nothing_to_say_about_labels() -> None:
+    vectors, _ = clusters(20)
+    for labels in ([""] * 20, ["same"] * 20):
+        assert judge(squared_of(vectors), vectors[:, :2].astype(float), labels, 5).label_accuracy is None
+
+
+def test_unlabelled_items_are_left_out_of_what_is_said_about_labels() -> None:
+    vectors, labels = clusters(60, groups=2)
+    coordinates = vectors[:, :2].astype(float)
+    some = [label if number < 40 else "" for number, label in enumerate(labels)]
+    found = judge(squared_of(vectors), coordinates, some, 5)
+    of_those = judge(squared_of(vectors[:40]), coordinates[:40], labels[:40], 5)
+    assert found.silhouette == pytest.approx(of_those.silhouette)
+    assert found.label_accuracy == of_those.label_accuracy
+
+
+@pytest.mark.parametrize("items", [1, 2, 3])
+def test_few_items_are_judged_too(items: int) -> None:
+    vectors, labels = clusters(items, groups=2)
+    found = judge(squared_of(vectors), vectors[:, :2].astype(float), labels, 10)
+    assert 0 <= found.trustworthiness <= 1
