@@ -27,12 +27,11 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     chosen = _parser().parse_args(arguments)
-    warnings.showwarning = lambda message, *_: fail(f"warning: {message}")
     terminal = Terminal(chosen.json)
     try:
-        with _client(chosen) as client:
-            code: int = import_module(f"gramlet.commands.{chosen.command}").run(chosen, client, terminal)
-            return code
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: fail(f"warning: {message}")
+            return _run(chosen, terminal)
     except KeyboardInterrupt:
         fail("interrupted")
         return _INTERRUPTED
@@ -47,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
         return 1
+
+
+def _run(chosen: argparse.Namespace, terminal: Terminal) -> int:
+    with _client(chosen) as client:
+        code: int = import_module(f"gramlet.commands.{chosen.command}").run(chosen, client, terminal)
+        return code
 
 
 def _parser() -> argparse.ArgumentParser:

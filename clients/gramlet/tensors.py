@@ -19,7 +19,7 @@ _TO_WIRE = {
     ElementType.BFLOAT16: tensor_pb2.ELEMENT_TYPE_BFLOAT16,
     ElementType.UINT8: tensor_pb2.ELEMENT_TYPE_UINT8,
 }
-_FROM_WIRE = {wire: element_type for element_type, wire in _TO_WIRE.items()} | {
+_FROM_WIRE: dict[int, ElementType] = {wire: element_type for element_type, wire in _TO_WIRE.items()} | {
     tensor_pb2.ELEMENT_TYPE_UNSPECIFIED: ElementType.FLOAT32
 }
 _STORED_AS: dict[ElementType, np.dtype[Any]] = {

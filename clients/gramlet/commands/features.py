@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         outcomes = client.extract(arguments.pictures, extraction)
         for done, (picture, output, outcome) in enumerate(zip(arguments.pictures, outputs, outcomes, strict=True), 1):
             if isinstance(outcome, GramletError) and len(outputs) == 1:
-                raise type(outcome)(outcome.message)
+                raise type(outcome)(outcome.message, field=str(picture))
             if isinstance(outcome, GramletError):
                 failed += 1
                 terminal.note(f"{picture}: {outcome.message}")

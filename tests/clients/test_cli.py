@@ -1,0 +1,327 @@
+"""The command line against the real services."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gramlet import cli
+from gramlet.commands import stylize
+from gramlet.commands.files import write_atomically
+from gramlet.errors import Unavailable
+from gramlet.inputs import StylizeOptions
+from gramlet.messages.stylize import encode_event
+from gramlet.types import Checkpoint, Iteration, Result, Started, StylizeSettings
+from PIL import Image
+
+from tests.clients.servers import STYLIZE, Script, free_port, serving
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def gramlet(address: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line; returns exit code, stdout and stderr."""
+    monkeypatch.setenv("GRAMLET_SERVER", address)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def events(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def format_of(path: Path) -> str | None:
+    with Image.open(path) as image:
+        return image.format
+
+
+def test_stylize_writes_the_picture_and_shows_how_it_goes(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    code, said, noted = gramlet("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 4)
+    assert code == 0
+    with Image.open(out) as image:
+        assert image.size == (48, 64)
+    assert said.startswith(f"{out}: 4 iterations, loss ")
+    assert "stylizing 4/4 loss " in noted
+
+
+def test_json_is_one_object_an_event_and_nothing_else(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out, preview = tmp_path / "out.webp", tmp_path / "preview.png"
+    code, said, noted = gramlet(
+        *("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 6, "--json", "--preset", "classic"),
+        *("--preview", preview, "--preview-every", 2, "--checkpoint-every", 3),
+    )
+    told = events(said)
+    iterations = [event for event in told if event["event"] == "iteration"]
+    assert (code, noted) == (0, "")
+    assert [event["iteration"] for event in iterations] == [1, 2, 3, 4, 5, 6]
+    assert all(event.keys() >= {"loss", "style_loss", "content_loss"} for event in iterations)
+    assert told[0]["event"] == "started"
+    assert told[0]["settings"]["preset"] == "classic"
+    assert told[0]["loss"] is None  # JSON has no NaN
+    assert told[-1]["event"] == "result"
+    assert told[-1]["path"] == str(out)
+    assert [event["path"] for event in told if event["event"] == "preview"][-1] == str(preview)
+    assert (format_of(preview), format_of(out)) == ("PNG", "WEBP")
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_every_setting_is_a_flag(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    flags = {
+        "preset": "classic",
+        "size": 64,
+        "iterations": 1,
+        "content-stage": "layer1",
+        "style-stages": "conv1=0.5,layer1",
+        "content-weight": 2,
+        "style-weight": 3,
+        "total-variation-weight": 0.5,
+        "gram-normalization": "positions",
+        "stage-balance": "content",
+        "seed": 7,
+        "optimizer": "lbfgs",
+        "learning-rate": 0.5,
+        "history-size": 9,
+        "line-search": "none",
+        "scales": 1,
+    }
+    arguments = [text for name, value in flags.items() for text in (f"--{name}", value)]
+    code, said, _ = gramlet(
+        *("stylize", picture, picture, "-o", tmp_path / "o.png", "--json", "--initial", "noise", "--antialiased"),
+        *arguments,
+    )
+    assert code == 0
+    settings = events(said)[0]["settings"]
+    assert settings.pop("style_stages") == {"conv1": 0.5, "layer1": 1.0}
+    assert settings.pop("initial") == "noise"
+    assert settings.pop("antialiased") is True
+    assert settings == {name.replace("-", "_"): value for name, value in flags.items() if name != "style-stages"}
+    parser = argparse.ArgumentParser()
+    stylize.add_arguments(parser)
+    assert set(StylizeOptions.__annotations__) <= {action.dest for action in parser._actions}
+
+
+def test_styles_are_blended(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    base = ("stylize", picture, picture, picture, "-o", tmp_path / "o.png", "--size", 64, "--iterations", 1)
+    assert gramlet(*base, "--blend", "2,1")[0] == 0
+    assert gramlet(*base, "--blend", "2")[::2] == (2, "gramlet: --blend: 1 shares for 2 styles\n")
+
+
+def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.png"
+    base = ("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 3, "--checkpoint-every", 1)
+    assert gramlet(*base, "--run-id", "by-its-name")[0] == 0
+    first = out.read_bytes()
+    code, said, _ = gramlet("stylize", "--resume", "by-its-name", "-o", out, "--json")
+    assert code == 0
+    assert [event["event"] for event in events(said) if event["event"] == "iteration"] == []
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"style": "/nowhere.jpg"}, "style[0]: there is no file /nowhere.jpg"),
+        ({"--output": "/nowhere/o.png"}, "--output: there is no directory /nowhere"),
+        ({"--output": "o.xyz"}, "--output: o.xyz must end in one of .png, .jpg"),
+        ({"--output": "/"}, "--output: / must end in"),
+        ({"--preview": "p.xyz"}, "--preview: p.xyz must end in"),
+        ({"--size": "0"}, "size: must be a positive whole number"),
+        ({"--resume": "r"}, "--resume: a resumed run has its pictures already"),
+        ({"--preset": "cubist"}, "settings.preset: resnet50 has no preset 'cubist'"),
+        ({"--server": "http://localhost"}, "address: http://localhost is a URL"),
+        ({"--token-file": "/nowhere"}, "--token-file: cannot read /nowhere"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    gramlet: Run, picture: Path, tmp_path: Path, change: dict[str, str], complaint: str
+) -> None:
+    options = {"--output": str(tmp_path / "o.png")} | {name: text for name, text in change.items() if name != "style"}
+    arguments = [text for option in options.items() for text in option]
+    code, said, noted = gramlet("stylize", picture, change.get("style", picture), *arguments)
+    assert (code, said) == (2, "")
+    assert noted.startswith(f"gramlet: {complaint}")
+    assert noted.count("\n") == 1
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_a_closed_directory_is_found_out_before_work_begins(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    code, _, noted = gramlet("stylize", picture, picture, "-o", tmp_path / "o.png")
+    assert code == 2
+    assert "no permission to write" in noted
+
+
+def test_a_wrong_command_line_is_exit_code_2(gramlet: Run) -> None:
+    assert gramlet("stylize", "a", "b")[0] == 2
+    assert gramlet("paint")[0] == 2
+    assert gramlet()[0] == 2
+
+
+def test_with_json_the_error_is_an_event_as_well(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    code, said, _ = gramlet("stylize", picture, "/nowhere.jpg", "-o", tmp_path / "o.png", "--json")
+    assert code == 2
+    assert events(said) == [
+        {"event": "error", "code": "NOT_FOUND", "message": "there is no file /nowhere.jpg", "field": "style[0]"}
+    ]
+
+
+def test_no_server_is_one_line_and_exit_code_1(gramlet: Run) -> None:
+    code, said, noted = gramlet("status", "--server", f"127.0.0.1:{free_port()}")
+    assert (code, said) == (1, "")
+    assert "start one with `gramlet-server all`" in noted
+    assert noted.count("\n") == 1
+
+
+def test_features_are_written_as_arrays(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "features.npz"
+    code, said, _ = gramlet("features", picture, "--stages", "conv1,layer1", "--gram", "--pooled", "-o", out)
+    assert code == 0
+    assert said == (f"{out}: conv1.gram (64, 64), layer1.gram (256, 256), conv1.pooled (64,), layer1.pooled (256,)\n")
+    with np.load(out) as arrays:
+        assert {name: array.shape for name, array in arrays.items()} == {
+            "conv1.gram": (64, 64),
+            "layer1.gram": (256, 256),
+            "conv1.pooled": (64,),
+            "layer1.pooled": (256,),
+        }
+
+
+def test_of_several_pictures_each_has_its_file_and_a_bad_one_fails_alone(
+    gramlet: Run, picture: Path, tmp_path: Path
+) -> None:
+    bad, out = tmp_path / "bad.png", tmp_path / "out"
+    bad.write_bytes(b"no picture")
+    out.mkdir()
+    code, said, noted = gramlet("features", bad, picture, "--stages", "conv1", "--size", 32, "-o", out, "--json")
+    assert code == 1
+    assert [event["event"] for event in events(said)] == ["error", "features"]
+    assert f"{bad}: not a picture" in noted
+    assert [path.name for path in out.iterdir()] == ["picture.png.npz"]
+
+
+def test_of_one_bad_picture_the_error_is_the_commands(gramlet: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    code, _, noted = gramlet("features", bad, "--stages", "conv1", "-o", tmp_path / "f.npz")
+    assert code == 2
+    assert noted.startswith(f"gramlet: {bad}: not a picture")
+
+
+def test_status_shows_services_network_and_load(gramlet: Run) -> None:
+    code, said, _ = gramlet("status")
+    assert code == 0
+    for word in ("feature", "stylize", "serving", "not offered", "resnet50", "random:0", "classic", "queued"):
+        assert word in said
+    code, said, _ = gramlet("status", "--json")
+    status = events(said)[0]
+    assert status["services"] == {
+        "feature": "serving",
+        "stylize": "serving",
+        "train": "not offered",
+        "embed": "not offered",
+    }
+    assert status["model"]["backbone"] == "resnet50"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "o.png"
+    path.write_bytes(b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def endless(request: Any, context: Any) -> Iterator[Any]:
+    """A run that has a checkpoint, and goes on until it is cancelled."""
+    yield encode_event(Started(height=4, width=4, settings=StylizeSettings(iterations=999)), request.run_id)
+    yield encode_event(Checkpoint(iteration=1), request.run_id)
+    number = 0
+    while context.is_active():
+        number += 1
+        event = Iteration(iteration=number, loss=1.0, style_loss=0.0, content_loss=0.0)
+        yield encode_event(event, request.run_id)
+
+
+def command(server: Any, picture: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    arguments = ["stylize", str(picture), str(picture), "-o", str(out), "--server", f"127.0.0.1:{server.port}"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "gramlet.cli", *arguments, "--run-id", "mine", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_ends_with_130_and_the_way_to_go_on(picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.png"
+    with serving({STYLIZE: Script(Stylize=[endless])}) as server, command(server, picture, out, "--json") as process:
+        assert process.stdout is not None
+        while json.loads(process.stdout.readline())["event"] != "iteration":
+            pass
+        process.send_signal(signal.SIGINT)
+        _, noted = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert noted.splitlines() == [
+        f"gramlet: go on with: gramlet stylize --resume mine -o {out}",
+        "gramlet: interrupted",
+    ]
+    assert not out.exists()
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(picture: Path, tmp_path: Path) -> None:
+    with (
+        serving({STYLIZE: Script(Stylize=[endless])}) as server,
+        command(server, picture, tmp_path / "o.png", "--json") as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == ""
+
+
+def test_a_lost_server_is_told_on_stderr_and_the_run_goes_on(
+    gramlet: Run, picture: Path, tmp_path: Path, png: bytes
+) -> None:
+    def broken(request: Any, context: Any) -> Iterator[Any]:
+        yield encode_event(Started(height=4, width=4, settings=StylizeSettings(iterations=1)), request.run_id)
+        raise Unavailable("going away")
+
+    def resumed(request: Any, context: Any) -> Iterator[Any]:
+        yield encode_event(Result(iteration=1, loss=1.0, png=png), request.resume_run_id)
+
+    with serving({STYLIZE: Script(Stylize=[broken, resumed])}) as server:
+        code, said, noted = gramlet(
+            *("stylize", picture, picture, "-o", tmp_path / "o.png", "--server", f"127.0.0.1:{server.port}", "--json")
+        )
+    assert code == 0
+    assert [event["event"] for event in events(said)] == ["started", "result"]
+    assert "lost its server: going away" in noted
