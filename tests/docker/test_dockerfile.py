@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -24,8 +25,9 @@ def can_mount() -> bool:
 
 
 pytestmark = [
+    pytest.mark.skipif(not os.environ.get("GRAMLET_LONG_TESTS"), reason="takes minutes; GRAMLET_LONG_TESTS=1 runs it"),
     pytest.mark.skipif(not can_mount(), reason="needs the right to mount file systems (root on Linux)"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
 ]
 
 
