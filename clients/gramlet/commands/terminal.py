@@ -29,7 +29,7 @@ class Terminal:
         self.out = Console(soft_wrap=True, highlight=False)
         self._err = Console(stderr=True, soft_wrap=True, highlight=False)
 
-    def event(self, name: str, **values: Any) -> None:
+    def event(self, name: str, /, **values: Any) -> None:
         """Prints `{"event": name, ...}`, with `--json` only. Numbers that JSON has none for are null."""
         if self.json:
             print(json.dumps({"event": name, **_plain(values)}), flush=True)

@@ -19,6 +19,8 @@ def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
     """Loss and validation accuracy by epoch, one color a recipe; a dot marks the epoch that was kept."""
     figure = _figure(9.6, 3.8)
     losses, accuracies = figure.subplots(1, 2)
+    # Fixed margins: matplotlib's layout engine takes longer than the training of a head.
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.9, wspace=0.16)
     for number, outcome in enumerate(outcomes):
         color, epochs = f"C{number}", [epoch.epoch for epoch in outcome.history]
         losses.plot(epochs, [epoch.loss for epoch in outcome.history], color=color, linestyle="--", alpha=0.6)
@@ -46,6 +48,9 @@ def confusion_matrix(outcome: Outcome) -> bytes:
     side = min(3.2 + 0.45 * len(labels), 14.0)
     figure = _figure(side, side)
     axes = figure.subplots()
+    longest = max(map(len, labels)) if len(labels) <= _LABELLED_CLASSES else 0
+    margin = min(0.6 + 0.08 * longest, 0.5 * side) / side
+    figure.subplots_adjust(left=margin, bottom=margin, right=1 - 0.2 / side, top=1 - 0.45 / side)
     shares = [[count / max(1, sum(row)) for count in row] for row in report.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(title=f"{report.set}: {report.accuracy:.1%} of {report.pictures}", xlabel="taken for", ylabel="true class")
@@ -64,7 +69,7 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=110)
     FigureCanvasAgg(figure)
     return figure
 

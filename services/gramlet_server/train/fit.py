@@ -359,8 +359,8 @@ class Fit:
                 self.head.parameters(), lr=rate, max_iter=LBFGS_ITERATIONS, line_search_fn="strong_wolfe"
             )
         if self.recipe.optimizer is Optimizer.SGD:
-            return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
-        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+            return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
 
     def _set_rates(self, phase: _Phase, epoch: int) -> dict[str, float]:
         if self.recipe.optimizer is Optimizer.LBFGS:

@@ -6,7 +6,6 @@ import threading
 
 import torch
 
-
 _ALL = torch.get_num_threads()
 
 
