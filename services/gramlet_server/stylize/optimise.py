@@ -48,6 +48,9 @@ Evaluate = Callable[[Array], Evaluation]
 DIVERGED = 1e3
 """A loss so many times the first one is divergence. Steps without line search may overshoot by less and recover."""
 
+MOST_RESTARTS = 40
+"""Steps so much shorter do not move the picture any more: something else is wrong."""
+
 RESTART_RATE = 0.5
 """What the learning rate is multiplied by after a divergence, so that the same steps do not lead there again."""
 
@@ -184,7 +187,7 @@ class Descent:
         self._optimizer = self._fresh_optimizer()
 
     def move_to(self, height: int, width: int) -> None:
-        """Goes on at another size, with a fresh history. Losses of two sizes cannot be compared: the best starts anew."""
+        """Goes on at another size, with a fresh history. The best starts anew: losses of two sizes differ."""
         if self._picture.shape[1:] == (height, width):
             return
         picture = functional.interpolate(self._picture.detach()[None], (height, width), mode="bicubic")[0]
@@ -201,8 +204,8 @@ class Descent:
     def step(self, evaluate: Evaluate) -> Evaluation | None:
         """One iteration; returns the evaluation at the picture from which it stepped.
 
-        None: the loss there was no number or had grown without bound, and the descent is back at its best picture with
-        a fresh history. If `evaluate` raises, the descent is as it was before the step.
+        None: the loss there was no number or had grown without bound. That was no iteration: the descent is back at its
+        best picture, with a fresh history and shorter steps. If `evaluate` raises, the descent is as it was before.
         """
         before = self._snapshot()
         recent: list[tuple[torch.Tensor, Evaluation]] = []
@@ -218,7 +221,6 @@ class Descent:
             self._optimizer.step(closure)
         except _Diverged:
             self._restart()
-            self.iteration += 1
             return None
         except BaseException:
             self._restore(before)
@@ -295,6 +297,8 @@ class Descent:
 
     def _restart(self) -> None:
         self._restarts += 1
+        if self._restarts > MOST_RESTARTS:
+            raise FailedPrecondition("the loss is no number however short the steps are: try other settings")
         with torch.no_grad():
             self._picture.copy_(self._best)
         self._optimizer = self._fresh_optimizer()
@@ -424,7 +428,7 @@ def _iterate(descent: Descent, differentiation: Differentiation) -> Iterator[Sty
         )
     if evaluation is None:
         yield Recovered(
-            iteration=descent.iteration,
+            iteration=descent.iteration + 1,
             reason=RecoveryReason.DIVERGED,
             message="the loss grew without bound: back to the best picture, with shorter steps",
         )

@@ -81,13 +81,17 @@ PRESETS: Mapping[str, Mapping[str, StylizeSettings]] = {
     },
     **{
         vgg: {
-            DEFAULT: _balanced(dict.fromkeys(_VGG, 1.0), "relu4_2", 0.3),
+            DEFAULT: _balanced(dict.fromkeys(_VGG, 1.0), "relu4_2", 0.5),
             "classic": _classic(_VGG, "relu4_2"),
         }
         for vgg in ("vgg16", "vgg19")
     },
 }
 """By network, then by name; the network's default first."""
+
+
+ADAM_RATE = 0.02
+"""Learning rate of Adam where the request gives none: a step of Adam moves every pixel by about this much."""
 
 
 def names(model: Model) -> tuple[str, ...]:
@@ -108,6 +112,8 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
             f"{model.backbone} has no preset {settings.preset!r}; it has {', '.join(presets)}", field="settings.preset"
         )
     given = {name: value for name, value in vars(settings).items() if value is not None}
+    if settings.optimizer is Optimizer.ADAM:
+        given.setdefault("learning_rate", ADAM_RATE)
     resolved = dataclasses.replace(preset, **given)
     for name, (low, high) in LIMITS.items():
         value = getattr(resolved, name)

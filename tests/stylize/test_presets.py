@@ -1,0 +1,58 @@
+"""A request's settings are laid over the preset's, and checked."""
+
+from __future__ import annotations
+
+import pytest
+from gramlet.errors import InvalidInput
+from gramlet.types import Optimizer, StylizeSettings
+from gramlet_server.feature.engine import Engine
+from gramlet_server.stylize import presets
+from gramlet_server.stylize.presets import PRESETS, resolve
+
+
+def test_a_preset_leaves_nothing_open() -> None:
+    for network in PRESETS.values():
+        assert next(iter(network)) == presets.DEFAULT
+        for name, preset in network.items():
+            assert preset.preset == name
+            assert None not in vars(preset).values()
+
+
+def test_what_the_request_says_counts(engine: Engine) -> None:
+    resolved = resolve(StylizeSettings(preset="classic", iterations=7, style_stages={"layer1": 2.0}), engine.model())
+    assert (resolved.iterations, resolved.style_stages) == (7, {"layer1": 2.0})
+    assert resolved.style_weight == 1000.0
+
+
+def test_classic_weighs_a_stage_by_its_channels(engine: Engine) -> None:
+    model = engine.model()
+    weights = resolve(StylizeSettings(preset="classic"), model).style_stages or {}
+    assert list(weights) == ["conv1", "maxpool", "layer1", "layer2", "layer3", "layer4"]
+    for name, weight in weights.items():
+        stage = model.stage(name)
+        assert stage is not None
+        assert weight == 1 / stage.channels**2
+
+
+def test_each_optimizer_has_a_rate_of_its_own(engine: Engine) -> None:
+    adam = StylizeSettings(optimizer=Optimizer.ADAM)
+    assert resolve(adam, engine.model()).learning_rate == presets.ADAM_RATE
+    assert resolve(StylizeSettings(optimizer=Optimizer.ADAM, learning_rate=0.5), engine.model()).learning_rate == 0.5
+    assert resolve(StylizeSettings(), engine.model()).learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (StylizeSettings(preset="cubist"), "settings.preset"),
+        (StylizeSettings(size=8), "settings.size"),
+        (StylizeSettings(size=100_000), "settings.size"),
+        (StylizeSettings(iterations=10**6), "settings.iterations"),
+        (StylizeSettings(content_stage="relu4_2"), "settings.content_stage"),
+        (StylizeSettings(style_stages={"layer1": 1.0, "layer9": 1.0}), "settings.style_stages[1].stage"),
+    ],
+)
+def test_a_wrong_setting_names_its_field(engine: Engine, settings: StylizeSettings, field: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        resolve(settings, engine.model())
+    assert error.value.field == field

@@ -1,0 +1,139 @@
+"""Runs wait, are told, saved, resumed, cancelled and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gramlet.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidInput, NotFound, Overloaded, Unavailable
+from gramlet.types import (
+    Checkpoint,
+    Initial,
+    Iteration,
+    Limits,
+    PictureStyle,
+    Pixels,
+    Preview,
+    Queued,
+    Result,
+    Started,
+    Stylization,
+    StylizeOrder,
+    StylizeSettings,
+)
+from gramlet_server.backbone import load_network
+from gramlet_server.feature.engine import Engine
+from gramlet_server.store import Store
+from gramlet_server.stylize.runs import Runs, RunSettings, prepare
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(str(tmp_path))
+
+
+@pytest.fixture
+def runs(engine: Engine, store: Store) -> Runs:
+    return Runs(engine, store, RunSettings(running_limit=1, queue_limit=1, checkpoint_every=3))
+
+
+def pixels(seed: int, height: int = 48, width: int = 64) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def order(run_id: str = "", iterations: int = 6, preview_every: int = 0) -> StylizeOrder:
+    settings = StylizeSettings(size=64, iterations=iterations)
+    stylization = Stylization(pixels(1), (PictureStyle(pixels(2)),), settings)
+    return StylizeOrder(stylization, run_id=run_id, preview_every=preview_every)
+
+
+def test_a_run_tells_all_that_happens(runs: Runs) -> None:
+    events = list(runs.start(order(preview_every=6)))
+    kinds = [Started, *[Iteration] * 3, Checkpoint, *[Iteration] * 3, Preview, Checkpoint, Result]
+    assert [type(event) for event in events] == kinds
+    assert (runs.status().running, runs.status().queued) == (0, 0)
+
+
+def test_the_next_waits_and_a_third_is_refused_before_any_work(runs: Runs) -> None:
+    first = runs.start(order(iterations=5000))
+    second = runs.start(order())
+    waiting = iter(second)
+    assert next(waiting) == Queued(position=0)
+    with pytest.raises(Overloaded):
+        runs.start(order())
+    first.cancel()
+    first.join()
+    assert isinstance(next(waiting), Started)
+    second.cancel()
+    second.join()
+
+
+def test_whoever_is_cancelled_while_waiting_makes_room(runs: Runs) -> None:
+    first, second = runs.start(order(iterations=5000)), runs.start(order())
+    second.cancel()
+    second.join()
+    assert (runs.status().running, runs.status().queued) == (1, 0)
+    with pytest.raises(Cancelled):
+        next(iter(second))
+    first.cancel()
+    first.join()
+
+
+def test_a_finished_run_gives_its_result_again(runs: Runs) -> None:
+    whole = list(runs.start(order("again")))[-1]
+    resumed = list(runs.start(StylizeOrder(resume_run_id="again")))
+    assert [type(event) for event in resumed] == [Started, Result]
+    assert resumed[-1].png == whole.png  # type: ignore[attr-defined]
+
+
+def test_a_drained_process_hands_its_runs_on(runs: Runs, engine: Engine, store: Store) -> None:
+    whole = list(runs.start(order("whole")))
+    running = iter(runs.start(order("handed-on")))
+    assert isinstance(next(running), Started)
+    runs.drain()
+    with pytest.raises(Unavailable):
+        list(running)
+    elsewhere = Runs(engine, store)
+    resumed = list(elsewhere.start(StylizeOrder(resume_run_id="handed-on")))
+    assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
+
+
+def test_names_are_taken_once_and_missing_runs_are_not_found(runs: Runs) -> None:
+    list(runs.start(order("mine", iterations=1)))
+    with pytest.raises(AlreadyExists):
+        runs.start(order("mine"))
+    with pytest.raises(NotFound):
+        runs.start(StylizeOrder(resume_run_id="nobodys"))
+    # None of these kept its place in the line.
+    assert (runs.status().running, runs.status().queued) == (0, 0)
+
+
+def test_a_run_made_with_other_weights_is_refused(runs: Runs, store: Store) -> None:
+    list(runs.start(order("theirs", iterations=1)))
+    other = Engine(load_network("resnet50", "random:1", "cpu"))
+    with pytest.raises(FailedPrecondition, match="other weights"):
+        Runs(other, store).start(StylizeOrder(resume_run_id="theirs"))
+    other.close()
+
+
+def test_a_bad_picture_names_its_field_and_leaves_nothing_behind(runs: Runs, store: Store) -> None:
+    bad = Stylization(pixels(1), (PictureStyle(pixels(2)), PictureStyle(b"no picture")))
+    with pytest.raises(InvalidInput) as error:
+        runs.start(StylizeOrder(bad, run_id="bad"))
+    assert error.value.field == "stylization.styles[1].picture"
+    assert store.list("runs") == []
+
+
+@pytest.mark.parametrize("initial", Initial)
+def test_a_run_starts_where_it_is_told(engine: Engine, initial: Initial) -> None:
+    given = pixels(3) if initial is Initial.GIVEN else None
+    settings = StylizeSettings(size=64, initial=initial, seed=5)
+    stylization = Stylization(pixels(1), (PictureStyle(pixels(2)),), settings, initial=given)
+    job = prepare(stylization, engine, Limits())
+    expected = {Initial.CONTENT: pixels(1), Initial.STYLE: pixels(2), Initial.GIVEN: pixels(3)}.get(initial)
+    if expected is None:
+        assert job.initial.std() > 0.1
+        np.testing.assert_array_equal(job.initial, prepare(stylization, engine, Limits()).initial)
+    else:
+        np.testing.assert_allclose(job.initial, expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
