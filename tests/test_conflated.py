@@ -45,10 +45,15 @@ def test_cancelling_closes_the_work_within_one_event_and_wakes_the_reader() -> N
     work = Conflated(endless(), replaceable)
     turn.release()
     assert next(work) == 0
-    reader = threading.Thread(target=lambda: pytest.raises(Cancelled, next, work))
-    reader.start()
+    told = threading.Event()
+
+    def read() -> None:
+        with pytest.raises(Cancelled):
+            next(work)
+        told.set()
+
+    threading.Thread(target=read).start()
     work.cancel()
     turn.release()
     assert closed.wait(10)
-    reader.join(10)
-    assert not reader.is_alive()
+    assert told.wait(10)

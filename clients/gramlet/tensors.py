@@ -19,8 +19,9 @@ _TO_WIRE = {
     ElementType.BFLOAT16: tensor_pb2.ELEMENT_TYPE_BFLOAT16,
     ElementType.UINT8: tensor_pb2.ELEMENT_TYPE_UINT8,
 }
-_FROM_WIRE: dict[int, ElementType] = {wire: element_type for element_type, wire in _TO_WIRE.items()} | {
-    tensor_pb2.ELEMENT_TYPE_UNSPECIFIED: ElementType.FLOAT32
+_FROM_WIRE: dict[int, ElementType] = {
+    tensor_pb2.ELEMENT_TYPE_UNSPECIFIED: ElementType.FLOAT32,
+    **{wire: element_type for element_type, wire in _TO_WIRE.items()},
 }
 _STORED_AS: dict[ElementType, np.dtype[Any]] = {
     ElementType.FLOAT32: np.dtype("<f4"),
