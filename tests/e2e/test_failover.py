@@ -19,6 +19,7 @@ from tests.e2e.conftest import LONG
 
 STYLIZATIONS = 6
 ITERATIONS = 400 if LONG else 50
+pytestmark = pytest.mark.timeout(1200 if LONG else 300)
 EVERY_SECONDS = 3.0 if LONG else 1.5
 
 
