@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from gramlet_server import __version__
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.config import Settings, add_settings, format_address, read_settings
 from gramlet_server.runtime.flags import Parser
+from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.server import Built, Server, Service, serve
@@ -126,6 +128,8 @@ def train(shared: Shared) -> Service:
         # Read when stages are first unfrozen; frozen networks need no weights here.
         base = BaseStages(lambda: load(network.backbone, network.weights))
         runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
+        # Beside the start, not before it: a run that comes at once only waits for what is left.
+        threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
         return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.drain)
 
     return Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, build)
@@ -192,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(names: Sequence[str], settings: Settings) -> int:
+    if not settings.features.features:
+        keep_large_blocks()
     shared = Shared(settings)
     code = serve(
         [SERVICES[name](shared) for name in names],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 
+import torch
 from gramlet.errors import FailedPrecondition, NotFound, Unavailable
 from gramlet.heads import Configuration, Event, Extracting, Queued, Step, TrainOrder, Upload
 from gramlet.types import Model
@@ -106,6 +108,12 @@ class Runs:
             lambda running, queued: observer.runs(KIND, running, queued),
         )
         self._draining = threading.Event()
+
+    def warm_up(self) -> None:
+        """Loads what the first run would wait for: torch's compiler comes with its first optimizer, and takes 2 s."""
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+        importlib.import_module("matplotlib.figure")
+        importlib.import_module("matplotlib.backends.backend_agg")
 
     def drain(self) -> None:
         """Ends all runs after their batch with Unavailable, so that they go on elsewhere."""
