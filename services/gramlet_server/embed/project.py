@@ -293,15 +293,7 @@ def _other_layout(squared: Array, settings: MapSettings) -> Floats:
             random_state=settings.seed,
         )
         return np.asarray(scaling.fit_transform(distances, init=first))
-    umap = _umap()
-    reducer = umap.UMAP(
-        n_neighbors=max(settings.neighbors, 2),
-        n_components=settings.dimensions,
-        metric="precomputed",
-        random_state=settings.seed,
-        n_jobs=1,
-    )
-    return np.asarray(reducer.fit_transform(distances), dtype=np.float64)
+    return _umap_layout(distances, settings)
 
 
 def _isomap(distances: Floats, settings: MapSettings) -> Floats:
@@ -328,9 +320,24 @@ def _lle(squared: Array, settings: MapSettings) -> Floats:
     return np.asarray(embedding.fit_transform(vectors))
 
 
+def _umap_layout(distances: Floats, settings: MapSettings) -> Floats:
+    reducer = _umap().UMAP(
+        n_neighbors=max(settings.neighbors, 2),
+        n_components=settings.dimensions,
+        metric="precomputed",
+        random_state=settings.seed,
+        n_jobs=1,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="using precomputed metric", category=UserWarning)
+        return np.asarray(reducer.fit_transform(distances), dtype=np.float64)
+
+
 def _umap() -> Any:  # umap-learn is an optional extra
     try:
-        import umap
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # of a part that would need another library
+            import umap
     except ImportError:
         raise FailedPrecondition(
             "UMAP is not installed on this server: pip install 'gramlet-server[umap]'", field="start.settings.method"
