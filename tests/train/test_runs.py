@@ -1,6 +1,5 @@
 """Whole runs on a real network and small pictures, in this process: what a client is asked, told, and gets."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -487,9 +486,3 @@ def test_a_messy_data_set_gets_a_sensible_report(runs):
     assert report.top[5] == 1.0
     assert len(report.confusion) == 10
     assert sum(map(sum, report.confusion)) == 199
-
-
-@pytest.mark.skipif(not os.environ.get("GRAMLET_TEST_S3"), reason="GRAMLET_TEST_S3 names no s3:// store")
-def test_a_run_works_on_s3(engine, base, data_set):
-    runs = Runs(engine, Store.open(os.environ["GRAMLET_TEST_S3"]), base)
-    assert Client(runs, data_set).run(TrainOrder(configuration(data_set, PROBE))).head.accuracy == 1.0

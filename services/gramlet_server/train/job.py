@@ -45,6 +45,7 @@ from gramlet.heads import (
 from gramlet.types import Model
 
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.records import from_json, to_json
 from gramlet_server.store import Run
 from gramlet_server.train import data as data_sets
 from gramlet_server.train import figures
@@ -53,7 +54,6 @@ from gramlet_server.train.classifier import BaseStages, added, difference
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.features import EMBEDDING, FeaturePass
 from gramlet_server.train.fit import Data, Fit, Samples, Trained, calibrated
-from gramlet_server.train.records import from_json, to_json
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.report import report
 from gramlet_server.train.threads import compute_alone

@@ -20,8 +20,8 @@ from gramlet.heads import Head, HeadRef
 from safetensors.torch import load, save
 from torch import Tensor
 
+from gramlet_server.records import from_json, to_json
 from gramlet_server.store import Store
-from gramlet_server.train.records import from_json, to_json
 
 _DESCRIPTION = re.compile(r"heads/([^/]+)/(\d+)\.json")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -17,6 +17,7 @@ from gramlet.types import Model
 from gramlet_server.conflated import Conflated
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.observe import Observer
+from gramlet_server.records import from_json, to_json
 from gramlet_server.store import Run, Store
 from gramlet_server.train import data as data_sets
 from gramlet_server.train.cache import FeatureCache
@@ -24,7 +25,6 @@ from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.data import Limits
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.job import Job, Tools
-from gramlet_server.train.records import from_json, to_json
 from gramlet_server.train.registry import Registry
 from gramlet_server.turns import Turn, Turns
 
