@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from gramlet.types import GramNormalization
-from gramlet_server.feature.gram import gram_matrix, style_loss
+from gramlet_server.feature.gram import energy, gram_matrix, style_loss
 
 DIVISORS = {
     GramNormalization.NONE: 1,
@@ -48,3 +48,18 @@ def test_the_style_loss_and_its_gradient_are_those_of_autograd_in_float64(
     torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=0)
     scale = exact_input.grad.abs().max()
     torch.testing.assert_close(ours_input.grad.double() / 3 / scale, exact_input.grad / scale, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalization", GramNormalization)
+def test_fewer_positions_than_channels_change_nothing_but_the_way(normalization: GramNormalization) -> None:
+    generator = torch.Generator().manual_seed(2)
+    style = torch.randn(64, 4, 5, generator=generator).relu()
+    # Close to the style, where the sums of the short way cancel.
+    picture = (style + 0.05 * torch.randn(64, 4, 5, generator=generator)).requires_grad_()
+    target = gram_matrix(style, normalization)
+    whole = style_loss(picture, target, normalization)
+    (expected,) = torch.autograd.grad(whole, picture)
+    short = style_loss(picture, target, normalization, energy(target))
+    (found,) = torch.autograd.grad(short, picture)
+    torch.testing.assert_close(short, whole, rtol=1e-4, atol=0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=float(1e-4 * expected.abs().max()))

@@ -12,6 +12,7 @@ from gramlet.types import Stage
 from torch import Tensor
 from torch.nn import functional
 
+from gramlet_server.backbone import onednn
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, RESNET50_LAYERS, VGG_CONVOLUTIONS, architecture
 from gramlet_server.backbone.weights import Weights
 
@@ -147,6 +148,7 @@ class _Place:
         self.weights = weights
         self.device = device
         self.dtype = dtype
+        self.packs = onednn.available(device, dtype)
 
     def read(self, name: str) -> Tensor:
         return self.weights.state[name].double()
@@ -185,6 +187,10 @@ class _Convolution:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def packed(self) -> onednn.PackedConvolution:
+        """The same for oneDNN."""
+        return onednn.PackedConvolution(self.weight, self.bias, self.stride, self.padding)
 
 
 # In-place operations below write only to the fresh output of a convolution, which no stage and no backward pass holds:
@@ -264,7 +270,7 @@ def _resnet50(place: _Place) -> list[Step]:
     steps: list[Step] = [("conv1", place.convolution("conv1", stride=2)), ("maxpool", maxpool)]
     for layer, _, blocks in RESNET50_LAYERS:
         bottlenecks = [_bottleneck(place, layer, index) for index in range(blocks)]
-        steps.append((layer, _InTurn(tuple(bottlenecks))))
+        steps.append((layer, _InTurn(tuple(_packed(each) if place.packs else each for each in bottlenecks))))
     return [*steps, ("avgpool", _average)]
 
 
@@ -281,9 +287,7 @@ def _antialiased(steps: list[Step], place: _Place) -> list[Step]:
         if isinstance(step, _Convolution):
             return replace(step, stride=1)
         if isinstance(step, _InTurn) and name != "layer1":
-            first, *rest = step.steps
-            assert isinstance(first, _Bottleneck)
-            return _InTurn((_BlurredBottleneck(first, blur), *rest))
+            return _InTurn((_BlurredBottleneck(_bottleneck(place, name, 0), blur), *step.steps[1:]))
         return maxpool if name == "maxpool" else step
 
     return [(name, without_stride(name, step)) for name, step in steps]
@@ -305,7 +309,14 @@ def _bottleneck(place: _Place, layer: str, index: int) -> _Bottleneck:
     )
 
 
-def _rectified(convolution: _Convolution) -> Callable[[Tensor], Tensor]:
+def _packed(block: _Bottleneck) -> onednn.PackedBottleneck:
+    downsample = None if block.downsample is None else block.downsample.packed()
+    return onednn.PackedBottleneck(block.reduce.packed(), block.convolve.packed(), block.expand.packed(), downsample)
+
+
+def _rectified(convolution: _Convolution, packs: bool) -> Callable[[Tensor], Tensor]:
+    if packs:
+        return onednn.PackedRectified(convolution.packed())
     return lambda x: torch.relu_(convolution(x))
 
 
@@ -318,7 +329,7 @@ def _vgg(place: _Place) -> list[Step]:
     position = 0
     for block, count in enumerate(VGG_CONVOLUTIONS[place.weights.backbone], start=1):
         for number in range(1, count + 1):
-            steps.append((f"relu{block}_{number}", _rectified(place.convolution(f"features.{position}"))))
+            steps.append((f"relu{block}_{number}", _rectified(place.convolution(f"features.{position}"), place.packs)))
             position += 2
         steps.append((f"pool{block}", _vgg_pool))
         position += 1

@@ -313,8 +313,9 @@ class Engine:
         with self._device(len(batch)):
             pictures = self._to_device([picture for picture, _ in batch]).requires_grad_()  # (N, 3, H, W)
             activations = self._network.activations(pictures, stages, antialiased=batch[0][1].antialiased)
+            each = {stage: _each(found) for stage, found in activations.items()}
             losses = [
-                targets.losses(pictures[index], {stage: found[index] for stage, found in activations.items()})
+                targets.losses(pictures[index], {stage: found[index] for stage, found in each.items()})
                 for index, (_, targets) in enumerate(batch)
             ]
             # Each loss depends on its own picture alone, so the gradient of their sum holds the gradient of each.
@@ -448,6 +449,11 @@ def _features(pending: Future[tuple[Any, Timing]] | GramletError) -> Outcome:
     except GramletError as error:
         return error
     return replace(features, timing=timing)
+
+
+def _each(batch: Tensor) -> Sequence[Tensor]:
+    """The elements (C, H, W) of a batch; one alone by a view, so that its gradient needs no copy."""
+    return [batch.squeeze(0)] if len(batch) == 1 else batch.unbind()
 
 
 def _evaluation(losses: Losses, gradient: Tensor) -> Evaluation:

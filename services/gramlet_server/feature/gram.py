@@ -46,22 +46,70 @@ class _StyleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, target: Tensor, by: float) -> Tensor:
-        difference = rows.T @ rows  # (C, C)
-        difference.div_(by).sub_(target)
-        loss = difference.square().mean()
-        if ctx.needs_input_grad[0]:
-            difference.mul_(4.0 / (by * difference.numel()))
-            ctx.save_for_backward(rows, difference)
-        return loss
+        difference = torch.mm(rows.T, rows)  # (C, C)
+        if by != 1:
+            difference.div_(by)
+        difference.sub_(target)
+        ctx.scale = 4.0 / (by * difference.numel())
+        ctx.save_for_backward(rows, difference)
+        flat = difference.view(-1)
+        return flat.dot(flat) / flat.numel()
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         rows, difference = ctx.saved_tensors
-        return (rows @ (difference * upstream[0])), None, None
+        scale = upstream * ctx.scale
+        # Whichever is smaller is scaled.
+        if rows.numel() < difference.numel():
+            return (rows * scale) @ difference, None, None
+        return rows @ (difference * scale), None, None
 
 
-def style_loss(activations: Tensor, target: Tensor, normalization: GramNormalization) -> Tensor:
-    """Mean squared difference between the Gram matrix of one picture's activations (C, H, W) and a target (C, C)."""
+class _StyleLossOfFewPositions(torch.autograd.Function):
+    """The same where positions are fewer than channels, without any Gram matrix of size C².
+
+    mean((AᵀA/n - T)²) · C² = |AAᵀ|²/n² - 2 A·(AT)/n + |T|², and A (AᵀA/n - T) = (AAᵀ) A/n - AT: what is left of size C²
+    is T, once. The sums that cancel are taken in float64.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, target: Tensor, energy: float, by: float) -> Tensor:
+        own = rows @ rows.T  # (H·W, H·W)
+        across = rows @ target  # (H·W, C)
+        ctx.scale = 4.0 / (by * target.numel())
+        ctx.save_for_backward(torch.addmm(across, own, rows, beta=-1, alpha=1 / by))
+        squares = own.double().square().sum() / by**2 - 2 / by * (rows.double() * across).sum() + energy
+        return (squares / target.numel()).clamp_min(0).float()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        (direction,) = ctx.saved_tensors
+        return direction * (upstream * ctx.scale), None, None, None
+
+
+def energy(gram: Tensor) -> float:
+    """The sum of a Gram matrix's squares, which `style_loss` saves time by."""
+    return float(gram.double().square().sum())
+
+
+def style_loss(
+    activations: Tensor, target: Tensor, normalization: GramNormalization, target_energy: float | None = None
+) -> Tensor:
+    """Mean squared difference between the Gram matrix of one picture's activations (C, H, W) and a target (C, C).
+
+    Args:
+        activations: (C, H, W).
+        target: (C, C).
+        normalization: Of both Gram matrices.
+        target_energy: `energy(target)`, if it is known.
+    """
     rows = positions_by_channels(activations)
-    loss: Tensor = _StyleLoss.apply(rows, target, divisor(rows, normalization))  # type: ignore[no-untyped-call]
+    by = divisor(rows, normalization)
+    loss: Tensor
+    if target_energy is not None and 2 * rows.shape[0] <= rows.shape[1]:
+        loss = _StyleLossOfFewPositions.apply(rows, target, target_energy, by)  # type: ignore[no-untyped-call]
+    else:
+        loss = _StyleLoss.apply(rows, target, by)  # type: ignore[no-untyped-call]
     return loss

@@ -16,7 +16,7 @@ from gramlet.types import Array, GramNormalization, Model, Objective, StageBalan
 from torch import Tensor
 from torch.nn import functional
 
-from gramlet_server.feature.gram import style_loss
+from gramlet_server.feature.gram import energy, style_loss
 
 Activations = Mapping[str, Tensor]
 """Stage name to activations (C, H, W) of one picture."""
@@ -45,11 +45,17 @@ class StyleTarget:
         spread: The styles' own weighted variance around that mean: mean((G - Gᵢ)²) averaged over several styles is
             mean((G - gram)²) + spread, so that one comparison does for all of them.
         weight: The stage's weight, divided by its balance.
+        energy: The sum of the squares of `gram`.
     """
 
     gram: Tensor
     spread: float
     weight: float
+    energy: float
+
+    def loss(self, activations: Tensor, normalization: GramNormalization) -> Tensor:
+        """The style loss of activations (C, H, W), without the weight."""
+        return style_loss(activations, self.gram, normalization, self.energy) + self.spread
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,7 @@ class Targets:
         """The loss at a picture (3, H, W) whose activations are given."""
         zero = picture.new_zeros(())
         stages = {
-            stage: target.weight
-            * (style_loss(activations[stage], target.gram, self.gram_normalization) + target.spread)
+            stage: target.weight * target.loss(activations[stage], self.gram_normalization)
             for stage, target in self.style.items()
         }
         style = self.style_weight * sum(stages.values(), start=zero)
@@ -98,9 +103,6 @@ class Targets:
         if self.total_variation_weight:
             variation = self.total_variation_weight * total_variation(picture)
         return Losses(style + content + variation, style, content, variation, stages)
-
-    def _style_loss(self, activations: Tensor, target: StyleTarget) -> Tensor:
-        return style_loss(activations, target.gram, self.gram_normalization) + target.spread
 
 
 def total_variation(picture: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ def _style_targets(objective: Objective, reader: Reader) -> dict[str, StyleTarge
             start = float((content[stage] - mean).square().mean()) + spread
             # A picture that already has the style of a stage leaves nothing to balance there.
             weight = weight / start if start > 0 else weight
-        targets[stage] = StyleTarget(mean, spread, weight)
+        targets[stage] = StyleTarget(mean, spread, weight, energy(mean))
     return targets
 
 
