@@ -1,11 +1,14 @@
-"""What tests share: where the project's pictures and weights are. They stay outside of the repository."""
+"""What tests share: a network, and where the project's pictures and weights are, which stay outside the repository."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gramlet_server.backbone import load_network
+from gramlet_server.feature.engine import Engine
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -39,3 +42,11 @@ def samples() -> Path:
 def malformed() -> Path:
     """Hostile and odd pictures, and the manifest.json that says what to expect of each."""
     return _shared("GRAMLET_TEST_MALFORMED", "malformed")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A ResNet-50 with random weights: enough for every promise that is not about how pictures look."""
+    engine = Engine(load_network("resnet50", "random:0", "cpu"))
+    yield engine
+    engine.close()

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.service import FeatureServicer
 from gramlet_server.store import Store
@@ -18,14 +17,6 @@ from gramlet_server.stylize.service import StylizeServicer
 from PIL import Image
 
 from tests.clients.servers import FEATURE, STYLIZE, serving
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """A ResNet-50 with random weights."""
-    engine = Engine(load_network("resnet50", "random:0", "cpu"))
-    yield engine
-    engine.close()
 
 
 @pytest.fixture(scope="session")

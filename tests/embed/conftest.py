@@ -14,7 +14,6 @@ from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 from gramlet.errors import GramletError
 from gramlet.maps import Item, MapEvent, MapSettings, MapStart, StyleMap
 from gramlet.types import Features
-from gramlet_server.backbone import load_network
 from gramlet_server.embed.making import MakingSettings, Maps
 from gramlet_server.embed.service import EmbedServicer
 from gramlet_server.feature.engine import Engine
@@ -68,14 +67,6 @@ def picture_items(items: int) -> list[Item]:
     return [
         Item(f"{number}.png", names[number % 2], drawn(colors[names[number % 2]], number)) for number in range(items)
     ]
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """A ResNet-50 with random weights."""
-    engine = Engine(load_network("resnet50", "random:0", "cpu"))
-    yield engine
-    engine.close()
 
 
 @pytest.fixture
