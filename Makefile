@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test lint format protos protos-check bench clean
+.PHONY: install demo test lint format protos protos-check quality bench clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write protos
+
+# Presets x pictures by a judge: tests/quality/README.md. QUALITY="--size 512 --presets resnet50/default"
+quality: install
+	$(BIN)/python -m tests.quality $(QUALITY)
 
 # A low grpcio-tools, in an environment of its own: it sets the users' floor for grpcio and protobuf.
 .venv-protos/.installed:
