@@ -15,6 +15,7 @@ from gramlet.errors import (
     NotFound,
     Overloaded,
     PermissionDenied,
+    Unavailable,
 )
 from gramlet.heads import (
     Epoch,
@@ -334,6 +335,24 @@ def test_a_cancelled_run_keeps_its_best_head_only_if_asked(runs, store, data_set
     assert kept.outcome.reports
     with pytest.raises(NotFound):
         Registry(store).get(HeadRef("colors"))
+
+
+def test_a_server_that_leaves_ends_its_runs_so_that_they_go_on_elsewhere(engine, store, base, data_set):
+    leaving, staying = Runs(engine, store, base), Runs(engine, store, base)
+    order = TrainOrder(configuration(data_set, MLP, keep_on_cancel=True))
+    training = leaving.start(order, data_set.uploads(range(len(data_set.entries))))
+    assert next(iter(training))
+    leaving.drain()
+    with pytest.raises(Unavailable, match=training.run_id):
+        list(training)
+    assert Registry(store).heads() == []
+    result = Client(staying, data_set).run(TrainOrder(resume_run_id=training.run_id))
+    assert result.head.version == 1
+
+
+def test_a_finished_run_leaves_no_large_values_behind(runs, store, data_set):
+    Client(runs, data_set).run(TrainOrder(configuration(data_set, MLP)))
+    assert max(entry.size for entry in store.list("runs/train")) < 64 * 1024
 
 
 def test_two_runs_at_once_under_one_name_give_two_versions(runs, store, data_set):

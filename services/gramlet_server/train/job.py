@@ -169,6 +169,8 @@ class Job:
             done = _Done(HeadRef(head.name, head.version), outcomes, best, prepared.seconds, fit_seconds)
             self.run.put("result", to_json(done))
             self.done = True
+            for number in range(len(finished)):
+                self.run.put(f"recipe-{number}", b"")  # their weights are large, and the head has what it needs
         yield self._result(done)
 
     # The pictures
