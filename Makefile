@@ -55,5 +55,13 @@ protos-check: .venv-protos/.installed
 	diff --recursive --brief build/protos-check/gramlet clients/gramlet | grep -E '_pb2|^Only in build' \
 		&& { echo 'generated code is stale: run make protos'; exit 1; } || true
 
+# Peers are installed beside the environment, so that they cannot change it.
+build/peers/.installed:
+	$(BIN)/pip install --quiet --no-deps --target build/peers pystiche==1.0.1 tqdm
+	touch $@
+
+bench: install build/peers/.installed
+	PYTHONPATH=build/peers $(BIN)/python -m tests.bench
+
 clean:
 	rm -rf $(VENV) .venv-protos build out

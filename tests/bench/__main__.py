@@ -1,0 +1,126 @@
+"""`make bench`: every row, each in a process of its own, into tests/bench/RESULTS.md and RESULTS.json.
+
+    python -m tests.bench [stylize features heads maps scale ...]
+
+Rows named run again, and the results of the others are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROWS: dict[str, tuple[str, ...]] = {
+    "peak": ("bench_peak.py",),
+    "stylize": ("bench_stylize.py",),
+    "loss": ("bench_stylize.py", "--sizes=256", "--iterations=100", "--rounds=1", "--ways=direct,one,one bfloat16"),
+    "growth": ("bench_stylize.py", "--sizes=128,256,512,1024", "--iterations=6", "--rounds=1", "--ways=direct,one"),
+    "features": ("bench_features.py",),
+    "callers": ("bench_features.py", "--callers=1,2,4,16,64", "--ways=float32", "--pictures=128"),
+    "heads": ("bench_heads.py",),
+    "maps": ("bench_maps.py",),
+    "scale": ("bench_scale.py",),
+}
+"""Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs rows; returns 1 if one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
+    chosen = parser.parse_args(arguments).rows or list(ROWS)
+    file = HERE / "RESULTS.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    results["machine"] = machine()
+    failed = []
+    for name in chosen:
+        print(f"bench: {name}", flush=True)
+        results.setdefault("rows", {})[name] = row = run(name)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        (HERE / "RESULTS.md").write_text(report(results))
+        if row["exit_code"]:
+            failed.append(name)
+    for name in failed:
+        print(f"bench: {name} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def run(name: str) -> dict[str, Any]:
+    """The results of one row."""
+    script, *options = ROWS[name]
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, HERE / script, *options], stdout=subprocess.PIPE, text=True, check=False)
+    rows, text = [], []
+    for line in done.stdout.splitlines():
+        print(line, flush=True)
+        if line.startswith("{"):
+            rows.append(json.loads(line))
+        else:
+            text.append(line)
+    return {
+        "command": f"python tests/bench/{' '.join(ROWS[name])}",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "seconds": round(time.monotonic() - began),
+        "load_before": round(os.getloadavg()[0], 1),
+        "exit_code": done.returncode,
+        "results": rows,
+        "text": text,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the rows were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "has": [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag}" in flags],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy", "grpcio", "protobuf")},
+    }
+
+
+def report(results: dict[str, Any]) -> str:
+    """RESULTS.md."""
+    parts = ["# Measured", "", "Written by `make bench`. Ratios within one row were taken side by side in one run.", ""]
+    parts += [f"- {name}: {value}" for name, value in results["machine"].items()]
+    for name, row in results["rows"].items():
+        failed = f", **failed with {row['exit_code']}**" if row["exit_code"] else ""
+        parts += ["", f"## {name}", "", f"`{row['command']}`, {row['date']}, {row['seconds']} s{failed}", ""]
+        parts += table(row["results"]) + row["text"]
+    return "\n".join(parts) + "\n"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows of one script as a table; its columns are all fields that any of them has."""
+    columns = list(dict.fromkeys(column for row in rows for column in row if column not in ("bench", "benchmark")))
+    if not columns:
+        return []
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(_cell(row.get(column, "")) for column in columns) + " |" for row in rows]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(each)}" for key, each in value.items())
+    if isinstance(value, list) and len(value) > 4:
+        return f"{_cell(value[0])} … {_cell(value[-1])}"
+    return str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Stylization beside a direct transcription of the slides, alternating in one run: seconds an iteration, and loss.
+
+The direct loop is torchvision's network under torch's L-BFGS, in this process. gramlet is asked through the SDK: as one
+server with everything in it, and as a StylizeService before a FeatureService. pystiche runs if it is installed.
+
+    python tests/bench/bench_stylize.py [--sizes 256,512] [--iterations 20] [--rounds 3] [--ways direct,three,...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gramlet import Client
+from gramlet.types import Iteration
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.e2e.cluster import Cluster
+from tests.stylize.direct import STAGES, classic_loss, torchvision_resnet50
+
+SHARED = Path(__file__).parents[3] / "shared"
+WEIGHTS = Path(os.environ.get("GRAMLET_TEST_WEIGHTS") or SHARED / "weights/resnet50.safetensors")
+SAMPLES = Path(os.environ.get("GRAMLET_TEST_SAMPLES") or SHARED / "samples")
+WAYS = ("direct", "pystiche", "one", "three", "one bfloat16", "three bfloat16")
+HISTORY = 20
+SKIPPED = 2  # iterations at the start of a run that are not counted
+
+Run = Callable[[np.ndarray, np.ndarray, int], tuple[list[float], list[float]]]
+"""From content, style and iterations: seconds of each iteration, and the loss it stepped from."""
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Runs the rows, prints each, and returns them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", default="256,512")
+    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", default=",".join(WAYS))
+    chosen = parser.parse_args(arguments)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
+        runs = {way: run for way in chosen.ways.split(",") if (run := prepared(way, cluster)) is not None}
+        for size in map(int, chosen.sizes.split(",")):
+            rows += compared(runs, size, chosen.iterations, chosen.rounds)
+    return rows
+
+
+def compared(runs: dict[str, Run], size: int, iterations: int, rounds: int) -> list[dict[str, Any]]:
+    """One row a way, at one size."""
+    content, style = (picture(SAMPLES / name, size) for name in ("content/tubingen.jpg", "style/starry_night.jpg"))
+    seconds: dict[str, list[float]] = {way: [] for way in runs}
+    losses: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for way, run in runs.items():
+            took, losses[way] = run(content, style, iterations)
+            seconds[way] += took[SKIPPED:]
+    rows = []
+    for way in runs:
+        row: dict[str, Any] = {"bench": "stylize", "size": size, "way": way, "iterations": iterations}
+        row["seconds_per_iteration"] = round(statistics.median(seconds[way]), 4)
+        if "direct" in runs:
+            row["times_direct"] = round(statistics.median(seconds["direct"]) / statistics.median(seconds[way]), 2)
+            row["last_loss_over_direct"] = round(losses[way][iterations - 1] / losses["direct"][iterations - 1], 5)
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    return rows
+
+
+def picture(path: Path, size: int) -> np.ndarray:
+    """(3, size, size) in 0..1."""
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(path).convert("RGB").resize((size, size)), np.float32)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) / 255)
+
+
+def prepared(way: str, cluster: Cluster) -> Run | None:
+    """A way, ready to run; None if it cannot."""
+    name, _, precision = way.partition(" ")
+    if name == "direct":
+        return direct()
+    if name == "pystiche":
+        return pystiche()
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    store, network = (
+        f"--store={cluster.folder / 'store'}",
+        (f"--weights={WEIGHTS}", f"--precision={precision or 'float32'}"),
+    )
+    if name == "one":
+        server = cluster.server("feature", "stylize", store, *network, environment=threads)
+    else:
+        features = cluster.server("feature", *network, environment=threads)
+        server = cluster.server("stylize", store, f"--features={features.address}", environment=threads)
+        features.wait_until_ready()
+    server.wait_until_ready()
+    return gramlet(server.address)
+
+
+def gramlet(address: str) -> Run:
+    """Through the SDK."""
+    client = Client(address)
+
+    def run(content: np.ndarray, style: np.ndarray, iterations: int) -> tuple[list[float], list[float]]:
+        times, losses = [time.perf_counter()], []
+        for event in client.stylize(content, style, preset="classic", size=content.shape[2], iterations=iterations):
+            if isinstance(event, Iteration):
+                times.append(time.perf_counter())
+                losses.append(event.loss)
+        return np.diff(times).tolist(), losses
+
+    return run
+
+
+def lbfgs(loss: Callable[[torch.Tensor], torch.Tensor], content: torch.Tensor, iterations: int) -> Any:
+    """Times and losses of one long run of torch's L-BFGS."""
+    image = content.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [image], max_iter=iterations, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
+    )
+    times, losses = [time.perf_counter()], []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(image)
+        value.backward()  # type: ignore[no-untyped-call]
+        losses.append(float(value.detach()))
+        times.append(time.perf_counter())
+        return value
+
+    optimizer.step(closure)
+    return np.diff(times).tolist(), losses
+
+
+def direct() -> Run:
+    """torchvision's network and the formulas, as they stand on the slides."""
+    network = torchvision_resnet50(WEIGHTS)
+
+    def run(content: np.ndarray, style: np.ndarray, iterations: int) -> tuple[list[float], list[float]]:
+        start = torch.tensor(content)
+        result: tuple[list[float], list[float]] = lbfgs(
+            classic_loss(network, start, torch.tensor(style)), start, iterations
+        )
+        return result
+
+    return run
+
+
+def pystiche() -> Run | None:
+    """The same network and losses made of pystiche's encoders and losses (from PyPI)."""
+    network = torchvision_resnet50(WEIGHTS)
+    try:
+        # It looks for the addresses of weights, which are not needed, where torchvision had them in its time.
+        for models in ("alexnet", "vgg"):
+            vars(import_module(f"torchvision.models.{models}"))["model_urls"] = defaultdict(str)
+        from pystiche import enc, loss
+    except ImportError as error:
+        print(f"pystiche does not run here: {error}", file=sys.stderr)
+        return None
+    modules = [("conv1", network.conv1), ("bn1", network.bn1), ("relu", torch.nn.ReLU()), ("maxpool", network.maxpool)]
+    modules += [(f"layer{n}", getattr(network, f"layer{n}")) for n in (1, 2, 3, 4)]
+
+    class Normalized(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+            return (x - mean) / deviation
+
+    encoder = enc.MultiLayerEncoder([("normalized", Normalized()), *modules])
+
+    def run(content: np.ndarray, style: np.ndarray, iterations: int) -> tuple[list[float], list[float]]:
+        start, wanted = torch.tensor(content)[None], torch.tensor(style)[None]
+        content_loss = loss.FeatureReconstructionLoss(encoder.extract_encoder("layer3"))
+        style_losses = loss.MultiLayerEncodingLoss(
+            encoder,
+            list(STAGES),
+            lambda e, weight: loss.GramLoss(e, normalize=False, score_weight=weight),
+            layer_weights=[1 / n**2 for n in STAGES.values()],
+            score_weight=1000,
+        )
+        criterion = loss.PerceptualLoss(content_loss, style_losses)
+        criterion.set_content_image(start)
+        criterion.set_style_image(wanted)
+        result: tuple[list[float], list[float]] = lbfgs(lambda x: sum(criterion(x).values()), start, iterations)
+        return result
+
+    return run
+
+
+if __name__ == "__main__":
+    main()
