@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from gramlet import Client
-from gramlet.types import Array, Features
+from gramlet.types import Array, Features, Objective
 
-from tests.e2e.cluster import Cluster, GramletServer
+from tests.e2e.cluster import Cluster, GramletServer, is_serving
 from tests.e2e.conftest import LONG
 
 STREAMS = 6
-PICTURES = 100 if LONG else 20
+PICTURES = 100 if LONG else 12
 BETTER = {1: 1.0, 2: 1.9, 3: 2.8}
 UNEVEN = 1.15
 
@@ -85,3 +85,20 @@ def test_a_list_of_addresses_is_spread_without_a_proxy(replicas: list[GramletSer
     address = ",".join(replica.address for replica in replicas)
     seconds = shares(replicas, lambda: extract_in_calls(address, pictures))
     assert most_to_mean(seconds) <= UNEVEN, seconds
+
+
+def test_a_stream_moves_to_a_replica_that_joins_when_its_connection_is_aged(cluster: Cluster, pictures: list[Array]):
+    ages = "--max-connection-age-seconds=1", "--max-connection-age-grace-seconds=1"
+    first, joining = cluster.features(*ages), cluster.features(*ages)
+    joining.kill()
+    first.wait_until_ready()
+    objective = Objective(content=pictures[0], content_stage="layer1", content_weight=1.0)
+    with Client(f"{first.address},{joining.address}") as client, client.differentiate(objective) as differentiation:
+        losses = {differentiation.evaluate(pictures[1]).loss}
+        joining.start()
+        while not (is_serving(joining.address) and joining.metric("gramlet_gradient_evaluations_total")):
+            losses.add(differentiation.evaluate(pictures[1]).loss)
+        assert differentiation.reconnects >= 1
+    assert len(losses) == 1
+    first.stop()
+    joining.stop()

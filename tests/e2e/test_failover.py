@@ -133,6 +133,7 @@ def test_replicas_killed_one_after_another_lose_and_change_nothing(
         for replica in replicas:
             replica.wait_until_ready()
         edge.wait_for_replicas(feature=3)
+    print(f"{kills} kills, {outcome.reconnections} reconnections")
     assert kills >= 1
     assert outcome.reconnections >= 1
     assert_equal(outcome, undisturbed)
