@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,8 @@ from gramlet.maps import Descriptor, Exactness, MapSettings, Measured, Method, M
 from gramlet.types import Array, Features, Form
 from numpy.typing import NDArray
 from scipy.linalg.blas import ssyrk
+
+from gramlet_server.embed.threads import one_thread
 
 FORMS = {Descriptor.GRAM: Form.GRAM, Descriptor.POOLED: Form.POOLED}
 _DEFAULT_STAGES = {
@@ -37,6 +40,7 @@ _MiB = 1024 * 1024
 _SLICE_BYTES = 64 * _MiB
 _BLOCK_BYTES = 24 * _MiB
 _CHECKED_ITEMS = 24
+_FEW_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class Sketcher:
         generator = np.random.default_rng([seed, size, sketch_size])
         # One more element, always 0, fills the last row of buckets.
         padded = -(-size // sketch_size) * sketch_size
-        self._order = np.minimum(generator.permutation(padded), size).astype(np.int32)
+        self._order = np.minimum(generator.permutation(padded), size)
         self._signs = generator.choice(np.array([-1, 1], np.float32), padded)
 
     def __call__(self, descriptor: Array) -> Array:
@@ -321,7 +325,8 @@ class Measurer:
         """Relative errors of the distances between the checked items, against float64."""
         items = np.stack(list(self._checked.values())).astype(np.float64)
         items -= items.mean(axis=0)
-        products = items @ items.T
+        with one_thread():
+            products = items @ items.T
         norms = products.diagonal()
         pairs = np.tril_indices(len(items), -1)
         true = np.sqrt(np.maximum(norms[:, None] + norms[None, :] - 2 * products, 0.0))[pairs]
@@ -403,9 +408,10 @@ class _Spill:
 def squared_distances(spill: _Spill) -> Array:
     """(N, N) squared distances between spilled rows, from their inner products."""
     products: Any = np.zeros((spill.rows, spill.rows), np.float32, order="F")
-    for piece in spill.slices():
-        # The lower triangle of products += piece pieceᵀ; BLAS sees the C-ordered piece as its transpose.
-        products = ssyrk(1.0, piece.T, beta=1.0, c=products, trans=1, lower=1, overwrite_c=1)
+    with one_thread() if spill.rows < _FEW_ROWS else nullcontext():
+        for piece in spill.slices():
+            # The lower triangle of products += piece pieceᵀ; BLAS sees the C-ordered piece as its transpose.
+            products = ssyrk(1.0, piece.T, beta=1.0, c=products, trans=1, lower=1, overwrite_c=1)
     return _from_lower_products(products.T)
 
 

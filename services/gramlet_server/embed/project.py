@@ -22,6 +22,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.manifold import MDS, Isomap, LocallyLinearEmbedding
 
 from gramlet_server.embed import tsne
+from gramlet_server.embed.threads import one_thread
 from gramlet_server.embed.tsne import Floats, State
 
 _DENSE_UP_TO = 1000
@@ -161,7 +162,8 @@ def principal_coordinates(squared: Array, dimensions: int, seed: int) -> tuple[F
     total = rows.sum() / 2
     if items <= _DENSE_UP_TO:
         products = -0.5 * (squared.astype(np.float64) - rows[:, None] - rows[None, :] + rows.mean())
-        values, vectors = eigh(products, subset_by_index=(items - wanted, items - 1))
+        with one_thread():
+            values, vectors = eigh(products, subset_by_index=(items - wanted, items - 1))
     else:
         values, vectors = _largest_eigenpairs(squared, rows, wanted, seed)
     values, vectors = values[::-1], vectors[:, ::-1]

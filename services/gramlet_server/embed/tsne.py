@@ -16,12 +16,13 @@ from gramlet.types import Array
 from numpy.typing import NDArray
 from openTSNE.affinity import joint_probabilities_nn
 from openTSNE.tsne import kl_divergence_bh, kl_divergence_fft
-from scipy.sparse import csr_matrix, sparray, spmatrix
+from scipy.sparse import csr_matrix, triu
+
+from gramlet_server.embed.threads import one_thread
 
 Floats = NDArray[np.float64]
-Sparse = sparray | spmatrix | csr_matrix
 _EXACT_UP_TO = 4000
-_STRIP_ELEMENTS = 128 * 1024
+_STRIP_ELEMENTS = 64 * 1024
 _MIN_GAIN = 0.01
 _MAX_STEP = 5.0
 _EARLY_MOMENTUM = 0.5
@@ -116,10 +117,15 @@ class AllPairs:
         self._p: Array = probabilities.toarray().astype(np.float32)
         data = probabilities.data
         self._negative_entropy = float(np.sum(data * np.log(np.maximum(data, 1e-300))))
-        self._rows, self._columns = probabilities.nonzero()
-        self._data = np.asarray(probabilities[self._rows, self._columns]).ravel()
+        above = triu(probabilities, format="coo")  # the other half is the same
+        self._rows, self._columns, self._data = above.row, above.col, 2 * above.data
 
     def __call__(self, coordinates: Floats, exaggeration: float, wanted: bool) -> tuple[float, Floats]:
+        with one_thread():
+            z, gradient = self._force(coordinates, exaggeration)
+            return (self._divergence(coordinates, z) if wanted else float("nan")), gradient
+
+    def _force(self, coordinates: Floats, exaggeration: float) -> tuple[float, Floats]:
         y = (coordinates - coordinates.mean(axis=0)).astype(np.float32)
         norms = np.einsum("ij,ij->i", y, y)
         one = np.ones_like(norms)
@@ -134,7 +140,7 @@ class AllPairs:
             width = min(rows, len(y) - start)
             w = left[strip] @ right[:, start:]  # (rows, N - start): 1 + squared distance
             np.reciprocal(w, out=w)
-            z += 2 * float(w.sum()) - float(w[:, :width].sum())
+            z += 2 * float((w @ one[start:]).sum(dtype=np.float64)) - float(w[:, :width].sum(dtype=np.float64))
             pull = self._p[strip, start:] * w
             attraction[strip] += pull @ sources[start:]
             attraction[rest] += pull[:, width:].T @ sources[strip]
@@ -144,7 +150,7 @@ class AllPairs:
         pulled = attraction[:, -1:] * y - attraction[:, :-1]
         pushed = repulsion[:, -1:] * y - repulsion[:, :-1]
         gradient = exaggeration * pulled.astype(np.float64) - pushed.astype(np.float64) / z
-        return (self._divergence(coordinates, z) if wanted else float("nan")), gradient
+        return z, gradient
 
     def _divergence(self, coordinates: Floats, z: float) -> float:
         difference = coordinates[self._rows] - coordinates[self._columns]
