@@ -224,7 +224,7 @@ def _tensors_of(value, seen=None):
         return
     seen.add(id(value))
     if isinstance(value, torch.Tensor):
-        yield value
+        yield value.to_dense() if value.is_mkldnn else value  # packed for oneDNN: not comparable as it is
     elif isinstance(value, dict):
         for item in value.values():
             yield from _tensors_of(item, seen)
