@@ -164,7 +164,7 @@ def _options(address: str) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
         ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
-        ("grpc.service_config", _service_config()),
+        ("grpc.service_config", _service_config(watched="," in address or address.startswith("dns:"))),
         ("grpc.primary_user_agent", f"gramlet-python/{version('gramlet')}"),
         # Channels of one process share connections otherwise, also those that must not: two clients, two replicas.
         ("grpc.use_local_subchannel_pool", 1),
@@ -178,7 +178,8 @@ def _options(address: str) -> list[tuple[str, Any]]:
     return options
 
 
-def _service_config() -> str:
+def _service_config(*, watched: bool) -> str:
+    """How calls are spread and repeated. Where `watched`, replicas that load or drain are passed over."""
     names = [{"service": service, "method": method} for service, methods in _IDEMPOTENT.items() for method in methods]
     retry = {
         "maxAttempts": 3,
@@ -187,13 +188,15 @@ def _service_config() -> str:
         "backoffMultiplier": 3,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    return json.dumps(
-        {
-            "loadBalancingConfig": [{"round_robin": {}}],
-            "methodConfig": [{"name": names, "retryPolicy": retry}],
-            "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
-        }
-    )
+    config: dict[str, Any] = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [{"name": names, "retryPolicy": retry}],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
+    }
+    if watched:
+        # Of a single server it is better to hear itself what it is doing.
+        config["healthCheckConfig"] = {"serviceName": ""}
+    return json.dumps(config)
 
 
 def _credentials(tls: Tls | bool) -> grpc.ChannelCredentials:
