@@ -70,6 +70,16 @@ def picture_items(items: int) -> list[Item]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Eight pictures, in the folders `red` and `blue`."""
+    for item in picture_items(8):
+        path = tmp_path / "pictures" / item.label / item.id
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(item.picture)  # type: ignore[arg-type]
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     """An empty store."""
     return Store.open(str(tmp_path / "store"))
@@ -96,7 +106,7 @@ def make(maps: Maps) -> Make:
 
 def made(maps: Maps, start: MapStart, items: Sequence[Item]) -> list[MapEvent]:
     """All events of a map's making."""
-    return list(maps.start(start, iter(items)))
+    return list(maps.events(start, iter(items)))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from gramlet.messages import embed as messages
 from gramlet.types import Resize, ResizeMode
 from gramlet_server.embed.making import Maps
 
-from tests.embed.conftest import SIDE, clusters, picture_items, vector_items
+from tests.embed.conftest import SIDE, clusters, vector_items
 
 QUICK = {"perplexity": 5, "iterations": 40, "early_iterations": 20}
 ODD = MapSettings(
@@ -50,16 +50,6 @@ ODD = MapSettings(
     seed=2**63,
     quality_neighbors=3,
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Pictures in the folders `red` and `blue`."""
-    for item in picture_items(8):
-        path = tmp_path / "pictures" / item.label / item.id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(item.picture)  # type: ignore[arg-type]
-    return tmp_path / "pictures"
 
 
 @pytest.mark.parametrize("settings", [MapSettings(), ODD, replace(ODD, resize=Resize())])
@@ -158,11 +148,12 @@ def test_leaving_the_loop_frees_the_server(client: gramlet.Client, maps: Maps) -
 def test_a_lost_server_is_resumed_by_itself(client: gramlet.Client, maps: Maps, server: str) -> None:
     vectors, _ = clusters(30)
     whole = client.embed(vectors, **QUICK).result()
-    seen = []
+    seen, drained = [], False
     with client.embed(vectors, **QUICK, report_every=1) as events:
         for event in events:
             seen.append(event)
-            if isinstance(event, LayoutIteration) and event.iteration == 10:
+            if isinstance(event, LayoutIteration) and not drained:
+                drained = True
                 maps.drain()  # ends with Unavailable ...
                 threading.Timer(0.3, maps._draining.clear).start()  # ... and another replica is there
     last = seen[-1]

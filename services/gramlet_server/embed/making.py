@@ -135,13 +135,20 @@ class Maps:
             NotFound: There is no such map to resume, or to start from.
             FailedPrecondition: The map to resume had not all of its items, or is of another network.
         """
+        turn, work = self._begun(start, items)
+        return Making(work.run.run_id, self._events(turn, work), turn)
+
+    def events(self, start: MapStart, items: Iterable[Item | BadItem]) -> Generator[MapEvent, None, None]:
+        """The same in the caller's thread, event by event, none left out. Closing it stops within one iteration."""
+        yield from self._events(*self._begun(start, items))
+
+    def _begun(self, start: MapStart, items: Iterable[Item | BadItem]) -> tuple[Turn, _Work]:
         with ExitStack() as undo:
             turn = self._turns.take()
             undo.callback(turn.leave)
             work = self._new(start, items) if start.settings is not None else self._resumed(start, items)
-            events = self._events(turn, work)
             undo.pop_all()
-        return Making(work.run.run_id, events, turn)
+        return turn, work
 
     def _new(self, start: MapStart, items: Iterable[Item | BadItem]) -> _Work:
         assert start.settings is not None

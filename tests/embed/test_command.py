@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gramlet.cli import main
+
+from tests.embed.conftest import SIDE, clusters
+
+
+def test_a_folder_becomes_drawings_and_events(
+    server: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
+    png, html, grid = (tmp_path / name for name in ("map.png", "map.html", "grid.jpg"))
+    command = ["embed", str(folder), "-o", str(png), "--html", str(html), "--grid", str(grid), "--json"]
+    options = ["--map-id", "m", "--stages", "conv1", "--size", str(SIDE), "--iterations", "40", "--width", "300"]
+    assert main([*command, *options, "--server", server]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "started"
+    assert names[-4:] == ["result", "drawing", "drawing", "drawing"]
+    last_described = [event for event in events if event["event"] == "described"][-1]
+    assert (last_described["described"], last_described["refused"]) == (8, 1)
+    (refused,) = [event for event in events if event["event"] == "refused"]
+    assert refused["refused"]["id"] == "red/broken.png"
+    assert "coordinates" not in next(event for event in events if event["event"] == "iteration")
+    result = events[-4]
+    assert len(result["layouts"][0]["coordinates"]) == 8
+    assert {place["label"] for place in result["places"]} == {"red", "blue"}
+    assert (png.read_bytes()[:4], html.read_text()[:15], grid.read_bytes()[:2]) == (
+        b"\x89PNG",
+        "<!doctype html>",
+        b"\xff\xd8",
+    )
+
+
+def test_maps_are_listed_shown_drawn_used_and_deleted(
+    server: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = tmp_path / "vectors.npy"
+    np.save(vectors, clusters(20)[0])
+    assert main(["embed", str(vectors), "--map-id", "v", "--iterations", "40", "--server", server]) == 0
+    made = [str(folder), "--map-id", "m", "--method", "pca", "--stages", "conv1", "--size", str(SIDE)]
+    assert main(["embed", *made, "--server", server]) == 0
+    capsys.readouterr()
+
+    def told(*arguments: str) -> str:
+        assert main(["maps", *arguments, "--server", server]) == 0
+        return capsys.readouterr().out
+
+    assert [line.split(":")[0] for line in told().splitlines()] == ["m", "v"]
+    assert "8 items by pca of gram (conv1)" in told("show", "m")
+    page = tmp_path / "map.html"
+    told("draw", "m", "-o", str(page))
+    assert page.read_text().startswith("<!doctype html>")
+    picture = next((folder / "blue").iterdir())
+    assert f"nearest blue/{picture.name}" in told("place", "m", str(picture))
+    assert "m deleted" in told("delete", "m")
+    assert told().startswith("v:")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["embed"],
+        ["embed", "/nowhere"],
+        ["embed", "pictures", "-o", "map.txt"],
+        ["embed", "pictures", "--resume", "m"],
+        ["maps", "show"],
+        ["maps", "show", "nowhere"],
+        ["maps", "draw", "m"],
+    ],
+)
+def test_wrong_command_lines_end_with_2_and_one_line(
+    server: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--server", server]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
