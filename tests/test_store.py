@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from gramlet.errors import Aborted, AlreadyExists, InvalidInput, NotFound
-from gramlet_server.store import Run, Store, sweep_runs
+from gramlet_server.store import Run, Store, keep_sweeping, sweep_runs
+
+from tests.e2e.cluster import wait_until
 
 
 @pytest.fixture
@@ -83,3 +85,11 @@ def test_stale_runs_are_swept_and_fresh_ones_kept(store: Store) -> None:
     assert sweep_runs(store, "stylize", timedelta(hours=1)) == 0
     assert sweep_runs(store, "stylize", timedelta(0)) == 1
     assert store.list("runs") == []
+
+
+def test_a_server_sweeps_as_long_as_it_lives(store: Store) -> None:
+    Run.create(store, "stylize", "old")
+    Run.create(store, "maps", "kept")
+    keep_sweeping(store, "stylize", timedelta(0))
+    wait_until(lambda: not store.list("runs/stylize"))
+    assert store.list("runs/maps")

@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,13 @@ class Shared:
 
         return Store.open(self.settings.store.store)
 
+    def keep_sweeping(self, kind: str) -> None:
+        """Removes old runs of a kind from the store, as long as the process lives."""
+        from gramlet_server.store import keep_sweeping
+
+        if days := self.settings.store.keep_runs_days:
+            keep_sweeping(self.store, kind, timedelta(days=days))
+
     def close(self) -> None:
         """Lets go of the network, if it was ever asked for."""
         for part in ("engine", "features"):
@@ -101,12 +109,13 @@ def stylize(shared: Shared) -> Service:
     from gramlet.stylize.v1.stylize_pb2_grpc import add_StylizeServiceServicer_to_server
 
     def build() -> Built:
-        from gramlet_server.stylize.runs import Runs, RunSettings
+        from gramlet_server.stylize.runs import KIND, Runs, RunSettings
         from gramlet_server.stylize.service import StylizeServicer
 
         chosen = shared.settings.stylize
         settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
         runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
+        shared.keep_sweeping(KIND)
         return Built(StylizeServicer(runs), drain=runs.drain)
 
     return Service("gramlet.stylize.v1.StylizeService", add_StylizeServiceServicer_to_server, build)
@@ -119,7 +128,7 @@ def train(shared: Shared) -> Service:
     def build() -> Built:
         from gramlet_server.backbone.weights import load
         from gramlet_server.train.classifier import BaseStages
-        from gramlet_server.train.runs import Runs, RunSettings
+        from gramlet_server.train.runs import KIND, Runs, RunSettings
         from gramlet_server.train.service import TrainServicer
 
         chosen, network = shared.settings.train, shared.settings.network
@@ -130,6 +139,7 @@ def train(shared: Shared) -> Service:
         runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
         # Beside the start, not before it: a run that comes at once only waits for what is left.
         threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
+        shared.keep_sweeping(KIND)
         return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.drain)
 
     return Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, build)

@@ -7,7 +7,10 @@ epoch. A process that lost its run therefore cannot overwrite anything; it learn
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore
-from gramlet.errors import Aborted, AlreadyExists, InvalidInput, NotFound, Unavailable
+from gramlet.errors import Aborted, AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
+
+_log = logging.getLogger(__name__)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -206,6 +211,21 @@ def sweep_runs(store: Store, kind: str, older_than: timedelta) -> int:
     for run_id in stale:
         Run(store, kind, run_id, 0).delete()
     return len(stale)
+
+
+def keep_sweeping(store: Store, kind: str, older_than: timedelta, every: timedelta = timedelta(hours=1)) -> None:
+    """Sweeps now and again for as long as the process lives, in a thread of its own. Replicas may do so together."""
+
+    def sweep() -> None:
+        while True:
+            try:
+                if swept := sweep_runs(store, kind, older_than):
+                    _log.info("%d %s run(s) older than %s removed from the store", swept, kind, older_than)
+            except GramletError as error:
+                _log.warning("old %s runs could not be removed, trying again later: %s", kind, error)
+            time.sleep(every.total_seconds())
+
+    threading.Thread(target=sweep, name=f"sweep-{kind}", daemon=True).start()
 
 
 def _checked(run_id: str) -> str:

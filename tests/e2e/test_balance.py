@@ -10,13 +10,14 @@ import pytest
 from gramlet import Client
 from gramlet.types import Array, Features, Objective
 
-from tests.e2e.cluster import Cluster, GramletServer, is_serving
+from tests.e2e.cluster import Cluster, GramletServer, is_serving, wait_until
 from tests.e2e.conftest import LONG
 
 STREAMS = 6
 PICTURES = 100 if LONG else 12
-BETTER = {1: 1.0, 2: 1.9, 3: 2.8}
-UNEVEN = 1.15
+BETTER = {1: 1.0, 2: 1.9, 3: 2.8} if LONG else {1: 1.0, 2: 1.6, 3: 2.2}
+UNEVEN = 1.15 if LONG else 1.35
+"""What the busiest replica may do more than the mean: few calls are spread less evenly than many."""
 
 
 def extract_in_streams(address: str, pictures: list[Array]) -> None:
@@ -35,13 +36,29 @@ def extract_in_streams(address: str, pictures: list[Array]) -> None:
 
 def extract_in_calls(address: str, pictures: list[Array]) -> None:
     """The same number of pictures, each in a call of its own, STREAMS * 2 at a time."""
-    with Client(address) as client, ThreadPoolExecutor(STREAMS * 2) as pool:
+    with Client(address) as client:
+        call_often(client, pictures)
+
+
+def call_often(client: Client, pictures: list[Array]) -> None:
+    with ThreadPoolExecutor(STREAMS * 2) as pool:
         calls = [
             pool.submit(client.features, pictures[i % len(pictures)], stages=["conv1"], pooled=True)
             for i in range(STREAMS * PICTURES)
         ]
         for call in calls:
             call.result()
+
+
+def reach_all(client: Client, replicas: list[GramletServer], picture: Array) -> None:
+    """Calls until every replica has worked: a client spreads its calls over the connections that it has by then."""
+    before = worked(replicas)
+
+    def reached() -> bool:
+        client.features(picture, stages=["conv1"], pooled=True)
+        return all(after > earlier for after, earlier in zip(worked(replicas), before, strict=True))
+
+    wait_until(reached)
 
 
 def worked(replicas: list[GramletServer]) -> list[float]:
@@ -82,8 +99,9 @@ def test_envoy_spreads_work_evenly_and_every_replica_counts(
 
 
 def test_a_list_of_addresses_is_spread_without_a_proxy(replicas: list[GramletServer], pictures: list[Array]):
-    address = ",".join(replica.address for replica in replicas)
-    seconds = shares(replicas, lambda: extract_in_calls(address, pictures))
+    with Client(",".join(replica.address for replica in replicas)) as client:
+        reach_all(client, replicas, pictures[0])
+        seconds = shares(replicas, lambda: call_often(client, pictures))
     assert most_to_mean(seconds) <= UNEVEN, seconds
 
 

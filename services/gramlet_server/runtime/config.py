@@ -12,7 +12,7 @@ from pathlib import Path
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits
 
-from gramlet_server.runtime.flags import Parser, count, file, flag, port_number, read, seconds, size, switch
+from gramlet_server.runtime.flags import Parser, count, days, file, flag, port_number, read, seconds, size, switch
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,9 @@ class StoreSettings:
     """Where checkpoints and results are kept."""
 
     store: str = flag("./gramlet-data", "a directory, or s3://bucket/prefix")
+    keep_runs_days: float = flag(
+        30.0, "days after which an untouched run of stylize or train can no longer be resumed; 0 keeps all", parse=days
+    )
 
 
 @dataclass(frozen=True)

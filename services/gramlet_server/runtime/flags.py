@@ -91,14 +91,12 @@ def port_number(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A time in seconds, from 0 on."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    # Also refuses what is not finite.
-    if not 0 <= value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
-    return value
+    return _time(text, "seconds")
+
+
+def days(text: str) -> float:
+    """A time in days, from 0 on."""
+    return _time(text, "days")
 
 
 def switch(text: str) -> bool:
@@ -122,6 +120,17 @@ def file(text: str) -> Path:
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"{text}: no such file")
     return path
+
+
+def _time(text: str, unit: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    # Also refuses what is not finite.
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit}, 0 or more")
+    return value
 
 
 def _whole(text: str, least: int) -> int:
