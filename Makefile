@@ -20,8 +20,9 @@ $(VENV)/.installed: pyproject.toml clients/pyproject.toml services/pyproject.tom
 demo: install
 	$(BIN)/python demo/run.py
 
+# Two workers of a thread each keep two cores busier than one of two: much of the suite waits for processes to start.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: install protos-check
 	$(BIN)/ruff check .

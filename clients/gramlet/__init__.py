@@ -9,7 +9,7 @@
 """
 
 from gramlet.aio import AsyncClient, AsyncDifferentiation
-from gramlet.channel import Tls
+from gramlet.channel import Tls, request_id
 from gramlet.client import Client, Differentiation
 from gramlet.errors import (
     Aborted,
@@ -104,4 +104,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "request_id",
 ]

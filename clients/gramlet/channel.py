@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import warnings
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,12 @@ import grpc.aio
 from gramlet.errors import InvalidInput, NotFound, Unavailable
 
 Metadata = tuple[tuple[str, str], ...]
+
+REQUEST_ID = "x-request-id"
+
+request_id: ContextVar[str] = ContextVar("gramlet_request_id", default="")
+"""The id under which servers log the calls of this context: 1 to 128 visible ASCII characters. Empty: a server makes
+one up for every call. A server hands its callers' on to the servers that it calls itself."""
 
 DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_PORT = 50051
@@ -77,8 +84,10 @@ class Endpoint:
 
     @property
     def metadata(self) -> Metadata:
-        """What goes with every call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        """What goes with a call that is made now."""
+        token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        current = request_id.get()
+        return (*token, (REQUEST_ID, current)) if current else token
 
 
 def open_channel(endpoint: Endpoint) -> grpc.Channel:

@@ -25,7 +25,7 @@ class Connection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.address = endpoint.address
         self.channel = open_channel(endpoint)
-        self._metadata = endpoint.metadata
+        self._endpoint = endpoint
         self._contact = Contact()
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class Connection:
         """
         while True:
             try:
-                reply = method(request, timeout=attempts.remaining(), metadata=(*self._metadata, *metadata))
+                reply = method(request, timeout=attempts.remaining(), metadata=(*self._endpoint.metadata, *metadata))
             except grpc.RpcError as failed:
                 delay = attempts.delay_after(self._translated(failed))
             else:
@@ -54,13 +54,13 @@ class Connection:
 
     def server_stream(self, method: Callable[..., Any], request: Any, attempts: Attempts) -> Stream[Any, Any]:
         """Opens a stream of replies."""
-        call = method(request, timeout=attempts.remaining(), metadata=self._metadata)
+        call = method(request, timeout=attempts.remaining(), metadata=self._endpoint.metadata)
         return Stream(call, None, self._translated)
 
     def stream(self, method: Callable[..., Any], attempts: Attempts) -> Stream[Any, Any]:
         """Opens a stream both ways."""
         requests: Requests[Any] = Requests()
-        call = method(requests, timeout=attempts.remaining(), metadata=self._metadata)
+        call = method(requests, timeout=attempts.remaining(), metadata=self._endpoint.metadata)
         return Stream(call, requests, self._translated)
 
     def _translated(self, failed: grpc.RpcError) -> GramletError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,7 +33,9 @@ class Conflated(Generic[Event]):
         self._cancelled = False
         self._ended = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="run", daemon=True)
+        # In the context of the call that it is done for: its log lines, and the calls it makes, carry that call's id.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=[self._run], name="run", daemon=True)
         self._thread.start()
 
     def __iter__(self) -> Iterator[Event]:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
+from gramlet.channel import Endpoint, Metadata
+from gramlet_server.conflated import Conflated
 from gramlet_server.runtime.logs import JsonFormatter, TextFormatter
 from gramlet_server.runtime.metrics import Metrics
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -57,6 +60,25 @@ def test_without_a_usable_request_id_one_is_made(serving: Any, sent: tuple[tuple
         ids = [dict(running.call("unary_unary", metadata=sent)[1].trailing_metadata())["x-request-id"] for _ in "ab"]
     assert ids[0] != ids[1]
     assert all(len(made) == 32 for made in ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_work_done_for_a_call_calls_others_under_its_id(serving: Any, kind: str) -> None:
+    sent: list[Metadata] = []
+
+    def work() -> Iterator[None]:
+        sent.append(Endpoint().metadata)
+        yield
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        list(Conflated(work(), lambda _: False))
+        return request
+
+    with serving() as running:
+        running.echo.answer = answer
+        running.call(kind, metadata=(("x-request-id", "mine"),))
+    assert set(sent) == {(("x-request-id", "mine"),)}
+    assert Endpoint().metadata == ()
 
 
 # --- logs and metrics ---

@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+from gramlet.channel import REQUEST_ID
 from gramlet.errors import InvalidInput
 
-REQUEST_ID = "x-request-id"
 _ACCEPTED_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 # Its Watch is served without a thread, which a wrapper would undo; and probes are nobody's business.

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
+from gramlet import request_id
+from gramlet.channel import REQUEST_ID
 from gramlet.errors import Overloaded, Unauthenticated
 
-from gramlet_server.runtime import logs
-from gramlet_server.runtime.calls import REQUEST_ID, Call
+from gramlet_server.runtime.calls import Call
 from gramlet_server.runtime.metrics import Metrics
 
 _RETRY_SECONDS = 1.0
@@ -30,7 +31,8 @@ class Observation:
 
     @contextmanager
     def __call__(self, call: Call) -> Iterator[None]:
-        logs.request_id.set(call.request_id)
+        # gRPC runs every call in a context of its own, so it never leaks. Log lines and calls made meanwhile carry it.
+        request_id.set(call.request_id)
         call.context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
         started = time.perf_counter()
         in_flight = self._metrics.in_flight.labels(call.method)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the call that this thread serves. gRPC runs every call in a context of its own, so it never leaks."""
+from gramlet import request_id
 
 
 def configure(log_format: str, level: str) -> None:
