@@ -51,6 +51,7 @@ class Shared:
             batching=Batching(of_engine.batch_pictures, of_engine.batch_pixels, of_engine.queue_limit),
             batch_gradients=of_engine.batch_gradients,
             cache_bytes=of_engine.cache_bytes,
+            cuda_graphs=of_network.cuda_graphs,
             simulated_seconds_per_picture=of_engine.simulated_seconds_per_picture,
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics)
@@ -99,7 +100,7 @@ def feature(shared: Shared) -> Service:
     def build() -> Built:
         from gramlet_server.feature.service import FeatureServicer
 
-        return Built(FeatureServicer(shared.engine), drain=shared.engine.drain)
+        return Built(FeatureServicer(shared.engine), drain=shared.engine.drain, watch=shared.engine.tell_failure)
 
     return Service("gramlet.feature.v1.FeatureService", add_FeatureServiceServicer_to_server, build)
 

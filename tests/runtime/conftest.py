@@ -27,6 +27,7 @@ class Echo:
         self.answer: Callable[[bytes, grpc.ServicerContext], bytes] = lambda request, context: request
         self.closed = threading.Event()
         self.drained = threading.Event()
+        self.fail: Callable[[GramletError], None] = lambda error: None
 
     def unary_unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         return self.answer(request, context)
@@ -96,7 +97,7 @@ def serving() -> Serving:
 
         def built() -> Built:
             build()
-            return Built(echo, drain=echo.drained.set)
+            return Built(echo, drain=echo.drained.set, watch=lambda tell: setattr(echo, "fail", tell))
 
         service = Service(NAME, add_echo, built)
         server = Server([service], ServerSettings(port=0, **settings), metrics)

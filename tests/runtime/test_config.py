@@ -34,6 +34,11 @@ def test_sizes_are_said_in_any_unit(text: str, size: int) -> None:
     assert parse("--max-message-bytes", text).server.max_message_bytes == size
 
 
+def test_element_types_may_be_said_in_short() -> None:
+    assert parse("--precision", "bf16").network.precision == "bfloat16"
+    assert parse("--precision", "fp16").network.precision == "float16"
+
+
 def test_every_flag_has_a_variable_and_a_line_of_help() -> None:
     parser = Parser(prog="gramlet-server")
     add_settings(parser, {})

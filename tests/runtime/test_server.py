@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from gramlet.errors import FailedPrecondition
+from gramlet.errors import FailedPrecondition, Unavailable
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Built, Server, Service
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -227,3 +227,14 @@ def test_services_end_in_the_reverse_of_the_order_in_which_they_were_built() -> 
     assert built.wait(30)
     assert server.stop(drain_seconds=0)
     assert happened == ["build first", "build second", "drain second", "drain first", "close second", "close first"]
+
+
+def test_a_service_that_fails_for_good_is_not_serving_and_the_process_is_told(serving: Any) -> None:
+    with serving() as running:
+        overall = watch(running.channel)
+        assert next(overall).status == SERVING
+        running.echo.fail(Unavailable("cuda:0 has failed"))
+        assert next(overall).status == NOT_SERVING
+        assert health_of(running.channel, "test.Echo") == NOT_SERVING
+        assert str(running.built.get(timeout=30)) == "cuda:0 has failed"
+        overall.cancel()

@@ -32,6 +32,7 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
         raise FailedPrecondition(f"{error}: pip install 'gramlet-server[feature]'") from error
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise FailedPrecondition(f"device {device}: torch {torch.__version__} finds no CUDA device", field="device")
+    if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count() or "no"
+        raise FailedPrecondition(f"{device}: torch {torch.__version__} finds {count} CUDA device(s)", field="device")
     return Network(load(backbone, weights), device, Precision(precision))

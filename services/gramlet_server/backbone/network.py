@@ -65,7 +65,7 @@ class Network:
         self.weights = weights
         self.device = torch.device(device)
         self.precision = precision
-        _prepare(self.device, precision)
+        _check(self.device, precision)
         self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1)
         place = _Place(weights, self.device, precision.dtype)
         self._steps = _resnet50(place) if self.name == "resnet50" else _vgg(place)
@@ -93,6 +93,19 @@ class Network:
         """Whether the network has strides that can be antialiased."""
         return self._antialiased_steps is not None
 
+    def set_arithmetic(self) -> None:
+        """Sets how CUDA's libraries compute, for a pass of this network. The settings are the process's."""
+        if self.device.type != "cuda":
+            return
+        # By default cuDNN rounds float32 to TF32. For Gram matrices of half precision activations TF32 is exact: it has
+        # their mantissa.
+        rounded = self.precision is not Precision.FLOAT32
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = rounded
+        # A resumed stylization ends at the same bits: no sums in the order in which threads finish, and no algorithm
+        # (benchmark) that won a race.
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+
     def activations(self, pictures: Tensor, stages: Collection[str], *, antialiased: bool = False) -> dict[str, Tensor]:
         """Activations of a batch, by stage, in the order of the forward pass, which ends at the last stage asked for.
 
@@ -110,16 +123,22 @@ class Network:
         Raises:
             InvalidInput: There is no such stage.
         """
+        return dict(self.in_turn(pictures, stages, antialiased=antialiased))
+
+    def in_turn(
+        self, pictures: Tensor, stages: Collection[str], *, antialiased: bool = False
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The same, stage by stage: what was made of one need not wait for the next, nor stay in memory."""
         wanted = {self.architecture.stage(name).name for name in stages}
-        found: dict[str, Tensor] = {}
         x = (pictures - self._mean).to(self.precision.dtype, memory_format=torch.channels_last)
+        found = 0
         for name, step in self._path(wanted, antialiased):
-            if len(found) == len(wanted):
-                break
+            if found == len(wanted):
+                return
             x = step(x)
             if name in wanted:
-                found[name] = x
-        return found
+                found += 1
+                yield name, x
 
     def _path(self, wanted: Collection[str], antialiased: bool) -> Iterator[Step]:
         if antialiased and self._antialiased_steps is not None:
@@ -131,13 +150,16 @@ class Network:
             yield from self._steps[2:]
 
 
-def _prepare(device: torch.device, precision: Precision) -> None:
-    if device.type == "cuda":
-        # cuDNN rounds float32 to TF32 unless told otherwise. The setting is the process's: it has one network.
-        torch.backends.cudnn.allow_tf32 = precision is Precision.TF32
-    elif precision in (Precision.TF32, Precision.FLOAT16):
+def _check(device: torch.device, precision: Precision) -> None:
+    if device.type != "cuda":
+        if precision in (Precision.TF32, Precision.FLOAT16):
+            raise FailedPrecondition(
+                f"precision {precision.value} needs a CUDA device; on {device} use bfloat16 or float32",
+                field="precision",
+            )
+    elif precision in (Precision.TF32, Precision.BFLOAT16) and torch.cuda.get_device_capability(device) < (8, 0):
         raise FailedPrecondition(
-            f"precision {precision.value} needs a CUDA device; on {device} use bfloat16 or float32"
+            f"{torch.cuda.get_device_name(device)} has no {precision.value}: use float16 or float32", field="precision"
         )
 
 

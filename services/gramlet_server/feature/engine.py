@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,9 @@ from gramlet_server import __version__, images
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature import objective as objectives
 from gramlet_server.feature.cache import TensorCache, cached_stages, picture_digest
+from gramlet_server.feature.device import Repeats, device_of
 from gramlet_server.feature.gram import gram_matrix
-from gramlet_server.feature.objective import Losses, Targets
+from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
 from gramlet_server.observe import Observer
 
@@ -52,12 +55,14 @@ class EngineSettings:
         batch_gradients: Let stylizations of one size share passes. Off by default: the last bits of a convolution
             may depend on the batch size, and a stylization must not depend on who else is served.
         cache_bytes: Memory for target activations and Gram matrices, shared by all stylizations.
+        cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
         simulated_seconds_per_picture: For tests of scaling: every pass takes at least this long a picture.
     """
 
     batching: Batching = field(default_factory=Batching)
     batch_gradients: bool = False
     cache_bytes: int = 512 * 1024 * 1024
+    cuda_graphs: bool = True
     simulated_seconds_per_picture: float = 0.0
 
 
@@ -73,11 +78,14 @@ class Engine:
     ) -> None:
         self._network = network
         self._settings = settings or EngineSettings()
+        self._device = device_of(network.device, self._settings.cuda_graphs)
         self._limits = limits or Limits()
         observer = observer or Observer()
         self._cache = TensorCache("targets", self._settings.cache_bytes, observer)
         self._scheduler = Scheduler(self._settings.batching, observer.queue_length, observer.batch)
         self._draining = False
+        self._failure = ""
+        self._when_failed: Callable[[GramletError], None] = lambda _: None
 
     @property
     def address(self) -> str:
@@ -110,6 +118,10 @@ class Engine:
         last = self._network.stages[-1].name
         targets = objectives.place(Objective(picture, last, 1.0), _Reader(self))
         self._gradients([(picture, targets)])
+
+    def tell_failure(self, tell: Callable[[GramletError], None]) -> None:
+        """Has somebody told, once, when the device has failed for good. From then on every pass fails the same way."""
+        self._when_failed = tell
 
     def close(self) -> None:
         """Ends the pass under way and refuses all others."""
@@ -226,14 +238,27 @@ class Engine:
 
     def _extract_pass(self, batch: Sequence[tuple[Array, Extraction]]) -> list[Features]:
         extraction = batch[0][1]
-        with self._device(len(batch)), torch.inference_mode():
-            pictures = self._to_device([picture for picture, _ in batch])  # (N, 3, H, W)
-            activations = self._network.activations(pictures, extraction.stages)
-            _, _, height, width = pictures.shape
-            return [
-                _forms({stage: found[index] for stage, found in activations.items()}, extraction, height, width)
-                for index in range(len(batch))
-            ]
+        stages = [stage.name for stage in self._network.stages if stage.name in extraction.stages]
+
+        def compute(pictures: Tensor) -> Iterator[Tensor]:
+            for _, found in self._network.in_turn(pictures, stages):
+                for activations in found:
+                    for form in extraction.forms:
+                        yield _form(activations, form, extraction.gram_normalization)
+
+        repeats = Repeats(("extract", extraction.stages, extraction.forms, extraction.gram_normalization))
+        with self._pass(len(batch)), torch.inference_mode():
+            arrays = iter(self._device.run([picture for picture, _ in batch], compute, repeats))
+        forms: list[dict[Form, dict[str, Array]]] = [{form: {} for form in Form} for _ in batch]
+        for stage in stages:
+            for of_picture in forms:
+                for form in extraction.forms:
+                    of_picture[form][stage] = next(arrays)
+        _, height, width = batch[0][0].shape
+        return [
+            Features(each[Form.ACTIVATIONS], each[Form.GRAM], each[Form.POOLED], height=height, width=width)
+            for each in forms
+        ]
 
     # --- loss and gradient ---
 
@@ -289,7 +314,8 @@ class Engine:
         return targets
 
     def _place_pass(self, batch: Sequence[Objective]) -> list[Targets]:
-        return [objectives.place(objective, _Reader(self)) for objective in batch]
+        with self._pass(len(batch)):
+            return [self._device.with_room(partial(objectives.place, objective, _Reader(self))) for objective in batch]
 
     def _evaluate(self, caller: Caller, picture: Array, targets: Targets | None) -> Evaluation:
         if self._draining:
@@ -309,38 +335,62 @@ class Engine:
         return replace(evaluation, timing=timing)
 
     def _gradients(self, batch: Sequence[tuple[Array, Targets]]) -> list[Evaluation]:
-        stages = dict.fromkeys(stage for _, targets in batch for stage in targets.stages)
-        with self._device(len(batch)):
-            pictures = self._to_device([picture for picture, _ in batch]).requires_grad_()  # (N, 3, H, W)
-            activations = self._network.activations(pictures, stages, antialiased=batch[0][1].antialiased)
+        each_targets = [targets for _, targets in batch]
+        stages = dict.fromkeys(stage for targets in each_targets for stage in targets.stages)
+
+        def compute(pictures: Tensor) -> Iterator[Tensor]:
+            pictures = pictures.detach().requires_grad_()  # (N, 3, H, W)
+            activations = self._network.activations(pictures, stages, antialiased=each_targets[0].antialiased)
             each = {stage: _each(found) for stage, found in activations.items()}
             losses = [
                 targets.losses(pictures[index], {stage: found[index] for stage, found in each.items()})
-                for index, (_, targets) in enumerate(batch)
+                for index, targets in enumerate(each_targets)
             ]
             # Each loss depends on its own picture alone, so the gradient of their sum holds the gradient of each.
             (gradients,) = torch.autograd.grad([loss.total for loss in losses], [pictures])
-            return [_evaluation(loss, gradient) for loss, gradient in zip(losses, gradients, strict=True)]
+            # One transfer for all the scalars: each would wait for the device.
+            yield torch.stack([term for loss in losses for term in loss.terms])
+            yield gradients
+
+        with self._pass(len(batch)):
+            repeats = Repeats("gradient", owners=tuple(each_targets))
+            terms, gradients = self._device.run([picture for picture, _ in batch], compute, repeats)
+        rest = iter(terms.tolist())
+        return [
+            _evaluation(list(islice(rest, targets.term_count)), targets, gradient)
+            for targets, gradient in zip(each_targets, gradients, strict=True)
+        ]
 
     # --- the device ---
 
-    def _to_device(self, pictures: Sequence[Array]) -> Tensor:
-        # np.stack also copies a read-only array that came off the wire, which torch would warn of.
-        return torch.from_numpy(np.stack(pictures)).to(self._network.device)
-
     @contextmanager
-    def _device(self, pictures: int) -> Iterator[None]:
+    def _pass(self, pictures: int) -> Iterator[None]:
+        if self._failure:
+            raise Unavailable(self._failure, retry_after=1.0)
         began = time.monotonic()
         try:
-            yield
+            with self._device.working():
+                self._network.set_arithmetic()
+                yield
         except torch.OutOfMemoryError:
             raise InvalidInput(
                 f"the device's memory does not hold {pictures} such picture(s): resize, or ask for earlier stages",
                 field="picture",
             ) from None
+        except RuntimeError as error:
+            if not self._device.is_lost():
+                raise
+            raise self._fail(error) from error
         rest = pictures * self._settings.simulated_seconds_per_picture - (time.monotonic() - began)
         if rest > 0:
             time.sleep(rest)
+
+    def _fail(self, error: RuntimeError) -> Unavailable:
+        reason = str(error).partition("\n")[0]
+        self._failure = f"{self._network.device} has failed, go on at another server: {reason}"
+        failure = Unavailable(self._failure, retry_after=1.0)
+        self._when_failed(failure)
+        return failure
 
 
 class LocalDifferentiation:
@@ -377,7 +427,7 @@ class _Reader:
     def __init__(self, engine: Engine) -> None:
         self._network = engine._network
         self._cache = engine._cache
-        self._to_device = engine._to_device
+        self._upload = engine._device.upload
 
     def activations(self, picture: Array, stage: str, antialiased: bool) -> Tensor:
         def compute(stages: list[str]) -> dict[str, Tensor]:
@@ -399,7 +449,7 @@ class _Reader:
 
     def _run(self, picture: Array, stages: list[str], antialiased: bool) -> dict[str, Tensor]:
         with torch.no_grad():
-            found = self._network.activations(self._to_device([picture]), stages, antialiased=antialiased)
+            found = self._network.activations(self._upload([picture]), stages, antialiased=antialiased)
         return {stage: activations[0] for stage, activations in found.items()}
 
 
@@ -446,6 +496,8 @@ def _features(pending: Future[tuple[Any, Timing]] | GramletError) -> Outcome:
     features: Features
     try:
         features, timing = outcome(pending)
+    except Unavailable:
+        raise  # not this picture's fault: the call goes on elsewhere
     except GramletError as error:
         return error
     return replace(features, timing=timing)
@@ -456,32 +508,22 @@ def _each(batch: Tensor) -> Sequence[Tensor]:
     return [batch.squeeze(0)] if len(batch) == 1 else batch.unbind()
 
 
-def _evaluation(losses: Losses, gradient: Tensor) -> Evaluation:
-    # One transfer for all the scalars: each would wait for the device.
-    scalars = [losses.total, losses.style, losses.content, losses.total_variation, *losses.stages.values()]
-    total, style, content, total_variation, *stages = torch.stack(scalars).tolist()
+def _evaluation(terms: list[float], targets: Targets, gradient: Array) -> Evaluation:
+    total, style, content, total_variation, *stages = terms
     return Evaluation(
         loss=total,
         style_loss=style,
         content_loss=content,
         total_variation_loss=total_variation,
-        stage_losses=dict(zip(losses.stages, stages, strict=True)),
-        gradient=_array(gradient),
+        stage_losses=dict(zip(targets.style, stages, strict=True)),
+        gradient=gradient,
     )
 
 
-def _forms(activations: Mapping[str, Tensor], extraction: Extraction, height: int, width: int) -> Features:
-    """The forms asked for of one picture's activations (C, H, W)."""
-    whole, grams, pooled = (form in extraction.forms for form in (Form.ACTIVATIONS, Form.GRAM, Form.POOLED))
-    normalization = extraction.gram_normalization
-    return Features(
-        activations={s: _array(f) for s, f in activations.items() if whole},
-        grams={s: _array(gram_matrix(f, normalization)) for s, f in activations.items() if grams},
-        pooled={s: _array(f.float().mean(dim=(1, 2))) for s, f in activations.items() if pooled},
-        height=height,
-        width=width,
-    )
-
-
-def _array(tensor: Tensor) -> Array:
-    return tensor.detach().float().contiguous().cpu().numpy()
+def _form(activations: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
+    """One form of one picture's activations (C, H, W)."""
+    if form is Form.ACTIVATIONS:
+        return activations
+    if form is Form.GRAM:
+        return gram_matrix(activations, normalization)
+    return activations.float().mean(dim=(1, 2))

@@ -68,6 +68,11 @@ class Losses:
     total_variation: Tensor
     stages: Mapping[str, Tensor]
 
+    @property
+    def terms(self) -> list[Tensor]:
+        """All of them, the total first."""
+        return [self.total, self.style, self.content, self.total_variation, *self.stages.values()]
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -87,6 +92,11 @@ class Targets:
     def stages(self) -> tuple[str, ...]:
         """The stages that the loss needs."""
         return tuple(dict.fromkeys([*self.style, *([self.content_stage] if self.content is not None else [])]))
+
+    @property
+    def term_count(self) -> int:
+        """How many scalars `losses` gives."""
+        return 4 + len(self.style)
 
     def losses(self, picture: Tensor, activations: Activations) -> Losses:
         """The loss at a picture (3, H, W) whose activations are given."""

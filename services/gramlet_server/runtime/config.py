@@ -12,7 +12,19 @@ from pathlib import Path
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits
 
-from gramlet_server.runtime.flags import Parser, count, days, file, flag, port_number, read, seconds, size, switch
+from gramlet_server.runtime.flags import (
+    Parser,
+    count,
+    days,
+    element_type,
+    file,
+    flag,
+    port_number,
+    read,
+    seconds,
+    size,
+    switch,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,13 @@ class NetworkSettings:
         "IMAGENET1K_V1", "a .safetensors or .pth file, IMAGENET1K_V1, IMAGENET1K_V2, pypi, or random:SEED"
     )
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
-    precision: str = flag("float32", "arithmetic of the network", choices=("float32", "tf32", "bfloat16", "float16"))
+    precision: str = flag(
+        "float32",
+        "arithmetic of the network; tf32 and float16 are for CUDA devices",
+        parse=element_type,
+        choices=("float32", "tf32", "bfloat16", "bf16", "float16", "fp16"),
+    )
+    cuda_graphs: bool = flag(True, "on a CUDA device, record passes that repeat and replay them", parse=switch)
 
 
 @dataclass(frozen=True)

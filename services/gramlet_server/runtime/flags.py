@@ -106,6 +106,11 @@ def switch(text: str) -> bool:
     return text == "on"
 
 
+def element_type(text: str) -> str:
+    """An element type by its long name; bf16 and fp16 are bfloat16 and float16."""
+    return {"bf16": "bfloat16", "fp16": "float16"}.get(text, text)
+
+
 def size(text: str) -> int:
     """A size such as 64MiB, 512K or 1048576."""
     match = re.fullmatch(r"(\d+) ?([KMG]?)(?:i?B)?", text)

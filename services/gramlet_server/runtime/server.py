@@ -60,11 +60,13 @@ class Built:
         drain: Told when the process is about to leave: end long streams soon, with Unavailable, where work can go on
             elsewhere. New calls are refused by then.
         close: Lets go of everything, after the last call.
+        watch: Given what to call if the service fails for good, as when its device is lost.
     """
 
     servicer: Any
     drain: Callable[[], None] = _nothing
     close: Callable[[], None] = _nothing
+    watch: Callable[[Callable[[GramletError], None]], None] = _nothing
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ class Server:
         """Listens, and begins to build the services.
 
         Args:
-            when_built: Called from another thread with None when all services are built, or with what one failed with.
+            when_built: Called from another thread with None when all services are built, or with what one failed with,
+                be it later.
 
         Raises:
             FailedPrecondition: The address cannot be had.
@@ -221,6 +224,7 @@ class Server:
             for service, deferred in self._services:
                 started = time.perf_counter()
                 deferred.built = service.build()
+                deferred.built.watch(lambda error: self._fail(error, when_built))
                 self._health.set(service.name, _SERVING)
                 _log.info("%s is ready after %.1f s", service.name, time.perf_counter() - started)
             self._health.set(health.OVERALL_HEALTH, _SERVING)
@@ -233,6 +237,12 @@ class Server:
         except Exception as error:
             _log.exception("a service could not be built")
             when_built(InternalError(f"{type(error).__name__}: {error}"))
+
+    def _fail(self, error: GramletError, tell: Callable[[GramletError], None]) -> None:
+        """Says to all who ask that nothing is served any more."""
+        _log.error("%s", error)
+        self._health.enter_graceful_shutdown()
+        tell(error)
 
     def _is_built(self) -> bool:
         """Whether the building has ended, well or not. There is no way to stop it."""
