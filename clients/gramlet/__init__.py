@@ -8,9 +8,9 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
-from gramlet.aio import AsyncClient, AsyncDifferentiation
+from gramlet.aio import AsyncClient, AsyncDifferentiation, AsyncStylizing
 from gramlet.channel import Tls, request_id
-from gramlet.client import Client, Differentiation
+from gramlet.client import Client, Differentiation, Stylizing
 from gramlet.errors import (
     Aborted,
     AlreadyExists,
@@ -30,7 +30,9 @@ from gramlet.errors import (
 from gramlet.events import AsyncEvents, Events
 from gramlet.status import Health, ServerStatus
 from gramlet.types import (
+    Adjusted,
     Checkpoint,
+    Colors,
     ElementType,
     Evaluation,
     Extraction,
@@ -58,13 +60,16 @@ from gramlet.types import (
 
 __all__ = [
     "Aborted",
+    "Adjusted",
     "AlreadyExists",
     "AsyncClient",
     "AsyncDifferentiation",
     "AsyncEvents",
+    "AsyncStylizing",
     "Cancelled",
     "Checkpoint",
     "Client",
+    "Colors",
     "DeadlineExceeded",
     "Differentiation",
     "ElementType",
@@ -100,6 +105,7 @@ __all__ = [
     "Style",
     "StylizeEvent",
     "StylizeSettings",
+    "Stylizing",
     "Tls",
     "Unauthenticated",
     "Unavailable",

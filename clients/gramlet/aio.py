@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Any, TypeVar, Unpack, overload
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,13 +31,14 @@ from gramlet.inputs import (
     StylizeOptions,
     choose,
     is_one_picture,
+    make_adjustment,
     make_extraction,
     make_stylization,
     read_objective,
     read_picture,
 )
 from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
-from gramlet.messages.stylize import decode_status
+from gramlet.messages.stylize import decode_adjusted, decode_status, encode_adjust
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
 from gramlet.status import ASKED_FOR, FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
@@ -45,6 +55,7 @@ from gramlet.types import (
     Result,
     StylizeEvent,
     StylizeOrder,
+    StylizeSettings,
     StylizeStatus,
 )
 
@@ -169,7 +180,7 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
         run_id: str | None = None,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
-    ) -> AsyncEvents[StylizeEvent, Result]:
+    ) -> AsyncStylizing:
         """Paints the content picture in the style of another; an asynchronous iterator of events."""
         order = StylizeOrder(
             stylization=make_stylization(content, style, initial, settings),
@@ -186,10 +197,25 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
         preview_every: int = 0,
         checkpoint_every: int | None = None,
         timeout: float | None = None,
-    ) -> AsyncEvents[StylizeEvent, Result]:
+    ) -> AsyncStylizing:
         """Goes on with a stylization from its newest checkpoint."""
         order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
         return self._stylize(order, timeout)
+
+    async def adjust(
+        self,
+        run_id: str,
+        *,
+        content_weight: float | None = None,
+        style_weight: float | None = None,
+        total_variation_weight: float | None = None,
+        style_stages: Mapping[str, float] | Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StylizeSettings:
+        """Changes the weights of a run from its next iteration on; returns the settings that will be in force."""
+        adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
+        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
+        return decode_adjusted(await self._unary(stub.Adjust, encode_adjust(run_id, adjustment), timeout))
 
     # --- status ---
 
@@ -246,8 +272,9 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
         finally:
             _close(stream)
 
-    def _stylize(self, order: StylizeOrder, timeout: float | None) -> AsyncEvents[StylizeEvent, Result]:
-        return AsyncEvents(self._stylize_events(StylizeRun(order), self._attempts(timeout)), Result)
+    def _stylize(self, order: StylizeOrder, timeout: float | None) -> AsyncStylizing:
+        run = StylizeRun(order)
+        return AsyncStylizing(self, run.run_id, self._stylize_events(run, self._attempts(timeout)))
 
     async def _stylize_events(self, run: StylizeRun, attempts: Attempts) -> AsyncGenerator[StylizeEvent, None]:
         stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
@@ -281,6 +308,32 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
             return decode_health(answer.status)
         except GramletError as error:
             return error
+
+
+class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
+    """The events of a stylization, whose weights can be changed meanwhile. Attribute `run_id`: its name."""
+
+    def __init__(self, client: AsyncClient, run_id: str, events: AsyncGenerator[StylizeEvent, None]) -> None:
+        super().__init__(events, Result)
+        self._client = client
+        self.run_id = run_id
+
+    async def adjust(
+        self,
+        *,
+        content_weight: float | None = None,
+        style_weight: float | None = None,
+        total_variation_weight: float | None = None,
+        style_stages: Mapping[str, float] | Sequence[str] | None = None,
+    ) -> StylizeSettings:
+        """Changes the weights from the next iteration on; see `Client.adjust`."""
+        return await self._client.adjust(
+            self.run_id,
+            content_weight=content_weight,
+            style_weight=style_weight,
+            total_variation_weight=total_variation_weight,
+            style_stages=style_stages,
+        )
 
 
 class AsyncDifferentiation:

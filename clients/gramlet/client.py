@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, TypeVar, Unpack, overload
 
@@ -22,13 +22,14 @@ from gramlet.inputs import (
     StylizeOptions,
     choose,
     is_one_picture,
+    make_adjustment,
     make_extraction,
     make_stylization,
     read_objective,
     read_picture,
 )
 from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
-from gramlet.messages.stylize import decode_status
+from gramlet.messages.stylize import decode_adjusted, decode_status, encode_adjust
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
 from gramlet.status import ASKED_FOR, FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
@@ -46,6 +47,7 @@ from gramlet.types import (
     Result,
     StylizeEvent,
     StylizeOrder,
+    StylizeSettings,
     StylizeStatus,
 )
 
@@ -207,7 +209,7 @@ class Client(TrainCalls, EmbedCalls):
         run_id: str | None = None,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
-    ) -> Events[StylizeEvent, Result]:
+    ) -> Stylizing:
         """Paints the content picture in the style of another (Gatys, Ecker, Bethge, CVPR 2016).
 
         Returns events as the optimisation goes on, every iteration among them; the last is the `Result` with the
@@ -245,7 +247,7 @@ class Client(TrainCalls, EmbedCalls):
         preview_every: int = 0,
         checkpoint_every: int | None = None,
         timeout: float | None = None,
-    ) -> Events[StylizeEvent, Result]:
+    ) -> Stylizing:
         """Goes on with a stylization from its newest checkpoint.
 
         Raises:
@@ -253,6 +255,33 @@ class Client(TrainCalls, EmbedCalls):
         """
         order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
         return self._stylize(order, timeout)
+
+    def adjust(
+        self,
+        run_id: str,
+        *,
+        content_weight: float | None = None,
+        style_weight: float | None = None,
+        total_variation_weight: float | None = None,
+        style_stages: Mapping[str, float] | Sequence[str] | None = None,
+        timeout: float | None = None,
+    ) -> StylizeSettings:
+        """Changes the weights of a run from its next iteration on; its events tell it as `Adjusted`.
+
+        What is None stays, and so do stages that are not named; a stage of weight 0 is left out. The run may be another
+        client's, on another server that shares the store.
+
+        Returns:
+            The settings that will be in force.
+
+        Raises:
+            NotFound: There is no such run.
+            FailedPrecondition: The run is done.
+            InvalidInput: A weight or a stage is wrong, or all weights would be 0.
+        """
+        adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
+        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
+        return decode_adjusted(self._unary(stub.Adjust, encode_adjust(run_id, adjustment), timeout))
 
     # --- status ---
 
@@ -312,8 +341,9 @@ class Client(TrainCalls, EmbedCalls):
         finally:
             _close(stream)
 
-    def _stylize(self, order: StylizeOrder, timeout: float | None) -> Events[StylizeEvent, Result]:
-        return Events(self._stylize_events(StylizeRun(order), self._attempts(timeout)), Result)
+    def _stylize(self, order: StylizeOrder, timeout: float | None) -> Stylizing:
+        run = StylizeRun(order)
+        return Stylizing(self, run.run_id, self._stylize_events(run, self._attempts(timeout)))
 
     def _stylize_events(self, run: StylizeRun, attempts: Attempts) -> Generator[StylizeEvent, None, None]:
         stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
@@ -345,6 +375,32 @@ class Client(TrainCalls, EmbedCalls):
             return decode_health(answer.status)
         except GramletError as error:
             return error
+
+
+class Stylizing(Events[StylizeEvent, Result]):
+    """The events of a stylization, whose weights can be changed meanwhile. Attribute `run_id`: its name."""
+
+    def __init__(self, client: Client, run_id: str, events: Generator[StylizeEvent, None, None]) -> None:
+        super().__init__(events, Result)
+        self._client = client
+        self.run_id = run_id
+
+    def adjust(
+        self,
+        *,
+        content_weight: float | None = None,
+        style_weight: float | None = None,
+        total_variation_weight: float | None = None,
+        style_stages: Mapping[str, float] | Sequence[str] | None = None,
+    ) -> StylizeSettings:
+        """Changes the weights from the next iteration on; see `Client.adjust`."""
+        return self._client.adjust(
+            self.run_id,
+            content_weight=content_weight,
+            style_weight=style_weight,
+            total_variation_weight=total_variation_weight,
+            style_stages=style_stages,
+        )
 
 
 class Differentiation:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from gramlet.channel import MESSAGE_BYTES
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.types import (
+    Adjustment,
+    Colors,
     ElementType,
     Extraction,
     Form,
@@ -95,6 +97,8 @@ class StylizeOptions(TypedDict, total=False):
     line_search: LineSearch | str | None
     antialiased: bool | None
     scales: int | None
+    style_size: int | None
+    colors: Colors | str | None
 
 
 # PNG keeps these as they are, so that the server sees what it would have seen in the file.
@@ -288,6 +292,20 @@ def _read_style(one: Any, field: str) -> PictureStyle:
     return PictureStyle(read_picture(one, field))
 
 
+def make_adjustment(
+    content_weight: float | None,
+    style_weight: float | None,
+    total_variation_weight: float | None,
+    style_stages: Mapping[str, float] | Sequence[str] | None,
+) -> Adjustment:
+    """New weights for a run; stages may be given as their names, each of weight 1."""
+    return Adjustment(content_weight, style_weight, total_variation_weight, _stage_weights(style_stages))
+
+
+def _stage_weights(stages: Mapping[str, float] | Sequence[str] | None) -> Mapping[str, float] | None:
+    return stages if stages is None or isinstance(stages, Mapping) else dict.fromkeys(stages, 1.0)
+
+
 def _make_settings(options: StylizeOptions, initial: Initial | None) -> StylizeSettings:
     values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     for name, kind in {
@@ -295,13 +313,12 @@ def _make_settings(options: StylizeOptions, initial: Initial | None) -> StylizeS
         "stage_balance": StageBalance,
         "optimizer": Optimizer,
         "line_search": LineSearch,
+        "colors": Colors,
     }.items():
         if name in values:
             values[name] = choose(kind, values[name], name)
-    stages = values.get("style_stages")
-    if stages is not None and not isinstance(stages, Mapping):
-        values["style_stages"] = dict.fromkeys(stages, 1.0)
-    for name in ("size", "iterations", "history_size", "scales"):
+    values["style_stages"] = _stage_weights(values.get("style_stages"))
+    for name in ("size", "iterations", "history_size", "scales", "style_size"):
         if name in values and not 0 < values[name] < 2**32:
             raise InvalidInput(f"must be a positive whole number, not {values[name]}", field=name)
     if not 0 <= values.get("seed", 0) < 2**64:

@@ -26,6 +26,7 @@ from gramlet.messages.feature import (
 from gramlet.messages.stylize import decode_event, encode_order
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.types import (
+    Adjusted,
     Array,
     Checkpoint,
     ElementType,
@@ -74,6 +75,7 @@ class StylizeRun:
         self._recoveries: set[tuple[int, RecoveryReason]] = set()
         self._preview = 0
         self._checkpoint = 0
+        self._adjustments = 0
         self._loss = math.nan
 
     def request(self) -> stylize_pb2.StylizeRequest:
@@ -129,6 +131,8 @@ class StylizeRun:
                 return event.iteration > self._preview
             case Checkpoint():
                 return event.iteration > self._checkpoint
+            case Adjusted():
+                return event.number > self._adjustments
             case _:
                 return True
 
@@ -145,6 +149,8 @@ class StylizeRun:
                 self._preview = event.iteration
             case Checkpoint():
                 self._checkpoint = event.iteration
+            case Adjusted():
+                self._adjustments = event.number
             case Result():
                 self.done = True
 

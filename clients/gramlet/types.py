@@ -249,6 +249,18 @@ class LineSearch(Enum):
     STRONG_WOLFE = "strong-wolfe"
 
 
+class Colors(Enum):
+    """Whose colors a result has (Gatys et al., "Preserving Color in Neural Artistic Style Transfer", 2016).
+
+    STYLE: the style's. CONTENT_LUMINANCE: the content's chroma, exactly; only the luminance is transferred.
+    CONTENT_HISTOGRAM: about the content's; the style is first given the content's mean and covariance of RGB.
+    """
+
+    STYLE = "style"
+    CONTENT_LUMINANCE = "content-luminance"
+    CONTENT_HISTOGRAM = "content-histogram"
+
+
 @dataclass(frozen=True)
 class StylizeSettings:
     """The settings of a stylization. What is None follows the preset.
@@ -270,6 +282,9 @@ class StylizeSettings:
         line_search: The line search of L-BFGS.
         antialiased: Run a residual network with its strides antialiased: no grid, about twice the work.
         scales: Coarse to fine: scales among which the iterations are shared out, each twice the size of the one before.
+        style_size: Longest side of the style pictures as the network sees them, in pixels: the larger, the larger the
+            strokes. None: like `size`.
+        colors: Whose colors the result has.
     """
 
     preset: str | None = None
@@ -290,6 +305,8 @@ class StylizeSettings:
     line_search: LineSearch | None = None
     antialiased: bool | None = None
     scales: int | None = None
+    style_size: int | None = None
+    colors: Colors | None = None
 
 
 @dataclass(frozen=True)
@@ -395,6 +412,24 @@ class Preview(StylizeEvent):
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint(StylizeEvent):
     """The run can be resumed after `iteration`."""
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """New weights for a run under way. What is None stays; so do stages that `style_stages` does not name."""
+
+    content_weight: float | None = None
+    style_weight: float | None = None
+    total_variation_weight: float | None = None
+    style_stages: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjusted(StylizeEvent):
+    """The weights were changed after `iteration`: `settings` are those in force now, `number` counts the changes."""
+
+    settings: StylizeSettings
+    number: int
 
 
 class RecoveryReason(Enum):

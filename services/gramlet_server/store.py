@@ -114,7 +114,8 @@ class Store:
 class Run:
     """One piece of long work in the store, owned by whoever created its highest epoch.
 
-    Keys: `runs/<kind>/<run id>/<epoch>/owner` and, beside it, the values of that epoch.
+    Keys: `runs/<kind>/<run id>/<epoch>/owner` and, beside it, the values of that epoch; and
+    `runs/<kind>/<run id>/<log>/<number>`, of no epoch, which anybody may add to.
     """
 
     def __init__(self, store: Store, kind: str, run_id: str, epoch: int) -> None:
@@ -157,6 +158,30 @@ class Run:
             raise Aborted(f"run {run_id} was taken over by another process at the same moment") from None
         return run
 
+    @classmethod
+    def find(cls, store: Store, kind: str, run_id: str) -> Run:
+        """A run that another process may own, to read it and to append to its logs.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        run = cls(store, kind, _checked(run_id), 0)
+        if run._newest_epoch() == 0:
+            raise NotFound(f"the store {store.address} has no run {run_id}", field="run_id")
+        return run
+
+    def append(self, log: str, number: int, data: bytes) -> None:
+        """Writes a numbered entry of a log, which anybody may do, owner or not.
+
+        Raises:
+            AlreadyExists: The number is taken.
+        """
+        self._store.create(f"{self._prefix}/{log}/{number:08d}", data)
+
+    def log(self, log: str, after: int = 0) -> list[bytes]:
+        """The entries of a log after the first so many, in order."""
+        return [self._store.get(entry.key) for entry in self._store.list(f"{self._prefix}/{log}")[after:]]
+
     def put(self, name: str, data: bytes) -> None:
         """Writes a value of the run, and drops the copies of earlier epochs.
 
@@ -180,6 +205,10 @@ class Run:
         if not epochs:
             raise NotFound(f"run {self.run_id} has no {name}")
         return self._store.get(self._key(max(epochs), name))
+
+    def has(self, name: str) -> bool:
+        """Whether any epoch has a value of that name."""
+        return bool(self._epochs_with(name))
 
     def delete(self) -> None:
         """Removes the run with everything in it."""

@@ -102,6 +102,8 @@ def test_every_setting_is_a_flag(gramlet: Run, picture: Path, tmp_path: Path) ->
         "history-size": 9,
         "line-search": "none",
         "scales": 1,
+        "style-size": 48,
+        "colors": "content-histogram",
     }
     arguments = [text for name, value in flags.items() for text in (f"--{name}", value)]
     code, said, _ = gramlet(
@@ -117,6 +119,16 @@ def test_every_setting_is_a_flag(gramlet: Run, picture: Path, tmp_path: Path) ->
     parser = argparse.ArgumentParser()
     stylize.add_arguments(parser)
     assert set(StylizeOptions.__annotations__) <= {action.dest for action in parser._actions}
+
+
+def test_a_run_is_adjusted_by_its_name(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    base = ("stylize", picture, picture, "-o", tmp_path / "o.png", "--size", 64, "--iterations", 1)
+    assert gramlet(*base, "--run-id", "to-adjust")[0] == 0
+    code, _, noted = gramlet("adjust", "to-adjust", "--content-weight", 2)
+    assert (code, noted.partition(":")[0]) == (1, "gramlet")
+    assert "to-adjust is done" in noted
+    assert gramlet("adjust", "to-adjust")[0] == 2
+    assert gramlet("adjust", "nobodys", "--style-stages", "conv1=2")[0] == 2
 
 
 def test_styles_are_blended(gramlet: Run, picture: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import gramlet
 import numpy as np
 import pytest
-from gramlet import Extraction, Form, GramletError, Iteration, Objective, Preview, Result, Started, Style
+from gramlet import Adjusted, Extraction, Form, GramletError, Iteration, Objective, Preview, Result, Started, Style
 from gramlet.status import FEATURE, STYLIZE, TRAIN
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature_source import RemoteFeatures
@@ -211,6 +211,28 @@ async def test_a_run_that_was_left_can_be_resumed(
     assert resumed[0].iteration in (6, 7, 8)
     assert isinstance(resumed[-1], Result)
     assert resumed[-1].png == whole.png
+
+
+async def test_a_running_stylization_is_adjusted(
+    client: gramlet.Client, async_client: gramlet.AsyncClient, png: bytes
+) -> None:
+    with client.stylize(png, png, size=64, iterations=5000) as run:
+        next(run)
+        assert run.adjust(content_weight=5.0).content_weight == 5.0
+        assert client.adjust(run.run_id, style_stages=["conv1"]).content_weight == 5.0
+        settings = run_until_adjusted(run, changes=2)
+        assert (settings.style_stages or {})["conv1"] == 1.0
+        async with async_client.resume(run.run_id) as other:
+            await anext(other)
+            assert (await other.adjust(style_weight=7.0)).style_weight == 7.0
+            assert (await async_client.adjust(other.run_id, total_variation_weight=0.5)).style_weight == 7.0
+    with pytest.raises(gramlet.NotFound):
+        client.adjust("nobodys", content_weight=1.0)
+
+
+def run_until_adjusted(run: gramlet.Stylizing, changes: int) -> gramlet.StylizeSettings:
+    """The settings after so many changes."""
+    return next(event.settings for event in run if isinstance(event, Adjusted) and event.number == changes)
 
 
 def test_inputs_are_checked_before_the_call_is_made(png: bytes) -> None:

@@ -15,6 +15,7 @@ from gramlet.stylize.v1 import stylize_pb2
 from gramlet.tensor.v1 import picture_pb2
 from gramlet.tensors import encode_tensor
 from gramlet.types import (
+    Colors,
     ElementType,
     Extraction,
     Features,
@@ -55,6 +56,10 @@ ALL_SETTINGS = StylizeSettings(
     learning_rate=0.02,
     history_size=9,
     line_search=LineSearch.STRONG_WOLFE,
+    antialiased=True,
+    scales=3,
+    style_size=96,
+    colors=Colors.CONTENT_LUMINANCE,
 )
 
 
@@ -216,10 +221,12 @@ def test_settings_arrive_as_they_were(settings: StylizeSettings) -> None:
     assert stylize.decode_settings(stylize.encode_settings(settings)) == settings
 
 
-@pytest.mark.parametrize("name", ["initial", "optimizer", "line_search", "gram_normalization", "stage_balance"])
+@pytest.mark.parametrize(
+    "name", ["initial", "optimizer", "line_search", "gram_normalization", "stage_balance", "colors"]
+)
 def test_every_member_of_a_setting_arrives(name: str) -> None:
     kinds = {"initial": Initial, "optimizer": Optimizer, "line_search": LineSearch}
-    kinds |= {"gram_normalization": GramNormalization, "stage_balance": StageBalance}
+    kinds |= {"gram_normalization": GramNormalization, "stage_balance": StageBalance, "colors": Colors}
     for member in kinds[name]:
         settings = StylizeSettings(**{name: member})
         assert stylize.decode_settings(stylize.encode_settings(settings)) == settings
@@ -231,6 +238,8 @@ def test_every_member_of_a_setting_arrives(name: str) -> None:
         ({"size": 0}, "settings.size"),
         ({"iterations": 0}, "settings.iterations"),
         ({"history_size": 0}, "settings.history_size"),
+        ({"style_size": 0}, "settings.style_size"),
+        ({"colors": 9}, "settings.colors"),
         ({"learning_rate": 0.0}, "settings.learning_rate"),
         ({"learning_rate": math.nan}, "settings.learning_rate"),
         ({"content_weight": -1.0}, "settings.content_weight"),
@@ -307,6 +316,7 @@ EVENTS = [
     types.Preview(run_id="r", iteration=6, jpeg=b"jpeg"),
     types.Checkpoint(run_id="r", iteration=6),
     types.Recovered(run_id="r", iteration=7, reason=types.RecoveryReason.DIVERGED, message="why"),
+    types.Adjusted(run_id="r", iteration=8, settings=ALL_SETTINGS, number=2),
     types.Result(run_id="r", iteration=9, loss=1.0, png=b"png", style_loss=0.5, content_loss=0.25, timing=Timing(0.5)),
 ]
 
@@ -322,6 +332,25 @@ def test_an_event_arrives_as_it_was(event: types.StylizeEvent) -> None:
 
 def test_the_events_tested_are_all_there_are() -> None:
     assert len(EVENTS) == len(stylize_pb2.StylizeResponse.DESCRIPTOR.oneofs_by_name["event"].fields)
+
+
+def test_an_adjustment_arrives_as_it_was() -> None:
+    for adjustment in (types.Adjustment(0.0, 1.0, 2.0, {"layer1": 0.0}), types.Adjustment(style_weight=3.0)):
+        assert stylize.decode_adjust(stylize.encode_adjust("r", adjustment)) == ("r", adjustment)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "adjustment", "field"),
+    [
+        ("r", types.Adjustment(), "adjustment"),
+        ("no/name", types.Adjustment(style_weight=1.0), "run_id"),
+        ("r", types.Adjustment(content_weight=-1.0), "adjustment.content_weight"),
+    ],
+)
+def test_a_wrong_adjustment_names_the_field(run_id: str, adjustment: types.Adjustment, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        stylize.decode_adjust(stylize.encode_adjust(run_id, adjustment))
+    assert caught.value.field == field
 
 
 def test_an_event_of_a_later_release_is_passed_over() -> None:

@@ -17,6 +17,7 @@ TWINS = [
     (gramlet.Client, gramlet.AsyncClient),
     (gramlet.Differentiation, gramlet.AsyncDifferentiation),
     (gramlet.Events, gramlet.AsyncEvents),
+    (gramlet.Stylizing, gramlet.AsyncStylizing),
 ]
 
 

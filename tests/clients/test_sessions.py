@@ -16,6 +16,7 @@ from gramlet.messages.feature import encode_evaluation, encode_outcome, encode_r
 from gramlet.messages.stylize import encode_event
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
 from gramlet.types import (
+    Adjusted,
     Checkpoint,
     ElementType,
     Evaluation,
@@ -92,6 +93,15 @@ def test_a_recovery_that_took_the_place_of_its_iteration_is_told_once() -> None:
     assert told(run, started(0), iteration(1), recovered)[2] == ("Recovered", 2)
     run.broken(Unavailable("gone"))
     assert told(run, started(0), iteration(1), recovered, iteration(3)) == [("Iteration", 3)]
+
+
+def test_a_change_of_weights_is_told_once() -> None:
+    run = StylizeRun(NEW)
+    adjusted = Adjusted(iteration=1, settings=StylizeSettings(), number=1)
+    assert told(run, started(0), iteration(1), adjusted)[2] == ("Adjusted", 1)
+    run.broken(Unavailable("gone"))
+    again = Adjusted(iteration=1, settings=StylizeSettings(), number=2)
+    assert told(run, started(0), adjusted, again) == [("Adjusted", 1)]
 
 
 def test_the_result_ends_the_run() -> None:

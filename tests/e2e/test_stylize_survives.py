@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from gramlet import Client
 from gramlet.types import (
+    Adjusted,
+    Checkpoint,
     Iteration,
     Pixels,
     Recovered,
@@ -131,6 +133,29 @@ def test_a_killed_stylize_service_costs_a_run_nothing(
     events = run(at(13, kill_and_start))
     assert losses(events) == losses(undisturbed)
     assert png(events) == png(undisturbed)
+
+
+def test_a_changed_run_survives_a_kill_with_its_weights(stylize: GramletServer, content: Pixels, style: Pixels) -> None:
+    def changed(run_id: str, during: Callable[[StylizeEvent], None] = lambda _: None) -> list[StylizeEvent]:
+        """The events after the change, which is asked for where nobody runs the run, so that it counts from there."""
+        seen = []
+        with Client(stylize.address) as client:
+            with client.stylize(content, style, size=64, iterations=16, run_id=run_id) as first:
+                next(event for event in first if isinstance(event, Checkpoint))
+            client.adjust(run_id, content_weight=9.0)
+            for event in client.resume(run_id):
+                seen.append(event)
+                during(event)
+        return seen
+
+    def kill_and_start() -> None:
+        stylize.kill()
+        stylize.start()
+
+    whole, killed = changed("changed"), changed("changed-and-killed", at(9, kill_and_start))
+    assert [event.iteration for event in killed if isinstance(event, Adjusted)] == [5]
+    assert losses(killed) == losses(whole)
+    assert png(killed) == png(whole)
 
 
 def test_the_command_line_resumes_by_itself(

@@ -16,7 +16,9 @@ from gramlet.errors import InvalidInput
 from gramlet.events import Events
 from gramlet.inputs import StylizeOptions
 from gramlet.types import (
+    Adjusted,
     Checkpoint,
+    Colors,
     GramNormalization,
     Iteration,
     LineSearch,
@@ -56,10 +58,7 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--size", type=int, help="longest side of the result, in pixels")
     group.add_argument("--iterations", type=int, help="iterations of the optimizer")
     group.add_argument("--content-stage", metavar="STAGE", help="where contents are compared")
-    group.add_argument("--style-stages", type=_weights, metavar="STAGE[=W],...", help="where styles are compared")
-    group.add_argument("--content-weight", type=float, metavar="W")
-    group.add_argument("--style-weight", type=float, metavar="W")
-    group.add_argument("--total-variation-weight", type=float, metavar="W")
+    add_weights(group)
     group.add_argument("--gram-normalization", choices=_values(GramNormalization), help="divisor of Gram matrices")
     group.add_argument("--stage-balance", choices=_values(StageBalance), help="divisor of the losses")
     group.add_argument("--initial", help="where to start: content, style, noise, or a picture")
@@ -74,6 +73,16 @@ def _add_settings(group: argparse._ArgumentGroup) -> None:
         help="no grid from a residual network, at twice the work",
     )
     group.add_argument("--scales", type=int, metavar="N", help="scales, coarse to fine, that share the iterations")
+    group.add_argument("--style-size", type=int, metavar="N", help="longest side of the style: the larger, the strokes")
+    group.add_argument("--colors", choices=_values(Colors), help="whose colors the result has")
+
+
+def add_weights(group: argparse._ArgumentGroup) -> None:
+    """Adds the weights, which can be changed in a run under way as well."""
+    group.add_argument("--style-stages", type=_weights, metavar="STAGE[=W],...", help="where styles are compared")
+    group.add_argument("--content-weight", type=float, metavar="W")
+    group.add_argument("--style-weight", type=float, metavar="W")
+    group.add_argument("--total-variation-weight", type=float, metavar="W")
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
@@ -143,12 +152,14 @@ class _Shown:
                 self._total = event.settings.iterations
                 meter.update(event.iteration, self._total)
             case Iteration():
-                meter.update(event.iteration, self._total, f"loss {event.loss:.4g}")
+                meter.update(event.iteration, self._total, f"loss {event.loss:.4g}, run {event.run_id}")
             case Preview() if self._preview:
                 write_atomically(self._preview, encode_picture_as(event.image, self._preview))
                 extra["path"] = str(self._preview)
             case Checkpoint():
                 self.checkpoint = True
+            case Adjusted():
+                self._terminal.note(f"weights changed after iteration {event.iteration}")
             case Recovered():
                 self._terminal.note(event.message or event.reason.value)
             case Result():
@@ -162,16 +173,17 @@ class _Shown:
 
 def _values_of(event: StylizeEvent) -> dict[str, Any]:
     return {
-        field.name: _as_json(value)
+        field.name: as_json(value)
         for field in dataclasses.fields(event)
         if not isinstance(value := getattr(event, field.name), bytes)
     }
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A value of `gramlet.types` as JSON has it, without what is None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _as_json(item)
+            field.name: as_json(item)
             for field in dataclasses.fields(value)
             if (item := getattr(value, field.name)) is not None
         }

@@ -21,7 +21,10 @@ from gramlet.messages.feature import (
 from gramlet.messages.tensor import decode_picture, decode_timing, encode_picture, encode_timing
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.types import (
+    Adjusted,
+    Adjustment,
     Checkpoint,
+    Colors,
     Initial,
     Iteration,
     LineSearch,
@@ -53,6 +56,13 @@ LINE_SEARCH = EnumCodec(
     {
         LineSearch.NONE: stylize_pb2.LINE_SEARCH_NONE,
         LineSearch.STRONG_WOLFE: stylize_pb2.LINE_SEARCH_STRONG_WOLFE,
+    }
+)
+COLORS = EnumCodec(
+    {
+        Colors.STYLE: stylize_pb2.COLORS_STYLE,
+        Colors.CONTENT_LUMINANCE: stylize_pb2.COLORS_CONTENT_LUMINANCE,
+        Colors.CONTENT_HISTOGRAM: stylize_pb2.COLORS_CONTENT_HISTOGRAM,
     }
 )
 RECOVERY_REASON = EnumCodec(
@@ -87,6 +97,8 @@ def encode_settings(settings: StylizeSettings) -> stylize_pb2.Settings:
         history_size=settings.history_size,
         line_search=LINE_SEARCH.encode(settings.line_search),
         scales=settings.scales,
+        style_size=settings.style_size,
+        colors=COLORS.encode(settings.colors),
     )
     if settings.antialiased is not None:
         message.antialiased = settings.antialiased
@@ -131,6 +143,8 @@ def decode_settings(message: stylize_pb2.Settings, field: str = "settings") -> S
         line_search=LINE_SEARCH.decode_optional(message.line_search, f"{field}.line_search"),
         antialiased=message.antialiased if message.HasField("antialiased") else None,
         scales=positive("scales"),
+        style_size=positive("style_size"),
+        colors=COLORS.decode_optional(message.colors, f"{field}.colors"),
     )
 
 
@@ -236,6 +250,11 @@ def encode_event(event: StylizeEvent, run_id: str = "") -> stylize_pb2.StylizeRe
             message.preview.CopyFrom(stylize_pb2.Preview(iteration=event.iteration, jpeg=event.jpeg))
         case Checkpoint():
             message.checkpoint.CopyFrom(stylize_pb2.Checkpoint(iteration=event.iteration))
+        case Adjusted():
+            adjusted = stylize_pb2.Adjusted(
+                iteration=event.iteration, settings=encode_settings(event.settings), number=event.number
+            )
+            message.adjusted.CopyFrom(adjusted)
         case Recovered():
             message.recovered.CopyFrom(_encode_recovered(event))
         case Result():
@@ -259,6 +278,10 @@ def decode_event(message: stylize_pb2.StylizeResponse) -> StylizeEvent | None:
             return Preview(run_id=run_id, iteration=message.preview.iteration, jpeg=message.preview.jpeg)
         case "checkpoint":
             return Checkpoint(run_id=run_id, iteration=message.checkpoint.iteration)
+        case "adjusted":
+            adjusted = message.adjusted
+            settings = decode_settings(adjusted.settings)
+            return Adjusted(run_id=run_id, iteration=adjusted.iteration, settings=settings, number=adjusted.number)
         case "recovered":
             return _decode_recovered(message.recovered, run_id)
         case "result":
@@ -355,6 +378,55 @@ def _decode_result(message: stylize_pb2.Result, run_id: str) -> Result:
         content_loss=message.content_loss,
         timing=decode_timing(message.timing),
     )
+
+
+# --- adjustments ---
+
+
+def encode_adjust(run_id: str, adjustment: Adjustment) -> stylize_pb2.AdjustRequest:
+    """A change of a run's weights."""
+    return stylize_pb2.AdjustRequest(
+        run_id=run_id,
+        adjustment=stylize_pb2.Adjustment(
+            content_weight=adjustment.content_weight,
+            style_weight=adjustment.style_weight,
+            total_variation_weight=adjustment.total_variation_weight,
+            style_stages=encode_stage_weights(adjustment.style_stages or {}),
+        ),
+    )
+
+
+def decode_adjust(message: stylize_pb2.AdjustRequest) -> tuple[str, Adjustment]:
+    """The run id, and the change of its weights.
+
+    Raises:
+        InvalidInput: A bad run id, a value that is no weight, or nothing to change.
+    """
+    _check_run_id(message.run_id, "run_id")
+    sent, field = message.adjustment, "adjustment"
+
+    def weight(name: str) -> float | None:
+        return checked_weight(getattr(sent, name), f"{field}.{name}") if sent.HasField(name) else None
+
+    adjustment = Adjustment(
+        content_weight=weight("content_weight"),
+        style_weight=weight("style_weight"),
+        total_variation_weight=weight("total_variation_weight"),
+        style_stages=decode_stage_weights(sent.style_stages, f"{field}.style_stages") or None,
+    )
+    if adjustment == Adjustment():
+        raise InvalidInput("nothing to change: give a weight", field=field)
+    return message.run_id, adjustment
+
+
+def encode_adjusted(settings: StylizeSettings) -> stylize_pb2.AdjustResponse:
+    """The settings that will be in force."""
+    return stylize_pb2.AdjustResponse(settings=encode_settings(settings))
+
+
+def decode_adjusted(message: stylize_pb2.AdjustResponse) -> StylizeSettings:
+    """The settings that will be in force."""
+    return decode_settings(message.settings)
 
 
 # --- status ---

@@ -10,7 +10,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,11 @@ import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition, Unavailable
 from gramlet.types import (
+    Adjusted,
+    Adjustment,
     Array,
     Checkpoint,
+    Colors,
     Evaluation,
     GramNormalization,
     Initial,
@@ -42,8 +45,8 @@ from torch.nn import functional
 
 from gramlet_server import images
 from gramlet_server.feature_source import Differentiation, FeatureSource
-
-Evaluate = Callable[[Array], Evaluation]
+from gramlet_server.stylize.adjustments import adjusted
+from gramlet_server.stylize.colors import AllColors, Canvas, Evaluate, LuminanceOnly, gray
 
 DIVERGED = 1e3
 """A loss so many times the first one is divergence. Steps without line search may overshoot by less and recover."""
@@ -73,7 +76,7 @@ class Job:
 
     Attributes:
         content: (3, H, W).
-        styles: The style pictures, each of its own size.
+        styles: The style pictures, each of its own size, in the colors that the settings want.
         initial: (3, H, W): where the descent starts.
         settings: Without None.
     """
@@ -93,8 +96,9 @@ class Job:
     def objective(self, factor: float = 1.0) -> Objective:
         """The loss of this job, with all pictures reduced by a factor."""
         settings = self.settings
+        content = _reduced(self.content, factor)
         return Objective(
-            content=_reduced(self.content, factor),
+            content=gray(content) if self._luminance_only else content,
             content_stage=settings.content_stage or "",
             content_weight=settings.content_weight or 0.0,
             styles=tuple(Style(_reduced(style.picture, factor), style.weight) for style in self.styles),
@@ -106,11 +110,24 @@ class Job:
             antialiased=settings.antialiased or False,
         )
 
+    def canvas(self, factor: float = 1.0) -> Canvas:
+        """What of the picture the descent moves, with all pictures reduced by a factor."""
+        return LuminanceOnly(_reduced(self.content, factor)) if self._luminance_only else AllColors()
+
+    def start(self) -> Array:
+        """The canvas from which the descent starts."""
+        factor = self.scales()[0].factor
+        return self.canvas(factor).of(_reduced(self.initial, factor))
+
+    @property
+    def _luminance_only(self) -> bool:
+        return self.settings.colors is Colors.CONTENT_LUMINANCE
+
     def to_bytes(self) -> bytes:
         """For the store; `from_bytes` gives back exactly this job."""
         arrays: dict[str, Any] = {f"style{index}": style.picture for index, style in enumerate(self.styles)}
         described = {
-            "settings": {name: _plain(value) for name, value in vars(self.settings).items()},
+            "settings": _plain_settings(self.settings),
             "weights": [style.weight for style in self.styles],
         }
         file = io.BytesIO()
@@ -132,6 +149,7 @@ _ENUMS = {
     "initial": Initial,
     "optimizer": Optimizer,
     "line_search": LineSearch,
+    "colors": Colors,
 }
 
 
@@ -142,8 +160,8 @@ def _reduced(picture: Array, factor: float) -> Array:
     return images.stretch(picture, max(1, round(height * factor)), max(1, round(width * factor)), Limits(), "picture")
 
 
-def _plain(value: Any) -> Any:
-    return getattr(value, "value", value)
+def _plain_settings(settings: StylizeSettings) -> dict[str, Any]:
+    return {name: getattr(value, "value", value) for name, value in vars(settings).items()}
 
 
 def _settings(plain: dict[str, Any]) -> StylizeSettings:
@@ -169,12 +187,18 @@ class Descent:
     `max_iter=1` torch leaves out the evaluation after the step, which the next step then begins with.
 
     Args:
-        initial: (3, H, W).
+        initial: (C, H, W): the canvas to start from.
         settings: Without None.
+
+    Attributes:
+        settings: Those in force.
+        adjustments: How many adjustments they contain.
+        iteration: The last one done.
     """
 
     def __init__(self, initial: Array, settings: StylizeSettings) -> None:
-        self._settings = settings
+        self.settings = settings
+        self.adjustments = 0
         self._picture = torch.tensor(initial)
         self._best = self._picture.clone()
         self._best_evaluation: Evaluation | None = None
@@ -192,13 +216,22 @@ class Descent:
             return
         picture = functional.interpolate(self._picture.detach()[None], (height, width), mode="bicubic")[0]
         self._picture = picture.contiguous()
-        self._best, self._best_evaluation = self._picture.clone(), None
         self._restarts = 0
+        self._begin_anew()
+
+    def adjust(self, adjustments: Sequence[Adjustment]) -> None:
+        """Goes on with other weights, with a fresh history: what L-BFGS learned of the curvature was another loss's."""
+        self.settings = adjusted(self.settings, adjustments)
+        self.adjustments += len(adjustments)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._best, self._best_evaluation = self._picture.detach().clone(), None
         self._optimizer = self._fresh_optimizer()
 
     @property
     def picture(self) -> Array:
-        """The picture now, (3, H, W): a copy."""
+        """The picture now, (C, H, W): a copy."""
         return self._picture.detach().numpy().copy()
 
     def step(self, evaluate: Evaluate) -> Evaluation | None:
@@ -250,6 +283,8 @@ class Descent:
                 "evaluations": self.evaluations,
                 "seconds": (self.queue_seconds, self.compute_seconds),
                 "optimizer": self._optimizer.state_dict(),
+                "settings": json.dumps(_plain_settings(self.settings)),
+                "adjustments": self.adjustments,
             },
             file,
         )
@@ -257,9 +292,11 @@ class Descent:
 
     @classmethod
     def from_bytes(cls, data: bytes, settings: StylizeSettings) -> Descent:
-        """What `to_bytes` wrote."""
+        """What `to_bytes` wrote; with these settings, if it was written before checkpoints had their own."""
         state = torch.load(io.BytesIO(data), weights_only=True)
-        descent = cls(state["picture"].numpy(), settings)
+        own = state.get("settings")
+        descent = cls(state["picture"].numpy(), settings if own is None else _settings(json.loads(own)))
+        descent.adjustments = state.get("adjustments", 0)
         descent._best = state["best"]
         if state["best_losses"] is not None:
             descent._best_evaluation = Evaluation(**state["best_losses"], gradient=np.zeros(0, np.float32))
@@ -304,7 +341,7 @@ class Descent:
         self._optimizer = self._fresh_optimizer()
 
     def _fresh_optimizer(self) -> torch.optim.Optimizer:
-        settings = self._settings
+        settings = self.settings
         self._picture.requires_grad_()
         rate = (settings.learning_rate or 1.0) * RESTART_RATE**self._restarts
         if settings.optimizer is Optimizer.ADAM:
@@ -351,6 +388,7 @@ def stylize(
     preview_every: int = 0,
     checkpoint_every: int = 25,
     interrupted: Callable[[], bool] = lambda: False,
+    adjustments: Callable[[int], Sequence[Adjustment]] = lambda _: (),
 ) -> Iterator[StylizeEvent]:
     """Runs a job and yields what happens. Closing the generator stops the work; a closed run goes on from its save.
 
@@ -362,16 +400,19 @@ def stylize(
         preview_every: Iterations between looks at the picture; 0 is none.
         checkpoint_every: Iterations between checkpoints; 0 is none but at the end of an interrupted run.
         interrupted: Asked after every iteration: True saves and raises Unavailable.
+        adjustments: Asked before every iteration for what follows the first so many adjustments. Any is in force from
+            that iteration on; a checkpoint is saved before it, so that no resumption heeds it elsewhere.
 
     Yields:
-        Started, Iteration, Look, Checkpoint and Recovered events; Result is the last.
+        Started, Iteration, Look, Checkpoint, Adjusted and Recovered events; Result is the last.
 
     Raises:
         Unavailable: The FeatureService stayed lost, or the run was interrupted. A checkpoint has been saved.
         FailedPrecondition: The loss is not a number where the run starts.
     """
     scales = job.scales()
-    descent = descent or Descent(_reduced(job.initial, scales[0].factor), job.settings)
+    descent = descent or Descent(job.start(), job.settings)
+    job = dataclasses.replace(job, settings=descent.settings)
     model = features.model()
     _, height, width = job.content.shape
     yield Started(
@@ -389,19 +430,29 @@ def stylize(
                 continue
             objective = job.objective(scale.factor)
             assert objective.content is not None
+            canvas = job.canvas(scale.factor)
             descent.move_to(*objective.content.shape[1:])
             with features.differentiate(objective) as differentiation:
+                evaluate = canvas.evaluating(differentiation.evaluate)
                 while descent.iteration < scale.end:
-                    yield from _iterate(descent, differentiation)
+                    if new := adjustments(descent.adjustments):
+                        descent.adjust(new)
+                        job = dataclasses.replace(job, settings=descent.settings)
+                        differentiation.replace(job.objective(scale.factor))
+                        save(descent.to_bytes())
+                        yield Adjusted(
+                            iteration=descent.iteration, settings=descent.settings, number=descent.adjustments
+                        )
+                    yield from _iterate(descent, differentiation, evaluate)
                     if preview_every and descent.iteration % preview_every == 0:
-                        yield Look(iteration=descent.iteration, picture=descent.picture)
+                        yield Look(iteration=descent.iteration, picture=canvas.shown(descent.picture))
                     if checkpoint_every and descent.iteration % checkpoint_every == 0:
                         save(descent.to_bytes())
                         yield Checkpoint(iteration=descent.iteration)
                     if interrupted():
                         raise Unavailable("the server is shutting down: resume the run at another one", retry_after=0.0)
                 if last:
-                    picture, evaluation = descent.finish(differentiation.evaluate)
+                    picture, evaluation = descent.finish(evaluate)
     except Unavailable:
         save(descent.to_bytes())
         raise
@@ -411,15 +462,15 @@ def stylize(
         loss=evaluation.loss,
         style_loss=evaluation.style_loss,
         content_loss=evaluation.content_loss,
-        png=images.encode_png(images.to_uint8(picture)),
+        png=images.encode_png(images.to_uint8(canvas.shown(picture))),
         timing=Timing(descent.queue_seconds, descent.compute_seconds),
     )
 
 
-def _iterate(descent: Descent, differentiation: Differentiation) -> Iterator[StylizeEvent]:
+def _iterate(descent: Descent, differentiation: Differentiation, evaluate: Evaluate) -> Iterator[StylizeEvent]:
     """One iteration, and what befell the network meanwhile."""
     queued, computed, reconnects = descent.queue_seconds, descent.compute_seconds, differentiation.reconnects
-    evaluation = descent.step(differentiation.evaluate)
+    evaluation = descent.step(evaluate)
     if differentiation.reconnects != reconnects:
         yield Recovered(
             iteration=descent.iteration,

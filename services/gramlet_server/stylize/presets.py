@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gramlet.errors import InvalidInput
 from gramlet.types import (
+    Colors,
     GramNormalization,
     Initial,
     LineSearch,
@@ -18,7 +19,13 @@ from gramlet.types import (
 
 DEFAULT = "default"
 
-LIMITS = {"size": (16, 4096), "iterations": (1, 10_000), "history_size": (1, 200), "scales": (1, 8)}
+LIMITS = {
+    "size": (16, 4096),
+    "style_size": (16, 4096),
+    "iterations": (1, 10_000),
+    "history_size": (1, 200),
+    "scales": (1, 8),
+}
 """Lowest and highest value of what a request may ask for, in the units of the setting."""
 
 
@@ -43,6 +50,8 @@ def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
         line_search=LineSearch.NONE,
         antialiased=False,
         scales=1,
+        style_size=512,
+        colors=Colors.STYLE,
     )
 
 
@@ -114,15 +123,32 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
     given = {name: value for name, value in vars(settings).items() if value is not None}
     if settings.optimizer is Optimizer.ADAM:
         given.setdefault("learning_rate", ADAM_RATE)
+    if settings.size is not None:
+        given.setdefault("style_size", settings.size)
     resolved = dataclasses.replace(preset, **given)
     for name, (low, high) in LIMITS.items():
         value = getattr(resolved, name)
         if not low <= value <= high:
             raise InvalidInput(f"{value} is not between {low} and {high}", field=f"settings.{name}")
+    if resolved.gram_normalization is GramNormalization.NONE and resolved.style_size != resolved.size:
+        raise InvalidInput(
+            "raw Gram matrices compare pictures of one shape only: leave style_size out, or set gram_normalization to "
+            "positions",
+            field="settings.style_size",
+        )
     _check_stage(resolved.content_stage or "", "settings.content_stage", model)
-    for index, stage in enumerate(resolved.style_stages or {}):
-        _check_stage(stage, f"settings.style_stages[{index}].stage", model)
+    check_stages(resolved.style_stages or {}, "settings.style_stages", model)
     return resolved
+
+
+def check_stages(stages: Iterable[str], field: str, model: Model) -> None:
+    """Refuses style stages that the network does not have.
+
+    Raises:
+        InvalidInput: Naming the stage's place in the field.
+    """
+    for index, stage in enumerate(stages):
+        _check_stage(stage, f"{field}[{index}].stage", model)
 
 
 def _check_stage(stage: str, field: str, model: Model) -> None:

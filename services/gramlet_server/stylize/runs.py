@@ -12,14 +12,18 @@ from contextlib import ExitStack
 import numpy as np
 from gramlet.errors import FailedPrecondition, NotFound
 from gramlet.types import (
+    Adjustment,
     Array,
+    Colors,
     GramNormalization,
     Initial,
     Limits,
+    Picture,
     Preview,
     Queued,
     Resize,
     ResizeMode,
+    Result,
     Style,
     Stylization,
     StylizeEvent,
@@ -33,11 +37,13 @@ from gramlet_server.conflated import Conflated
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.observe import Observer
 from gramlet_server.store import Run, Store
-from gramlet_server.stylize import presets
+from gramlet_server.stylize import adjustments, colors, presets
+from gramlet_server.stylize.adjustments import Inbox
 from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
 from gramlet_server.turns import Turn, Turns
 
 KIND = "stylize"
+_FINISHED = "finished"
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
 
 _log = logging.getLogger(__name__)
@@ -101,6 +107,7 @@ class Runs:
             lambda running, queued: observer.runs(KIND, running, queued),
         )
         self._draining = threading.Event()
+        self._inboxes: dict[str, Inbox] = {}
 
     def status(self) -> StylizeStatus:
         """How busy the process is, and what it offers."""
@@ -145,20 +152,44 @@ class Runs:
             undo.pop_all()
         return Stylizing(run.run_id, events, turn)
 
-    def _resumed(self, run: Run) -> tuple[Job, Descent | None]:
+    def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
+        """Changes a run's weights from its next iteration on, whichever process runs it; returns its new settings.
+
+        A process that runs it elsewhere sees the change within `adjustments.POLL_SECONDS`. A run that waits or was
+        interrupted heeds it when it goes on.
+
+        Raises:
+            NotFound: There is no such run.
+            FailedPrecondition: It is done, or was made with other weights.
+            InvalidInput: No such stage, or nothing would be left to minimize.
+        """
+        run = Run.find(self._store, KIND, run_id)
+        job = self._job(run, "run_id")
+        if run.has(_FINISHED):
+            raise FailedPrecondition(
+                f"run {run_id} is done: start another one, from its result if need be (initial)", field="run_id"
+            )
+        settings = adjustments.record(run, adjustment, job.settings, self._features.model())
+        if inbox := self._inboxes.get(run_id):
+            inbox.tell()
+        return settings
+
+    def _job(self, run: Run, field: str) -> Job:
         try:
             job = Job.from_bytes(run.get("job"))
         except NotFound:
             raise NotFound(
-                f"run {run.run_id} ended before its pictures were stored: send the stylization again",
-                field="resume_run_id",
+                f"run {run.run_id} ended before its pictures were stored: send the stylization again", field=field
             ) from None
         digest = self._features.model().weights_digest
         if run.get("weights").decode() != digest:
             raise FailedPrecondition(
-                f"run {run.run_id} was made with other weights than this network's ({digest[:12]})",
-                field="resume_run_id",
+                f"run {run.run_id} was made with other weights than this network's ({digest[:12]})", field=field
             )
+        return job
+
+    def _resumed(self, run: Run) -> tuple[Job, Descent | None]:
+        job = self._job(run, "resume_run_id")
         try:
             return job, Descent.from_bytes(run.get("checkpoint"), job.settings)
         except NotFound:
@@ -170,10 +201,11 @@ class Runs:
         def save(checkpoint: bytes) -> None:
             run.put("checkpoint", checkpoint)
 
+        inbox = self._inboxes[run.run_id] = Inbox(run)
         try:
             for position in turn.positions():
                 yield Queued(position=position)
-            yield from stylize(
+            for event in stylize(
                 job,
                 self._features,
                 descent=descent,
@@ -181,15 +213,21 @@ class Runs:
                 preview_every=preview_every,
                 checkpoint_every=checkpoint_every,
                 interrupted=self._draining.is_set,
-            )
+                adjustments=inbox.after,
+            ):
+                if isinstance(event, Result):
+                    run.put(_FINISHED, b"")
+                yield event
         finally:
+            if self._inboxes.get(run.run_id) is inbox:  # not that of a call that has resumed the run meanwhile
+                del self._inboxes[run.run_id]
             turn.leave()
 
 
 def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -> Job:
     """Completes the settings and brings the pictures to their working sizes.
 
-    The content's longest side becomes `size`. Style pictures get the same longest side; where Grams are raw sums over
+    The content's longest side becomes `size`, that of style pictures `style_size`; where Grams are raw sums over
     positions, which only pictures of one shape can be compared by, they are stretched to the content's shape.
 
     Raises:
@@ -198,32 +236,39 @@ def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -
     settings = presets.resolve(stylization.settings, features.model())
     resize = Resize(ResizeMode.LONGEST_SIDE, settings.size or 0)
     content = images.prepare(stylization.content, resize, limits, "stylization.content")
-    _, height, width = content.shape
-    raw = settings.gram_normalization is GramNormalization.NONE
-    styles = []
-    for index, style in enumerate(stylization.styles):
-        field = f"stylization.styles[{index}].picture"
-        styles.append(
-            Style(
-                images.stretch(style.picture, height, width, limits, field)
-                if raw
-                else images.prepare(style.picture, resize, limits, field),
-                style.weight,
-            )
-        )
-    return Job(content, tuple(styles), _initial(stylization, settings, content, limits), settings)
+    styles = tuple(
+        Style(_style(style.picture, settings, content, limits, f"stylization.styles[{index}].picture"), style.weight)
+        for index, style in enumerate(stylization.styles)
+    )
+    initial = _initial(stylization.initial, styles[0].picture, settings, content, limits)
+    return Job(content, styles, initial, settings)
 
 
-def _initial(stylization: Stylization, settings: StylizeSettings, content: Array, limits: Limits) -> Array:
+def _style(picture: Picture, settings: StylizeSettings, content: Array, limits: Limits, field: str) -> Array:
+    """A style picture at its working size, in the colors that are wanted."""
+    if settings.gram_normalization is GramNormalization.NONE:
+        sized = images.stretch(picture, content.shape[1], content.shape[2], limits, field)
+    else:
+        sized = images.prepare(picture, Resize(ResizeMode.LONGEST_SIDE, settings.style_size or 0), limits, field)
+    match settings.colors:
+        case Colors.CONTENT_LUMINANCE:
+            return colors.match_luminance(sized, content)
+        case Colors.CONTENT_HISTOGRAM:
+            return colors.match_colors(sized, content)
+        case _:
+            return sized
+
+
+def _initial(given: Picture | None, style: Array, settings: StylizeSettings, content: Array, limits: Limits) -> Array:
     _, height, width = content.shape
     match settings.initial:
         case Initial.STYLE:
-            return images.stretch(stylization.styles[0].picture, height, width, limits, "stylization.styles[0].picture")
+            return images.stretch(style, height, width, limits)
         case Initial.NOISE:
             noise = np.random.default_rng(settings.seed).normal(_NOISE_MEAN, _NOISE_DEVIATION, content.shape)
             return noise.astype(np.float32)
-        case Initial.GIVEN if stylization.initial is not None:
-            return images.stretch(stylization.initial, height, width, limits, "stylization.initial")
+        case Initial.GIVEN if given is not None:
+            return images.stretch(given, height, width, limits, "stylization.initial")
         case _:
             return content
 

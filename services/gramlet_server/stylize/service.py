@@ -27,6 +27,10 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         for event in stylizing:
             yield messages.encode_event(event, stylizing.run_id)
 
+    def Adjust(self, request: stylize_pb2.AdjustRequest, context: grpc.ServicerContext) -> stylize_pb2.AdjustResponse:
+        """Changes the weights of a run."""
+        return messages.encode_adjusted(self._runs.adjust(*messages.decode_adjust(request)))
+
     def GetStatus(
         self, request: stylize_pb2.GetStatusRequest, context: grpc.ServicerContext
     ) -> stylize_pb2.GetStatusResponse:

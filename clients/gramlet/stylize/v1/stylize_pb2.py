@@ -27,47 +27,57 @@ from gramlet.tensor.v1 import picture_pb2 as gramlet_dot_tensor_dot_v1_dot_pictu
 from gramlet.tensor.v1 import timing_pb2 as gramlet_dot_tensor_dot_v1_dot_timing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gramlet/stylize/v1/stylize.proto\x12\x12gramlet.stylize.v1\x1a gramlet/feature/v1/feature.proto\x1a\x1fgramlet/tensor/v1/picture.proto\x1a\x1egramlet/tensor/v1/timing.proto\"\xc5\x01\n\x0eStylizeRequest\x12\x36\n\x0bstylization\x18\x01 \x01(\x0b\x32\x1f.gramlet.stylize.v1.StylizationH\x00\x12\x17\n\rresume_run_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x15\n\rpreview_every\x18\x04 \x01(\r\x12\x1d\n\x10\x63heckpoint_every\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x07\n\x05startB\x13\n\x11_checkpoint_every\"\xc2\x01\n\x0bStylization\x12+\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12)\n\x06styles\x18\x02 \x03(\x0b\x32\x19.gramlet.feature.v1.Style\x12+\n\x07initial\x18\x03 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\x99\x06\n\x08Settings\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x11\n\x04size\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x17\n\niterations\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x15\n\rcontent_stage\x18\x04 \x01(\t\x12\x35\n\x0cstyle_stages\x18\x05 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeight\x12\x1b\n\x0e\x63ontent_weight\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x41\n\x12gram_normalization\x18\t \x01(\x0e\x32%.gramlet.feature.v1.GramNormalization\x12\x37\n\rstage_balance\x18\n \x01(\x0e\x32 .gramlet.feature.v1.StageBalance\x12,\n\x07initial\x18\x0b \x01(\x0e\x32\x1b.gramlet.stylize.v1.Initial\x12\x11\n\x04seed\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x30\n\toptimizer\x18\r \x01(\x0e\x32\x1d.gramlet.stylize.v1.Optimizer\x12\x1a\n\rlearning_rate\x18\x0e \x01(\x01H\x06\x88\x01\x01\x12\x19\n\x0chistory_size\x18\x0f \x01(\rH\x07\x88\x01\x01\x12\x33\n\x0bline_search\x18\x10 \x01(\x0e\x32\x1e.gramlet.stylize.v1.LineSearch\x12\x18\n\x0b\x61ntialiased\x18\x11 \x01(\x08H\x08\x88\x01\x01\x12\x13\n\x06scales\x18\x12 \x01(\rH\t\x88\x01\x01\x42\x07\n\x05_sizeB\r\n\x0b_iterationsB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weightB\x07\n\x05_seedB\x10\n\x0e_learning_rateB\x0f\n\r_history_sizeB\x0e\n\x0c_antialiasedB\t\n\x07_scales\"\x84\x03\n\x0fStylizeResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x06queued\x18\x02 \x01(\x0b\x32\x1a.gramlet.stylize.v1.QueuedH\x00\x12.\n\x07started\x18\x03 \x01(\x0b\x32\x1b.gramlet.stylize.v1.StartedH\x00\x12\x32\n\titeration\x18\x04 \x01(\x0b\x32\x1d.gramlet.stylize.v1.IterationH\x00\x12.\n\x07preview\x18\x05 \x01(\x0b\x32\x1b.gramlet.stylize.v1.PreviewH\x00\x12\x34\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1e.gramlet.stylize.v1.CheckpointH\x00\x12\x32\n\trecovered\x18\x07 \x01(\x0b\x32\x1d.gramlet.stylize.v1.RecoveredH\x00\x12,\n\x06result\x18\x08 \x01(\x0b\x32\x1a.gramlet.stylize.v1.ResultH\x00\x42\x07\n\x05\x65vent\"\x1a\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\"\x95\x01\n\x07Started\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x10\n\x08\x62\x61\x63kbone\x18\x05 \x01(\t\x12\x16\n\x0eweights_digest\x18\x06 \x01(\t\"\xe9\x01\n\tIteration\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x12\n\nstyle_loss\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x04 \x01(\x01\x12\x1c\n\x14total_variation_loss\x18\x05 \x01(\x01\x12\x33\n\x0cstage_losses\x18\x06 \x03(\x0b\x32\x1d.gramlet.feature.v1.StageLoss\x12\x13\n\x0b\x65valuations\x18\x07 \x01(\r\x12)\n\x06timing\x18\x08 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"*\n\x07Preview\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04jpeg\x18\x02 \x01(\x0c\"\x1f\n\nCheckpoint\x12\x11\n\titeration\x18\x01 \x01(\r\"\xb4\x01\n\tRecovered\x12\x34\n\x06reason\x18\x01 \x01(\x0e\x32$.gramlet.stylize.v1.Recovered.Reason\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\"M\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_DIVERGED\x10\x01\x12\x16\n\x12REASON_RECONNECTED\x10\x02\"\x8b\x01\n\x06Result\x12\x0b\n\x03png\x18\x01 \x01(\x0c\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nstyle_loss\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x05 \x01(\x01\x12)\n\x06timing\x18\x06 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"\x12\n\x10GetStatusRequest\"\x9b\x01\n\x11GetStatusResponse\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x15\n\rrunning_limit\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x04 \x01(\r\x12\x0f\n\x07presets\x18\x05 \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x01(\t\x12\x16\n\x0eserver_version\x18\x07 \x01(\t*p\n\x07Initial\x12\x17\n\x13INITIAL_UNSPECIFIED\x10\x00\x12\x13\n\x0fINITIAL_CONTENT\x10\x01\x12\x11\n\rINITIAL_STYLE\x10\x02\x12\x11\n\rINITIAL_NOISE\x10\x03\x12\x11\n\rINITIAL_GIVEN\x10\x04*O\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_LBFGS\x10\x01\x12\x12\n\x0eOPTIMIZER_ADAM\x10\x02*]\n\nLineSearch\x12\x1b\n\x17LINE_SEARCH_UNSPECIFIED\x10\x00\x12\x14\n\x10LINE_SEARCH_NONE\x10\x01\x12\x1c\n\x18LINE_SEARCH_STRONG_WOLFE\x10\x02\x32\xc0\x01\n\x0eStylizeService\x12T\n\x07Stylize\x12\".gramlet.stylize.v1.StylizeRequest\x1a#.gramlet.stylize.v1.StylizeResponse0\x01\x12X\n\tGetStatus\x12$.gramlet.stylize.v1.GetStatusRequest\x1a%.gramlet.stylize.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gramlet/stylize/v1/stylize.proto\x12\x12gramlet.stylize.v1\x1a gramlet/feature/v1/feature.proto\x1a\x1fgramlet/tensor/v1/picture.proto\x1a\x1egramlet/tensor/v1/timing.proto\"\xc5\x01\n\x0eStylizeRequest\x12\x36\n\x0bstylization\x18\x01 \x01(\x0b\x32\x1f.gramlet.stylize.v1.StylizationH\x00\x12\x17\n\rresume_run_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x15\n\rpreview_every\x18\x04 \x01(\r\x12\x1d\n\x10\x63heckpoint_every\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x07\n\x05startB\x13\n\x11_checkpoint_every\"\xc2\x01\n\x0bStylization\x12+\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12)\n\x06styles\x18\x02 \x03(\x0b\x32\x19.gramlet.feature.v1.Style\x12+\n\x07initial\x18\x03 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\xed\x06\n\x08Settings\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x11\n\x04size\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x17\n\niterations\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x15\n\rcontent_stage\x18\x04 \x01(\t\x12\x35\n\x0cstyle_stages\x18\x05 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeight\x12\x1b\n\x0e\x63ontent_weight\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x41\n\x12gram_normalization\x18\t \x01(\x0e\x32%.gramlet.feature.v1.GramNormalization\x12\x37\n\rstage_balance\x18\n \x01(\x0e\x32 .gramlet.feature.v1.StageBalance\x12,\n\x07initial\x18\x0b \x01(\x0e\x32\x1b.gramlet.stylize.v1.Initial\x12\x11\n\x04seed\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x30\n\toptimizer\x18\r \x01(\x0e\x32\x1d.gramlet.stylize.v1.Optimizer\x12\x1a\n\rlearning_rate\x18\x0e \x01(\x01H\x06\x88\x01\x01\x12\x19\n\x0chistory_size\x18\x0f \x01(\rH\x07\x88\x01\x01\x12\x33\n\x0bline_search\x18\x10 \x01(\x0e\x32\x1e.gramlet.stylize.v1.LineSearch\x12\x18\n\x0b\x61ntialiased\x18\x11 \x01(\x08H\x08\x88\x01\x01\x12\x13\n\x06scales\x18\x12 \x01(\rH\t\x88\x01\x01\x12\x17\n\nstyle_size\x18\x13 \x01(\rH\n\x88\x01\x01\x12*\n\x06\x63olors\x18\x14 \x01(\x0e\x32\x1a.gramlet.stylize.v1.ColorsB\x07\n\x05_sizeB\r\n\x0b_iterationsB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weightB\x07\n\x05_seedB\x10\n\x0e_learning_rateB\x0f\n\r_history_sizeB\x0e\n\x0c_antialiasedB\t\n\x07_scalesB\r\n\x0b_style_size\"\xb6\x03\n\x0fStylizeResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x06queued\x18\x02 \x01(\x0b\x32\x1a.gramlet.stylize.v1.QueuedH\x00\x12.\n\x07started\x18\x03 \x01(\x0b\x32\x1b.gramlet.stylize.v1.StartedH\x00\x12\x32\n\titeration\x18\x04 \x01(\x0b\x32\x1d.gramlet.stylize.v1.IterationH\x00\x12.\n\x07preview\x18\x05 \x01(\x0b\x32\x1b.gramlet.stylize.v1.PreviewH\x00\x12\x34\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1e.gramlet.stylize.v1.CheckpointH\x00\x12\x32\n\trecovered\x18\x07 \x01(\x0b\x32\x1d.gramlet.stylize.v1.RecoveredH\x00\x12,\n\x06result\x18\x08 \x01(\x0b\x32\x1a.gramlet.stylize.v1.ResultH\x00\x12\x30\n\x08\x61\x64justed\x18\t \x01(\x0b\x32\x1c.gramlet.stylize.v1.AdjustedH\x00\x42\x07\n\x05\x65vent\"\x1a\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\"\x95\x01\n\x07Started\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x10\n\x08\x62\x61\x63kbone\x18\x05 \x01(\t\x12\x16\n\x0eweights_digest\x18\x06 \x01(\t\"\xe9\x01\n\tIteration\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x12\n\nstyle_loss\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x04 \x01(\x01\x12\x1c\n\x14total_variation_loss\x18\x05 \x01(\x01\x12\x33\n\x0cstage_losses\x18\x06 \x03(\x0b\x32\x1d.gramlet.feature.v1.StageLoss\x12\x13\n\x0b\x65valuations\x18\x07 \x01(\r\x12)\n\x06timing\x18\x08 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"*\n\x07Preview\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04jpeg\x18\x02 \x01(\x0c\"\x1f\n\nCheckpoint\x12\x11\n\titeration\x18\x01 \x01(\r\"\xb4\x01\n\tRecovered\x12\x34\n\x06reason\x18\x01 \x01(\x0e\x32$.gramlet.stylize.v1.Recovered.Reason\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\"M\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_DIVERGED\x10\x01\x12\x16\n\x12REASON_RECONNECTED\x10\x02\"\x8b\x01\n\x06Result\x12\x0b\n\x03png\x18\x01 \x01(\x0c\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nstyle_loss\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x05 \x01(\x01\x12)\n\x06timing\x18\x06 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"]\n\x08\x41\x64justed\x12\x11\n\titeration\x18\x01 \x01(\r\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x0e\n\x06number\x18\x03 \x01(\r\"S\n\rAdjustRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x32\n\nadjustment\x18\x02 \x01(\x0b\x32\x1e.gramlet.stylize.v1.Adjustment\"\xdf\x01\n\nAdjustment\x12\x1b\n\x0e\x63ontent_weight\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x35\n\x0cstyle_stages\x18\x04 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeightB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weight\"@\n\x0e\x41\x64justResponse\x12.\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\x12\n\x10GetStatusRequest\"\x9b\x01\n\x11GetStatusResponse\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x15\n\rrunning_limit\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x04 \x01(\r\x12\x0f\n\x07presets\x18\x05 \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x01(\t\x12\x16\n\x0eserver_version\x18\x07 \x01(\t*p\n\x07Initial\x12\x17\n\x13INITIAL_UNSPECIFIED\x10\x00\x12\x13\n\x0fINITIAL_CONTENT\x10\x01\x12\x11\n\rINITIAL_STYLE\x10\x02\x12\x11\n\rINITIAL_NOISE\x10\x03\x12\x11\n\rINITIAL_GIVEN\x10\x04*O\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_LBFGS\x10\x01\x12\x12\n\x0eOPTIMIZER_ADAM\x10\x02*]\n\nLineSearch\x12\x1b\n\x17LINE_SEARCH_UNSPECIFIED\x10\x00\x12\x14\n\x10LINE_SEARCH_NONE\x10\x01\x12\x1c\n\x18LINE_SEARCH_STRONG_WOLFE\x10\x02*n\n\x06\x43olors\x12\x16\n\x12\x43OLORS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43OLORS_STYLE\x10\x01\x12\x1c\n\x18\x43OLORS_CONTENT_LUMINANCE\x10\x02\x12\x1c\n\x18\x43OLORS_CONTENT_HISTOGRAM\x10\x03\x32\x91\x02\n\x0eStylizeService\x12T\n\x07Stylize\x12\".gramlet.stylize.v1.StylizeRequest\x1a#.gramlet.stylize.v1.StylizeResponse0\x01\x12O\n\x06\x41\x64just\x12!.gramlet.stylize.v1.AdjustRequest\x1a\".gramlet.stylize.v1.AdjustResponse\x12X\n\tGetStatus\x12$.gramlet.stylize.v1.GetStatusRequest\x1a%.gramlet.stylize.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gramlet.stylize.v1.stylize_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INITIAL']._serialized_start=2735
-  _globals['_INITIAL']._serialized_end=2847
-  _globals['_OPTIMIZER']._serialized_start=2849
-  _globals['_OPTIMIZER']._serialized_end=2928
-  _globals['_LINESEARCH']._serialized_start=2930
-  _globals['_LINESEARCH']._serialized_end=3023
+  _globals['_INITIAL']._serialized_start=3341
+  _globals['_INITIAL']._serialized_end=3453
+  _globals['_OPTIMIZER']._serialized_start=3455
+  _globals['_OPTIMIZER']._serialized_end=3534
+  _globals['_LINESEARCH']._serialized_start=3536
+  _globals['_LINESEARCH']._serialized_end=3629
+  _globals['_COLORS']._serialized_start=3631
+  _globals['_COLORS']._serialized_end=3741
   _globals['_STYLIZEREQUEST']._serialized_start=156
   _globals['_STYLIZEREQUEST']._serialized_end=353
   _globals['_STYLIZATION']._serialized_start=356
   _globals['_STYLIZATION']._serialized_end=550
   _globals['_SETTINGS']._serialized_start=553
-  _globals['_SETTINGS']._serialized_end=1346
-  _globals['_STYLIZERESPONSE']._serialized_start=1349
-  _globals['_STYLIZERESPONSE']._serialized_end=1737
-  _globals['_QUEUED']._serialized_start=1739
-  _globals['_QUEUED']._serialized_end=1765
-  _globals['_STARTED']._serialized_start=1768
-  _globals['_STARTED']._serialized_end=1917
-  _globals['_ITERATION']._serialized_start=1920
-  _globals['_ITERATION']._serialized_end=2153
-  _globals['_PREVIEW']._serialized_start=2155
-  _globals['_PREVIEW']._serialized_end=2197
-  _globals['_CHECKPOINT']._serialized_start=2199
-  _globals['_CHECKPOINT']._serialized_end=2230
-  _globals['_RECOVERED']._serialized_start=2233
-  _globals['_RECOVERED']._serialized_end=2413
-  _globals['_RECOVERED_REASON']._serialized_start=2336
-  _globals['_RECOVERED_REASON']._serialized_end=2413
-  _globals['_RESULT']._serialized_start=2416
-  _globals['_RESULT']._serialized_end=2555
-  _globals['_GETSTATUSREQUEST']._serialized_start=2557
-  _globals['_GETSTATUSREQUEST']._serialized_end=2575
-  _globals['_GETSTATUSRESPONSE']._serialized_start=2578
-  _globals['_GETSTATUSRESPONSE']._serialized_end=2733
-  _globals['_STYLIZESERVICE']._serialized_start=3026
-  _globals['_STYLIZESERVICE']._serialized_end=3218
+  _globals['_SETTINGS']._serialized_end=1430
+  _globals['_STYLIZERESPONSE']._serialized_start=1433
+  _globals['_STYLIZERESPONSE']._serialized_end=1871
+  _globals['_QUEUED']._serialized_start=1873
+  _globals['_QUEUED']._serialized_end=1899
+  _globals['_STARTED']._serialized_start=1902
+  _globals['_STARTED']._serialized_end=2051
+  _globals['_ITERATION']._serialized_start=2054
+  _globals['_ITERATION']._serialized_end=2287
+  _globals['_PREVIEW']._serialized_start=2289
+  _globals['_PREVIEW']._serialized_end=2331
+  _globals['_CHECKPOINT']._serialized_start=2333
+  _globals['_CHECKPOINT']._serialized_end=2364
+  _globals['_RECOVERED']._serialized_start=2367
+  _globals['_RECOVERED']._serialized_end=2547
+  _globals['_RECOVERED_REASON']._serialized_start=2470
+  _globals['_RECOVERED_REASON']._serialized_end=2547
+  _globals['_RESULT']._serialized_start=2550
+  _globals['_RESULT']._serialized_end=2689
+  _globals['_ADJUSTED']._serialized_start=2691
+  _globals['_ADJUSTED']._serialized_end=2784
+  _globals['_ADJUSTREQUEST']._serialized_start=2786
+  _globals['_ADJUSTREQUEST']._serialized_end=2869
+  _globals['_ADJUSTMENT']._serialized_start=2872
+  _globals['_ADJUSTMENT']._serialized_end=3095
+  _globals['_ADJUSTRESPONSE']._serialized_start=3097
+  _globals['_ADJUSTRESPONSE']._serialized_end=3161
+  _globals['_GETSTATUSREQUEST']._serialized_start=3163
+  _globals['_GETSTATUSREQUEST']._serialized_end=3181
+  _globals['_GETSTATUSRESPONSE']._serialized_start=3184
+  _globals['_GETSTATUSRESPONSE']._serialized_end=3339
+  _globals['_STYLIZESERVICE']._serialized_start=3744
+  _globals['_STYLIZESERVICE']._serialized_end=4017
 # @@protoc_insertion_point(module_scope)

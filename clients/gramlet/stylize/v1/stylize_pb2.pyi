@@ -29,6 +29,13 @@ class LineSearch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LINE_SEARCH_UNSPECIFIED: _ClassVar[LineSearch]
     LINE_SEARCH_NONE: _ClassVar[LineSearch]
     LINE_SEARCH_STRONG_WOLFE: _ClassVar[LineSearch]
+
+class Colors(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COLORS_UNSPECIFIED: _ClassVar[Colors]
+    COLORS_STYLE: _ClassVar[Colors]
+    COLORS_CONTENT_LUMINANCE: _ClassVar[Colors]
+    COLORS_CONTENT_HISTOGRAM: _ClassVar[Colors]
 INITIAL_UNSPECIFIED: Initial
 INITIAL_CONTENT: Initial
 INITIAL_STYLE: Initial
@@ -40,6 +47,10 @@ OPTIMIZER_ADAM: Optimizer
 LINE_SEARCH_UNSPECIFIED: LineSearch
 LINE_SEARCH_NONE: LineSearch
 LINE_SEARCH_STRONG_WOLFE: LineSearch
+COLORS_UNSPECIFIED: Colors
+COLORS_STYLE: Colors
+COLORS_CONTENT_LUMINANCE: Colors
+COLORS_CONTENT_HISTOGRAM: Colors
 
 class StylizeRequest(_message.Message):
     __slots__ = ("stylization", "resume_run_id", "run_id", "preview_every", "checkpoint_every")
@@ -68,7 +79,7 @@ class Stylization(_message.Message):
     def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., styles: _Optional[_Iterable[_Union[_feature_pb2.Style, _Mapping]]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
 
 class Settings(_message.Message):
-    __slots__ = ("preset", "size", "iterations", "content_stage", "style_stages", "content_weight", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial", "seed", "optimizer", "learning_rate", "history_size", "line_search", "antialiased", "scales")
+    __slots__ = ("preset", "size", "iterations", "content_stage", "style_stages", "content_weight", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial", "seed", "optimizer", "learning_rate", "history_size", "line_search", "antialiased", "scales", "style_size", "colors")
     PRESET_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     ITERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +98,8 @@ class Settings(_message.Message):
     LINE_SEARCH_FIELD_NUMBER: _ClassVar[int]
     ANTIALIASED_FIELD_NUMBER: _ClassVar[int]
     SCALES_FIELD_NUMBER: _ClassVar[int]
+    STYLE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    COLORS_FIELD_NUMBER: _ClassVar[int]
     preset: str
     size: int
     iterations: int
@@ -105,10 +118,12 @@ class Settings(_message.Message):
     line_search: LineSearch
     antialiased: bool
     scales: int
-    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ...) -> None: ...
+    style_size: int
+    colors: Colors
+    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
 
 class StylizeResponse(_message.Message):
-    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result")
+    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +132,7 @@ class StylizeResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     RECOVERED_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     queued: Queued
     started: Started
@@ -125,7 +141,8 @@ class StylizeResponse(_message.Message):
     checkpoint: Checkpoint
     recovered: Recovered
     result: Result
-    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+    adjusted: Adjusted
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., adjusted: _Optional[_Union[Adjusted, _Mapping]] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)
@@ -216,6 +233,42 @@ class Result(_message.Message):
     content_loss: float
     timing: _timing_pb2.Timing
     def __init__(self, png: _Optional[bytes] = ..., iteration: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+
+class Adjusted(_message.Message):
+    __slots__ = ("iteration", "settings", "number")
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    settings: Settings
+    number: int
+    def __init__(self, iteration: _Optional[int] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., number: _Optional[int] = ...) -> None: ...
+
+class AdjustRequest(_message.Message):
+    __slots__ = ("run_id", "adjustment")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    ADJUSTMENT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    adjustment: Adjustment
+    def __init__(self, run_id: _Optional[str] = ..., adjustment: _Optional[_Union[Adjustment, _Mapping]] = ...) -> None: ...
+
+class Adjustment(_message.Message):
+    __slots__ = ("content_weight", "style_weight", "total_variation_weight", "style_stages")
+    CONTENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STYLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STYLE_STAGES_FIELD_NUMBER: _ClassVar[int]
+    content_weight: float
+    style_weight: float
+    total_variation_weight: float
+    style_stages: _containers.RepeatedCompositeFieldContainer[_feature_pb2.StageWeight]
+    def __init__(self, content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ...) -> None: ...
+
+class AdjustResponse(_message.Message):
+    __slots__ = ("settings",)
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    settings: Settings
+    def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -40,6 +40,11 @@ class StylizeServiceStub(object):
                 request_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
                 response_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
                 _registered_method=True)
+        self.Adjust = channel.unary_unary(
+                '/gramlet.stylize.v1.StylizeService/Adjust',
+                request_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustRequest.SerializeToString,
+                response_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/gramlet.stylize.v1.StylizeService/GetStatus',
                 request_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.GetStatusRequest.SerializeToString,
@@ -59,6 +64,15 @@ class StylizeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Adjust(self, request, context):
+        """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
+        one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
+        history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """How busy the service is, and its presets.
         """
@@ -73,6 +87,11 @@ def add_StylizeServiceServicer_to_server(servicer, server):
                     servicer.Stylize,
                     request_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.StylizeRequest.FromString,
                     response_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.StylizeResponse.SerializeToString,
+            ),
+            'Adjust': grpc.unary_unary_rpc_method_handler(
+                    servicer.Adjust,
+                    request_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustRequest.FromString,
+                    response_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -108,6 +127,33 @@ class StylizeService(object):
             '/gramlet.stylize.v1.StylizeService/Stylize',
             gramlet_dot_stylize_dot_v1_dot_stylize__pb2.StylizeRequest.SerializeToString,
             gramlet_dot_stylize_dot_v1_dot_stylize__pb2.StylizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Adjust(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gramlet.stylize.v1.StylizeService/Adjust',
+            gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustRequest.SerializeToString,
+            gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,6 +29,15 @@ class StylizeServiceStub:
     iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
     """
 
+    Adjust: grpc.UnaryUnaryMultiCallable[
+        gramlet.stylize.v1.stylize_pb2.AdjustRequest,
+        gramlet.stylize.v1.stylize_pb2.AdjustResponse,
+    ]
+    """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
+    one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
+    history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+    """
+
     GetStatus: grpc.UnaryUnaryMultiCallable[
         gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         gramlet.stylize.v1.stylize_pb2.GetStatusResponse,
@@ -44,6 +53,15 @@ class StylizeServiceAsyncStub:
     ]
     """Runs a stylization, or resumes one. Events arrive as the optimisation goes on; a slow reader misses previews, never
     iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
+    """
+
+    Adjust: grpc.aio.UnaryUnaryMultiCallable[
+        gramlet.stylize.v1.stylize_pb2.AdjustRequest,
+        gramlet.stylize.v1.stylize_pb2.AdjustResponse,
+    ]
+    """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
+    one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
+    history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
     """
 
     GetStatus: grpc.aio.UnaryUnaryMultiCallable[
@@ -63,6 +81,17 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[gramlet.stylize.v1.stylize_pb2.StylizeResponse], collections.abc.AsyncIterator[gramlet.stylize.v1.stylize_pb2.StylizeResponse]]:
         """Runs a stylization, or resumes one. Events arrive as the optimisation goes on; a slow reader misses previews, never
         iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
+        """
+
+    @abc.abstractmethod
+    def Adjust(
+        self,
+        request: gramlet.stylize.v1.stylize_pb2.AdjustRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[gramlet.stylize.v1.stylize_pb2.AdjustResponse, collections.abc.Awaitable[gramlet.stylize.v1.stylize_pb2.AdjustResponse]]:
+        """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
+        one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
+        history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
         """
 
     @abc.abstractmethod

@@ -1,0 +1,96 @@
+"""Changes of weights to a run under way, recorded in the store so that any process that shares it may take them.
+
+The adjustments of a run are numbered from 1, and its settings in force are those ordered with the first so many
+adjustments applied: a checkpoint that tells how many needs nothing else to go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from gramlet.errors import AlreadyExists, InvalidInput, Unavailable
+from gramlet.types import Adjustment, Model, StylizeSettings
+
+from gramlet_server.store import Run
+from gramlet_server.stylize import presets
+
+POLL_SECONDS = 1.0
+"""How often a running stylization looks for adjustments that another process recorded."""
+
+_LOG = "adjustments"
+
+_log = logging.getLogger(__name__)
+
+
+def adjusted(settings: StylizeSettings, adjustments: Sequence[Adjustment]) -> StylizeSettings:
+    """The settings with adjustments applied, in order. Stages that an adjustment does not name keep their weights."""
+    for adjustment in adjustments:
+        given = {name: value for name, value in vars(adjustment).items() if value is not None}
+        if adjustment.style_stages is not None:
+            given["style_stages"] = {**(settings.style_stages or {}), **adjustment.style_stages}
+        settings = dataclasses.replace(settings, **given)
+    return settings
+
+
+def record(run: Run, adjustment: Adjustment, ordered: StylizeSettings, model: Model) -> StylizeSettings:
+    """Adds an adjustment to those of a run; returns the settings that will be in force.
+
+    Args:
+        run: The run, whoever owns it.
+        adjustment: What to change.
+        ordered: The run's settings before any adjustment.
+        model: The network that the run uses.
+
+    Raises:
+        InvalidInput: The network has no such stage, or nothing would be left to minimize.
+    """
+    while True:
+        earlier = [_decode(data) for data in run.log(_LOG)]
+        settings = adjusted(ordered, [*earlier, adjustment])
+        _check(adjustment, settings, model)
+        try:
+            run.append(_LOG, len(earlier) + 1, json.dumps(vars(adjustment)).encode())
+        except AlreadyExists:
+            continue  # somebody else's came first: this one applies after it
+        return settings
+
+
+class Inbox:
+    """The adjustments of a run, as the process that runs it sees them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._due = 0.0
+        self._told = threading.Event()
+
+    def tell(self) -> None:
+        """There is a new one: no need to wait until the store is looked at again."""
+        self._told.set()
+
+    def after(self, heeded: int) -> Sequence[Adjustment]:
+        """The adjustments after the first `heeded`. The store is looked at once in POLL_SECONDS, or when told."""
+        if not self._told.is_set() and time.monotonic() < self._due:
+            return ()
+        self._told.clear()
+        self._due = time.monotonic() + POLL_SECONDS
+        try:
+            return [_decode(data) for data in self._run.log(_LOG, after=heeded)]
+        except Unavailable as error:
+            _log.warning("run %s: adjustments cannot be read now: %s", self._run.run_id, error)
+            return ()
+
+
+def _decode(data: bytes) -> Adjustment:
+    return Adjustment(**json.loads(data))
+
+
+def _check(adjustment: Adjustment, settings: StylizeSettings, model: Model) -> None:
+    presets.check_stages(adjustment.style_stages or {}, "adjustment.style_stages", model)
+    styled = settings.style_weight and any((settings.style_stages or {}).values())
+    if not (styled or settings.content_weight or settings.total_variation_weight):
+        raise InvalidInput("all weights would be 0: leave one", field="adjustment")

@@ -1,0 +1,105 @@
+"""The content's colors are kept as promised: exactly with the luminance alone, about with the recolored style."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from gramlet.types import Array, Colors, Initial, Limits, PictureStyle, Resize, Result, Stylization, StylizeSettings
+from gramlet_server import images
+from gramlet_server.feature.engine import Engine
+from gramlet_server.stylize.colors import LuminanceOnly, luminance, match_colors, match_luminance
+from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
+from gramlet_server.stylize.runs import prepare
+
+
+@pytest.fixture(scope="module")
+def green() -> Array:
+    return textured((0.35, 0.5, 0.4), 1)
+
+
+@pytest.fixture(scope="module")
+def orange() -> Array:
+    return textured((0.7, 0.45, 0.25), 8)
+
+
+def textured(color: tuple[float, float, float], block: int) -> Array:
+    """(3, 48, 64): blocks around a color."""
+    blocks = np.random.default_rng(block).normal(0, 0.08, (3, 48 // block, 64 // block)).astype(np.float32)
+    return (np.float32(color)[:, None, None] + np.kron(blocks, np.ones((block, block), np.float32))).clip(0, 1)
+
+
+def chroma(picture: Array) -> Array:
+    """Each channel less the luminance: what I and Q of YIQ are made of."""
+    return picture - luminance(picture)
+
+
+def job_of(engine: Engine, content: Array, style: Array, colors: Colors, **settings: Any) -> Job:
+    chosen = StylizeSettings(**{"size": 64, "iterations": 6, "colors": colors, **settings})
+    return prepare(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
+
+
+def painted(job: Job, engine: Engine) -> tuple[Array, Array]:
+    """The last look at the picture, and the result."""
+    *_, look, result = (e for e in stylize(job, engine, preview_every=3) if isinstance(e, Look | Result))
+    assert isinstance(look, Look)
+    assert isinstance(result, Result)
+    return look.picture.clip(0, 1), images.prepare(result.png, Resize(), Limits())
+
+
+def test_matched_colors_have_the_mean_and_covariance_of_the_others(green: Array, orange: Array) -> None:
+    pixels, wanted = match_colors(orange, green).reshape(3, -1), green.reshape(3, -1)
+    assert pixels.mean(1) == pytest.approx(wanted.mean(1), abs=1e-3)
+    assert np.cov(pixels) == pytest.approx(np.cov(wanted), abs=1e-4)
+
+
+def test_matched_luminances_have_the_mean_and_deviation_of_the_others(green: Array, orange: Array) -> None:
+    matched = match_luminance(orange, green)
+    assert (matched == matched[:1]).all()
+    assert matched.mean() == pytest.approx(luminance(green).mean(), abs=1e-3)
+    assert matched.std() == pytest.approx(luminance(green).std(), rel=0.01)
+
+
+def test_with_luminance_only_every_pixel_keeps_its_chroma(engine: Engine, green: Array, orange: Array) -> None:
+    for picture in painted(job_of(engine, green, orange, Colors.CONTENT_LUMINANCE), engine):
+        assert np.abs(luminance(picture) - luminance(green)).mean() > 0.01  # it was painted
+        assert chroma(picture) == pytest.approx(chroma(green), abs=2.5 / 255)
+
+
+def test_the_network_sees_only_gray_pictures(engine: Engine, green: Array, orange: Array) -> None:
+    objective = job_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective(0.5)
+    for picture in (objective.content, objective.styles[0].picture):
+        assert picture is not None
+        assert np.ptp(picture, axis=0).max() == 0
+
+
+def test_with_a_recolored_style_the_result_has_about_the_contents_colors(
+    engine: Engine, green: Array, orange: Array
+) -> None:
+    def distance(colors: Colors) -> float:
+        how = {"initial": Initial.NOISE, "iterations": 12, "style_stages": {"conv1": 1.0}, "content_weight": 0.0}
+        _, picture = painted(job_of(engine, green, orange, colors, **how), engine)
+        return float(np.abs(chroma(picture).mean((1, 2)) - chroma(green).mean((1, 2))).max())
+
+    assert distance(Colors.CONTENT_HISTOGRAM) < 0.02 < 0.05 < distance(Colors.STYLE)
+
+
+def test_the_gradient_is_that_of_the_luminance(engine: Engine, green: Array, orange: Array) -> None:
+    objective = job_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective()
+    with engine.differentiate(objective) as differentiation:
+        evaluate = LuminanceOnly(green).evaluating(differentiation.evaluate)
+        start = luminance(orange)
+        gradient = evaluate(start).gradient
+        length = float(np.linalg.norm(gradient))
+        step = gradient * np.float32(0.01 / length)
+        assert evaluate(start + step).loss - evaluate(start - step).loss == pytest.approx(0.02 * length, rel=0.02)
+
+
+def test_a_run_in_luminance_resumes_at_the_same_bits(engine: Engine, green: Array, orange: Array) -> None:
+    job = job_of(engine, green, orange, Colors.CONTENT_LUMINANCE, scales=2)
+    saves: list[bytes] = []
+    *_, whole = stylize(job, engine, save=saves.append, checkpoint_every=4)
+    again = Job.from_bytes(job.to_bytes())
+    *_, resumed = stylize(again, engine, descent=Descent.from_bytes(saves[0], again.settings))
+    assert resumed.png == whole.png  # type: ignore[attr-defined]
