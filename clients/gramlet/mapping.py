@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gramlet.embed.v1 import embed_pb2
-from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
+from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
 from gramlet.layout import SUFFIXES
 from gramlet.maps import (
@@ -38,9 +37,8 @@ from gramlet.maps import (
     Tsne,
 )
 from gramlet.messages.embed import decode_event, decode_position, encode_item, encode_start, encode_transform_item
+from gramlet.resumption import Resumption
 from gramlet.types import Array, Resize, ResizeMode
-
-_log = logging.getLogger("gramlet")
 
 ItemsInput: TypeAlias = "str | os.PathLike[str] | Iterable[PictureInput | Item] | ArrayLike"
 """A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, as an array (N, n)."""
@@ -202,9 +200,8 @@ class MapRun:
         self._items = items
         self.map_id = start.map_id or start.resume_map_id
         self.done = False
-        self._resuming = start.settings is None
+        self._resumption = Resumption(f"map {self.map_id}", ordered=start.settings is not None)
         self._accepted = False
-        self._broken = False
         self._measured = False
         self._described = -1
         self._refused = -1
@@ -213,7 +210,7 @@ class MapRun:
 
     def request(self) -> embed_pb2.EmbedRequest:
         """The first message to send now: the order, or the wish to resume."""
-        if not self._resuming:
+        if not self._resumption.resuming:
             return encode_start(self._start)
         count = 0 if self._measured else len(self._items)
         return encode_start(
@@ -253,19 +250,7 @@ class MapRun:
 
     def broken(self, error: GramletError) -> GramletError:
         """Takes note of a failure; returns what the retry policy should judge it by."""
-        ours = self._start.settings is not None
-        if isinstance(error, Unavailable):
-            self._broken = True
-            self._resuming = self._resuming or self._accepted
-            _log.info("map %s lost its server: %s", self.map_id, error)
-            return error
-        if ours and self._resuming and isinstance(error, NotFound):
-            self._resuming = False  # lost before the map was stored
-            return Unavailable(error.message)
-        if ours and self._broken and not self._resuming and isinstance(error, AlreadyExists):
-            self._resuming = True  # the order arrived, its answer did not
-            return Unavailable(error.message)
-        return error
+        return self._resumption.broken(error)
 
     def _is_news(self, event: MapEvent) -> bool:
         match event:
@@ -286,6 +271,7 @@ class MapRun:
         match event:
             case Started():
                 self._accepted = True
+                self._resumption.arrived()
             case Described():
                 self._described = event.described + event.refused
             case RefusedItem():

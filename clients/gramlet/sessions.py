@@ -7,12 +7,11 @@ back, and say when the connection broke.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 import secrets
 from collections.abc import Iterator
 
-from gramlet.errors import AlreadyExists, FailedPrecondition, GramletError, NotFound, Overloaded, Unavailable
+from gramlet.errors import FailedPrecondition, GramletError, Overloaded, Unavailable
 from gramlet.feature.v1 import feature_pb2
 from gramlet.inputs import PictureInput, read_picture
 from gramlet.messages.feature import (
@@ -24,6 +23,7 @@ from gramlet.messages.feature import (
     encode_setup,
 )
 from gramlet.messages.stylize import decode_event, encode_order
+from gramlet.resumption import Resumption
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.types import (
     Adjusted,
@@ -46,8 +46,6 @@ from gramlet.types import (
     StylizeOrder,
 )
 
-_log = logging.getLogger("gramlet")
-
 
 def new_run_id() -> str:
     """A name that no other run has."""
@@ -67,9 +65,7 @@ class StylizeRun:
         self._order = order
         self.run_id = order.run_id or order.resume_run_id
         self.done = False
-        self._resuming = order.stylization is None
-        self._broken = False
-        self._seen_events = False
+        self._resumption = Resumption(f"run {self.run_id}", ordered=order.stylization is not None)
         self._started = False
         self._iteration = 0
         self._recoveries: set[tuple[int, RecoveryReason]] = set()
@@ -80,7 +76,7 @@ class StylizeRun:
 
     def request(self) -> stylize_pb2.StylizeRequest:
         """What to send now: the order, or the wish to resume."""
-        if not self._resuming:
+        if not self._resumption.resuming:
             return encode_order(self._order)
         return encode_order(
             StylizeOrder(
@@ -92,7 +88,7 @@ class StylizeRun:
 
     def accept(self, message: stylize_pb2.StylizeResponse) -> StylizeEvent | None:
         """The event, or None for one that was told before."""
-        self._seen_events = True
+        self._resumption.arrived()
         event = decode_event(message)
         if event is None or not self._is_news(event):
             return None
@@ -100,24 +96,8 @@ class StylizeRun:
         return event if isinstance(event, Iteration | Result) else dataclasses.replace(event, loss=self._loss)
 
     def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns what the retry policy should judge it by.
-
-        Raises:
-            GramletError: The error itself, if it is final.
-        """
-        ours = self._order.stylization is not None
-        if isinstance(error, Unavailable):
-            self._broken = True
-            self._resuming = self._resuming or self._seen_events
-            _log.info("run %s lost its server: %s", self.run_id, error)
-            return error
-        if ours and self._resuming and isinstance(error, NotFound):
-            self._resuming = False  # lost before the first checkpoint
-            return Unavailable(error.message)
-        if ours and self._broken and not self._resuming and isinstance(error, AlreadyExists):
-            self._resuming = True  # the order arrived, its answer did not
-            return Unavailable(error.message)
-        return error
+        """Takes note of a failure; returns what the retry policy should judge it by."""
+        return self._resumption.broken(error)
 
     def _is_news(self, event: StylizeEvent) -> bool:
         match event:

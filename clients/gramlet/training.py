@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 from gramlet.channel import MESSAGE_BYTES
-from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
+from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.hashing import picture_hash
 from gramlet.heads import (
     TRAIN,
@@ -48,13 +47,13 @@ from gramlet.messages.train import (
     encode_predict_request,
     encode_upload,
 )
+from gramlet.resumption import Resumption
 from gramlet.train.v1 import train_pb2
 from gramlet.types import Picture
 
 PREDICT_PICTURES = 32
 PREDICT_BYTES = MESSAGE_BYTES // 2
 
-_log = logging.getLogger("gramlet")
 
 PicturesInput: TypeAlias = (
     "str | os.PathLike[str] | Mapping[str, Iterable[PictureInput]] "
@@ -256,8 +255,7 @@ class TrainRun:
         self._pictures = pictures
         self.run_id = order.run_id or order.resume_run_id
         self.done = False
-        self._resuming = order.configuration is None
-        self._broken = False
+        self._resumption = Resumption(f"run {self.run_id}", ordered=order.configuration is not None)
         self._accepted = False
         self._recipe = -1
         self._epoch = (-1, 0)
@@ -266,7 +264,7 @@ class TrainRun:
 
     def request(self) -> train_pb2.TrainRequest:
         """What to send first: the order, or the wish to resume."""
-        return encode_order(TrainOrder(resume_run_id=self.run_id) if self._resuming else self._order)
+        return encode_order(TrainOrder(resume_run_id=self.run_id) if self._resumption.resuming else self._order)
 
     def asked(self, message: train_pb2.TrainResponse) -> list[Callable[[], train_pb2.TrainRequest]] | None:
         """The pictures that the server wants, each to be read when it is about to be sent; None: it did not say yet.
@@ -309,19 +307,7 @@ class TrainRun:
         """Takes note of a failure; returns what the retry policy should judge it by."""
         if self._unread is not None:
             return self._unread
-        ours = self._order.configuration is not None
-        if isinstance(error, Unavailable):
-            self._broken = True
-            self._resuming = self._resuming or self._accepted
-            _log.info("run %s lost its server: %s", self.run_id, error)
-            return error
-        if ours and self._resuming and isinstance(error, NotFound):
-            self._resuming = False  # lost before the run was stored
-            return Unavailable(error.message)
-        if ours and self._broken and not self._resuming and isinstance(error, AlreadyExists):
-            self._resuming = True  # the order arrived, its answer did not
-            return Unavailable(error.message)
-        return error
+        return self._resumption.broken(error)
 
     def _is_news(self, event: Event) -> bool:
         match event:
@@ -340,6 +326,7 @@ class TrainRun:
         match event:
             case Accepted():
                 self._accepted = True
+                self._resumption.arrived()
             case Started():
                 self._recipe = event.recipe
             case Epoch():
