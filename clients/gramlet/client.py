@@ -218,7 +218,8 @@ class Client(TrainCalls, EmbedCalls):
 
         Args:
             content: The picture whose contents are kept.
-            style: The style picture; or several; or several with their weights, `[("a.jpg", 2.0), ("b.jpg", 1.0)]`.
+            style: The style picture; or several; or several with their weights, `[("a.jpg", 2.0), ("b.jpg", 1.0)]`; or
+                as `Style("a.jpg", content_region="sky.png")`, with masks of where it rules and of what of it counts.
             initial: Where to start: `content`, `style`, `noise`, or a picture. Default: the preset's choice.
             preview_every: Iterations between previews; 0 is none.
             checkpoint_every: Iterations between checkpoints; None is the server's choice.

@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 PictureInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Image.Image"
 """A path, an encoded file, pixels (uint8 (H, W, 3), (H, W, 4) or (H, W); float (3, H, W) in 0..1), or a PIL picture."""
 
-StyleInput: TypeAlias = "PictureInput | Sequence[PictureInput | tuple[PictureInput, float]]"
-"""One style picture, or several, each alone or with its share of the style loss."""
+StyleInput: TypeAlias = (
+    "PictureInput | Style[PictureInput] | Sequence[PictureInput | Style[PictureInput] | tuple[PictureInput, float]]"
+)
+"""One style picture, or several; each alone, with its share of the style loss, or as a `Style` with its regions."""
 
 E = TypeVar("E", bound=Enum)
 
@@ -128,6 +130,21 @@ def read_picture(value: PictureInput, field: str = "picture") -> Picture:
     raise InvalidInput(f"a picture is a path, bytes, a PIL picture or an array, not {kind}", field=field)
 
 
+def read_mask(value: PictureInput, field: str = "mask") -> Picture:
+    """A mask as it travels: like `read_picture`, but arrays may also be (H, W) of booleans or of floats in 0..1.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidInput: Not a picture, an empty one, or an array of another shape or type.
+    """
+    if hasattr(value, "__array__") and not _is_pil(value) and (values := np.asarray(value)).ndim == 2:
+        if values.dtype == np.bool_:
+            return values.astype(np.uint8) * np.uint8(255)
+        if values.size and np.issubdtype(values.dtype, np.floating):
+            return _unit_floats(values, field)
+    return read_picture(value, field)
+
+
 def is_one_picture(value: object) -> bool:
     """Whether the value is one picture rather than several."""
     if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or _is_pil(value):
@@ -177,13 +194,17 @@ def _checked_array(values: NDArray[Any], field: str) -> Picture:
     if values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))):
         return np.ascontiguousarray(values) if values.shape[2:] == (3,) else _encode_array(values, field)
     if np.issubdtype(values.dtype, np.floating) and values.ndim == 3 and values.shape[0] == 3:
-        if not (values.min() >= 0 and values.max() <= 1):  # NaN fails as well
-            raise InvalidInput("floating point pixels are in 0..1; for 0..255 give uint8", field=field)
-        return np.ascontiguousarray(values, dtype=np.float32)
+        return _unit_floats(values, field)
     kind = f"{values.dtype} {values.shape}"
     raise InvalidInput(
         f"an array is uint8 (H, W, 3), (H, W, 4) or (H, W), or floating point (3, H, W), not {kind}", field=field
     )
+
+
+def _unit_floats(values: NDArray[Any], field: str) -> NDArray[np.float32]:
+    if not (values.min() >= 0 and values.max() <= 1):  # NaN fails as well
+        raise InvalidInput("floating point pixels are in 0..1; for 0..255 give uint8", field=field)
+    return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _encode_array(values: NDArray[np.uint8], field: str) -> bytes:
@@ -276,8 +297,8 @@ def _read_initial(initial: Initial | PictureInput | None) -> tuple[Initial | Non
 
 
 def _read_styles(style: StyleInput) -> tuple[PictureStyle, ...]:
-    if is_one_picture(style):
-        return (PictureStyle(read_picture(style, "style")),)  # type: ignore[arg-type]
+    if is_one_picture(style) or isinstance(style, Style):
+        return (_read_style(style, "style"),)
     if not isinstance(style, Iterable):
         raise InvalidInput(f"a style is a picture or several, not {type(style).__name__}", field="style")
     styles = tuple(_read_style(one, f"style[{i}]") for i, one in enumerate(style))
@@ -288,8 +309,18 @@ def _read_styles(style: StyleInput) -> tuple[PictureStyle, ...]:
 
 def _read_style(one: Any, field: str) -> PictureStyle:
     if isinstance(one, tuple) and len(one) == 2:
-        return PictureStyle(read_picture(one[0], field), float(one[1]))
-    return PictureStyle(read_picture(one, field))
+        return Style(read_picture(one[0], field), float(one[1]))
+    if not isinstance(one, Style):
+        return Style(read_picture(one, field))
+    return Style(read_picture(one.picture, field), one.weight, *_read_regions(one, field))
+
+
+def _read_regions(style: Style[Any], field: str) -> tuple[Picture | None, Picture | None]:
+    def mask(name: str) -> Picture | None:
+        value = getattr(style, name)
+        return None if value is None else read_mask(value, f"{field}.{name}")
+
+    return mask("content_region"), mask("style_region")
 
 
 def make_adjustment(
@@ -343,7 +374,7 @@ def read_objective(objective: Objective) -> Objective:
         objective,
         content=picture(objective.content, "objective.content"),
         styles=tuple(
-            Style(picture(style.picture, f"objective.styles[{i}]"), style.weight)
-            for i, style in enumerate(objective.styles)
+            Style(picture(style.picture, field), style.weight, *_read_regions(style, field))  # type: ignore[arg-type]
+            for field, style in ((f"objective.styles[{i}]", style) for i, style in enumerate(objective.styles))
         ),
     )

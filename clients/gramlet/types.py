@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 Picture = bytes | Array | Pixels
-"""An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8."""
+"""An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8. As a mask also (H, W) of either."""
+
+P_co = TypeVar("P_co", covariant=True)
 
 
 class ElementType(Enum):
@@ -180,11 +182,25 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Style:
-    """A style picture, (3, H', W') of any size, and its share of the style loss."""
+class Style(Generic[P_co]):
+    """A style picture of any size, its share of the style loss, and the regions that it is taken from and given to.
 
-    picture: Array
+    Regions are masks: white is inside, black outside, gray in between; what is transparent is outside. A style with a
+    content region has a loss of its own there, with guided Gram matrices (Gatys et al., "Controlling Perceptual Factors
+    in Neural Style Transfer", CVPR 2017); styles without one share the whole picture.
+
+    Attributes:
+        picture: In the SDK any input; (3, H', W') in an objective.
+        weight: Its share, relative to the other styles; where styles overlap, they divide the region by their shares.
+        content_region: Where in the result this style rules: a mask of the content's aspect ratio within 1 %. None:
+            everywhere. In an objective (H, W) in 0..1.
+        style_region: Which part of the style picture counts: a mask of its aspect ratio. None: all of it.
+    """
+
+    picture: P_co
     weight: float = 1.0
+    content_region: P_co | None = None
+    style_region: P_co | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +220,7 @@ class Objective:
     content: Array | None = None
     content_stage: str = ""
     content_weight: float = 0.0
-    styles: tuple[Style, ...] = ()
+    styles: tuple[Style[Array], ...] = ()
     style_stages: Mapping[str, float] = field(default_factory=dict)
     style_weight: float = 0.0
     total_variation_weight: float = 0.0
@@ -309,12 +325,8 @@ class StylizeSettings:
     colors: Colors | None = None
 
 
-@dataclass(frozen=True)
-class PictureStyle:
-    """A style picture as it travels, and its share of the style loss."""
-
-    picture: Picture
-    weight: float = 1.0
+PictureStyle = Style[Picture]
+"""A style as it travels."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,12 @@ ADAM7 = (
 )
 """First column and row, and steps, of the passes of an interlaced PNG."""
 
+ASPECT_TOLERANCE = 0.01
+"""How far a mask's aspect ratio may be from its picture's."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Share of red, green and blue in how bright a gray is (ITU-R BT.601)."""
+
 ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,7 +73,7 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     """
     if isinstance(picture, np.ndarray):
         _check_array(picture, field)
-        height, width = picture.shape[:2] if picture.dtype == np.uint8 else picture.shape[1:]
+        height, width = _shape(picture)
         target = _target(height, width, resize, limits, field)
         return _resampled_float(picture, resize, target)
     data = _checked_bytes(picture, limits, field)
@@ -95,15 +101,84 @@ def stretch(picture: Picture, height: int, width: int, limits: Limits, field: st
     return _resampled_float(pixels, Resize(ResizeMode.STRETCH), (height, width))
 
 
-def decode(data: bytes, limits: Limits, field: str = "picture") -> Pixels:
-    """The pixels of an encoded file, at its own size: upright, alpha on white, 8-bit RGB, (H, W, 3).
+def decode(data: bytes, limits: Limits, field: str = "picture", background: str = "white") -> Pixels:
+    """The pixels of an encoded file, at its own size: upright, alpha on a background, 8-bit RGB, (H, W, 3).
 
     Raises:
         InvalidInput: As for `prepare`; `network_pixels` is not checked.
     """
     data = _checked_bytes(data, limits, field)
     with _refusing(field):
-        return np.array(_upright(_opened(data, limits, field), data, field))
+        return np.array(_upright(_opened(data, limits, field), data, field, background))
+
+
+def region(mask: Picture, limits: Limits, field: str = "region") -> Array:
+    """A mask at its own size: (H, W) float32, 1 inside, 0 outside.
+
+    Args:
+        mask: A picture of white inside, black outside and gray in between; what is transparent in it is outside. Or
+            (H, W) uint8 or floating point in 0..1.
+        limits: As for `prepare`; `network_pixels` is not checked.
+        field: Where the mask is in the request, for errors.
+
+    Raises:
+        InvalidInput: As for `prepare`, or nothing is inside.
+    """
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        found = mask.astype(np.float32) / np.float32(255) if mask.dtype == np.uint8 else mask.astype(np.float32)
+    else:
+        picture = decode(mask, limits, field, background="black") if isinstance(mask, bytes) else mask
+        _check_array(picture, field)
+        channels = _resampled_float(picture, Resize(), _shape(picture))
+        found = np.tensordot(np.array(LUMA, np.float32), channels, 1)
+    found = found.clip(0, 1)
+    if not found.max(initial=0) > 0:  # a NaN fails as well
+        raise InvalidInput("the mask is black everywhere: paint white what is inside", field=field)
+    return found
+
+
+def fit_region(region: Array, height: int, width: int, field: str = "region") -> Array:
+    """A region brought to the size of its picture.
+
+    Raises:
+        InvalidInput: As for `check_aspect`.
+    """
+    check_aspect(region, height, width, field)
+    return stretch_region(region, height, width)
+
+
+def check_aspect(region: Array, height: int, width: int, field: str = "region") -> None:
+    """Refuses a region that was not drawn over the whole of its picture.
+
+    Raises:
+        InvalidInput: The aspect ratios differ by more than 1 %, and by more than sizes in whole pixels explain.
+    """
+    rows, columns = region.shape
+    if not _same_aspect(rows, columns, height, width):
+        raise InvalidInput(
+            f"the mask is {columns} x {rows} and its picture {width} x {height}: draw it over the whole picture, at "
+            "any size of the same aspect ratio",
+            field=field,
+        )
+
+
+def stretch_region(region: Array, height: int, width: int) -> Array:
+    """A region (H, W) at another size: means over what a pixel covers, or straight lines where it is enlarged."""
+    if region.shape == (height, width):
+        return region
+    image = Image.fromarray(np.ascontiguousarray(region, dtype=np.float32))
+    smaller = region.size > height * width
+    resized = image.resize((width, height), Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR)
+    return np.asarray(resized).clip(0, 1)
+
+
+def shape(picture: Picture, limits: Limits, field: str = "picture") -> tuple[int, int]:
+    """Height and width of a picture at its own size, upright.
+
+    Raises:
+        InvalidInput: As for `prepare`; `network_pixels` is not checked.
+    """
+    return _shape(decode(picture, limits, field) if isinstance(picture, bytes) else picture)
 
 
 def resize_pixels(pixels: Pixels, resize: Resize) -> Pixels:
@@ -211,14 +286,14 @@ def _opened(data: bytes, limits: Limits, field: str) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image, data: bytes, field: str) -> Image.Image:
+def _upright(image: Image.Image, data: bytes, field: str, background: str = "white") -> Image.Image:
     """Decodes an opened file to RGB, turned as its EXIF says."""
     key = _color_key(image)
     image.load()
     if image.format == "PNG" and not _has_all_rows(image, data):
         raise InvalidInput("the file is cut short: part of the picture is missing", field=field)
     turn = UPRIGHT.get(_orientation(image))  # Pillow has turned a TIFF by now, and taken the tag away
-    rgb = _to_rgb(image, key, field)
+    rgb = _to_rgb(image, key, field, background)
     return rgb if turn is None else rgb.transpose(turn)
 
 
@@ -292,26 +367,27 @@ def _color_key(image: Image.Image) -> Key:
     return key * {"1": 255, "L;2": 85, "L;4": 17}.get(str(layout), 1)
 
 
-def _to_rgb(image: Image.Image, key: Key, field: str) -> Image.Image:
-    """8-bit RGB, of any mode that the decoders put out; what is transparent becomes white in proportion."""
+def _to_rgb(image: Image.Image, key: Key, field: str, background: str) -> Image.Image:
+    """8-bit RGB, of any mode that the decoders put out; what is transparent becomes background in proportion."""
     mode = image.mode
+    level = 255 if background == "white" else 0
     if mode == "F":
         return Image.fromarray(_gray_of_floats(np.asarray(image), field)).convert("RGB")
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         deep = np.asarray(image).astype(np.uint32)
         gray = ((deep + 128) // 257).astype(np.uint8)
         if key is not None:
-            gray[deep == key] = 255
+            gray[deep == key] = level
         return Image.fromarray(gray).convert("RGB")
     if mode == "I":
         raise InvalidInput("32-bit integer pixels have no known range: save with 8 or 16 bits a channel", field=field)
     if key is not None:
         pixels = np.array(image.convert("RGB"))
-        pixels[(pixels == key).all(axis=2)] = 255
+        pixels[(pixels == key).all(axis=2)] = level
         return Image.fromarray(pixels)
     if image.has_transparency_data:
         straight = image if mode == "RGBA" else image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), straight).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", image.size, background), straight).convert("RGB")
     return image if mode == "RGB" else image.convert("RGB")
 
 
@@ -349,6 +425,11 @@ def _check_array(picture: NDArray[Any], field: str) -> None:
         )
 
 
+def _shape(picture: NDArray[Any]) -> tuple[int, int]:
+    height, width = picture.shape[:2] if picture.dtype == np.uint8 else picture.shape[1:]
+    return height, width
+
+
 def _target(height: int, width: int, resize: Resize, limits: Limits, field: str) -> tuple[int, int]:
     """The size after resizing, if the network takes so many pixels."""
     rows, columns = target_size(height, width, resize, field)
@@ -360,6 +441,15 @@ def _target(height: int, width: int, resize: Resize, limits: Limits, field: str)
             field=field,
         )
     return rows, columns
+
+
+def _same_aspect(rows: int, columns: int, height: int, width: int) -> bool:
+    if abs(columns * height - rows * width) <= ASPECT_TOLERANCE * rows * width:
+        return True
+    # One of the two sizes may be the other's, with a side rounded to whole pixels.
+    sides = ((rows, height * columns / width), (columns, width * rows / height))
+    scaled = ((height, rows * width / columns), (width, columns * height / rows))
+    return any(abs(side - exact) < 1 for side, exact in (*sides, *scaled))
 
 
 def _box(width: int, height: int, resize: Resize) -> tuple[float, float, float, float]:

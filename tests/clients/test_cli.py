@@ -137,6 +137,17 @@ def test_styles_are_blended(gramlet: Run, picture: Path, tmp_path: Path) -> None
     assert gramlet(*base, "--blend", "2")[::2] == (2, "gramlet: --blend: 1 shares for 2 styles\n")
 
 
+def test_styles_have_regions(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.fromarray(np.tri(8, 6, dtype=bool)).save(mask)
+    base = ("stylize", picture, picture, picture, "-o", tmp_path / "o.png", "--size", 64, "--iterations", 1)
+    both = ("--content-region", mask, "--content-region", "-", "--style-region", "-", "--style-region", mask)
+    assert gramlet(*base, *both)[0] == 0
+    assert gramlet(*base, *both[:2])[::2] == (2, "gramlet: --content-region: 1 masks for 2 styles\n")
+    Image.new("L", (8, 8), 255).save(mask)
+    assert "stylization.styles[0].content_region" in gramlet(*base, *both)[2]
+
+
 def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.png"
     base = ("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 3, "--checkpoint-every", 1)

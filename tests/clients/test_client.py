@@ -129,8 +129,11 @@ async def test_losses_and_gradients_are_those_of_the_engine(
     client: gramlet.Client, async_client: gramlet.AsyncClient, engine: Engine, pixels: Any, png: bytes
 ) -> None:
     style = floats(pixels)[:, ::-1].copy()
-    objective = Objective(content=floats(pixels), styles=(Style(style),), style_weight=2.0, **OBJECTIVE)
-    encoded = Objective(content=png, styles=(Style(style),), style_weight=2.0, **OBJECTIVE)  # type: ignore[arg-type]
+    mask = np.tri(64, 48, dtype=np.float32)
+    styles = (Style(style, 1.0, mask), Style(style[:, :40], 2.0, None, mask[:40]))
+    objective = Objective(content=floats(pixels), styles=styles, style_weight=2.0, **OBJECTIVE)
+    as_file = Style(style, 1.0, Image.fromarray(mask == 1))
+    encoded = Objective(content=png, styles=(as_file, styles[1]), style_weight=2.0, **OBJECTIVE)  # type: ignore[arg-type]
     x = np.random.default_rng(5).random((3, 64, 48), dtype=np.float32)
     with engine.differentiate(objective) as local:
         expected = local.evaluate(x)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import InvalidInput, NotFound
-from gramlet.inputs import is_one_picture, make_extraction, make_stylization, read_picture
-from gramlet.types import Form, GramNormalization, Initial, Limits, Optimizer, Picture, Resize, ResizeMode
-from gramlet_server.images import prepare
+from gramlet.inputs import is_one_picture, make_extraction, make_stylization, read_mask, read_picture
+from gramlet.types import Form, GramNormalization, Initial, Limits, Optimizer, Picture, Resize, ResizeMode, Style
+from gramlet_server.images import prepare, region
 from PIL import Image
 
 
@@ -80,6 +80,33 @@ def test_what_is_no_picture_is_refused_by_its_name(value: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_picture(value, "content")
     assert caught.value.field == "content"
+
+
+def test_a_mask_is_a_picture_or_an_array_of_one_channel(tmp_path: Path) -> None:
+    inside = np.tri(6, 8, dtype=bool)
+    file = tmp_path / "mask.png"
+    # Painted white on nothing: what is transparent is outside.
+    Image.fromarray(np.dstack([np.full((6, 8, 3), 255, np.uint8), inside * np.uint8(255)])).save(file)
+    gray = Image.fromarray(inside * np.uint8(255))
+    for mask in (inside, inside * np.uint8(255), inside.astype(np.float64), gray, gray.convert("1"), file):
+        np.testing.assert_array_equal(region(read_mask(mask), Limits()), inside.astype(np.float32))
+    colors = np.stack([inside] * 3).astype(np.float32)
+    np.testing.assert_allclose(region(read_mask(colors), Limits()), inside, atol=1e-6)
+    for nothing in (np.zeros((6, 8), bool), Image.new("RGBA", (8, 6), (255, 255, 255, 0))):
+        with pytest.raises(InvalidInput, match="black everywhere"):
+            region(read_mask(nothing), Limits())
+    with pytest.raises(InvalidInput, match=r"in 0\.\.1"):
+        read_mask(np.full((6, 8), 1.5))
+
+
+def test_styles_are_given_in_many_ways(png: bytes) -> None:
+    mask = np.ones((6, 8), np.float32)
+    style: Style[Any] = Style(png, 2.0, style_region=mask)
+    assert make_stylization(png, style, None, {}).styles == (style,)
+    assert make_stylization(png, [png, (png, 3.0), style], None, {}).styles == (Style(png), Style(png, 3.0), style)
+    with pytest.raises(NotFound) as caught:
+        make_stylization(png, [Style("/nowhere.jpg")], None, {})
+    assert caught.value.field == "style[0]"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

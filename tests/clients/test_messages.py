@@ -63,6 +63,9 @@ ALL_SETTINGS = StylizeSettings(
 )
 
 
+PIXELS = {"pixels": {"shape": [3, 1, 1], "data": bytes(12)}}
+
+
 def as_array(picture: Picture, field: str) -> Any:
     assert not isinstance(picture, bytes)
     return picture
@@ -174,7 +177,7 @@ def test_an_objective_arrives_as_it_was() -> None:
         content=PICTURE,
         content_stage="layer2",
         content_weight=1.5,
-        styles=(Style(PICTURE), Style(PICTURE * 0.5, 0.0)),
+        styles=(Style(PICTURE, content_region=PICTURE[0]), Style(PICTURE * 0.5, 0.0, style_region=PICTURE[1])),
         style_stages={"conv1": 0.25, "layer1": 4.0},
         style_weight=1e3,
         total_variation_weight=0.5,
@@ -182,18 +185,21 @@ def test_an_objective_arrives_as_it_was() -> None:
         stage_balance=StageBalance.CONTENT,
         antialiased=True,
     )
-    decoded = feature.decode_objective(feature.encode_objective(objective), as_array)
+    decoded = feature.decode_objective(feature.encode_objective(objective), as_array, as_array)
     for name in ("content",):
         assert np.array_equal(getattr(decoded, name), getattr(objective, name))
     for one, other in zip(decoded.styles, objective.styles, strict=True):
         assert np.array_equal(one.picture, other.picture)
         assert one.weight == other.weight
+        for mask in ("content_region", "style_region"):
+            np.testing.assert_array_equal(getattr(one, mask), getattr(other, mask))
     empty: dict[str, Any] = {"content": None, "styles": ()}
     assert dataclasses.replace(decoded, **empty) == dataclasses.replace(objective, **empty)
 
 
 def test_an_objective_without_content_has_none() -> None:
-    decoded = feature.decode_objective(feature.encode_objective(Objective(styles=(Style(PICTURE),))), as_array)
+    message = feature.encode_objective(Objective(styles=(Style(PICTURE),)))
+    decoded = feature.decode_objective(message, as_array, as_array)
     assert decoded.content is None
 
 
@@ -206,13 +212,14 @@ def test_an_objective_without_content_has_none() -> None:
         ({"style_stages": [{"stage": "a", "weight": -1}]}, "objective.style_stages[0].weight"),
         ({"style_stages": [{"stage": "a"}, {"stage": "a"}]}, "objective.style_stages[1].stage"),
         ({"styles": [{"weight": 1}]}, "objective.styles[0].picture"),
+        ({"styles": [{"picture": PIXELS, "style_region": {}}]}, "objective.styles[0].style_region"),
         ({"content": {}}, "objective.content"),
         ({"stage_balance": 5}, "objective.stage_balance"),
     ],
 )
 def test_a_wrong_objective_names_the_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        feature.decode_objective(feature_pb2.Objective(**change), as_array)
+        feature.decode_objective(feature_pb2.Objective(**change), as_array, as_array)
     assert caught.value.field == field
 
 
@@ -254,7 +261,7 @@ def test_a_wrong_setting_names_the_field(change: dict[str, Any], field: str) -> 
 
 
 def test_an_order_arrives_as_it_was() -> None:
-    styles = (PictureStyle(b"one", 2.0), PictureStyle(b"two"))
+    styles = (PictureStyle(b"one", 2.0, b"here", b"this"), PictureStyle(b"two"))
     new = StylizeOrder(Stylization(b"content", styles, ALL_SETTINGS), run_id="a-b_9", preview_every=3)
     resumed = StylizeOrder(resume_run_id="run", checkpoint_every=0)
     for order in (new, resumed):

@@ -14,7 +14,7 @@ from gramlet.commands.files import PICTURES, check_output, encode_picture_as, wr
 from gramlet.commands.terminal import Meter, Terminal
 from gramlet.errors import InvalidInput
 from gramlet.events import Events
-from gramlet.inputs import StylizeOptions
+from gramlet.inputs import PictureInput, StylizeOptions
 from gramlet.types import (
     Adjusted,
     Checkpoint,
@@ -29,6 +29,7 @@ from gramlet.types import (
     Result,
     StageBalance,
     Started,
+    Style,
     StylizeEvent,
 )
 
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("style", nargs="*", help="the picture whose style is taken; several are blended")
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result: .png, .jpg, ...")
     parser.add_argument("--blend", type=_numbers, metavar="W,W", help="shares of several styles; default: equal")
+    for name, where in (("content", "of the result where a style rules"), ("style", "of a style picture that counts")):
+        parser.add_argument(
+            f"--{name}-region",
+            action="append",
+            metavar="MASK",
+            help=f"the part {where}, white on black; once a style, in their order, '-' for all of it",
+        )
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
@@ -113,7 +121,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     return client.stylize(
         arguments.content,
-        _blended(arguments.style, arguments.blend),
+        _styles(arguments),
         initial=arguments.initial,
         preview_every=preview_every,
         checkpoint_every=arguments.checkpoint_every,
@@ -122,12 +130,20 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
     )
 
 
-def _blended(styles: list[str], shares: list[float] | None) -> list[Any]:
-    if shares is None:
-        return list(styles)
-    if len(shares) != len(styles):
-        raise InvalidInput(f"{len(shares)} shares for {len(styles)} styles", field="--blend")
-    return list(zip(styles, shares, strict=True))
+def _styles(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
+    styles: list[str] = arguments.style
+
+    def one_each(values: list[Any] | None, default: Any, what: str, flag: str) -> list[Any]:
+        if values is not None and len(values) != len(styles):
+            raise InvalidInput(f"{len(values)} {what} for {len(styles)} styles", field=flag)
+        return [default] * len(styles) if values is None else values
+
+    def regions(name: str) -> list[str | None]:
+        masks = one_each(getattr(arguments, f"{name}_region"), None, "masks", f"--{name}-region")
+        return [None if mask == "-" else mask for mask in masks]
+
+    shares = one_each(arguments.blend, 1.0, "shares", "--blend")
+    return [Style(*parts) for parts in zip(styles, shares, regions("content"), regions("style"), strict=True)]
 
 
 class _Shown:

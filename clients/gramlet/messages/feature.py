@@ -11,6 +11,7 @@ from gramlet.feature.v1 import feature_pb2
 from gramlet.messages.enums import EnumCodec
 from gramlet.messages.tensor import (
     decode_float_picture,
+    decode_mask,
     decode_picture,
     decode_picture_error,
     decode_resize,
@@ -304,9 +305,7 @@ def encode_objective(objective: Objective) -> feature_pb2.Objective:
     message = feature_pb2.Objective(
         content_stage=objective.content_stage,
         content_weight=objective.content_weight,
-        styles=[
-            feature_pb2.Style(picture=encode_picture(style.picture), weight=style.weight) for style in objective.styles
-        ],
+        styles=[encode_style(style) for style in objective.styles],
         style_stages=encode_stage_weights(objective.style_stages),
         style_weight=objective.style_weight,
         total_variation_weight=objective.total_variation_weight,
@@ -319,35 +318,39 @@ def encode_objective(objective: Objective) -> feature_pb2.Objective:
     return message
 
 
-def decode_objective(message: feature_pb2.Objective, load: LoadPicture, field: str = "objective") -> Objective:
+def decode_objective(
+    message: feature_pb2.Objective, load: LoadPicture, load_region: LoadPicture, field: str = "objective"
+) -> Objective:
     """An objective. Whether stages exist and shapes agree is for the engine to say.
 
     Args:
         message: The objective.
         load: Turns a picture into (3, H, W) float32.
+        load_region: Turns a mask into (H, W) float32.
         field: Its place in the request, for errors.
 
     Raises:
         InvalidInput: A picture is missing or bad, a weight is negative or no number, or a value is unknown.
     """
 
-    def picture(source: Any, path: str) -> Array:
-        return load(decode_picture(source, path), path)
+    def region(mask: Picture | None, path: str) -> Array | None:
+        return None if mask is None else load_region(mask, path)
 
-    def optional_picture(name: str) -> Array | None:
-        return picture(getattr(message, name), f"{field}.{name}") if message.HasField(name) else None
+    def style(source: feature_pb2.Style, path: str) -> Style[Array]:
+        decoded = decode_style(source, path)
+        return Style(
+            load(decoded.picture, f"{path}.picture"),
+            decoded.weight,
+            region(decoded.content_region, f"{path}.content_region"),
+            region(decoded.style_region, f"{path}.style_region"),
+        )
 
+    has_content, content = message.HasField("content"), f"{field}.content"
     return Objective(
-        content=optional_picture("content"),
+        content=load(decode_picture(message.content, content), content) if has_content else None,
         content_stage=message.content_stage,
         content_weight=checked_weight(message.content_weight, f"{field}.content_weight"),
-        styles=tuple(
-            Style(
-                picture(style.picture, f"{field}.styles[{i}].picture"),
-                decode_style_weight(style, f"{field}.styles[{i}]"),
-            )
-            for i, style in enumerate(message.styles)
-        ),
+        styles=tuple(style(each, f"{field}.styles[{i}]") for i, each in enumerate(message.styles)),
         style_stages=decode_stage_weights(message.style_stages, f"{field}.style_stages"),
         style_weight=checked_weight(message.style_weight, f"{field}.style_weight"),
         total_variation_weight=checked_weight(message.total_variation_weight, f"{field}.total_variation_weight"),
@@ -369,7 +372,7 @@ def encode_setup(
 
 
 def decode_setup(
-    message: feature_pb2.DifferentiateRequest.Setup, load: LoadPicture, field: str = "setup"
+    message: feature_pb2.DifferentiateRequest.Setup, load: LoadPicture, load_region: LoadPicture, field: str = "setup"
 ) -> tuple[Objective, ElementType]:
     """The objective and the element type of its gradients.
 
@@ -377,7 +380,7 @@ def decode_setup(
         InvalidInput: As `decode_objective`.
     """
     element_type = decode_float_type(message.gradient_element_type, f"{field}.gradient_element_type")
-    return decode_objective(message.objective, load, f"{field}.objective"), element_type
+    return decode_objective(message.objective, load, load_region, f"{field}.objective"), element_type
 
 
 def encode_evaluate(picture: Array, sequence: int) -> feature_pb2.DifferentiateRequest:
@@ -438,7 +441,35 @@ def decode_evaluation(message: feature_pb2.DifferentiateResponse.Evaluation) -> 
     )
 
 
-# --- weights and losses by stage, shared with stylization ---
+# --- styles, weights and losses by stage, shared with stylization ---
+
+
+def encode_style(style: Style[Any]) -> feature_pb2.Style:
+    """A style; its picture and masks travel as they are."""
+    message = feature_pb2.Style(picture=encode_picture(style.picture), weight=style.weight)
+    if style.content_region is not None:
+        message.content_region.CopyFrom(encode_picture(style.content_region))
+    if style.style_region is not None:
+        message.style_region.CopyFrom(encode_picture(style.style_region))
+    return message
+
+
+def decode_style(message: feature_pb2.Style, field: str) -> Style[Picture]:
+    """A style as it travels; its weight is 1 if unset.
+
+    Raises:
+        InvalidInput: The picture is missing, a picture or mask is bad, or the weight is negative or no number.
+    """
+
+    def mask(name: str) -> Picture | None:
+        return decode_mask(getattr(message, name), f"{field}.{name}") if message.HasField(name) else None
+
+    return Style(
+        decode_picture(message.picture, f"{field}.picture"),
+        checked_weight(message.weight, f"{field}.weight") if message.HasField("weight") else 1.0,
+        mask("content_region"),
+        mask("style_region"),
+    )
 
 
 def encode_stage_weights(weights: Mapping[str, float]) -> list[feature_pb2.StageWeight]:
@@ -458,11 +489,6 @@ def decode_stage_weights(messages: Iterable[feature_pb2.StageWeight], field: str
             raise InvalidInput(f"stage {message.stage!r} is named twice", field=f"{field}[{i}].stage")
         weights[message.stage] = checked_weight(message.weight, f"{field}[{i}].weight")
     return weights
-
-
-def decode_style_weight(message: feature_pb2.Style, field: str) -> float:
-    """The share of one style; 1 if unset."""
-    return checked_weight(message.weight, f"{field}.weight") if message.HasField("weight") else 1.0
 
 
 def checked_weight(weight: float, field: str) -> float:

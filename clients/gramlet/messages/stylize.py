@@ -6,7 +6,6 @@ import math
 import re
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.v1 import feature_pb2
 from gramlet.messages.enums import EnumCodec
 from gramlet.messages.feature import (
     PRESET_GRAM_NORMALIZATION,
@@ -14,9 +13,10 @@ from gramlet.messages.feature import (
     checked_weight,
     decode_stage_losses,
     decode_stage_weights,
-    decode_style_weight,
+    decode_style,
     encode_stage_losses,
     encode_stage_weights,
+    encode_style,
 )
 from gramlet.messages.tensor import decode_picture, decode_timing, encode_picture, encode_timing
 from gramlet.stylize.v1 import stylize_pb2
@@ -29,7 +29,6 @@ from gramlet.types import (
     Iteration,
     LineSearch,
     Optimizer,
-    PictureStyle,
     Preview,
     Queued,
     Recovered,
@@ -201,10 +200,7 @@ def _check_run_id(run_id: str, field: str) -> None:
 def _encode_stylization(stylization: Stylization) -> stylize_pb2.Stylization:
     message = stylize_pb2.Stylization(
         content=encode_picture(stylization.content),
-        styles=[
-            feature_pb2.Style(picture=encode_picture(style.picture), weight=style.weight)
-            for style in stylization.styles
-        ],
+        styles=[encode_style(style) for style in stylization.styles],
         settings=encode_settings(stylization.settings),
     )
     if stylization.initial is not None:
@@ -220,13 +216,7 @@ def _decode_stylization(message: stylize_pb2.Stylization, field: str = "stylizat
         raise InvalidInput("a picture to start from goes with settings.initial given", field=f"{field}.initial")
     return Stylization(
         content=decode_picture(message.content, f"{field}.content"),
-        styles=tuple(
-            PictureStyle(
-                decode_picture(style.picture, f"{field}.styles[{i}].picture"),
-                decode_style_weight(style, f"{field}.styles[{i}]"),
-            )
-            for i, style in enumerate(message.styles)
-        ),
+        styles=tuple(decode_style(style, f"{field}.styles[{i}]") for i, style in enumerate(message.styles)),
         settings=settings,
         initial=decode_picture(message.initial, f"{field}.initial") if message.HasField("initial") else None,
     )

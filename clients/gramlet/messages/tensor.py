@@ -66,9 +66,24 @@ def _checked_pixels(values: NDArray[Any], field: str) -> NDArray[Any]:
             f"pixels must be uint8 (H, W, 3) or floating point (3, H, W), not {values.dtype} {values.shape}",
             field=field,
         )
+    return _finite(values, field)
+
+
+def _finite(values: NDArray[Any], field: str) -> NDArray[Any]:
     if values.dtype != np.uint8 and not np.isfinite(values).all():
         raise InvalidInput("pixels must be finite numbers", field=field)
     return values
+
+
+def decode_mask(message: picture_pb2.Picture, field: str = "mask") -> Picture:
+    """Like `decode_picture`, for a mask, whose pixels may also be (H, W) of either type.
+
+    Raises:
+        InvalidInput: As `decode_picture`.
+    """
+    if message.WhichOneof("source") == "pixels" and len(message.pixels.shape) == 2:
+        return _finite(decode_tensor(message.pixels, f"{field}.pixels"), f"{field}.pixels")
+    return decode_picture(message, field)
 
 
 def encode_resize(resize: Resize) -> picture_pb2.Resize:

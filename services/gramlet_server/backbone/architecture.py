@@ -56,11 +56,12 @@ class Architecture:
         known = ", ".join(stage.name for stage in self.stages)
         raise InvalidInput(f"{self.name} has no stage {name!r}; it has {known}", field="stages")
 
-    def activation_shape(self, stage: str, height: int, width: int) -> tuple[int, int, int]:
+    def activation_shape(self, stage: str, height: int, width: int, antialiased: bool = False) -> tuple[int, int, int]:
         """(C, H, W) of a stage's activations of a picture of that size. A side of 0: the picture is too small."""
         found = self.stage(stage)
-        # VGG's average pools what pool5 leaves: a picture under 32 pixels leaves nothing.
-        stride = found.stride or 32
+        # VGG's average pools what pool5 leaves: a picture under 32 pixels leaves nothing. With antialiased strides
+        # conv1 has every position; they are left out after it.
+        stride = 1 if antialiased and stage == "conv1" else found.stride or 32
         up = stride - 1 if self.rounds_up else 0
         rows, columns = (height + up) // stride, (width + up) // stride
         if not found.stride:

@@ -38,7 +38,7 @@ from gramlet_server.backbone.network import Network
 from gramlet_server.feature import objective as objectives
 from gramlet_server.feature.cache import TensorCache, cached_stages, picture_digest
 from gramlet_server.feature.device import Repeats, device_of
-from gramlet_server.feature.gram import gram_matrix
+from gramlet_server.feature.gram import Region, gram_matrix, region_at
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
 from gramlet_server.observe import Observer
@@ -292,6 +292,14 @@ class Engine:
         """
         return images.prepare(picture, Resize(), self._limits, field)
 
+    def load_region(self, mask: Picture, field: str) -> Array:
+        """A mask as (H, W) float32 in 0..1, within the limits.
+
+        Raises:
+            InvalidInput: It is no picture, or too large, or nothing is inside.
+        """
+        return images.region(mask, self._limits, field)
+
     def drain(self) -> None:
         """Sends differentiations elsewhere: their next evaluation fails with Unavailable. Extractions are finished."""
         self._draining = True
@@ -323,8 +331,8 @@ class Engine:
         if targets is None:
             raise InvalidInput("send an objective before the first picture", field="setup")
         _, height, width = picture.shape
-        if targets.content_picture_shape not in (None, (height, width)):
-            raise InvalidInput(f"the picture is {width} x {height} and the content is not", field="evaluate.picture")
+        if targets.picture_shape not in (None, (height, width)):
+            raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
         self._check_size(picture, targets.stages, "evaluate.picture")
         key = (
             ("gradient", height, width, targets.stages, targets.antialiased) if self._settings.batch_gradients else None
@@ -438,14 +446,29 @@ class _Reader:
         return cached_stages(self._cache, key, [stage], compute)[stage]
 
     def grams(
-        self, picture: Array, stages: Sequence[str], normalization: GramNormalization, antialiased: bool
+        self,
+        picture: Array,
+        region: Array | None,
+        stages: Sequence[str],
+        normalization: GramNormalization,
+        antialiased: bool,
     ) -> Mapping[str, Tensor]:
         def compute(missing: list[str]) -> dict[str, Tensor]:
             found = self._run(picture, missing, antialiased)
-            return {name: gram_matrix(activations, normalization) for name, activations in found.items()}
+            at = {} if region is None else {name: self.region(region, name, antialiased)[0] for name in missing}
+            return {name: gram_matrix(each, normalization, at.get(name)) for name, each in found.items()}
 
-        key = ("gram", antialiased, normalization, picture_digest(picture))
+        of = (picture_digest(picture), None if region is None else picture_digest(region))
+        key = ("gram", antialiased, normalization, of)
         return cached_stages(self._cache, key, list(stages), compute)
+
+    def region(self, mask: Array, stage: str, antialiased: bool) -> tuple[Region, bool]:
+        height, width = mask.shape
+        _, rows, columns = self._network.architecture.activation_shape(stage, height, width, antialiased)
+        return region_at(torch.tensor(mask, device=self._network.device), rows, columns)
+
+    def finest(self, stages: Sequence[str]) -> str:
+        return next(stage.name for stage in self._network.stages if stage.name in stages)
 
     def _run(self, picture: Array, stages: list[str], antialiased: bool) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -7,6 +7,56 @@ from typing import Any
 import torch
 from gramlet.types import GramNormalization
 from torch import Tensor
+from torch.nn import functional
+
+INSIDE = 0.5
+"""A position of a stage lies in a region if the region covers at least so much of what lies under it."""
+
+
+class Region:
+    """Where a Gram matrix is taken from at one stage: a guide (H, W), by which activations are multiplied.
+
+    With guides T the guided Gram matrix is Σ_p T_p² f_p f_pᵀ (Gatys et al., "Controlling Perceptual Factors in Neural
+    Style Transfer", CVPR 2017, section 4). T is the mask m, meaned over what each position covers, times
+    sqrt(H·W / Σ m²): a region weighs like a whole picture, whatever its area, under every normalization.
+
+    Args:
+        guide: (H, W).
+    """
+
+    def __init__(self, guide: Tensor) -> None:
+        self.guide = guide
+        flat = guide.flatten()
+        self._inside = flat.nonzero().squeeze(1)  # (P,)
+        self._values = flat[self._inside, None]  # (P, 1)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """The guided rows (P, C) of rows (H·W, C): what lies outside is left out."""
+        guided: Tensor = _Guided.apply(rows, self._inside, self._values)  # type: ignore[no-untyped-call]
+        return guided
+
+
+def region_at(mask: Tensor, height: int, width: int) -> tuple[Region, bool]:
+    """A mask (H', W') at a stage of height x width positions; and whether any position lies in it."""
+    covered = functional.adaptive_avg_pool2d(mask[None], (height, width))[0]  # area averaging
+    seen = bool(covered.max() >= INSIDE * mask.max())
+    return Region(covered * (covered.numel() / covered.square().sum()).sqrt()), seen
+
+
+class _Guided(torch.autograd.Function):
+    """Some rows, each times its guide. The gradient of those outside is zero; autograd would add, not copy."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, inside: Tensor, values: Tensor) -> Tensor:
+        ctx.save_for_backward(inside, values)
+        ctx.shape = rows.shape
+        return rows[inside] * values
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        inside, values = ctx.saved_tensors
+        return upstream.new_zeros(ctx.shape).index_copy_(0, inside, upstream * values), None, None
 
 
 def positions_by_channels(activations: Tensor) -> Tensor:
@@ -14,18 +64,20 @@ def positions_by_channels(activations: Tensor) -> Tensor:
     return activations.permute(1, 2, 0).reshape(-1, activations.shape[0]).float()
 
 
-def gram_matrix(activations: Tensor, normalization: GramNormalization) -> Tensor:
+def gram_matrix(activations: Tensor, normalization: GramNormalization, region: Region | None = None) -> Tensor:
     """G = F Fᵀ, F being the C x (H·W) matrix of one picture's activations (Gatys et al., 2016, section 2.2).
 
     Args:
         activations: (C, H, W).
         normalization: What G is divided by.
+        region: The part of the picture that counts.
 
     Returns:
         (C, C), float32, symmetric.
     """
     rows = positions_by_channels(activations)  # (H·W, C)
-    return (rows.T @ rows) / divisor(rows, normalization)
+    guided = rows if region is None else region.rows(rows)
+    return (guided.T @ guided) / divisor(rows, normalization)
 
 
 def divisor(rows: Tensor, normalization: GramNormalization) -> float:
@@ -95,7 +147,11 @@ def energy(gram: Tensor) -> float:
 
 
 def style_loss(
-    activations: Tensor, target: Tensor, normalization: GramNormalization, target_energy: float | None = None
+    activations: Tensor,
+    target: Tensor,
+    normalization: GramNormalization,
+    target_energy: float | None = None,
+    region: Region | None = None,
 ) -> Tensor:
     """Mean squared difference between the Gram matrix of one picture's activations (C, H, W) and a target (C, C).
 
@@ -104,9 +160,12 @@ def style_loss(
         target: (C, C).
         normalization: Of both Gram matrices.
         target_energy: `energy(target)`, if it is known.
+        region: The part of the picture that is compared.
     """
     rows = positions_by_channels(activations)
     by = divisor(rows, normalization)
+    if region is not None:
+        rows = region.rows(rows)
     loss: Tensor
     if target_energy is not None and 2 * rows.shape[0] <= rows.shape[1]:
         loss = _StyleLossOfFewPositions.apply(rows, target, target_energy, by)  # type: ignore[no-untyped-call]

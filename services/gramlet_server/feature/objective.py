@@ -7,16 +7,18 @@ the length of a stylization.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from gramlet.errors import InvalidInput
-from gramlet.types import Array, GramNormalization, Model, Objective, StageBalance
+from gramlet.types import Array, GramNormalization, Model, Objective, StageBalance, Style
 from torch import Tensor
 from torch.nn import functional
 
-from gramlet_server.feature.gram import energy, style_loss
+from gramlet_server import images
+from gramlet_server.feature.gram import Region, energy, style_loss
 
 Activations = Mapping[str, Tensor]
 """Stage name to activations (C, H, W) of one picture."""
@@ -30,32 +32,47 @@ class Reader(Protocol):
         ...
 
     def grams(
-        self, picture: Array, stages: Sequence[str], normalization: GramNormalization, antialiased: bool
+        self,
+        picture: Array,
+        region: Array | None,
+        stages: Sequence[str],
+        normalization: GramNormalization,
+        antialiased: bool,
     ) -> Mapping[str, Tensor]:
-        """(C, C), float32, by stage."""
+        """(C, C), float32, by stage; of a region (H, W) of the picture, if there is one."""
+        ...
+
+    def region(self, mask: Array, stage: str, antialiased: bool) -> tuple[Region, bool]:
+        """A mask of its picture's size at a stage; and whether any position lies in it."""
+        ...
+
+    def finest(self, stages: Sequence[str]) -> str:
+        """The stage of the most positions."""
         ...
 
 
 @dataclass(frozen=True)
 class StyleTarget:
-    """What the style loss of one stage compares with.
+    """What the style loss of one stage compares with, in one region or everywhere.
 
     Attributes:
         gram: (C, C): the mean of the styles' Gram matrices, weighted by their shares.
         spread: The styles' own weighted variance around that mean: mean((G - Gᵢ)²) averaged over several styles is
             mean((G - gram)²) + spread, so that one comparison does for all of them.
-        weight: The stage's weight, divided by its balance.
+        weight: The stage's weight, times the share of the picture that these styles rule, divided by its balance.
         energy: The sum of the squares of `gram`.
+        region: Where the styles rule; None is everywhere.
     """
 
     gram: Tensor
     spread: float
     weight: float
     energy: float
+    region: Region | None = None
 
     def loss(self, activations: Tensor, normalization: GramNormalization) -> Tensor:
-        """The style loss of activations (C, H, W), without the weight."""
-        return style_loss(activations, self.gram, normalization, self.energy) + self.spread
+        """The style loss of activations (C, H, W), times the weight."""
+        return self.weight * (style_loss(activations, self.gram, normalization, self.energy, self.region) + self.spread)
 
 
 @dataclass(frozen=True)
@@ -76,11 +93,17 @@ class Losses:
 
 @dataclass(frozen=True)
 class Targets:
-    """An objective in place. All tensors are on the network's device; shapes are (height, width)."""
+    """An objective in place. All tensors are on the network's device.
 
-    style: Mapping[str, StyleTarget]
+    Attributes:
+        style: The targets of each stage.
+        content: (C, H, W).
+        picture_shape: (height, width) of the only pictures it fits; None if it fits all.
+    """
+
+    style: Mapping[str, Sequence[StyleTarget]]
     content: Tensor | None
-    content_picture_shape: tuple[int, ...] | None
+    picture_shape: tuple[int, int] | None
     content_stage: str
     content_weight: float
     style_weight: float
@@ -102,8 +125,8 @@ class Targets:
         """The loss at a picture (3, H, W) whose activations are given."""
         zero = picture.new_zeros(())
         stages = {
-            stage: target.weight * target.loss(activations[stage], self.gram_normalization)
-            for stage, target in self.style.items()
+            stage: torch.stack([each.loss(activations[stage], self.gram_normalization) for each in targets]).sum()
+            for stage, targets in self.style.items()
         }
         style = self.style_weight * sum(stages.values(), start=zero)
         content = zero
@@ -123,17 +146,23 @@ def total_variation(picture: Tensor) -> Tensor:
 
 
 def place(objective: Objective, reader: Reader) -> Targets:
-    """Computes the targets of a checked objective."""
-    content, shape, content_weight = None, None, objective.content_weight
+    """Computes the targets of a checked objective.
+
+    Raises:
+        InvalidInput: A region does not fit its picture.
+    """
+    content, content_weight = None, objective.content_weight
+    objective, shape = _fitted(objective)
     if objective.content is not None and content_weight:
         content = reader.activations(objective.content, objective.content_stage, objective.antialiased)
-        shape = objective.content.shape[1:]
+        _, height, width = objective.content.shape
+        shape = (height, width)
         if objective.stage_balance is StageBalance.CONTENT:
             content_weight /= max(float(content.square().mean()), 1e-12)
     return Targets(
         style=_style_targets(objective, reader) if objective.style_weight else {},
         content=content,
-        content_picture_shape=shape,
+        picture_shape=shape,
         content_stage=objective.content_stage,
         content_weight=content_weight,
         style_weight=objective.style_weight,
@@ -143,16 +172,87 @@ def place(objective: Objective, reader: Reader) -> Targets:
     )
 
 
-def _style_targets(objective: Objective, reader: Reader) -> dict[str, StyleTarget]:
+def _fitted(objective: Objective) -> tuple[Objective, tuple[int, int] | None]:
+    """The objective with its regions brought to their pictures' sizes; and the picture's size, if there are regions."""
+    regions = [style.content_region for style in objective.styles if style.content_region is not None]
+    shape = None
+    if regions:
+        height, width = regions[0].shape if objective.content is None else objective.content.shape[1:]
+        shape = (height, width)
+
+    def fitted(style: Style[Array], field: str) -> Style[Array]:
+        content_region, style_region = style.content_region, style.style_region
+        if content_region is not None and shape is not None:
+            content_region = images.fit_region(content_region, *shape, f"{field}.content_region")
+        if style_region is not None:
+            _, height, width = style.picture.shape
+            style_region = images.fit_region(style_region, height, width, f"{field}.style_region")
+        return replace(style, content_region=content_region, style_region=style_region)
+
+    styles = tuple(fitted(style, f"styles[{i}]") for i, style in enumerate(objective.styles))
+    return replace(objective, styles=styles), shape
+
+
+@dataclass(frozen=True)
+class _Ruling:
+    """Styles that rule together: all those without a region, or one with a region.
+
+    Attributes:
+        styles: The styles.
+        region: Where they rule, (H, W); None is everywhere.
+        share: The share of the picture that they rule.
+    """
+
+    styles: tuple[Style[Array], ...]
+    region: Array | None
+    share: float
+
+
+def _ruling(styles: Sequence[Style[Array]]) -> list[_Ruling]:
+    """Who rules where. Where styles overlap, they divide the picture by their weights, pixel by pixel.
+
+    A region's Gram matrices weigh like a whole picture's. Multiplied by the share of the picture that the style rules,
+    its loss pulls at every pixel as hard as it would if the style ruled everywhere.
+    """
+    whole = tuple(style for style in styles if style.content_region is None)
+    own = [style for style in styles if style.content_region is not None and style.weight]
+    if not own:
+        return [_Ruling(whole, None, 1.0)]
+    masks = [np.asarray(style.content_region, np.float64) for style in own]
+    everywhere = sum(style.weight for style in whole)
+    weighed = everywhere + sum(style.weight * mask for style, mask in zip(own, masks, strict=True))  # (H, W)
+    covered = np.minimum(1.0, (1.0 if everywhere else 0.0) + sum(masks))
+    per_weight = np.divide(covered, weighed, out=np.zeros_like(covered), where=weighed > 0)
+    ruling = [_Ruling(whole, None, float(everywhere * per_weight.mean()))] if everywhere else []
+    return ruling + [
+        _Ruling((style,), style.content_region, float((style.weight * mask * per_weight).mean()))
+        for style, mask in zip(own, masks, strict=True)
+    ]
+
+
+def _style_targets(objective: Objective, reader: Reader) -> dict[str, list[StyleTarget]]:
     stages = [stage for stage, weight in objective.style_stages.items() if weight]
-    normalization = objective.gram_normalization
-    whole = sum(style.weight for style in objective.styles)
-    shares = [style.weight / whole for style in objective.styles]
-    antialiased = objective.antialiased
-    grams = [reader.grams(style.picture, stages, normalization, antialiased) for style in objective.styles]
+    targets: dict[str, list[StyleTarget]] = {stage: [] for stage in stages}
+    for ruling in _ruling(objective.styles):
+        for stage, target in _targets_of(ruling, stages, objective, reader).items():
+            targets[stage].append(target)
+    return {stage: found for stage, found in targets.items() if found}
+
+
+def _targets_of(
+    ruling: _Ruling, stages: Sequence[str], objective: Objective, reader: Reader
+) -> Mapping[str, StyleTarget]:
+    normalization, antialiased = objective.gram_normalization, objective.antialiased
+    whole = sum(style.weight for style in ruling.styles)
+    shares = [style.weight / whole for style in ruling.styles]
+    regions = _regions_of(ruling, stages, antialiased, reader)
+    stages = list(regions)
+    grams = [
+        reader.grams(style.picture, style.style_region, stages, normalization, antialiased) for style in ruling.styles
+    ]
     content: Mapping[str, Tensor] = {}
     if objective.stage_balance is StageBalance.CONTENT and objective.content is not None:
-        content = reader.grams(objective.content, stages, normalization, antialiased)
+        content = reader.grams(objective.content, ruling.region, stages, normalization, antialiased)
 
     targets = {}
     for stage in stages:
@@ -160,13 +260,33 @@ def _style_targets(objective: Objective, reader: Reader) -> dict[str, StyleTarge
         weights = stacked.new_tensor(shares)[:, None, None]
         mean = (weights * stacked).sum(0)
         spread = float((weights * (stacked - mean).square()).sum(0).mean()) if len(grams) > 1 else 0.0
-        weight = objective.style_stages[stage]
+        weight = objective.style_stages[stage] * ruling.share
         if stage in content:
             start = float((content[stage] - mean).square().mean()) + spread
             # A picture that already has the style of a stage leaves nothing to balance there.
             weight = weight / start if start > 0 else weight
-        targets[stage] = StyleTarget(mean, spread, weight, energy(mean))
+        targets[stage] = StyleTarget(mean, spread, weight, energy(mean), regions[stage])
     return targets
+
+
+def _regions_of(
+    ruling: _Ruling, stages: Sequence[str], antialiased: bool, reader: Reader
+) -> Mapping[str, Region | None]:
+    """The region at each stage that has a position in it, and in the region of each style's own picture.
+
+    A region too small for a stage is left out there: what its positions show lies mostly outside of it. One too small
+    for all stages is kept at the first, the finest.
+    """
+    found: dict[str, Region | None] = {}
+    unseen: list[str] = []
+    for stage in stages:
+        region, seen = (None, True) if ruling.region is None else reader.region(ruling.region, stage, antialiased)
+        own = [style.style_region for style in ruling.styles if style.style_region is not None]
+        if not (seen and all(reader.region(mask, stage, antialiased)[1] for mask in own)):
+            unseen.append(stage)
+        found[stage] = region
+    kept = [stage for stage in stages if stage not in unseen] or [reader.finest(unseen)]
+    return {stage: found[stage] for stage in kept}
 
 
 def check(objective: Objective, model: Model) -> None:
@@ -201,6 +321,8 @@ def check(objective: Objective, model: Model) -> None:
             raise InvalidInput("a style weight needs at least one stage", field="style_stages")
         for index, style in enumerate(objective.styles):
             weight(style.weight, f"styles[{index}].weight")
+            _check_region(style.content_region, f"styles[{index}].content_region")
+            _check_region(style.style_region, f"styles[{index}].style_region")
         if not sum(style.weight for style in objective.styles) > 0:
             raise InvalidInput("the styles' weights are all 0", field="styles")
         for index, (stage, value) in enumerate(objective.style_stages.items()):
@@ -208,3 +330,12 @@ def check(objective: Objective, model: Model) -> None:
             weight(value, f"style_stages[{index}].weight")
     if objective.stage_balance is StageBalance.CONTENT and objective.content is None:
         raise InvalidInput("balancing the losses needs the content picture", field="content")
+
+
+def _check_region(region: Array | None, field: str) -> None:
+    if region is None:
+        return
+    if region.ndim != 2:
+        raise InvalidInput(f"a region is (H, W), not {region.shape}", field=field)
+    if not (region.size and region.min() >= 0 and 0 < region.max() <= 1):  # NaN fails as well
+        raise InvalidInput("a region is in 0..1, and 0 is not all of it", field=field)

@@ -64,7 +64,9 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             for request in request_iterator:
                 match request.WhichOneof("message"):
                     case "setup":
-                        objective, element_type = messages.decode_setup(request.setup, self._engine.load_picture)
+                        objective, element_type = messages.decode_setup(
+                            request.setup, self._engine.load_picture, self._engine.load_region
+                        )
                         differentiation.replace(objective)
                         yield messages.encode_ready(self._engine.model().weights_digest)
                     case "evaluate":

@@ -76,13 +76,14 @@ class Job:
 
     Attributes:
         content: (3, H, W).
-        styles: The style pictures, each of its own size, in the colors that the settings want.
+        styles: The style pictures, each of its own size, in the colors that the settings want;
+            regions of their pictures' sizes.
         initial: (3, H, W): where the descent starts.
         settings: Without None.
     """
 
     content: Array
-    styles: tuple[Style, ...]
+    styles: tuple[Style[Array], ...]
     initial: Array
     settings: StylizeSettings
 
@@ -101,7 +102,7 @@ class Job:
             content=gray(content) if self._luminance_only else content,
             content_stage=settings.content_stage or "",
             content_weight=settings.content_weight or 0.0,
-            styles=tuple(Style(_reduced(style.picture, factor), style.weight) for style in self.styles),
+            styles=tuple(_reduced_style(style, factor) for style in self.styles),
             style_stages=settings.style_stages or {},
             style_weight=settings.style_weight or 0.0,
             total_variation_weight=settings.total_variation_weight or 0.0,
@@ -125,7 +126,12 @@ class Job:
 
     def to_bytes(self) -> bytes:
         """For the store; `from_bytes` gives back exactly this job."""
-        arrays: dict[str, Any] = {f"style{index}": style.picture for index, style in enumerate(self.styles)}
+        arrays: dict[str, Any] = {
+            f"{part}{index}": array
+            for index, style in enumerate(self.styles)
+            for part, array in _parts(style).items()
+            if array is not None
+        }
         described = {
             "settings": _plain_settings(self.settings),
             "weights": [style.weight for style in self.styles],
@@ -139,7 +145,10 @@ class Job:
         """What `to_bytes` wrote."""
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             described = json.loads(str(file["described"]))
-            styles = tuple(Style(file[f"style{i}"], weight) for i, weight in enumerate(described["weights"]))
+            styles = tuple(
+                Style(file[f"style{i}"], weight, file.get(f"content_region{i}"), file.get(f"style_region{i}"))
+                for i, weight in enumerate(described["weights"])
+            )
             return cls(file["content"], styles, file["initial"], _settings(described["settings"]))
 
 
@@ -158,6 +167,21 @@ def _reduced(picture: Array, factor: float) -> Array:
         return picture
     _, height, width = picture.shape
     return images.stretch(picture, max(1, round(height * factor)), max(1, round(width * factor)), Limits(), "picture")
+
+
+def _reduced_style(style: Style[Array], factor: float) -> Style[Array]:
+    def region(mask: Array | None) -> Array | None:
+        if mask is None or factor == 1:
+            return mask
+        return images.stretch_region(mask, *(max(1, round(side * factor)) for side in mask.shape))
+
+    return Style(
+        _reduced(style.picture, factor), style.weight, region(style.content_region), region(style.style_region)
+    )
+
+
+def _parts(style: Style[Array]) -> dict[str, Array | None]:
+    return {"style": style.picture, "content_region": style.content_region, "style_region": style.style_region}
 
 
 def _plain_settings(settings: StylizeSettings) -> dict[str, Any]:

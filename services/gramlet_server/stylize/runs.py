@@ -229,6 +229,7 @@ def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -
 
     The content's longest side becomes `size`, that of style pictures `style_size`; where Grams are raw sums over
     positions, which only pictures of one shape can be compared by, they are stretched to the content's shape.
+    Regions go with their pictures.
 
     Raises:
         InvalidInput: Naming the field of the request.
@@ -237,14 +238,31 @@ def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -
     resize = Resize(ResizeMode.LONGEST_SIDE, settings.size or 0)
     content = images.prepare(stylization.content, resize, limits, "stylization.content")
     styles = tuple(
-        Style(_style(style.picture, settings, content, limits, f"stylization.styles[{index}].picture"), style.weight)
+        _style(style, settings, content, limits, f"stylization.styles[{index}]")
         for index, style in enumerate(stylization.styles)
     )
     initial = _initial(stylization.initial, styles[0].picture, settings, content, limits)
     return Job(content, styles, initial, settings)
 
 
-def _style(picture: Picture, settings: StylizeSettings, content: Array, limits: Limits, field: str) -> Array:
+def _style(
+    style: Style[Picture], settings: StylizeSettings, content: Array, limits: Limits, field: str
+) -> Style[Array]:
+    picture = _style_picture(style.picture, settings, content, limits, f"{field}.picture")
+    content_region, style_region = None, None
+    _, height, width = content.shape
+    if style.content_region is not None:
+        mask = images.region(style.content_region, limits, f"{field}.content_region")
+        content_region = images.fit_region(mask, height, width, f"{field}.content_region")
+    if style.style_region is not None:
+        mask = images.region(style.style_region, limits, f"{field}.style_region")
+        # Drawn over the picture as it was given, it is stretched with it.
+        images.check_aspect(mask, *images.shape(style.picture, limits), f"{field}.style_region")
+        style_region = images.stretch_region(mask, *picture.shape[1:])
+    return Style(picture, style.weight, content_region, style_region)
+
+
+def _style_picture(picture: Picture, settings: StylizeSettings, content: Array, limits: Limits, field: str) -> Array:
     """A style picture at its working size, in the colors that are wanted."""
     if settings.gram_normalization is GramNormalization.NONE:
         sized = images.stretch(picture, content.shape[1], content.shape[2], limits, field)

@@ -196,12 +196,16 @@ class StageWeight(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class Style(_message.Message):
-    __slots__ = ("picture", "weight")
+    __slots__ = ("picture", "weight", "content_region", "style_region")
     PICTURE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_REGION_FIELD_NUMBER: _ClassVar[int]
+    STYLE_REGION_FIELD_NUMBER: _ClassVar[int]
     picture: _picture_pb2.Picture
     weight: float
-    def __init__(self, picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
+    content_region: _picture_pb2.Picture
+    style_region: _picture_pb2.Picture
+    def __init__(self, picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., weight: _Optional[float] = ..., content_region: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., style_region: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
 
 class Objective(_message.Message):
     __slots__ = ("content", "content_stage", "content_weight", "styles", "style_stages", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "antialiased")
