@@ -215,6 +215,7 @@ class Objective:
         styles: At least one where style_weight is not 0.
         style_stages: Weight of each stage, by name.
         antialiased: Run a residual network with its strides antialiased (Zhang, ICML 2019).
+        reduced_precision: A network of mixed precision may compute this in its reduced precision.
     """
 
     content: Array | None = None
@@ -227,6 +228,7 @@ class Objective:
     gram_normalization: GramNormalization = GramNormalization.NONE
     stage_balance: StageBalance = StageBalance.NONE
     antialiased: bool = False
+    reduced_precision: bool = False
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,25 @@ def test_bfloat16_is_near(resnet50: Network, pictures: Tensor) -> None:
         assert 0 < relative(activations, exact[name]) < 0.03, name
 
 
+def test_gradients_in_bfloat16_see_small_changes_of_the_picture(resnet50: Network, pictures: Tensor) -> None:
+    network = Network(resnet50.weights, precision=Precision.BFLOAT16)
+    for antialiased in (False, True):
+        options = {"antialiased": antialiased, "smooth": True}
+        exact, found = (each.activations(pictures, names(network), **options) for each in (resnet50, network))
+        for stem in ("conv1", "maxpool"):
+            assert torch.equal(found[stem], exact[stem])
+        assert found["layer1"].dtype == torch.bfloat16
+        assert 0 < relative(found["layer4"], exact["layer4"]) < 0.03
+
+
+def test_mixed_precision_is_float32_where_it_is_not_told_otherwise(resnet50: Network, pictures: Tensor) -> None:
+    network = Network(resnet50.weights, precision=Precision.MIXED)
+    for smooth in (False, True):
+        found = network.activations(pictures, ["layer2"], smooth=smooth)["layer2"]
+        assert torch.equal(found, resnet50.activations(pictures, ["layer2"])["layer2"])
+    assert network.activations(pictures, ["layer2"], reduced=True)["layer2"].dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("precision", [Precision.TF32, Precision.FLOAT16])
 def test_a_cpu_refuses_the_precisions_of_cuda(resnet50: Network, precision: Precision) -> None:
     with pytest.raises(FailedPrecondition, match="needs a CUDA device"):

@@ -184,6 +184,7 @@ def test_an_objective_arrives_as_it_was() -> None:
         gram_normalization=GramNormalization.POSITIONS,
         stage_balance=StageBalance.CONTENT,
         antialiased=True,
+        reduced_precision=True,
     )
     decoded = feature.decode_objective(feature.encode_objective(objective), as_array, as_array)
     for name in ("content",):

@@ -28,9 +28,10 @@ from gramlet.types import (
     StylizeEvent,
     StylizeSettings,
 )
+from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.stylize import presets
-from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
+from gramlet_server.stylize.optimise import Descent, Job, Look, Scale, stylize
 
 
 @pytest.fixture
@@ -91,6 +92,34 @@ def test_a_resumed_run_ends_at_the_same_bits(engine: Engine, content: Array, sty
     assert resumed[0].iteration == 6
     assert [event.loss for event in of(Iteration, resumed)] == [e.loss for e in of(Iteration, whole)][6:]
     assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
+
+
+def test_a_mixed_network_finishes_in_full_precision(engine: Engine, content: Array, style: Array) -> None:
+    mixed = Engine(load_network("resnet50", "random:0", "cpu", "mixed"))
+    try:
+        job = job_of(engine, content, style, preset="classic", iterations=10)
+        assert job.scales(mixed=True) == [Scale(1.0, 8, reduced_precision=True), Scale(1.0, 10)]
+        exact, whole = (of(Iteration, list(stylize(job, each))) for each in (engine, mixed))
+        assert whole[0].loss == pytest.approx(exact[0].loss, rel=1e-3)
+        assert whole[0].loss != exact[0].loss
+        # The last iterations are those of float32 from where the others led.
+        descent = None
+        for resumable in (mixed, engine):
+            saves: list[bytes] = []
+            events = stylize(job, resumable, descent=descent, save=saves.append, checkpoint_every=8)
+            losses = [event.loss for event in events if isinstance(event, Iteration)]
+            descent = Descent.from_bytes(saves[0], job.settings)
+        assert losses == [event.loss for event in whole[8:]]
+    finally:
+        mixed.close()
+
+
+def test_coarse_scales_are_all_in_reduced_precision(engine: Engine, content: Array, style: Array) -> None:
+    pictures = job_of(engine, content, style, size=256, scales=2, iterations=10)
+    large = dataclasses.replace(pictures, content=np.zeros((3, 256, 128), np.float32))
+    reduced, full = {"reduced_precision": True}, {"reduced_precision": False}
+    assert large.scales(mixed=True) == [Scale(0.5, 5, **reduced), Scale(1.0, 8, **reduced), Scale(1.0, 10, **full)]
+    assert large.scales() == [Scale(0.5, 5), Scale(1.0, 10)]
 
 
 def test_a_job_survives_the_store_unchanged(job: Job) -> None:

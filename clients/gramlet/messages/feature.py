@@ -312,6 +312,7 @@ def encode_objective(objective: Objective) -> feature_pb2.Objective:
         gram_normalization=GRAM_NORMALIZATION.encode(objective.gram_normalization),
         stage_balance=STAGE_BALANCE.encode(objective.stage_balance),
         antialiased=objective.antialiased,
+        reduced_precision=objective.reduced_precision,
     )
     if objective.content is not None:
         message.content.CopyFrom(encode_picture(objective.content))
@@ -357,6 +358,7 @@ def decode_objective(
         gram_normalization=GRAM_NORMALIZATION.decode(message.gram_normalization, f"{field}.gram_normalization"),
         stage_balance=STAGE_BALANCE.decode(message.stage_balance, f"{field}.stage_balance"),
         antialiased=message.antialiased,
+        reduced_precision=message.reduced_precision,
     )
 
 

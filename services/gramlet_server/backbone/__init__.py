@@ -17,7 +17,7 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
         backbone: `resnet50`, `vgg16` or `vgg19`.
         weights: As `weights.load` takes them.
         device: `cpu`, `cuda`, `cuda:N`; `auto` is CUDA where there is such a device.
-        precision: `float32`, `tf32`, `bfloat16` or `float16`.
+        precision: `float32`, `mixed`, `tf32`, `bfloat16` or `float16`.
 
     Raises:
         InvalidInput: There is no such backbone.

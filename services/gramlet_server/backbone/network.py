@@ -21,21 +21,57 @@ EPSILON = 1e-5
 
 
 class Precision(Enum):
-    """The element type that the network computes in. TF32 and FLOAT16 are for CUDA devices."""
+    """The element type that the network computes in. TF32 and FLOAT16 are for CUDA devices.
+
+    MIXED is float32, but for passes that say that the element type of half the size will do.
+    """
 
     FLOAT32 = "float32"
     TF32 = "tf32"
     BFLOAT16 = "bfloat16"
     FLOAT16 = "float16"
+    MIXED = "mixed"
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights and of the activations."""
         return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.value, torch.float32)
 
+    @property
+    def reduced(self) -> torch.dtype:
+        """The same in passes that need not be exact."""
+        return torch.bfloat16 if self is Precision.MIXED else self.dtype
+
 
 Step = tuple[str, Callable[[Tensor], Tensor]]
 """A stage's name, and what leads to it from the stage before."""
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A way through the network.
+
+    Attributes:
+        steps: From the picture on.
+        joined_stem: Leads from the picture to the second stage where nobody asks for the first: the batch norm between
+            the two then folds as everywhere else.
+        antialiased: The steps with their strides antialiased.
+    """
+
+    dtype: torch.dtype
+    steps: list[Step]
+    joined_stem: Step | None = None
+    antialiased: list[Step] | None = None
+
+    def toward(self, wanted: Collection[str], antialiased: bool) -> Iterator[Step]:
+        """The steps to take for these stages."""
+        if antialiased and self.antialiased is not None:
+            yield from self.antialiased
+        elif self.joined_stem is None or self.steps[0][0] in wanted:
+            yield from self.steps
+        else:
+            yield self.joined_stem
+            yield from self.steps[2:]
 
 
 class Network:
@@ -67,11 +103,16 @@ class Network:
         self.precision = precision
         _check(self.device, precision)
         self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1)
-        place = _Place(weights, self.device, precision.dtype)
-        self._steps = _resnet50(place) if self.name == "resnet50" else _vgg(place)
-        # Where nobody asks for conv1, its batch norm folds as everywhere else.
-        self._joined_stem = _resnet50_joined_stem(place) if self.name == "resnet50" else None
-        self._antialiased_steps = _antialiased(self._steps, place) if self.name == "resnet50" else None
+        make = _resnet50 if self.name == "resnet50" else _vgg
+        exact, reduced, float32 = (
+            _Place(weights, self.device, dtype) for dtype in (precision.dtype, precision.reduced, torch.float32)
+        )
+        body = make(exact)
+        self._path = body(exact)
+        # Rounded to half the bits, a picture moves by steps as large as those of an optimiser near its end, which then
+        # learns its curvatures from noise. So gradients see the picture, and the first layer, in float32.
+        self._smooth = self._path if exact.dtype == float32.dtype else body(float32)
+        self._reduced = self._smooth if exact.dtype == reduced.dtype else make(reduced)(float32)
 
     @property
     def name(self) -> str:
@@ -91,7 +132,7 @@ class Network:
     @property
     def can_antialias(self) -> bool:
         """Whether the network has strides that can be antialiased."""
-        return self._antialiased_steps is not None
+        return self._path.antialiased is not None
 
     def set_arithmetic(self) -> None:
         """Sets how CUDA's libraries compute, for a pass of this network. The settings are the process's."""
@@ -99,14 +140,22 @@ class Network:
             return
         # By default cuDNN rounds float32 to TF32. For Gram matrices of half precision activations TF32 is exact: it has
         # their mantissa.
-        rounded = self.precision is not Precision.FLOAT32
+        rounded = self.precision not in (Precision.FLOAT32, Precision.MIXED)
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = rounded
         # A resumed stylization ends at the same bits: no sums in the order in which threads finish, and no algorithm
         # (benchmark) that won a race.
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
 
-    def activations(self, pictures: Tensor, stages: Collection[str], *, antialiased: bool = False) -> dict[str, Tensor]:
+    def activations(
+        self,
+        pictures: Tensor,
+        stages: Collection[str],
+        *,
+        antialiased: bool = False,
+        smooth: bool = False,
+        reduced: bool = False,
+    ) -> dict[str, Tensor]:
         """Activations of a batch, by stage, in the order of the forward pass, which ends at the last stage asked for.
 
         Args:
@@ -115,6 +164,9 @@ class Network:
             antialiased: Replace every stride of 2 by a stride of 1, a 3 x 3 binomial blur, and every second position
                 (Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019). The weights stay as they
                 are. conv1 then has the picture's own size.
+            smooth: Compute the first layer in float32, whatever the precision, so that activations follow small changes
+                of a picture: for gradients, and for what they are compared with.
+            reduced: A network of MIXED precision computes the layers after that in its reduced element type.
 
         Returns:
             (N, C, H', W') each, in the element type of the network's precision; `avgpool` is (N, C, 1, 1). They hold
@@ -123,16 +175,23 @@ class Network:
         Raises:
             InvalidInput: There is no such stage.
         """
-        return dict(self.in_turn(pictures, stages, antialiased=antialiased))
+        return dict(self.in_turn(pictures, stages, antialiased=antialiased, smooth=smooth, reduced=reduced))
 
     def in_turn(
-        self, pictures: Tensor, stages: Collection[str], *, antialiased: bool = False
+        self,
+        pictures: Tensor,
+        stages: Collection[str],
+        *,
+        antialiased: bool = False,
+        smooth: bool = False,
+        reduced: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
         """The same, stage by stage: what was made of one need not wait for the next, nor stay in memory."""
         wanted = {self.architecture.stage(name).name for name in stages}
-        x = (pictures - self._mean).to(self.precision.dtype, memory_format=torch.channels_last)
+        path = self._reduced if reduced else self._smooth if smooth else self._path
+        x = (pictures - self._mean).to(path.dtype, memory_format=torch.channels_last)
         found = 0
-        for name, step in self._path(wanted, antialiased):
+        for name, step in path.toward(wanted, antialiased):
             if found == len(wanted):
                 return
             x = step(x)
@@ -140,24 +199,19 @@ class Network:
                 found += 1
                 yield name, x
 
-    def _path(self, wanted: Collection[str], antialiased: bool) -> Iterator[Step]:
-        if antialiased and self._antialiased_steps is not None:
-            yield from self._antialiased_steps
-        elif self._joined_stem is None or "conv1" in wanted:
-            yield from self._steps
-        else:
-            yield ("maxpool", self._joined_stem)
-            yield from self._steps[2:]
+
+_OF_CUDA = (Precision.TF32, Precision.FLOAT16)
+_OF_AMPERE = (Precision.TF32, Precision.BFLOAT16, Precision.MIXED)
 
 
 def _check(device: torch.device, precision: Precision) -> None:
     if device.type != "cuda":
-        if precision in (Precision.TF32, Precision.FLOAT16):
+        if precision in _OF_CUDA:
             raise FailedPrecondition(
                 f"precision {precision.value} needs a CUDA device; on {device} use bfloat16 or float32",
                 field="precision",
             )
-    elif precision in (Precision.TF32, Precision.BFLOAT16) and torch.cuda.get_device_capability(device) < (8, 0):
+    elif precision in _OF_AMPERE and torch.cuda.get_device_capability(device) < (8, 0):
         raise FailedPrecondition(
             f"{torch.cuda.get_device_name(device)} has no {precision.value}: use float16 or float32", field="precision"
         )
@@ -198,6 +252,11 @@ class _Place:
         """Scale and shift, (C,) float64 each, of a batch norm that no longer learns."""
         scale = self.read(f"{name}.weight") / torch.sqrt(self.read(f"{name}.running_var") + EPSILON)
         return scale, self.read(f"{name}.bias") - scale * self.read(f"{name}.running_mean")
+
+    def batch_norm_of_stem(self) -> tuple[Tensor, Tensor]:
+        """Of ResNet-50's first convolution, (1, C, 1, 1) each: a stage lies between the two."""
+        scale, shift = (part.to(self.device, self.dtype).view(1, -1, 1, 1) for part in self.batch_norm("bn1"))
+        return scale, shift
 
 
 @dataclass(frozen=True)
@@ -283,27 +342,50 @@ def _average(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3), keepdim=True)
 
 
-def _resnet50(place: _Place) -> list[Step]:
-    scale, shift = (part.to(place.device, place.dtype).view(1, -1, 1, 1) for part in place.batch_norm("bn1"))
+Body = Callable[[_Place], _Path]
+"""Puts the stem, in an element type of its own, before layers that are there already."""
 
-    def maxpool(x: Tensor) -> Tensor:
-        return _resnet_pool(torch.addcmul(shift, x, scale))
 
-    steps: list[Step] = [("conv1", place.convolution("conv1", stride=2)), ("maxpool", maxpool)]
+def _resnet50(place: _Place) -> Body:
+    layers: list[Step] = []
     for layer, _, blocks in RESNET50_LAYERS:
         bottlenecks = [_bottleneck(place, layer, index) for index in range(blocks)]
-        steps.append((layer, _InTurn(tuple(_packed(each) if place.packs else each for each in bottlenecks))))
-    return [*steps, ("avgpool", _average)]
+        layers.append((layer, _InTurn(tuple(_packed(each) if place.packs else each for each in bottlenecks))))
+
+    def path(stem: _Place) -> _Path:
+        scale, shift = stem.batch_norm_of_stem()
+
+        def maxpool(x: Tensor) -> Tensor:
+            return _resnet_pool(torch.addcmul(shift, x, scale))
+
+        def joined(x: Tensor) -> Tensor:
+            return _resnet_pool(joined_convolution(x))
+
+        joined_convolution = stem.convolution("conv1", "bn1", stride=2)
+        steps: list[Step] = [("conv1", stem.convolution("conv1", stride=2)), ("maxpool", maxpool)]
+        steps += [*_cast(layers, stem, place), ("avgpool", _average)]
+        return _Path(stem.dtype, steps, ("maxpool", joined), _antialiased(steps, stem, place))
+
+    return path
 
 
-def _antialiased(steps: list[Step], place: _Place) -> list[Step]:
+def _cast(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
+    """Steps that take what the stem gives."""
+    if stem.dtype == place.dtype:
+        return steps
+    name, first = steps[0]
+    inner = first.steps if isinstance(first, _InTurn) else (first,)
+    return [(name, _InTurn((lambda x: x.to(place.dtype), *inner))), *steps[1:]]
+
+
+def _antialiased(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
     """ResNet-50's steps with antialiased strides; they share the weights."""
-    blur = _Blur(place)
-    scale, shift = (part.to(place.device, place.dtype).view(1, -1, 1, 1) for part in place.batch_norm("bn1"))
+    stem_blur, blur = _Blur(stem), _Blur(place)
+    scale, shift = stem.batch_norm_of_stem()
 
     def maxpool(x: Tensor) -> Tensor:
-        x = blur(torch.relu_(torch.addcmul(shift, x, scale)))
-        return blur(functional.max_pool2d(x, kernel_size=3, stride=1, padding=1))
+        x = stem_blur(torch.relu_(torch.addcmul(shift, x, scale)))
+        return stem_blur(functional.max_pool2d(x, kernel_size=3, stride=1, padding=1))
 
     def without_stride(name: str, step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         if isinstance(step, _Convolution):
@@ -313,11 +395,6 @@ def _antialiased(steps: list[Step], place: _Place) -> list[Step]:
         return maxpool if name == "maxpool" else step
 
     return [(name, without_stride(name, step)) for name, step in steps]
-
-
-def _resnet50_joined_stem(place: _Place) -> Callable[[Tensor], Tensor]:
-    convolution = place.convolution("conv1", "bn1", stride=2)
-    return lambda x: _resnet_pool(convolution(x))
 
 
 def _bottleneck(place: _Place, layer: str, index: int) -> _Bottleneck:
@@ -336,8 +413,9 @@ def _packed(block: _Bottleneck) -> onednn.PackedBottleneck:
     return onednn.PackedBottleneck(block.reduce.packed(), block.convolve.packed(), block.expand.packed(), downsample)
 
 
-def _rectified(convolution: _Convolution, packs: bool) -> Callable[[Tensor], Tensor]:
-    if packs:
+def _rectified(place: _Place, name: str) -> Callable[[Tensor], Tensor]:
+    convolution = place.convolution(name)
+    if place.packs:
         return onednn.PackedRectified(convolution.packed())
     return lambda x: torch.relu_(convolution(x))
 
@@ -346,13 +424,19 @@ def _vgg_pool(x: Tensor) -> Tensor:
     return functional.max_pool2d(x, kernel_size=2, stride=2)
 
 
-def _vgg(place: _Place) -> list[Step]:
-    steps: list[Step] = []
+def _vgg(place: _Place) -> Body:
+    rest: list[Step] = []
     position = 0
     for block, count in enumerate(VGG_CONVOLUTIONS[place.weights.backbone], start=1):
         for number in range(1, count + 1):
-            steps.append((f"relu{block}_{number}", _rectified(place.convolution(f"features.{position}"), place.packs)))
+            if position:
+                rest.append((f"relu{block}_{number}", _rectified(place, f"features.{position}")))
             position += 2
-        steps.append((f"pool{block}", _vgg_pool))
+        rest.append((f"pool{block}", _vgg_pool))
         position += 1
-    return [*steps, ("avgpool", _average)]
+
+    def path(stem: _Place) -> _Path:
+        first = ("relu1_1", _rectified(stem, "features.0"))
+        return _Path(stem.dtype, [first, *_cast(rest, stem, place), ("avgpool", _average)])
+
+    return path

@@ -334,9 +334,9 @@ class Engine:
         if targets.picture_shape not in (None, (height, width)):
             raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
         self._check_size(picture, targets.stages, "evaluate.picture")
-        key = (
-            ("gradient", height, width, targets.stages, targets.antialiased) if self._settings.batch_gradients else None
-        )
+        key = None
+        if self._settings.batch_gradients:
+            key = ("gradient", height, width, targets.stages, targets.antialiased, targets.reduced_precision)
         work = Work("gradient", key, height * width, self._gradients, (picture, targets))
         evaluation: Evaluation
         evaluation, timing = outcome(caller.submit(work))
@@ -348,7 +348,13 @@ class Engine:
 
         def compute(pictures: Tensor) -> Iterator[Tensor]:
             pictures = pictures.detach().requires_grad_()  # (N, 3, H, W)
-            activations = self._network.activations(pictures, stages, antialiased=each_targets[0].antialiased)
+            activations = self._network.activations(
+                pictures,
+                stages,
+                antialiased=each_targets[0].antialiased,
+                smooth=True,
+                reduced=each_targets[0].reduced_precision,
+            )
             each = {stage: _each(found) for stage, found in activations.items()}
             losses = [
                 targets.losses(pictures[index], {stage: found[index] for stage, found in each.items()})
@@ -472,7 +478,7 @@ class _Reader:
 
     def _run(self, picture: Array, stages: list[str], antialiased: bool) -> dict[str, Tensor]:
         with torch.no_grad():
-            found = self._network.activations(self._upload([picture]), stages, antialiased=antialiased)
+            found = self._network.activations(self._upload([picture]), stages, antialiased=antialiased, smooth=True)
         return {stage: activations[0] for stage, activations in found.items()}
 
 

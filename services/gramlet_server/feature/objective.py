@@ -110,6 +110,7 @@ class Targets:
     total_variation_weight: float
     gram_normalization: GramNormalization
     antialiased: bool
+    reduced_precision: bool
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -169,6 +170,7 @@ def place(objective: Objective, reader: Reader) -> Targets:
         total_variation_weight=objective.total_variation_weight,
         gram_normalization=objective.gram_normalization,
         antialiased=objective.antialiased,
+        reduced_precision=objective.reduced_precision,
     )
 
 

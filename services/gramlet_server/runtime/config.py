@@ -86,9 +86,10 @@ class NetworkSettings:
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     precision: str = flag(
         "float32",
-        "arithmetic of the network; tf32 and float16 are for CUDA devices",
+        "arithmetic of the network; mixed is float32, but bfloat16 for stylizations that are far from their end; "
+        "tf32 and float16 are for CUDA devices",
         parse=element_type,
-        choices=("float32", "tf32", "bfloat16", "bf16", "float16", "fp16"),
+        choices=("float32", "mixed", "tf32", "bfloat16", "bf16", "float16", "fp16"),
     )
     cuda_graphs: bool = flag(True, "on a CUDA device, record passes that repeat and replay them", parse=switch)
 

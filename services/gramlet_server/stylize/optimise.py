@@ -61,13 +61,17 @@ RESTART_RATE = 0.5
 COARSEST = 64
 """Longest side, in pixels, of the smallest scale: the deepest style stages see little in a smaller picture."""
 
+FULL_PRECISION = 0.2
+"""Share of the iterations that a network of mixed precision computes in its full one: the last."""
+
 
 @dataclass(frozen=True)
 class Scale:
-    """A stretch of a run: at this share of the full size, up to this iteration."""
+    """A stretch of a run: at this share of the full size, up to this iteration, perhaps in reduced precision."""
 
     factor: float
     end: int
+    reduced_precision: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,24 @@ class Job:
     initial: Array
     settings: StylizeSettings
 
-    def scales(self) -> list[Scale]:
-        """The stretches of the run, coarse to fine; see `StylizeSettings.scales`."""
+    def scales(self, mixed: bool = False) -> list[Scale]:
+        """The stretches of the run, coarse to fine; see `StylizeSettings.scales`.
+
+        Args:
+            mixed: The network is of mixed precision: all but the last iterations are in the reduced one.
+        """
         _, height, width = self.content.shape
         halvings = [n for n in range(self.settings.scales or 1) if n == 0 or max(height, width) >> n >= COARSEST]
         ends = [round((self.settings.iterations or 0) * (k + 1) / len(halvings)) for k in range(len(halvings))]
-        return [Scale(0.5**n, end) for n, end in zip(reversed(halvings), ends, strict=True)]
+        scales = [Scale(0.5**n, end) for n, end in zip(reversed(halvings), ends, strict=True)]
+        if not mixed:
+            return scales
+        *_, begin, end = 0, *ends
+        begin = max(begin, end - math.ceil(end * FULL_PRECISION))
+        rough = [*scales[:-1], Scale(1.0, begin)]
+        return [*(dataclasses.replace(scale, reduced_precision=True) for scale in rough), scales[-1]]
 
-    def objective(self, factor: float = 1.0) -> Objective:
+    def objective(self, factor: float = 1.0, *, reduced_precision: bool = False) -> Objective:
         """The loss of this job, with all pictures reduced by a factor."""
         settings = self.settings
         content = _reduced(self.content, factor)
@@ -109,6 +123,7 @@ class Job:
             gram_normalization=settings.gram_normalization or GramNormalization.NONE,
             stage_balance=settings.stage_balance or StageBalance.NONE,
             antialiased=settings.antialiased or False,
+            reduced_precision=reduced_precision,
         )
 
     def canvas(self, factor: float = 1.0) -> Canvas:
@@ -434,10 +449,10 @@ def stylize(
         Unavailable: The FeatureService stayed lost, or the run was interrupted. A checkpoint has been saved.
         FailedPrecondition: The loss is not a number where the run starts.
     """
-    scales = job.scales()
+    model = features.model()
+    scales = job.scales(mixed=model.precision == "mixed")
     descent = descent or Descent(job.start(), job.settings)
     job = dataclasses.replace(job, settings=descent.settings)
-    model = features.model()
     _, height, width = job.content.shape
     yield Started(
         iteration=descent.iteration,
@@ -452,7 +467,7 @@ def stylize(
             last = scale is scales[-1]
             if descent.iteration >= scale.end and not last:
                 continue
-            objective = job.objective(scale.factor)
+            objective = job.objective(scale.factor, reduced_precision=scale.reduced_precision)
             assert objective.content is not None
             canvas = job.canvas(scale.factor)
             descent.move_to(*objective.content.shape[1:])
@@ -462,7 +477,7 @@ def stylize(
                     if new := adjustments(descent.adjustments):
                         descent.adjust(new)
                         job = dataclasses.replace(job, settings=descent.settings)
-                        differentiation.replace(job.objective(scale.factor))
+                        differentiation.replace(job.objective(scale.factor, reduced_precision=scale.reduced_precision))
                         save(descent.to_bytes())
                         yield Adjusted(
                             iteration=descent.iteration, settings=descent.settings, number=descent.adjustments

@@ -208,7 +208,7 @@ class Style(_message.Message):
     def __init__(self, picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., weight: _Optional[float] = ..., content_region: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., style_region: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
 
 class Objective(_message.Message):
-    __slots__ = ("content", "content_stage", "content_weight", "styles", "style_stages", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "antialiased")
+    __slots__ = ("content", "content_stage", "content_weight", "styles", "style_stages", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "antialiased", "reduced_precision")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     CONTENT_STAGE_FIELD_NUMBER: _ClassVar[int]
     CONTENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +219,7 @@ class Objective(_message.Message):
     GRAM_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     STAGE_BALANCE_FIELD_NUMBER: _ClassVar[int]
     ANTIALIASED_FIELD_NUMBER: _ClassVar[int]
+    REDUCED_PRECISION_FIELD_NUMBER: _ClassVar[int]
     content: _picture_pb2.Picture
     content_stage: str
     content_weight: float
@@ -229,7 +230,8 @@ class Objective(_message.Message):
     gram_normalization: GramNormalization
     stage_balance: StageBalance
     antialiased: bool
-    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., content_stage: _Optional[str] = ..., content_weight: _Optional[float] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., stage_balance: _Optional[_Union[StageBalance, str]] = ..., antialiased: bool = ...) -> None: ...
+    reduced_precision: bool
+    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., content_stage: _Optional[str] = ..., content_weight: _Optional[float] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., stage_balance: _Optional[_Union[StageBalance, str]] = ..., antialiased: bool = ..., reduced_precision: bool = ...) -> None: ...
 
 class DifferentiateRequest(_message.Message):
     __slots__ = ("setup", "evaluate")
