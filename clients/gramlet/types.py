@@ -90,7 +90,10 @@ class StageBalance(Enum):
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of a reply went, in seconds. A device pass shared by a batch counts whole for each member."""
+    """Where the time of a reply went, in seconds. A device pass shared by a batch counts whole for each member.
+
+    `batch_size` is 0 where no pass was needed: the features were still known.
+    """
 
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0

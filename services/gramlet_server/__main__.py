@@ -52,6 +52,7 @@ class Shared:
             batch_gradients=of_engine.batch_gradients,
             cache_bytes=of_engine.cache_bytes,
             cuda_graphs=of_network.cuda_graphs,
+            feature_cache_bytes=of_engine.feature_cache_bytes,
             simulated_seconds_per_picture=of_engine.simulated_seconds_per_picture,
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from gramlet import Client
-from gramlet.types import Features
+from gramlet.types import Features, Resize, ResizeMode
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -34,6 +34,7 @@ from tests.stylize.direct import torchvision_resnet50
 SHARED = Path(__file__).parents[3] / "shared"
 WEIGHTS = Path(os.environ.get("GRAMLET_TEST_WEIGHTS") or SHARED / "weights/resnet50.safetensors")
 SIZE = 224
+RESIZE = Resize(ResizeMode.CENTER_CROP, SIZE)
 BATCHES = (8, 16, 32)
 ROUNDS = 3
 
@@ -129,7 +130,7 @@ def served(address: str, files: Sequence[bytes], callers: int) -> tuple[float, l
 
         def call(file: bytes) -> float:
             began = time.perf_counter()
-            found = client.features(file, stages=["avgpool"], pooled=True, resize="center_crop", size=SIZE)
+            found = client.features(file, stages=["avgpool"], pooled=True, resize=RESIZE)
             assert isinstance(found, Features)
             return time.perf_counter() - began
 

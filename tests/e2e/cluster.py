@@ -163,8 +163,8 @@ class Cluster:
         )
 
     def features(self, *arguments: str, weights: str = "random:0") -> GramletServer:
-        """A FeatureService."""
-        return self.server("feature", f"--weights={weights}", *arguments)
+        """A FeatureService that computes all that it is asked for, however often."""
+        return self.server("feature", f"--weights={weights}", "--feature-cache-bytes=0", *arguments)
 
     def envoy(self, **addresses: Sequence[str]) -> Envoy:
         """Envoy in front of the addresses of each service: `envoy(feature=[a, b], stylize=[c])`."""

@@ -1,4 +1,4 @@
-"""A cache bounded by bytes, least recently used first out."""
+"""Caches bounded by bytes, least recently used first out: targets of stylizations, and features of pictures."""
 
 from __future__ import annotations
 
@@ -6,33 +6,54 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+from gramlet.errors import GramletError
+from gramlet.types import Extraction, Features, Picture, Timing
 from torch import Tensor
 
 from gramlet_server.observe import Observer
 
-
-def picture_digest(picture: np.ndarray[Any, Any]) -> str:
-    """A name for a picture's pixels: SHA-256 over shape, type and values."""
-    header = f"{picture.dtype} {picture.shape} ".encode()
-    return hashlib.sha256(header + np.ascontiguousarray(picture).tobytes()).hexdigest()
+Value = TypeVar("Value")
 
 
-class TensorCache:
-    """Tensors by key, at most so many bytes of them. Safe to use from several threads."""
+def picture_digest(picture: Picture) -> str:
+    """A name for a picture: SHA-256 over an encoded file's bytes, or over shape, type and values of pixels."""
+    if not isinstance(picture, np.ndarray):
+        return hashlib.sha256(b"file " + picture).hexdigest()
+    digest = hashlib.sha256(f"{picture.dtype} {picture.shape} ".encode())
+    digest.update(np.ascontiguousarray(picture))
+    return digest.hexdigest()
 
-    def __init__(self, name: str, limit_bytes: int, observer: Observer) -> None:
+
+class Cache(Generic[Value]):
+    """Values by key, at most so many bytes of them. Safe to use from several threads.
+
+    Args:
+        name: For the metrics.
+        limit_bytes: Of all values together.
+        observer: Told of hits and misses.
+        size: Bytes of a value.
+    """
+
+    def __init__(self, name: str, limit_bytes: int, observer: Observer, size: Callable[[Value], int]) -> None:
         self._name = name
         self._limit = limit_bytes
         self._observer = observer
-        self._entries: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._size = size
+        self._entries: OrderedDict[Hashable, Value] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable) -> Tensor | None:
-        """The tensor of a key, if it is still here."""
+    @property
+    def bytes(self) -> int:
+        """Of the values that it holds."""
+        return self._bytes
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value of a key, if it is still here."""
         with self._lock:
             found = self._entries.get(key)
             if found is not None:
@@ -40,27 +61,85 @@ class TensorCache:
         self._observer.cache(self._name, hit=found is not None)
         return found
 
-    def put(self, key: Hashable, value: Tensor) -> None:
-        """Keeps a tensor and drops what was not used for longest. One larger than the cache is not kept."""
-        if value.nbytes > self._limit:
+    def put(self, key: Hashable, value: Value) -> None:
+        """Keeps a value and drops what was not used for longest. One larger than the cache is not kept."""
+        size = self._size(value)
+        if size > self._limit:
             return
         with self._lock:
             self._forget(key)
             self._entries[key] = value
-            self._bytes += value.nbytes
+            self._bytes += size
             while self._bytes > self._limit:
                 self._forget(next(iter(self._entries)))
 
     def _forget(self, key: Hashable) -> None:
         old = self._entries.pop(key, None)
         if old is not None:
-            self._bytes -= old.nbytes
+            self._bytes -= self._size(old)
+
+
+class FeatureCache:
+    """Features of pictures that were seen before. What is found is neither decoded nor computed again.
+
+    They are found by a hash of what was sent, the file or the pixels, and by all that their values depend on. The
+    network is always the same one, and how they travel (packing, element type) is not of the values.
+
+    Args:
+        limit_bytes: Of all features together; 0: nothing is kept, and nothing hashed.
+        observer: Told of hits and misses.
+    """
+
+    def __init__(self, limit_bytes: int, observer: Observer) -> None:
+        self._cache: Cache[Features] | None = None
+        if limit_bytes:
+            self._cache = Cache("features", limit_bytes, observer, lambda kept: sum(a.nbytes for a in _arrays(kept)))
+
+    @property
+    def bytes(self) -> int:
+        """Of the features that it holds."""
+        return self._cache.bytes if self._cache else 0
+
+    def key(self, picture: Picture | GramletError, extraction: Extraction) -> Hashable:
+        """The name of a picture's features; None where they are not kept."""
+        if self._cache is None or isinstance(picture, GramletError):
+            return None
+        asked = (extraction.stages, extraction.forms, extraction.gram_normalization, extraction.resize)
+        return picture_digest(picture), *asked
+
+    def get(self, key: Hashable) -> Features | None:
+        """Features that are here. Their timing is of no pass: a batch of none."""
+        return None if self._cache is None or key is None else self._cache.get(key)
+
+    def put(self, key: Hashable, features: Features) -> Features:
+        """Keeps features, read-only from now on, and returns them."""
+        if self._cache is None or key is None:
+            return features
+        own = {
+            form: {stage: _alone(array) for stage, array in getattr(features, form).items()}
+            for form in ("activations", "grams", "pooled")
+        }
+        self._cache.put(key, replace(features, **own, timing=Timing(batch_size=0)))
+        return replace(features, **own)
+
+
+def _arrays(features: Features) -> list[np.ndarray[Any, Any]]:
+    return [*features.activations.values(), *features.grams.values(), *features.pooled.values()]
+
+
+def _alone(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Read-only, and of memory of its own: a view would keep what the whole pass gave."""
+    whole = array.base
+    is_view = isinstance(whole, Tensor) and whole.untyped_storage().nbytes() > array.nbytes
+    alone = array.copy() if is_view else array
+    alone.flags.writeable = False
+    return alone
 
 
 Compute = Callable[[list[str]], dict[str, Tensor]]
 
 
-def cached_stages(cache: TensorCache, prefix: Hashable, stages: list[str], compute: Compute) -> dict[str, Tensor]:
+def cached_stages(cache: Cache[Tensor], prefix: Hashable, stages: list[str], compute: Compute) -> dict[str, Tensor]:
     """One tensor a stage, from the cache where it has them; the missing ones are computed together, and kept."""
     found = {stage: cache.get((prefix, stage)) for stage in stages}
     missing = [stage for stage, tensor in found.items() if tensor is None]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,14 +37,19 @@ from torch import Tensor
 from gramlet_server import __version__, images
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature import objective as objectives
-from gramlet_server.feature.cache import TensorCache, cached_stages, picture_digest
+from gramlet_server.feature.cache import Cache, FeatureCache, cached_stages, picture_digest
 from gramlet_server.feature.device import Repeats, device_of
 from gramlet_server.feature.gram import Region, gram_matrix, region_at
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
 from gramlet_server.observe import Observer
 
+DECODERS = min(8, os.cpu_count() or 1)
+"""Threads in which the pictures of one call are decoded."""
+
 Outcome = Features | GramletError
+Pending = Outcome | tuple[Hashable, Future[tuple[Any, Timing]]]
+"""What is known at once, or the key under which to keep what the device is asked for."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class EngineSettings:
             may depend on the batch size, and a stylization must not depend on who else is served.
         cache_bytes: Memory for target activations and Gram matrices, shared by all stylizations.
         cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
+        feature_cache_bytes: Memory for features of pictures, which are not computed again; 0: they are.
         simulated_seconds_per_picture: For tests of scaling: every pass takes at least this long a picture.
     """
 
@@ -63,6 +70,7 @@ class EngineSettings:
     batch_gradients: bool = False
     cache_bytes: int = 512 * 1024 * 1024
     cuda_graphs: bool = True
+    feature_cache_bytes: int = 64 * 1024 * 1024
     simulated_seconds_per_picture: float = 0.0
 
 
@@ -81,7 +89,8 @@ class Engine:
         self._device = device_of(network.device, self._settings.cuda_graphs)
         self._limits = limits or Limits()
         observer = observer or Observer()
-        self._cache = TensorCache("targets", self._settings.cache_bytes, observer)
+        self._cache: Cache[Tensor] = Cache("targets", self._settings.cache_bytes, observer, lambda kept: kept.nbytes)
+        self._kept = FeatureCache(self._settings.feature_cache_bytes, observer)
         self._scheduler = Scheduler(self._settings.batching, observer.queue_length, observer.batch)
         self._draining = False
         self._failure = ""
@@ -134,9 +143,10 @@ class Engine:
     ) -> Iterator[Features | GramletError]:
         """Features of each picture, in order; a picture that fails yields its error.
 
-        Pictures are taken and decoded in a thread of their own, up to two passes ahead of what was consumed, and an
-        outcome is yielded as soon as it is there, however slowly pictures come. An element that is already an error
-        is passed through in its place.
+        Pictures are taken in a thread of their own, up to two passes ahead of what was consumed, and decoded in
+        several; an outcome is yielded as soon as it is there, however slowly pictures come. An element that is already
+        an error is passed through in its place. Features that are still known of the same picture are neither decoded
+        nor computed; their timing is of a batch of none.
 
         Raises:
             InvalidInput: The extraction itself is wrong.
@@ -145,9 +155,8 @@ class Engine:
         self._check(extraction)
         with self._scheduler.caller() as caller:
             ahead = _Ahead(2 * self._settings.batching.pictures)
-            submitted = ahead.map(lambda picture: self._submit(caller, picture, extraction), pictures)
-            for pending in submitted:
-                yield _features(pending)
+            for pending in ahead.map(lambda picture: self._begin(caller, picture, extraction), pictures):
+                yield self._outcome(pending)
 
     def extract_together(self, pictures: Sequence[Picture | GramletError], extraction: Extraction) -> list[Outcome]:
         """Features of a few pictures whose outcomes fit one message.
@@ -160,16 +169,19 @@ class Engine:
         most = self._limits.pictures_per_extract
         if len(pictures) > most:
             raise InvalidInput(f"{len(pictures)} pictures; at most {most} a call: use ExtractStream", field="pictures")
-        with self._scheduler.caller(len(pictures)) as caller:
-            prepared = [self._prepare(picture, extraction.resize) for picture in pictures]
-            size = sum(self._outcome_bytes(p, extraction) for p in prepared if not isinstance(p, GramletError))
+        keys = [self._kept.key(picture, extraction) for picture in pictures]
+        known = [self._kept.get(key) for key in keys]
+        with self._scheduler.caller(known.count(None)) as caller:
+            prepared = self._prepare_together(pictures, known, extraction.resize)
+            size = sum(self._outcome_bytes(each, extraction) for each in prepared if not isinstance(each, GramletError))
             if size > self._limits.message_bytes:
                 raise InvalidInput(
                     f"the features take {size:,} bytes and a message {self._limits.message_bytes:,}: ask for fewer "
                     "stages, Gram matrices or pooled features, send fewer pictures, or use ExtractStream",
                     field="pictures",
                 )
-            return [_features(pending) for pending in [self._submit(caller, p, extraction) for p in prepared]]
+            pending = [self._submit(caller, *each, extraction) for each in zip(keys, prepared, strict=True)]
+            return [self._outcome(each) for each in pending]
 
     def _check(self, extraction: Extraction) -> None:
         known = [stage.name for stage in self._network.stages]
@@ -190,14 +202,29 @@ class Engine:
         except GramletError as error:
             return error
 
-    def _submit(
-        self, caller: Caller, picture: Picture | GramletError, extraction: Extraction
-    ) -> Future[tuple[Any, Timing]] | GramletError:
-        prepared = self._prepare(picture, extraction.resize)
+    def _prepare_together(
+        self, pictures: Sequence[Picture | GramletError], known: Sequence[Features | None], resize: Resize
+    ) -> list[Array | Outcome]:
+        """Each picture as the network takes it, or its features where they are known."""
+
+        def prepare(picture: Picture | GramletError, features: Features | None) -> Array | Outcome:
+            return features or self._prepare(picture, resize)
+
+        if len(pictures) == 1:
+            return [prepare(pictures[0], known[0])]
+        with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+            return list(pool.map(prepare, pictures, known))
+
+    def _begin(self, caller: Caller, picture: Picture | GramletError, extraction: Extraction) -> Pending:
+        key = self._kept.key(picture, extraction)
+        return self._submit(caller, key, self._kept.get(key) or self._prepare(picture, extraction.resize), extraction)
+
+    def _submit(self, caller: Caller, key: Hashable, prepared: Array | Outcome, extraction: Extraction) -> Pending:
         if isinstance(prepared, GramletError):
             return prepared
         try:
-            self._check_size(prepared, extraction.stages, "picture")
+            if not isinstance(prepared, Features):
+                self._check_size(prepared, extraction.stages, "picture")
             size = self._outcome_bytes(prepared, extraction)
             if size > self._limits.message_bytes:
                 raise InvalidInput(
@@ -207,9 +234,25 @@ class Engine:
                 )
         except InvalidInput as error:
             return error
+        if isinstance(prepared, Features):
+            return prepared
         _, height, width = prepared.shape
-        key = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
-        return caller.submit(Work("extract", key, height * width, self._extract_pass, (prepared, extraction)))
+        together = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
+        work = Work("extract", together, height * width, self._extract_pass, (prepared, extraction))
+        return key, caller.submit(work)
+
+    def _outcome(self, pending: Pending) -> Outcome:
+        """Waits for a picture's features, and keeps them."""
+        if not isinstance(pending, tuple):
+            return pending
+        key, future = pending
+        try:
+            features, timing = outcome(future)
+        except Unavailable:
+            raise  # not this picture's fault: the call goes on elsewhere
+        except GramletError as error:
+            return error
+        return self._kept.put(key, replace(features, timing=timing))
 
     def _check_size(self, picture: Array, stages: Iterable[str], name: str) -> None:
         _, height, width = picture.shape
@@ -221,9 +264,9 @@ class Engine:
                     field=name,
                 )
 
-    def _outcome_bytes(self, picture: Array, extraction: Extraction) -> int:
+    def _outcome_bytes(self, picture: Array | Features, extraction: Extraction) -> int:
         """Size of the features of a picture on the wire, without what frames them."""
-        _, height, width = picture.shape
+        height, width = (picture.height, picture.width) if isinstance(picture, Features) else picture.shape[1:]
         elements = 0
         for stage in extraction.stages:
             channels, rows, columns = self._network.architecture.activation_shape(stage, height, width)
@@ -483,11 +526,12 @@ class _Reader:
 
 
 class _Ahead:
-    """Maps over an iterable in a thread of its own, a bounded number of elements ahead of the consumer."""
+    """Maps over an iterable in threads of its own, a bounded number of elements ahead of the consumer."""
 
     def __init__(self, window: int) -> None:
         self._room = threading.Semaphore(window)
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._closed = False
 
     def map(self, function: Any, elements: Iterable[Any]) -> Iterator[Any]:
@@ -501,10 +545,11 @@ class _Ahead:
                 if kind == "error":
                     raise value
                 self._room.release()
-                yield value
+                yield value.result()
         finally:
             self._closed = True
             self._room.release()
+            self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, function: Any, elements: Iterable[Any]) -> None:
         try:
@@ -512,24 +557,11 @@ class _Ahead:
                 self._room.acquire()
                 if self._closed:
                     return
-                self._done.put(("value", function(element)))
+                self._done.put(("value", self._pool.submit(function, element)))
         except BaseException as error:
             self._done.put(("error", error))
         else:
             self._done.put(("end", None))
-
-
-def _features(pending: Future[tuple[Any, Timing]] | GramletError) -> Outcome:
-    if isinstance(pending, GramletError):
-        return pending
-    features: Features
-    try:
-        features, timing = outcome(pending)
-    except Unavailable:
-        raise  # not this picture's fault: the call goes on elsewhere
-    except GramletError as error:
-        return error
-    return replace(features, timing=timing)
 
 
 def _each(batch: Tensor) -> Sequence[Tensor]:

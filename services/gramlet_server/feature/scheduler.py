@@ -149,7 +149,7 @@ class Scheduler:
         """
         caller = Caller(self)
         with self._changed:
-            if self._queued + pictures > self._batching.queue_limit and self._queued:
+            if pictures and self._queued and self._queued + pictures > self._batching.queue_limit:
                 raise Overloaded(
                     f"{self._queued} pictures wait for the device and the queue takes {self._batching.queue_limit}",
                     retry_after=self._drain_seconds(),

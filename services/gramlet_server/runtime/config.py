@@ -23,6 +23,7 @@ from gramlet_server.runtime.flags import (
     read,
     seconds,
     size,
+    size_or_none,
     switch,
 )
 
@@ -105,7 +106,10 @@ class QueueSettings:
         False, "let stylizations of one size share passes; the last bits may then depend on company", parse=switch
     )
     simulated_seconds_per_picture: float = flag(0.0, "for tests of scaling: the least time a picture", parse=seconds)
-    cache_bytes: int = flag(512 * 2**20, "memory for what is computed again and again", parse=size)
+    cache_bytes: int = flag(512 * 2**20, "memory for targets of stylizations", parse=size)
+    feature_cache_bytes: int = flag(
+        64 * 2**20, "memory for features, found again by the picture's hash; 0: none are kept", parse=size_or_none
+    )
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,11 @@ def size(text: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
+def size_or_none(text: str) -> int:
+    """A size, or 0."""
+    return 0 if text == "0" else size(text)
+
+
 def file(text: str) -> Path:
     """A file that exists."""
     path = Path(text)
