@@ -121,6 +121,63 @@ def test_being_away_earns_no_credit(scheduler: Scheduler, device: Device) -> Non
     assert newcomer.clock >= 0.5 * old.clock
 
 
+@pytest.fixture
+def patient(device: Device) -> Iterator[Scheduler]:
+    """Would rather wait for an hour than run a pass that is not full."""
+    scheduler = Scheduler(Batching(pictures=4, linger=1e9))
+    yield scheduler
+    device.gate.set()
+    scheduler.close()
+
+
+def serve_together(scheduler: Scheduler, device: Device, number: int) -> None:
+    """A pass over one picture of each of so many callers, who are gone after it."""
+    works = []
+    with scheduler.caller() as first:
+        hold(device, first)
+        for index in range(number):
+            works.append(device.work(f"served {index}"))
+            scheduler.caller().submit(works[-1])
+        device.gate.set()
+        for work in works:
+            outcome(work.future)
+
+
+def test_those_who_come_back_share_the_next_pass(patient: Scheduler, device: Device) -> None:
+    serve_together(patient, device, 3)
+    back = [patient.caller().submit(device.work(f"back {index}")) for index in range(3)]
+    assert [outcome(future)[1].batch_size for future in back] == [3, 3, 3]
+
+
+def test_a_pass_that_is_full_waits_for_nobody(patient: Scheduler, device: Device) -> None:
+    serve_together(patient, device, 3)
+    crowd = patient.caller().submit_together([device.work(index) for index in range(5)])
+    assert outcome(crowd[0])[1].batch_size == 4
+
+
+def test_one_caller_alone_is_never_kept_waiting(patient: Scheduler, device: Device) -> None:
+    device.gate.set()
+    for pictures in (3, 1, 1, 2):
+        with patient.caller() as alone:
+            futures = alone.submit_together([device.work(index) for index in range(pictures)])
+            assert [outcome(future)[1].batch_size for future in futures] == [pictures] * pictures
+
+
+def test_nobody_is_waited_for_while_there_is_other_work(patient: Scheduler, device: Device) -> None:
+    serve_together(patient, device, 3)
+    back, gradient = patient.caller().submit(device.work("back")), patient.caller().submit(device.work("g", key=None))
+    assert outcome(back)[0] == "back!"
+    assert outcome(gradient)[0] == "g!"
+
+
+def test_those_who_stay_away_are_not_waited_for_long(device: Device) -> None:
+    scheduler = Scheduler(Batching(linger=0.01))
+    serve_together(scheduler, device, 8)
+    for number in range(3):
+        assert outcome(scheduler.caller().submit(device.work(number)))[1].batch_size == 1
+    scheduler.close()
+
+
 def test_a_failure_in_a_batch_costs_nobody_else(scheduler: Scheduler, device: Device) -> None:
     a = scheduler.caller()
     hold(device, a)

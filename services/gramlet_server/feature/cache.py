@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from gramlet.errors import GramletError
-from gramlet.types import Extraction, Features, Picture, Timing
+from gramlet.types import Array, Extraction, Features, Picture, Timing
 from torch import Tensor
 
 from gramlet_server.observe import Observer
@@ -24,7 +24,7 @@ def picture_digest(picture: Picture) -> str:
     if not isinstance(picture, np.ndarray):
         return hashlib.sha256(b"file " + picture).hexdigest()
     digest = hashlib.sha256(f"{picture.dtype} {picture.shape} ".encode())
-    digest.update(np.ascontiguousarray(picture))
+    digest.update(np.ascontiguousarray(picture).data)
     return digest.hexdigest()
 
 
@@ -115,24 +115,28 @@ class FeatureCache:
         """Keeps features, read-only from now on, and returns them."""
         if self._cache is None or key is None:
             return features
-        own = {
-            form: {stage: _alone(array) for stage, array in getattr(features, form).items()}
-            for form in ("activations", "grams", "pooled")
-        }
-        self._cache.put(key, replace(features, **own, timing=Timing(batch_size=0)))
-        return replace(features, **own)
+        own = replace(
+            features,
+            activations=_alone(features.activations),
+            grams=_alone(features.grams),
+            pooled=_alone(features.pooled),
+        )
+        self._cache.put(key, replace(own, timing=Timing(batch_size=0)))
+        return own
 
 
-def _arrays(features: Features) -> list[np.ndarray[Any, Any]]:
+def _arrays(features: Features) -> list[Array]:
     return [*features.activations.values(), *features.grams.values(), *features.pooled.values()]
 
 
-def _alone(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Read-only, and of memory of its own: a view would keep what the whole pass gave."""
-    whole = array.base
-    is_view = isinstance(whole, Tensor) and whole.untyped_storage().nbytes() > array.nbytes
-    alone = array.copy() if is_view else array
-    alone.flags.writeable = False
+def _alone(form: Mapping[str, Array]) -> dict[str, Array]:
+    """Read-only, and each in memory of its own: a view would keep what the whole pass gave."""
+    alone = {}
+    for stage, array in form.items():
+        whole = array.base
+        is_view = isinstance(whole, Tensor) and whole.untyped_storage().nbytes() > array.nbytes
+        alone[stage] = array.copy() if is_view else array
+        alone[stage].flags.writeable = False
     return alone
 
 

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +30,6 @@ from gramlet.types import (
     Objective,
     Picture,
     Resize,
-    Timing,
 )
 from torch import Tensor
 
@@ -48,8 +47,8 @@ DECODERS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded."""
 
 Outcome = Features | GramletError
-Pending = Outcome | tuple[Hashable, Future[tuple[Any, Timing]]]
-"""What is known at once, or the key under which to keep what the device is asked for."""
+Pending = Outcome | tuple[Hashable, Work]
+"""What is known at once, or what the device is asked for and the key under which it is kept."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,8 @@ class Engine:
                     "stages, Gram matrices or pooled features, send fewer pictures, or use ExtractStream",
                     field="pictures",
                 )
-            pending = [self._submit(caller, *each, extraction) for each in zip(keys, prepared, strict=True)]
+            pending = [self._pending(*each, extraction) for each in zip(keys, prepared, strict=True)]
+            caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
             return [self._outcome(each) for each in pending]
 
     def _check(self, extraction: Extraction) -> None:
@@ -217,9 +217,12 @@ class Engine:
 
     def _begin(self, caller: Caller, picture: Picture | GramletError, extraction: Extraction) -> Pending:
         key = self._kept.key(picture, extraction)
-        return self._submit(caller, key, self._kept.get(key) or self._prepare(picture, extraction.resize), extraction)
+        pending = self._pending(key, self._kept.get(key) or self._prepare(picture, extraction.resize), extraction)
+        if isinstance(pending, tuple):
+            caller.submit(pending[1])
+        return pending
 
-    def _submit(self, caller: Caller, key: Hashable, prepared: Array | Outcome, extraction: Extraction) -> Pending:
+    def _pending(self, key: Hashable, prepared: Array | Outcome, extraction: Extraction) -> Pending:
         if isinstance(prepared, GramletError):
             return prepared
         try:
@@ -238,16 +241,15 @@ class Engine:
             return prepared
         _, height, width = prepared.shape
         together = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
-        work = Work("extract", together, height * width, self._extract_pass, (prepared, extraction))
-        return key, caller.submit(work)
+        return key, Work("extract", together, height * width, self._extract_pass, (prepared, extraction))
 
     def _outcome(self, pending: Pending) -> Outcome:
         """Waits for a picture's features, and keeps them."""
         if not isinstance(pending, tuple):
             return pending
-        key, future = pending
+        key, work = pending
         try:
-            features, timing = outcome(future)
+            features, timing = outcome(work.future)
         except Unavailable:
             raise  # not this picture's fault: the call goes on elsewhere
         except GramletError as error:

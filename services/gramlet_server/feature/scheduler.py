@@ -21,9 +21,6 @@ from gramlet.types import Timing
 
 _log = logging.getLogger(__name__)
 
-LINGER_SHARE = 0.1
-"""Share of a picture's device time that a pass may wait for company when other callers are about to return."""
-
 
 @dataclass(frozen=True)
 class Batching:
@@ -33,11 +30,27 @@ class Batching:
         pictures: Pictures in one pass.
         pixels: Pixels in one pass. A single larger picture is a pass of its own.
         queue_limit: Pictures that may wait before callers are refused.
+        linger: How long the device may stand idle for those to come back whom the last pass served, as a share of its
+            time. Whoever was alone is not waited for, nor is anybody while there is other work.
     """
 
     pictures: int = 8
     pixels: int = 2 * 1024 * 1024
     queue_limit: int = 256
+    linger: float = 0.2
+
+    def room(self, pixels: int) -> int:
+        """How many pictures of so many pixels fit one pass."""
+        return max(1, min(self.pictures, self.pixels // max(1, pixels)))
+
+
+@dataclass(frozen=True)
+class _Company:
+    """Whom to expect in the next pass over pictures of a key, and until when (of `time.monotonic`)."""
+
+    key: Hashable = None
+    pictures: int = 0
+    until: float = 0.0
 
 
 @dataclass(eq=False)
@@ -68,12 +81,16 @@ class Caller:
         self._scheduler = scheduler
         self.clock = 0.0
         self.waiting: deque[Work] = deque()
-        self.served_at = 0.0
         self.closed = False
 
     def submit(self, work: Work) -> Future[tuple[Any, Timing]]:
         """Queues work behind this caller's earlier work."""
-        return self._scheduler._submit(self, work)
+        return self.submit_together([work])[0]
+
+    def submit_together(self, works: Sequence[Work]) -> list[Future[tuple[Any, Timing]]]:
+        """Queues several pieces at once, so that the device does not begin with the first alone."""
+        self._scheduler._submit(self, works)
+        return [work.future for work in works]
 
     def close(self) -> None:
         """Cancels what still waits; what is on the device is finished and forgotten."""
@@ -127,6 +144,7 @@ class Scheduler:
         self._stopping = False
         self._clock = 0.0
         self._seconds_per_pixel = 0.0
+        self._expected = _Company()
         self.device_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -168,7 +186,7 @@ class Scheduler:
                 if work.future.set_running_or_notify_cancel():
                     work.future.set_exception(Unavailable("the server is shutting down", retry_after=1.0))
 
-    def _submit(self, caller: Caller, work: Work) -> Future[tuple[Any, Timing]]:
+    def _submit(self, caller: Caller, works: Sequence[Work]) -> None:
         with self._changed:
             if self._stopping:
                 raise Unavailable("the server is shutting down", retry_after=1.0)
@@ -176,10 +194,9 @@ class Scheduler:
                 raise Cancelled("the call is closed")
             if not caller.waiting:
                 caller.clock = max(caller.clock, self._clock)
-            caller.waiting.append(work)
-            self._count(+1)
+            caller.waiting.extend(works)
+            self._count(len(works))
             self._changed.notify_all()
-        return work.future
 
     def _close(self, caller: Caller) -> None:
         with self._changed:
@@ -219,18 +236,32 @@ class Scheduler:
             return self._take(head.key)
 
     def _linger(self, head: Work) -> None:
-        """Waits a little for callers that were served a moment ago and are about to come back."""
-        if head.key is None or not self._seconds_per_pixel:
+        """Waits a little for those whom the last pass served. They tend to come back, and a full pass costs them less.
+
+        Who expects whom follows the load: one caller alone makes passes of one and expects nobody else; eight that
+        come back together are waited for; those that stay away are missed once, and not expected again.
+        """
+        expected = self._expected
+        if head.key is None or head.key != expected.key:
             return
-        patience = LINGER_SHARE * head.pixels * self._seconds_per_pixel
-        deadline = head.submitted + patience
+        wanted = min(self._batching.room(head.pixels), expected.pictures)
         while not self._stopping:
-            now = time.monotonic()
-            expected = sum(1 for c in self._callers if c.waiting or now - c.served_at < patience)
-            room = min(self._batching.pictures, max(1, self._batching.pixels // max(1, head.pixels)))
-            if self._queued >= min(expected, room) or now >= deadline:
+            rest = expected.until - time.monotonic()
+            waiting = self._waiting(head.key)
+            if waiting >= wanted or self._queued > waiting or rest <= 0:
                 return
-            self._changed.wait(deadline - now)
+            self._changed.wait(rest)
+
+    def _company(self, served: list[tuple[Caller, Work]], until: float) -> _Company:
+        key = served[0][1].key
+        waiting = self._waiting(key)
+        leaving = [caller for caller, _ in served if not caller.waiting]  # who still has work here need not come back
+        if not waiting and len(set(leaving)) == 1:
+            return _Company()
+        return _Company(key, waiting + len(leaving), until)
+
+    def _waiting(self, key: Hashable) -> int:
+        return sum(work.key == key for caller in self._callers for work in caller.waiting)
 
     def _next_caller(self) -> Caller:
         return min((caller for caller in self._callers if caller.waiting), key=_turn)
@@ -283,10 +314,9 @@ class Scheduler:
         pixels = sum(work.pixels for _, work in batch)
         with self._changed:
             self.device_seconds += seconds
-            now = time.monotonic()
             for caller, work in batch:
                 caller.clock += seconds * work.pixels / pixels
-                caller.served_at = now
+            self._expected = self._company(batch, time.monotonic() + self._batching.linger * seconds)
             # Callers that come for one picture never fall behind by their own clock. Everybody's clock goes on at the
             # pace of a fair share, or an endless row of them would pass those who came before.
             self._clock += seconds / max(1, len(self._callers))
