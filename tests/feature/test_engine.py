@@ -231,10 +231,10 @@ def test_targets_are_computed_once_for_all_stylizations(engine: Engine) -> None:
 
 
 def test_a_full_queue_refuses_newcomers_and_says_when_to_come_again() -> None:
-    settings = EngineSettings(Batching(pictures=1, queue_limit=2), simulated_seconds_per_picture=0.2)
+    settings = EngineSettings(Batching(pictures=1, queue_limit=2), simulated_seconds_per_picture=0.4)
     engine = Engine(load_network("resnet50", "random:0", "cpu"), settings)
     extraction = Extraction(("conv1",), (Form.POOLED,))
-    outcomes = engine.extract([picture(seed) for seed in range(8)], extraction)
+    outcomes = engine.extract([picture(seed) for seed in range(4)], extraction)
     next(outcomes)
     with pytest.raises(Overloaded) as error:
         engine.extract_together([picture(8), picture(9)], extraction)
