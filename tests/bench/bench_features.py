@@ -1,143 +1,287 @@
-"""Pooled features of JPEG files at 224 px beside bare torch loops, in one run: pictures a second, p50, p99 of a call.
+"""Pooled features of JPEG files beside bare torch loops and other servers, in one run: pictures a second, p50, p99.
 
-    python tests/bench/bench_features.py [--pictures 256] [--callers 1,8,32] [--ways float32,bfloat16]
+    python tests/bench/bench_features.py [--ways bare,float32,bfloat16,litserve,ray] [--callers 1,8,32] [--sizes 224]
 
-The bare loops are torchvision's network in inference mode: one picture at a time, and in batches, decoding ahead in
-threads; the best batch size counts.
+The bare loops are torchvision's network in inference mode: one picture at a time, and in batches of several sizes, in
+either memory format, decoding ahead on all cores; the best of them counts. Peers serve the same network with the same
+preprocessing; gramlet is asked again beside each. gramlet's cache of features is off. Every caller sends one picture a
+call and waits for its answer.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import base64
+import http.client
 import json
 import os
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from gramlet import Client
 from gramlet.types import Features, Resize, ResizeMode
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.e2e.cluster import Cluster
-from tests.stylize.direct import torchvision_resnet50
+from tests.bench.embedding import WEIGHTS, Embedder, jpegs
+from tests.e2e.cluster import Cluster, free_port
 
-SHARED = Path(__file__).parents[3] / "shared"
-WEIGHTS = Path(os.environ.get("GRAMLET_TEST_WEIGHTS") or SHARED / "weights/resnet50.safetensors")
-SIZE = 224
-RESIZE = Resize(ResizeMode.CENTER_CROP, SIZE)
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PEERS = {"litserve": "LitServe", "ray": "Ray Serve"}
 BATCHES = (8, 16, 32)
-ROUNDS = 3
+PASS_PIXELS = 2 * 2**20
+"""Neither the bare loop nor gramlet puts more into one pass."""
+
+Call = Callable[[bytes], int]
+"""Sends a picture; returns how many shared the pass that made the answer, 0 if that is not told."""
 
 
-def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
-    """Runs the rows, prints each, and returns them."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pictures", type=int, default=256)
+def main(arguments: list[str] | None = None) -> None:
+    """Measures, and prints every row as soon as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ways", default="bare,float32,bfloat16,litserve,ray")
     parser.add_argument("--callers", default="1,8,32")
-    parser.add_argument("--ways", default="float32,bfloat16")
+    parser.add_argument("--sizes", default="224")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=96, help="with 32 callers; fewer with fewer, or larger pictures")
     chosen = parser.parse_args(arguments)
-    files = jpegs(chosen.pictures)
-    network = torchvision_resnet50(WEIGHTS)
+    ways = chosen.ways.split(",")
     callers = [int(number) for number in chosen.callers.split(",")]
-    rates: dict[str, list[float]] = {}
-    calls: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster, ThreadPoolExecutor(2) as pool:
-        threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
-        servers = {
-            way: cluster.server("feature", f"--weights={WEIGHTS}", f"--precision={way}", environment=threads)
-            for way in chosen.ways.split(",")
-        }
-        for server in servers.values():
-            server.wait_until_ready()
-        for _ in range(ROUNDS):
-            for batch in (1, *BATCHES):
-                some = files[:64] if batch == 1 else files
-                rates.setdefault(f"bare loop, batches of {batch}", []).append(bare(network, some, batch, pool))
-            for way, server in servers.items():
-                for number in callers:
-                    some = files[:64] if number == 1 else files
-                    rate, latencies = served(server.address, some, number)
-                    rates.setdefault(f"gramlet {way}, {number} callers", []).append(rate)
-                    calls.setdefault(f"gramlet {way}, {number} callers", []).extend(latencies)
-    best = max(statistics.median(rates[f"bare loop, batches of {batch}"]) for batch in BATCHES)
-    one = statistics.median(rates["bare loop, batches of 1"])
-    rows = []
-    for way, measured in rates.items():
-        rate = statistics.median(measured)
-        row: dict[str, Any] = {"bench": "features", "way": way, "pictures_per_second": round(rate, 1)}
-        row |= {"times_best_bare_loop": round(rate / best, 2), "times_batch_of_one": round(rate / one, 2)}
-        if way in calls:
-            p50, p99 = np.percentile(calls[way], [50, 99])
-            row |= {"p50_seconds": round(float(p50), 3), "p99_seconds": round(float(p99), 3)}
+    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
+        environment = {"OMP_NUM_THREADS": str(os.cpu_count())}
+        flags = (f"--weights={WEIGHTS}", "--feature-cache-bytes=0")
+        addresses = {}
+        for way in ways:
+            if way in ("float32", "bfloat16"):
+                server = cluster.server("feature", *flags, f"--precision={way}", environment=environment)
+                server.wait_until_ready()
+                addresses[way] = server.address
+        for size in map(int, chosen.sizes.split(",")):
+            share = (224 / size) ** 2
+            measured = Measured(size)
+            compare(measured, "bare" in ways, addresses, callers, chosen.rounds, chosen.calls * share)
+            for name in PEERS:
+                if name in ways:
+                    compare_peer(measured, name, Path(folder), addresses, callers, chosen.calls * share)
+
+
+class Measured:
+    """What was measured at one size of pictures, and what it is compared with."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.bare: dict[tuple[bool, int], list[float]] = defaultdict(list)
+
+    def best_bare(self) -> float:
+        """Of all batch sizes and memory formats."""
+        return max(statistics.median(rates) for rates in self.bare.values())
+
+    def row(self, way: str, rate: float, **more: Any) -> None:
+        """Prints a row."""
+        row: dict[str, Any] = {"bench": "features", "size": self.size, "way": way, **more}
+        row["pictures_per_second"] = round(rate, 2)
+        if self.bare:
+            ones = [statistics.median(rates) for (_, batch), rates in self.bare.items() if batch == 1]
+            row["times_best_bare_loop"] = round(rate / self.best_bare(), 2)
+            row["times_batch_of_one"] = round(rate / max(ones), 2)
         print(json.dumps(row), flush=True)
-        rows.append(row)
-    return rows
 
 
-def jpegs(count: int) -> list[bytes]:
-    """JPEG files of 256 x 256 pixels: the sample pictures, cut at different places."""
-    random = np.random.default_rng(0)
-    sources = [Image.open(path).convert("RGB") for path in sorted(SHARED.glob("samples/*/*.jpg"))[:6]]
-    files = []
-    for number in range(count):
-        source = sources[number % len(sources)]
-        left, top = (int(random.integers(0, max(1, side - 256))) for side in source.size)
-        file = io.BytesIO()
-        source.crop((left, top, left + 256, top + 256)).save(file, "JPEG", quality=90)
-        files.append(file.getvalue())
-    return files
+class Served:
+    """What callers saw of one server."""
 
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+        self.seconds: list[float] = []
+        self.batches: list[int] = []
 
-def decoded(file: bytes) -> torch.Tensor:
-    """(3, SIZE, SIZE), normalised: shorter side to SIZE, center cropped."""
-    picture = Image.open(io.BytesIO(file)).convert("RGB")
-    scale = SIZE / min(picture.size)
-    picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (picture.width - SIZE) // 2, (picture.height - SIZE) // 2
-    pixels = torch.from_numpy(np.array(picture.crop((left, top, left + SIZE, top + SIZE)))).permute(2, 0, 1) / 255
-    mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
-    return (pixels - mean) / deviation
+    def measure(self, call: Call, files: Sequence[bytes], callers: int) -> None:
+        """Sends files from so many callers."""
 
-
-def bare(network: Any, files: Sequence[bytes], batch: int, pool: ThreadPoolExecutor) -> float:
-    """Pictures a second."""
-    began = time.perf_counter()
-    with torch.inference_mode():
-        pictures = pool.map(decoded, files) if batch > 1 else map(decoded, files)
-        waiting: list[torch.Tensor] = []
-        for picture in pictures:
-            waiting.append(picture)
-            if len(waiting) == batch:
-                x = network.maxpool(torch.relu(network.bn1(network.conv1(torch.stack(waiting)))))
-                network.avgpool(network.layer4(network.layer3(network.layer2(network.layer1(x))))).numpy()
-                waiting = []
-    return len(files) / (time.perf_counter() - began)
-
-
-def served(address: str, files: Sequence[bytes], callers: int) -> tuple[float, list[float]]:
-    """Pictures a second, and seconds of each call of one picture."""
-    with Client(address) as client, ThreadPoolExecutor(callers) as pool:
-
-        def call(file: bytes) -> float:
+        def timed(file: bytes) -> tuple[float, int]:
             began = time.perf_counter()
-            found = client.features(file, stages=["avgpool"], pooled=True, resize=RESIZE)
-            assert isinstance(found, Features)
-            return time.perf_counter() - began
+            batch = call(file)
+            return time.perf_counter() - began, batch
 
-        call(files[0])
-        began = time.perf_counter()
-        latencies = list(pool.map(call, files))
-        return len(files) / (time.perf_counter() - began), latencies
+        with ThreadPoolExecutor(callers) as pool:
+            began = time.perf_counter()
+            answers = list(pool.map(timed, files))
+            self.rates.append(len(files) / (time.perf_counter() - began))
+        self.seconds += [seconds for seconds, _ in answers]
+        self.batches += [batch for _, batch in answers if batch]
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    def figures(self) -> dict[str, float]:
+        """Of the calls."""
+        p50, p99 = np.percentile(self.seconds, [50, 99])
+        figures = {"p50_seconds": round(float(p50), 4), "p99_seconds": round(float(p99), 4)}
+        return figures | ({"mean_batch": round(statistics.mean(self.batches), 1)} if self.batches else {})
+
+
+def compare(
+    measured: Measured, bare: bool, addresses: dict[str, str], callers: Sequence[int], rounds: int, calls: float
+) -> None:
+    """The bare loops and gramlet, taking turns."""
+    size = measured.size
+    files = jpegs(max(8, count(calls, max(callers))), size * 8 // 7)
+    batches = [1, *(batch for batch in BATCHES if batch * size * size <= PASS_PIXELS)]
+    if batches == [1]:
+        batches += [max(2, PASS_PIXELS // size**2)]
+    embedders = {last: Embedder(last) for last in (True, False)} if bare else {}
+    loops = [(last, batch) for last in embedders for batch in batches]
+    served: dict[tuple[str, int], Served] = defaultdict(Served)
+    for number in range(rounds):
+        if number == 1:  # the best of the first round, and the loop of one picture, go on
+            loops = sorted(loops, key=lambda loop: (loop[1] == 1, measured.bare[loop][0]))[-4:]
+        for last, batch in loops:
+            measured.bare[last, batch].append(bare_rate(embedders[last], files, batch, size))
+        for way, address in addresses.items():
+            with gramlet(address, size) as call:
+                call(files[0])
+                for each in callers:
+                    served[way, each].measure(call, files[: count(calls, each)], each)
+    for (last, batch), rates in measured.bare.items():
+        layout = "channels_last" if last else "contiguous"
+        measured.row(f"bare loop, batches of {batch}, {layout}", statistics.median(rates))
+    for (way, each), found in served.items():
+        measured.row(f"gramlet {way}", found.rate, callers=each, **found.figures(), **against(served, way, each))
+
+
+def against(served: dict[tuple[str, int], Served], way: str, callers: int) -> dict[str, float]:
+    """How a reduced precision compares with float32."""
+    if way == "float32" or ("float32", callers) not in served:
+        return {}
+    return {"times_own_float32": round(served[way, callers].rate / served["float32", callers].rate, 2)}
+
+
+def compare_peer(
+    measured: Measured, name: str, folder: Path, addresses: dict[str, str], callers: Sequence[int], calls: float
+) -> None:
+    """One peer, and gramlet in float32 beside it, taking turns."""
+    files = jpegs(count(calls, max(callers)), measured.size * 8 // 7)
+    try:
+        with peer(name, folder) as call:
+            for each in callers:
+                theirs, ours = Served(), Served()
+                for _ in range(2):
+                    theirs.measure(call, files[: count(calls, each)], each)
+                    if "float32" in addresses:
+                        with gramlet(addresses["float32"], measured.size) as own:
+                            ours.measure(own, files[: count(calls, each)], each)
+                more = {"gramlet_is_times_that": round(ours.rate / theirs.rate, 2)} if ours.rates else {}
+                measured.row(PEERS[name], theirs.rate, callers=each, **theirs.figures(), **more)
+    except Exception as error:  # a peer that does not run here must not cost the other rows
+        print(json.dumps({"bench": "features", "way": PEERS[name], "does_not_run_here": str(error)[-300:]}), flush=True)
+
+
+def count(calls: float, callers: int) -> int:
+    """How many pictures so many callers send: a few each, and whole passes."""
+    return max(callers, 4, round(calls * {1: 0.15, 8: 0.5}.get(callers, 1) / 8) * 8)
+
+
+def bare_rate(embedder: Embedder, files: Sequence[bytes], batch: int, size: int) -> float:
+    """Pictures a second: of whole passes, but the first."""
+    embedder.embed_all(files[:batch], batch, size)
+    some = files[: max(2, len(files) // 8)] if batch == 1 else files[: 2 * len(files) // 3 // batch * batch or batch]
+    began = time.perf_counter()
+    embedder.embed_all(some, batch, size)
+    return len(some) / (time.perf_counter() - began)
+
+
+@contextmanager
+def gramlet(address: str, size: int) -> Iterator[Call]:
+    """Through the SDK."""
+    resize = Resize(ResizeMode.CENTER_CROP, size)
+    with Client(address) as client:
+
+        def call(file: bytes) -> int:
+            found = client.features(file, stages=["avgpool"], pooled=True, resize=resize)
+            assert isinstance(found, Features)
+            return found.timing.batch_size
+
+        yield call
+
+
+@contextmanager
+def peer(name: str, folder: Path) -> Iterator[Call]:
+    """A peer's server, from its own folder of packages, and the way to it."""
+    packages = Path(os.environ.get("GRAMLET_BENCH_PEERS", ROOT / "build/peers")) / name
+    if not packages.is_dir():
+        raise FileNotFoundError(f"{packages} is absent: make build/peers/.installed")
+    port, log = free_port(), folder / f"{name}.log"
+    path = os.pathsep.join([str(packages), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(os.cpu_count())}
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    command = [sys.executable, HERE / f"peer_{name}.py", str(port)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, cwd=folder, start_new_session=True
+        )
+    try:
+        call = over_http(name, port)
+        wait_for_peer(call, process, log)
+        yield call
+    finally:
+        process.send_signal(signal.SIGINT if name == "litserve" else signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_for_peer(call: Call, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits until it answers with features."""
+    deadline, file = time.monotonic() + 120, jpegs(1)[0]
+    while True:
+        try:
+            call(file)
+            return
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{error}: {log.read_text()[-250:]}") from None
+            time.sleep(0.3)
+
+
+def over_http(name: str, port: int) -> Call:
+    """A call of a peer; each thread keeps its connection."""
+    own = threading.local()
+
+    def call(file: bytes) -> int:
+        connection = vars(own).get("connection")
+        if connection is None:
+            connection = own.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        try:
+            if name == "litserve":
+                body = json.dumps({"jpeg": base64.b64encode(file).decode()})
+                connection.request("POST", "/predict", body, {"Content-Type": "application/json"})
+            else:
+                connection.request("POST", "/", file)
+            answer = connection.getresponse()
+            content = answer.read()
+        except Exception:
+            own.connection = None
+            raise
+        assert answer.status == 200, content[-200:]
+        pooled = base64.b64decode(json.loads(content)["pooled"]) if name == "litserve" else content
+        assert np.frombuffer(pooled, np.float32).shape == (2048,)
+        return 0
+
+    return call
 
 
 if __name__ == "__main__":
