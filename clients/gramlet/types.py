@@ -302,7 +302,8 @@ class StylizeSettings:
         history_size: Pairs of vectors that L-BFGS remembers.
         line_search: The line search of L-BFGS.
         antialiased: Run a residual network with its strides antialiased: no grid, about twice the work.
-        scales: Coarse to fine: scales among which the iterations are shared out, each twice the size of the one before.
+        scales: Coarse to fine: scales, each twice the size of the one before, that share the iterations: of n scales
+            the coarsest has n parts, the next n - 1, the last 1.
         style_size: Longest side of the style pictures as the network sees them, in pixels: the larger, the larger the
             strokes. None: like `size`.
         colors: Whose colors the result has.

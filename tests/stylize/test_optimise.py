@@ -144,6 +144,21 @@ def test_a_line_search_evaluates_no_picture_twice(engine: Engine, content: Array
         assert len(seen) == len(set(seen)) > 1
 
 
+@pytest.mark.parametrize(
+    ("longest", "expected"),
+    [
+        (512, [(0.125, 40), (0.25, 70), (0.5, 90), (1.0, 100)]),
+        (200, [(0.5, 67), (1.0, 100)]),  # a scale of 50 pixels is left out
+        (60, [(1.0, 100)]),
+    ],
+)
+def test_the_coarser_the_scale_the_more_iterations(
+    engine: Engine, style: Array, longest: int, expected: list[tuple[float, int]]
+) -> None:
+    job = job_of(engine, np.zeros((3, 48, longest), np.float32), style, iterations=100, scales=4)
+    assert [(scale.factor, scale.end) for scale in job.scales()] == expected
+
+
 class Faulty:
     """The engine, with a fault at one evaluation."""
 

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,9 @@ class Job:
         """
         _, height, width = self.content.shape
         halvings = [n for n in range(self.settings.scales or 1) if n == 0 or max(height, width) >> n >= COARSEST]
-        ends = [round((self.settings.iterations or 0) * (k + 1) / len(halvings)) for k in range(len(halvings))]
+        # n, ..., 2, 1 parts: the large shapes of a style need the most steps, and cost the least where they are made.
+        parts = list(accumulate(range(len(halvings), 0, -1)))
+        ends = [round((self.settings.iterations or 0) * part / parts[-1]) for part in parts]
         scales = [Scale(0.5**n, end) for n, end in zip(reversed(halvings), ends, strict=True)]
         if not mixed:
             return scales
