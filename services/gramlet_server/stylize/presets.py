@@ -56,7 +56,13 @@ def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
 
 
 def _balanced(
-    stages: Mapping[str, float], content_stage: str, content_weight: float, antialiased: bool = False
+    stages: Iterable[str],
+    content_stage: str,
+    content_weight: float,
+    *,
+    scales: int,
+    iterations: int,
+    antialiased: bool = False,
 ) -> StylizeSettings:
     """Balanced stages, coarse to fine, the content at stride 8.
 
@@ -68,10 +74,10 @@ def _balanced(
     return dataclasses.replace(
         _classic({}, content_stage),
         preset=DEFAULT,
-        iterations=200,
+        iterations=iterations,
         antialiased=antialiased,
-        scales=4,
-        style_stages=stages,
+        scales=scales,
+        style_stages=dict.fromkeys(stages, 1.0),
         content_weight=content_weight,
         style_weight=1.0,
         gram_normalization=GramNormalization.POSITIONS,
@@ -85,13 +91,13 @@ _VGG = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1"
 PRESETS: Mapping[str, Mapping[str, StylizeSettings]] = {
     "resnet50": {
         DEFAULT: _balanced(
-            {"maxpool": 1.0, "layer1": 1.0, "layer2": 1.0, "layer3": 1.0}, "layer2", 0.8, antialiased=True
+            ("maxpool", "layer1", "layer2", "layer3"), "layer2", 0.8, scales=4, iterations=200, antialiased=True
         ),
         "classic": _classic(_RESNET50, "layer3"),
     },
     **{
         vgg: {
-            DEFAULT: _balanced(dict.fromkeys(_VGG, 1.0), "relu4_2", 0.5),
+            DEFAULT: _balanced(_VGG, "relu4_2", 1.0, scales=3, iterations=160),
             "classic": _classic(_VGG, "relu4_2"),
         }
         for vgg in ("vgg16", "vgg19")
