@@ -21,6 +21,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROWS: dict[str, tuple[str, ...]] = {
     "peak": ("bench_peak.py",),
+    "precision": ("bench_precision.py",),
     "stylize": ("bench_stylize.py",),
     "loss": ("bench_stylize.py", "--sizes=256", "--iterations=100", "--rounds=1", "--ways=direct,one,one bfloat16"),
     "growth": ("bench_stylize.py", "--sizes=128,256,512,1024", "--iterations=6", "--rounds=1", "--ways=direct,one"),

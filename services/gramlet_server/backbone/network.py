@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from gramlet_server.backbone import onednn
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, RESNET50_LAYERS, VGG_CONVOLUTIONS, architecture
+from gramlet_server.backbone.half import with_scaled_gradient
 from gramlet_server.backbone.weights import Weights
 
 EPSILON = 1e-5
@@ -138,9 +139,9 @@ class Network:
         """Sets how CUDA's libraries compute, for a pass of this network. The settings are the process's."""
         if self.device.type != "cuda":
             return
-        # By default cuDNN rounds float32 to TF32. For Gram matrices of half precision activations TF32 is exact: it has
-        # their mantissa.
-        rounded = self.precision not in (Precision.FLOAT32, Precision.MIXED)
+        # By default cuDNN rounds float32 to TF32, which would be felt where half precision keeps float32 on purpose: in
+        # the first layer, and in Gram matrices.
+        rounded = self.precision is Precision.TF32
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = rounded
         # A resumed stylization ends at the same bits: no sums in the order in which threads finish, and no algorithm
         # (benchmark) that won a race.
@@ -170,12 +171,18 @@ class Network:
 
         Returns:
             (N, C, H', W') each, in the element type of the network's precision; `avgpool` is (N, C, 1, 1). They hold
-            the graph back to `pictures` if those require a gradient. Do not write to them.
+            the graph back to `pictures` if those require a gradient, and are then float32 where the precision is
+            float16. Do not write to them.
 
         Raises:
             InvalidInput: There is no such stage.
         """
-        return dict(self.in_turn(pictures, stages, antialiased=antialiased, smooth=smooth, reduced=reduced))
+
+        def run(pictures: Tensor) -> dict[str, Tensor]:
+            return dict(self.in_turn(pictures, stages, antialiased=antialiased, smooth=smooth, reduced=reduced))
+
+        is_half = self.precision is Precision.FLOAT16 and pictures.requires_grad
+        return with_scaled_gradient(pictures, run) if is_half else run(pictures)
 
     def in_turn(
         self,
