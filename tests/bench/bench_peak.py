@@ -1,4 +1,4 @@
-"""The machine's matrix peak, and the share of it that a gradient of preset `classic` reaches; errors by precision.
+"""The machine's matrix peak, and the share of it that a gradient of preset `classic` reaches.
 
 python tests/bench/bench_peak.py
 """
@@ -32,7 +32,7 @@ SIDE = 4096
 def main() -> list[dict[str, Any]]:
     """Runs the rows, prints each, and returns them."""
     keep_large_blocks()
-    rows = [*peaks(), *errors()]
+    rows = peaks()
     for row in rows:
         print(json.dumps(row), flush=True)
     return rows
@@ -83,24 +83,6 @@ def operations(content: Any, style: Any) -> int:
     with FlopCounterMode(display=False) as counter:
         loss(image).backward()  # type: ignore[no-untyped-call]
     return int(counter.get_total_flops())
-
-
-def errors() -> list[dict[str, Any]]:
-    """Relative error of each stage in bfloat16, against float32."""
-    x = torch.tensor(picture(SAMPLES / "content/tubingen.jpg", 256))[None]
-    exact, rough = (load_network("resnet50", str(WEIGHTS), "cpu", name) for name in ("float32", "bfloat16"))
-    names = [stage.name for stage in exact.stages]
-    with torch.inference_mode():
-        expected, found = exact.activations(x, names), rough.activations(x, names)
-    return [
-        {
-            "bench": "errors",
-            "precision": "bfloat16",
-            "stage": name,
-            "relative_error": round(float((found[name].float() - expected[name]).norm() / expected[name].norm()), 5),
-        }
-        for name in names
-    ]
 
 
 def median(run: Callable[[], Any], times: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from gramlet.errors import GramletError, InvalidInput, Unavailable
 from gramlet.types import Extraction, Form
 from gramlet_server.backbone import load_network
 from gramlet_server.feature import device as devices
-from gramlet_server.feature.device import Device, Repeats, _Graph, _Graphs
+from gramlet_server.feature.device import CudaDevice, Device, Repeats, _Graph, _Graphs
 from gramlet_server.feature.engine import Engine
 from torch import Tensor
 
@@ -71,6 +72,24 @@ def test_memory_that_does_not_suffice_is_the_pictures_fault(engine: Engine, monk
     (outcome,) = engine.extract_together([PICTURE], POOLED)
     assert isinstance(outcome, InvalidInput)
     assert "does not hold 1 such picture" in outcome.message
+
+
+def test_recorded_passes_make_room_for_work_that_needs_the_memory() -> None:
+    device = object.__new__(CudaDevice)  # without CUDA nothing else of it can be had
+    kept = [True]
+    device._graphs = SimpleNamespace(clear=lambda: bool(kept and kept.pop()))  # type: ignore[assignment]
+
+    def work() -> str:
+        if kept:
+            raise torch.OutOfMemoryError("full")
+        return "done"
+
+    def too_much() -> str:
+        raise torch.OutOfMemoryError("full")
+
+    assert device.with_room(work) == "done"
+    with pytest.raises(torch.OutOfMemoryError):
+        device.with_room(too_much)
 
 
 # --- which passes are recorded; recording itself is replaced: there is no CUDA device here ---
