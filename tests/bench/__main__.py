@@ -1,6 +1,6 @@
 """`make bench`: every row, each in a process of its own, into tests/bench/RESULTS.md and RESULTS.json.
 
-    python -m tests.bench [stylize features heads maps scale ...]
+    python -m tests.bench [stylize features heads maps scale ...] [--device cuda]
 
 Rows named run again, and the results of the others are kept.
 """
@@ -35,20 +35,26 @@ ROWS: dict[str, tuple[str, ...]] = {
     "scale": ("bench_scale.py",),
 }
 """Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""
+TAKE_DEVICES = ("bench_precision.py", "bench_stylize.py", "bench_features.py")
+"""Scripts whose rows can be measured on a GPU."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs rows; returns 1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
-    chosen = parser.parse_args(arguments).rows or list(ROWS)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the rows that compute on one")
+    parsed = parser.parse_args(arguments)
+    on = [] if parsed.device == "cpu" else [f"--device={parsed.device}"]
+    able = [name for name, (script, *_) in ROWS.items() if not on or script in TAKE_DEVICES]
+    chosen = [name for name in parsed.rows or ROWS if name in able]
     file = HERE / "RESULTS.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     results["machine"] = machine()
     failed = []
     for name in chosen:
         print(f"bench: {name}", flush=True)
-        results.setdefault("rows", {})[name] = row = run(name)
+        results.setdefault("rows", {})[" ".join([name, *on])] = row = run(name, on)
         file.write_text(json.dumps(results, indent=1) + "\n")
         (HERE / "RESULTS.md").write_text(report(results))
         if row["exit_code"]:
@@ -58,9 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def run(name: str) -> dict[str, Any]:
-    """The results of one row."""
-    script, *options = ROWS[name]
+def run(name: str, more: list[str]) -> dict[str, Any]:
+    """The results of one row, run with more options."""
+    script, *options = *ROWS[name], *more
     began = time.monotonic()
     done = subprocess.run([sys.executable, HERE / script, *options], stdout=subprocess.PIPE, text=True, check=False)
     rows, text = [], []
@@ -71,7 +77,7 @@ def run(name: str) -> dict[str, Any]:
         else:
             text.append(line)
     return {
-        "command": f"python tests/bench/{' '.join(ROWS[name])}",
+        "command": f"python tests/bench/{' '.join([script, *options])}",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "seconds": round(time.monotonic() - began),
         "load_before": round(os.getloadavg()[0], 1),

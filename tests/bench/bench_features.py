@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gramlet import Client
 from gramlet.types import Features, Resize, ResizeMode
 
@@ -56,11 +57,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", default="224")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--calls", type=int, default=96, help="with 32 callers; fewer with fewer, or larger pictures")
+    parser.add_argument("--device", default="cpu", help="of gramlet and of the bare loops")
     chosen = parser.parse_args(arguments)
+    torch.set_default_device(chosen.device)
     ways = chosen.ways.split(",")
     callers = [int(number) for number in chosen.callers.split(",")]
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
-        environment = {"OMP_NUM_THREADS": str(os.cpu_count())}
+        environment = {"OMP_NUM_THREADS": str(os.cpu_count()), "GRAMLET_DEVICE": chosen.device}
         flags = (f"--weights={WEIGHTS}", "--feature-cache-bytes=0")
         addresses = {}
         for way in ways:

@@ -4,6 +4,7 @@ The direct loop is torchvision's network under torch's L-BFGS, in this process. 
 server with everything in it, and as a StylizeService before a FeatureService. pystiche runs if it is installed.
 
     python tests/bench/bench_stylize.py [--sizes 256,512] [--iterations 20] [--rounds 3] [--ways direct,three,...]
+        [--device cuda]
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--device", default="cpu", help="of gramlet, of the direct loop, and of peers")
     chosen = parser.parse_args(arguments)
+    torch.set_default_device(chosen.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
         runs = {way: run for way in chosen.ways.split(",") if (run := prepared(way, cluster)) is not None}
@@ -93,7 +96,7 @@ def prepared(way: str, cluster: Cluster) -> Run | None:
         return direct()
     if name == "pystiche":
         return pystiche()
-    threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
+    threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "GRAMLET_DEVICE": str(torch.get_default_device())}
     store, network = (
         f"--store={cluster.folder / 'store'}",
         (f"--weights={WEIGHTS}", f"--precision={precision or 'float32'}"),

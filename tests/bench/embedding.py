@@ -50,7 +50,7 @@ def decoded(file: bytes, size: int = 224) -> torch.Tensor:
 
 
 class Embedder:
-    """torchvision's ResNet-50 up to its pooled features.
+    """torchvision's ResNet-50 up to its pooled features, on torch's default device.
 
     Args:
         channels_last: How the weights lie in memory, and the pictures with them.
@@ -58,17 +58,18 @@ class Embedder:
 
     def __init__(self, channels_last: bool = True) -> None:
         torch.set_num_threads(os.cpu_count() or 1)
+        self._device = torch.get_default_device()
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._network: Any = torchvision_resnet50(WEIGHTS).to(memory_format=self._format)
+        self._network: Any = torchvision_resnet50(WEIGHTS).to(self._device, memory_format=self._format)
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
     @torch.inference_mode()
     def embed(self, pictures: Sequence[torch.Tensor]) -> np.ndarray:
         """(N, 2048)."""
         n = self._network
-        x = torch.stack(list(pictures)).contiguous(memory_format=self._format)
+        x = torch.stack(list(pictures)).to(self._device, memory_format=self._format)
         x = n.maxpool(torch.relu_(n.bn1(n.conv1(x))))
-        pooled: np.ndarray = n.avgpool(n.layer4(n.layer3(n.layer2(n.layer1(x))))).flatten(1).numpy()
+        pooled: np.ndarray = n.avgpool(n.layer4(n.layer3(n.layer2(n.layer1(x))))).flatten(1).cpu().numpy()
         return pooled
 
     def embed_files(self, files: Iterable[bytes], size: int = 224) -> np.ndarray:
