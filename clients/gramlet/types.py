@@ -116,7 +116,7 @@ class Limits:
     message_bytes: int = 64 * 1024 * 1024
     picture_bytes: int = 32 * 1024 * 1024
     decoded_pixels: int = 64_000_000
-    network_pixels: int = 4096 * 2304
+    network_pixels: int = 4096 * 4096
     pictures_per_extract: int = 64
 
 

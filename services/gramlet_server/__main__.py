@@ -51,6 +51,7 @@ class Shared:
             batching=Batching(of_engine.batch_pictures, of_engine.batch_pixels, of_engine.queue_limit),
             batch_gradients=of_engine.batch_gradients,
             cache_bytes=of_engine.cache_bytes,
+            tile_pixels=of_engine.tile_pixels,
             cuda_graphs=of_network.cuda_graphs,
             feature_cache_bytes=of_engine.feature_cache_bytes,
             simulated_seconds_per_picture=of_engine.simulated_seconds_per_picture,

@@ -6,6 +6,7 @@ Names are torchvision's, for stages as for tensors. Stages of the VGG networks a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -27,6 +28,15 @@ VGG_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 
 @dataclass(frozen=True)
+class Window:
+    """What a convolution or pooling sees along each axis: so many positions, of which the first are padding."""
+
+    size: int
+    stride: int
+    padding: int
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A network before it has weights.
 
@@ -35,6 +45,8 @@ class Architecture:
         stages: In the order of the forward pass.
         shapes: Shape of every parameter and buffer that the stages need, by torchvision's name.
         unused: First parts of the names of tensors that a weights file may hold and no stage needs: the classifier.
+        windows: What leads to each stage from the one before and sees more than one position: with the strides as they
+            are (False), and antialiased (True) where they can be.
         rounds_up: Whether a stage's height is the picture's over the stride rounded up (ResNet pads), or down (VGG).
     """
 
@@ -42,6 +54,7 @@ class Architecture:
     stages: tuple[Stage, ...]
     shapes: Mapping[str, tuple[int, ...]]
     unused: tuple[str, ...]
+    windows: Mapping[bool, Mapping[str, tuple[Window, ...]]]
     rounds_up: bool
 
     def stage(self, name: str) -> Stage:
@@ -59,14 +72,39 @@ class Architecture:
     def activation_shape(self, stage: str, height: int, width: int, antialiased: bool = False) -> tuple[int, int, int]:
         """(C, H, W) of a stage's activations of a picture of that size. A side of 0: the picture is too small."""
         found = self.stage(stage)
-        # VGG's average pools what pool5 leaves: a picture under 32 pixels leaves nothing. With antialiased strides
-        # conv1 has every position; they are left out after it.
-        stride = 1 if antialiased and stage == "conv1" else found.stride or 32
+        # VGG's average pools what pool5 leaves: a picture under 32 pixels leaves nothing.
+        stride = self.stride(stage, antialiased) or 32
         up = stride - 1 if self.rounds_up else 0
         rows, columns = (height + up) // stride, (width + up) // stride
         if not found.stride:
             rows, columns = min(rows, 1), min(columns, 1)
         return found.channels, rows, columns
+
+    def stride(self, stage: str, antialiased: bool = False) -> int:
+        """Pixels a position of a stage; 0 for one without positions. Antialiased, conv1 has every position."""
+        if not self.stage(stage).stride:
+            return 0
+        before = self._until(stage, antialiased)
+        return math.prod(window.stride for window in before)
+
+    def reach(self, stage: str, antialiased: bool = False) -> int:
+        """How far a position of a stage sees beyond the pixels that are its own: the radius of its receptive field."""
+        first = last = 0
+        stride = 1
+        for window in self._until(stage, antialiased):
+            first -= window.padding * stride
+            last += (window.size - 1 - window.padding) * stride
+            stride *= window.stride
+        return max(-first, last - (stride - 1))
+
+    def _until(self, stage: str, antialiased: bool) -> list[Window]:
+        self.stage(stage)
+        found: list[Window] = []
+        for name, windows in self.windows[antialiased and True in self.windows].items():
+            found += windows
+            if name == stage:
+                break
+        return found
 
 
 def _batch_norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
@@ -92,7 +130,19 @@ def _resnet50() -> Architecture:
         stages.append(Stage(layer, entering, stride))
         stride *= 2
     stages.append(Stage("avgpool", entering, 0))
-    return Architecture("resnet50", tuple(stages), MappingProxyType(shapes), ("fc.",), rounds_up=True)
+    windows = {antialiased: _resnet50_windows(antialiased) for antialiased in (False, True)}
+    return Architecture("resnet50", tuple(stages), MappingProxyType(shapes), ("fc.",), windows, rounds_up=True)
+
+
+def _resnet50_windows(antialiased: bool) -> dict[str, tuple[Window, ...]]:
+    blur, look = Window(3, 2, 1), Window(3, 1, 1)
+    # Where strides are antialiased, a blur with the stride follows.
+    halve = (look, blur) if antialiased else (Window(3, 2, 1),)
+    first = Window(7, 1, 3) if antialiased else Window(7, 2, 3)
+    windows = {"conv1": (first,), "maxpool": (blur, *halve) if antialiased else halve}
+    for layer, _, blocks in RESNET50_LAYERS:
+        windows[layer] = (look,) * blocks if layer == "layer1" else (*halve, *(look,) * (blocks - 1))
+    return windows
 
 
 def _vgg(name: str) -> Architecture:
@@ -110,7 +160,10 @@ def _vgg(name: str) -> Architecture:
         stages.append(Stage(f"pool{block}", channels, 2 * stride))
         position += 1
     stages.append(Stage("avgpool", entering, 0))
-    return Architecture(name, tuple(stages), MappingProxyType(shapes), ("classifier.",), rounds_up=False)
+    windows = {s.name: (Window(2, 2, 0) if s.name.startswith("pool") else Window(3, 1, 1),) for s in stages if s.stride}
+    return Architecture(
+        name, tuple(stages), MappingProxyType(shapes), ("classifier.",), {False: windows}, rounds_up=False
+    )
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(

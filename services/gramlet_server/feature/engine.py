@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,17 +30,19 @@ from gramlet.types import (
     Objective,
     Picture,
     Resize,
+    Timing,
 )
 from torch import Tensor
 
 from gramlet_server import __version__, images
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature import objective as objectives
-from gramlet_server.feature.cache import Cache, FeatureCache, cached_stages, picture_digest
+from gramlet_server.feature.cache import Cache, Compute, FeatureCache, cached_stages, picture_digest
 from gramlet_server.feature.device import Repeats, device_of
-from gramlet_server.feature.gram import Region, gram_matrix, region_at
-from gramlet_server.feature.objective import Targets
+from gramlet_server.feature.gram import Region, divisor, gram_matrix, region_at
+from gramlet_server.feature.objective import Reading, Targets
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
+from gramlet_server.feature.tiles import Tile, TiledEvaluation, TiledReading, cut
 from gramlet_server.observe import Observer
 
 DECODERS = min(8, os.cpu_count() or 1)
@@ -49,6 +51,9 @@ DECODERS = min(8, os.cpu_count() or 1)
 Outcome = Features | GramletError
 Pending = Outcome | tuple[Hashable, Work]
 """What is known at once, or what the device is asked for and the key under which it is kept."""
+T = TypeVar("T")
+
+TILE_PIXELS = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ class EngineSettings:
         batch_gradients: Let stylizations of one size share passes. Off by default: the last bits of a convolution
             may depend on the batch size, and a stylization must not depend on who else is served.
         cache_bytes: Memory for target activations and Gram matrices, shared by all stylizations.
+        tile_pixels: A larger picture is differentiated tile by tile, each of at most so many pixels, halo included. The
+            result is the same but for rounding; memory is that of a tile, and time grows by the halos and by a second
+            forward pass.
         cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
         feature_cache_bytes: Memory for features of pictures, which are not computed again; 0: they are.
         simulated_seconds_per_picture: For tests of scaling: every pass takes at least this long a picture.
@@ -68,6 +76,7 @@ class EngineSettings:
     batching: Batching = field(default_factory=Batching)
     batch_gradients: bool = False
     cache_bytes: int = 512 * 1024 * 1024
+    tile_pixels: int = TILE_PIXELS
     cuda_graphs: bool = True
     feature_cache_bytes: int = 64 * 1024 * 1024
     simulated_seconds_per_picture: float = 0.0
@@ -361,14 +370,39 @@ class Engine:
         for name, picture, stages in pictures:
             if picture is not None:
                 self._check_size(picture, stages, name)
-        pixels = sum(picture[0].size for _, picture, _ in pictures if picture is not None)
-        work = Work("targets", None, max(1, pixels), self._place_pass, objective)
-        targets: Targets = outcome(caller.submit(work))[0]
+        objective, _ = objectives.fitted(objective)
+        reader = _Reader(self)
+        small = [picture for _, picture, _ in pictures if picture is not None and not self._is_tiled(picture)]
+        reader.read_ahead([r for r in objectives.readings(objective) if self._is_tiled(r.picture)], objective, caller)
+        pixels = max(1, sum(picture[0].size for picture in small))
+        targets: Targets
+        targets, _ = self._alone(caller, "targets", pixels, lambda: objectives.place(objective, reader))
         return targets
 
-    def _place_pass(self, batch: Sequence[Objective]) -> list[Targets]:
-        with self._pass(len(batch)):
-            return [self._device.with_room(partial(objectives.place, objective, _Reader(self))) for objective in batch]
+    def _is_tiled(self, picture: Array) -> bool:
+        _, height, width = picture.shape
+        return bool(height * width > self._settings.tile_pixels)
+
+    def _tiles(self, picture: Array, stages: Sequence[str], antialiased: bool) -> list[Tile]:
+        _, height, width = picture.shape
+        if any(not self._network.architecture.stride(stage) for stage in stages):
+            raise InvalidInput(
+                f"{width} x {height} pixels are worked on in tiles, and {', '.join(stages)} has a stage that sees the "
+                "whole picture: leave it out, or resize",
+                field="style_stages",
+            )
+        limit = self._settings.tile_pixels
+        return cut(self._network.architecture, height, width, stages, antialiased, limit)
+
+    def _alone(self, caller: Caller, kind: str, pixels: int, work: Callable[[], T]) -> tuple[T, Timing]:
+        """Does some work in a pass of its own."""
+
+        def run(batch: Sequence[Any]) -> list[T]:
+            with self._pass(1):
+                return [self._device.with_room(work)]
+
+        found: tuple[T, Timing] = outcome(caller.submit(Work(kind, None, pixels, run, None)))
+        return found
 
     def _evaluate(self, caller: Caller, picture: Array, targets: Targets | None) -> Evaluation:
         if self._draining:
@@ -379,6 +413,8 @@ class Engine:
         if targets.picture_shape not in (None, (height, width)):
             raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
         self._check_size(picture, targets.stages, "evaluate.picture")
+        if self._is_tiled(picture) and targets.stages:
+            return self._evaluate_in_tiles(caller, picture, targets)
         key = None
         if self._settings.batch_gradients:
             key = ("gradient", height, width, targets.stages, targets.antialiased, targets.reduced_precision)
@@ -386,6 +422,46 @@ class Engine:
         evaluation: Evaluation
         evaluation, timing = outcome(caller.submit(work))
         return replace(evaluation, timing=timing)
+
+    def _evaluate_in_tiles(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:
+        """Every tile is work of its own, so that others have their turn in between, and closing ends it."""
+        tiles = self._tiles(picture, targets.stages, targets.antialiased)
+        _, height, width = picture.shape
+        timings: list[Timing] = []
+        how = {"antialiased": targets.antialiased, "reduced": targets.reduced_precision}
+
+        def work(pixels: int, what: Callable[[], T]) -> T:
+            found, timing = self._alone(caller, "gradient", pixels, what)
+            timings.append(timing)
+            return found
+
+        def read(tile: Tile) -> None:
+            with torch.no_grad():
+                state.read(tile, self._activations(tile.of(picture), list(targets.style), **how))
+
+        def differentiate(tile: Tile) -> None:
+            pixels = self._device.upload([tile.of(picture)]).requires_grad_()
+            found = self._network.activations(pixels, targets.stages, smooth=True, **how)
+            state.differentiate(tile, pixels, {stage: each.squeeze(0) for stage, each in found.items()})
+
+        def finish() -> Evaluation:
+            terms, gradient = state.evaluation(picture)
+            return _evaluation(terms, targets, gradient.cpu().numpy())
+
+        state = work(1, lambda: TiledEvaluation(targets, height, width, self._network.device))
+        for tile in tiles if targets.style else ():
+            work(tile.pixels, partial(read, tile))
+        work(1, lambda: state.compare(tiles[0].shapes))
+        for tile in tiles:
+            work(tile.pixels, partial(differentiate, tile))
+        evaluation = work(1, finish)
+        queued, computed = sum(t.queue_seconds for t in timings), sum(t.compute_seconds for t in timings)
+        return replace(evaluation, timing=Timing(queued, computed))
+
+    def _activations(self, picture: Array, stages: Sequence[str], **how: bool) -> dict[str, Tensor]:
+        """(C, H, W) of one picture, by stage. Used on the device thread."""
+        found = self._network.activations(self._device.upload([picture]), stages, smooth=True, **how)
+        return {stage: activations[0] for stage, activations in found.items()}
 
     def _gradients(self, batch: Sequence[tuple[Array, Targets]]) -> list[Evaluation]:
         each_targets = [targets for _, targets in batch]
@@ -481,20 +557,21 @@ class LocalDifferentiation:
 
 
 class _Reader:
-    """Activations and Gram matrices through the cache. Used on the device thread."""
+    """Activations and Gram matrices through the cache. Used on the device thread, but for `read_ahead`."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         self._network = engine._network
         self._cache = engine._cache
-        self._upload = engine._device.upload
+        # What was read ahead stays, even if the cache is too small for it.
+        self._held: dict[Hashable, Tensor] = {}
 
     def activations(self, picture: Array, stage: str, antialiased: bool) -> Tensor:
         def compute(stages: list[str]) -> dict[str, Tensor]:
             found = self._run(picture, stages, antialiased)
             return {name: activations.float().contiguous() for name, activations in found.items()}
 
-        key = ("activations", antialiased, picture_digest(picture))
-        return cached_stages(self._cache, key, [stage], compute)[stage]
+        return self._stages(_activations_key(picture, antialiased), [stage], compute)[stage]
 
     def grams(
         self,
@@ -509,9 +586,7 @@ class _Reader:
             at = {} if region is None else {name: self.region(region, name, antialiased)[0] for name in missing}
             return {name: gram_matrix(each, normalization, at.get(name)) for name, each in found.items()}
 
-        of = (picture_digest(picture), None if region is None else picture_digest(region))
-        key = ("gram", antialiased, normalization, of)
-        return cached_stages(self._cache, key, list(stages), compute)
+        return self._stages(_gram_key(picture, region, normalization, antialiased), stages, compute)
 
     def region(self, mask: Array, stage: str, antialiased: bool) -> tuple[Region, bool]:
         height, width = mask.shape
@@ -521,10 +596,82 @@ class _Reader:
     def finest(self, stages: Sequence[str]) -> str:
         return next(stage.name for stage in self._network.stages if stage.name in stages)
 
+    def read_ahead(self, readings: Sequence[Reading], objective: Objective, caller: Caller) -> None:
+        """Reads large pictures tile by tile, each once and every tile as work of its own. Used on a caller's thread."""
+        by_picture: dict[int, list[Reading]] = {}
+        for reading in readings:
+            by_picture.setdefault(id(reading.picture), []).append(reading)
+        for of_picture in by_picture.values():
+            self._read_tiles(of_picture, objective.gram_normalization, objective.antialiased, caller)
+
+    def _read_tiles(
+        self, readings: Sequence[Reading], normalization: GramNormalization, antialiased: bool, caller: Caller
+    ) -> None:
+        picture = readings[0].picture
+        of_activations = _activations_key(picture, antialiased)
+        stages = self._unknown(of_activations, [stage for reading in readings for stage in reading.activations])
+        grams: dict[tuple[Hashable, str], Array | None] = {}
+        for reading in readings:
+            key = _gram_key(picture, reading.region, normalization, antialiased)
+            grams |= {(key, stage): reading.region for stage in self._unknown(key, reading.grams)}
+        needed = list(dict.fromkeys([*stages, *(stage for _, stage in grams)]))
+        if not needed:
+            return
+
+        def start() -> TiledReading:
+            at = {
+                (key, stage): None if mask is None else self.region(mask, stage, antialiased)[0]
+                for (key, stage), mask in grams.items()
+            }
+            return TiledReading(stages, [(stage, at[key, stage]) for key, stage in grams])
+
+        def read(tile: Tile) -> None:
+            with torch.no_grad():
+                state.read(tile, self._engine._activations(tile.of(picture), needed, antialiased=antialiased))
+
+        def finish() -> None:
+            for stage, activations in state.activations.items():
+                self._keep((of_activations, stage), activations)
+            for (key, stage), total in zip(grams, state.sums(), strict=True):
+                height, width = tiles[0].shapes[stage]
+                self._keep((key, stage), total / divisor(height * width, len(total), normalization))
+
+        def work(pixels: int, what: Callable[[], T]) -> T:
+            return self._engine._alone(caller, "targets", pixels, what)[0]
+
+        tiles = self._engine._tiles(picture, needed, antialiased)
+        state = work(1, start)
+        for tile in tiles:
+            work(tile.pixels, partial(read, tile))
+        work(1, finish)
+
+    def _keep(self, key: Hashable, value: Tensor) -> None:
+        self._held[key] = value
+        self._cache.put(key, value)
+
+    def _unknown(self, prefix: Hashable, stages: Sequence[str]) -> list[str]:
+        for stage in stages:
+            found = self._cache.get((prefix, stage))
+            if found is not None:
+                self._held[(prefix, stage)] = found
+        return [stage for stage in stages if (prefix, stage) not in self._held]
+
+    def _stages(self, prefix: Hashable, stages: Sequence[str], compute: Compute) -> dict[str, Tensor]:
+        held = {stage: self._held[prefix, stage] for stage in stages if (prefix, stage) in self._held}
+        return held | cached_stages(self._cache, prefix, [stage for stage in stages if stage not in held], compute)
+
     def _run(self, picture: Array, stages: list[str], antialiased: bool) -> dict[str, Tensor]:
         with torch.no_grad():
-            found = self._network.activations(self._upload([picture]), stages, antialiased=antialiased, smooth=True)
-        return {stage: activations[0] for stage, activations in found.items()}
+            return self._engine._activations(picture, stages, antialiased=antialiased)
+
+
+def _activations_key(picture: Array, antialiased: bool) -> Hashable:
+    return ("activations", antialiased, picture_digest(picture))
+
+
+def _gram_key(picture: Array, region: Array | None, normalization: GramNormalization, antialiased: bool) -> Hashable:
+    of = (picture_digest(picture), None if region is None else picture_digest(region))
+    return ("gram", antialiased, normalization, of)
 
 
 class _Ahead:

@@ -27,13 +27,22 @@ class Region:
     def __init__(self, guide: Tensor) -> None:
         self.guide = guide
         flat = guide.flatten()
-        self._inside = flat.nonzero().squeeze(1)  # (P,)
-        self._values = flat[self._inside, None]  # (P, 1)
+        self.inside = flat.nonzero().squeeze(1)  # (P,)
+        self.values = flat[self.inside, None]  # (P, 1)
 
     def rows(self, rows: Tensor) -> Tensor:
         """The guided rows (P, C) of rows (H·W, C): what lies outside is left out."""
-        guided: Tensor = _Guided.apply(rows, self._inside, self._values)  # type: ignore[no-untyped-call]
+        guided: Tensor = _Guided.apply(rows, self)  # type: ignore[no-untyped-call]
         return guided
+
+    def spread(self, guided: Tensor) -> Tensor:
+        """The gradient of rows (H·W, C) whose guided rows (P, C) have this gradient: zero outside."""
+        rows = guided.new_zeros(self.guide.numel(), guided.shape[1])
+        return rows.index_copy_(0, self.inside, guided * self.values)
+
+    def part(self, rows: slice, columns: slice) -> Region:
+        """The region's part at some of the positions. Its rows are those of the whole."""
+        return Region(self.guide[rows, columns])
 
 
 def region_at(mask: Tensor, height: int, width: int) -> tuple[Region, bool]:
@@ -47,16 +56,14 @@ class _Guided(torch.autograd.Function):
     """Some rows, each times its guide. The gradient of those outside is zero; autograd would add, not copy."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, inside: Tensor, values: Tensor) -> Tensor:
-        ctx.save_for_backward(inside, values)
-        ctx.shape = rows.shape
-        return rows[inside] * values
+    def forward(ctx: Any, rows: Tensor, region: Region) -> Tensor:
+        ctx.region = region
+        return rows[region.inside] * region.values
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        inside, values = ctx.saved_tensors
-        return upstream.new_zeros(ctx.shape).index_copy_(0, inside, upstream * values), None, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.region.spread(upstream), None
 
 
 def positions_by_channels(activations: Tensor) -> Tensor:
@@ -77,15 +84,21 @@ def gram_matrix(activations: Tensor, normalization: GramNormalization, region: R
     """
     rows = positions_by_channels(activations)  # (H·W, C)
     guided = rows if region is None else region.rows(rows)
-    return (guided.T @ guided) / divisor(rows, normalization)
+    gram: Tensor = (guided.T @ guided) / divisor(*_sides(rows), normalization)
+    return gram
 
 
-def divisor(rows: Tensor, normalization: GramNormalization) -> float:
-    """What the Gram matrix of rows (H·W, C) is divided by."""
+def _sides(matrix: Tensor) -> tuple[int, int]:
+    rows, columns = matrix.shape
+    return rows, columns
+
+
+def divisor(positions: int, channels: int, normalization: GramNormalization) -> float:
+    """What a Gram matrix over so many positions is divided by."""
     return {
         GramNormalization.NONE: 1.0,
-        GramNormalization.POSITIONS: float(rows.shape[0]),
-        GramNormalization.ELEMENTS: float(rows.numel()),
+        GramNormalization.POSITIONS: float(positions),
+        GramNormalization.ELEMENTS: float(positions * channels),
     }[normalization]
 
 
@@ -163,7 +176,7 @@ def style_loss(
         region: The part of the picture that is compared.
     """
     rows = positions_by_channels(activations)
-    by = divisor(rows, normalization)
+    by = divisor(*_sides(rows), normalization)
     if region is not None:
         rows = region.rows(rows)
     loss: Tensor

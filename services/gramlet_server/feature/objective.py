@@ -153,7 +153,7 @@ def place(objective: Objective, reader: Reader) -> Targets:
         InvalidInput: A region does not fit its picture.
     """
     content, content_weight = None, objective.content_weight
-    objective, shape = _fitted(objective)
+    objective, shape = fitted(objective)
     if objective.content is not None and content_weight:
         content = reader.activations(objective.content, objective.content_stage, objective.antialiased)
         _, height, width = objective.content.shape
@@ -174,7 +174,31 @@ def place(objective: Objective, reader: Reader) -> Targets:
     )
 
 
-def _fitted(objective: Objective) -> tuple[Objective, tuple[int, int] | None]:
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a picture: activations at some stages, Gram matrices of a region (None: everywhere) at others."""
+
+    picture: Array
+    activations: tuple[str, ...] = ()
+    grams: tuple[str, ...] = ()
+    region: Array | None = None
+
+
+def readings(objective: Objective) -> list[Reading]:
+    """What `place` reads of an objective whose regions are fitted."""
+    found = []
+    content, balanced = objective.content, objective.stage_balance is StageBalance.CONTENT
+    if content is not None and objective.content_weight:
+        found.append(Reading(content, activations=(objective.content_stage,)))
+    stages = tuple(stage for stage, weight in objective.style_stages.items() if weight)
+    for ruling in _ruling(objective.styles) if objective.style_weight else ():
+        found += [Reading(style.picture, grams=stages, region=style.style_region) for style in ruling.styles]
+        if content is not None and balanced:
+            found.append(Reading(content, grams=stages, region=ruling.region))
+    return found
+
+
+def fitted(objective: Objective) -> tuple[Objective, tuple[int, int] | None]:
     """The objective with its regions brought to their pictures' sizes; and the picture's size, if there are regions."""
     regions = [style.content_region for style in objective.styles if style.content_region is not None]
     shape = None
@@ -182,7 +206,7 @@ def _fitted(objective: Objective) -> tuple[Objective, tuple[int, int] | None]:
         height, width = regions[0].shape if objective.content is None else objective.content.shape[1:]
         shape = (height, width)
 
-    def fitted(style: Style[Array], field: str) -> Style[Array]:
+    def fit(style: Style[Array], field: str) -> Style[Array]:
         content_region, style_region = style.content_region, style.style_region
         if content_region is not None and shape is not None:
             content_region = images.fit_region(content_region, *shape, f"{field}.content_region")
@@ -191,7 +215,7 @@ def _fitted(objective: Objective) -> tuple[Objective, tuple[int, int] | None]:
             style_region = images.fit_region(style_region, height, width, f"{field}.style_region")
         return replace(style, content_region=content_region, style_region=style_region)
 
-    styles = tuple(fitted(style, f"styles[{i}]") for i, style in enumerate(objective.styles))
+    styles = tuple(fit(style, f"styles[{i}]") for i, style in enumerate(objective.styles))
     return replace(objective, styles=styles), shape
 
 

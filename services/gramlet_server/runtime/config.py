@@ -102,6 +102,9 @@ class QueueSettings:
     queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
     batch_pictures: int = flag(8, "pictures in one pass over the device", parse=count)
     batch_pixels: int = flag(2 * 2**20, "pixels in one pass; a larger picture is a pass of its own", parse=count)
+    tile_pixels: int = flag(
+        2 * 2**20, "pixels of a stylization worked on at once; a larger picture is worked on in tiles", parse=count
+    )
     batch_gradients: bool = flag(
         False, "let stylizations of one size share passes; the last bits may then depend on company", parse=switch
     )

@@ -59,6 +59,9 @@ RESTART_RATE = 0.5
 """What the learning rate is multiplied by after a divergence, so that the same steps do not lead there again."""
 
 
+HISTORY_BYTES = 2**30
+"""Most memory for the vectors that L-BFGS remembers, and that checkpoints hold: 20 pairs of 2 megapixels, 3 of 12."""
+
 COARSEST = 64
 """Longest side, in pixels, of the smallest scale: the deepest style stages see little in a smaller picture."""
 
@@ -393,7 +396,7 @@ class Descent:
             [self._picture],
             lr=rate,
             max_iter=1,
-            history_size=settings.history_size or 20,
+            history_size=_bounded_history(settings.history_size or 20, self._picture.numel()),
             tolerance_grad=0,
             tolerance_change=0,
             line_search_fn="strong_wolfe" if settings.line_search is LineSearch.STRONG_WOLFE else None,
@@ -409,6 +412,10 @@ class Descent:
         with torch.no_grad():
             self._picture.copy_(picture)
         self._optimizer.state[self._picture] = state
+
+
+def _bounded_history(pairs: int, pixels: int) -> int:
+    return max(1, min(pairs, HISTORY_BYTES // (2 * 4 * pixels)))
 
 
 def _losses(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,0 +1,248 @@
+"""Pictures larger than the device's memory holds activations of: cut into tiles, with nothing lost at their borders.
+
+A tile is a core and a halo around it. Every position of a stage belongs to the core of one tile, and the halo is at
+least as wide as positions see: so the activations of a core are exactly the whole picture's, and the gradient of what
+depends on them, which reaches into the halo, is exactly their part of the whole gradient. Tiles begin at multiples of
+the stages' strides; where a tile ends with the picture, it has the network's own padding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from gramlet.types import Array
+from torch import Tensor
+
+from gramlet_server.backbone.architecture import Architecture
+from gramlet_server.feature.gram import Region, divisor, positions_by_channels
+from gramlet_server.feature.objective import Targets, total_variation
+
+Spans = tuple[slice, slice]
+"""Rows and columns."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One side of a tile, in pixels of the picture: the core, and the core with its halo."""
+
+    core: slice
+    whole: slice
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A part of a picture.
+
+    Attributes:
+        rows, columns: Its sides.
+        strides: Of each stage, in pixels a position.
+        shapes: (height, width) of each stage's activations of the whole picture.
+    """
+
+    rows: Span
+    columns: Span
+    strides: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, int]]
+
+    @property
+    def pixels(self) -> int:
+        """How many the network sees at once."""
+        return _length(self.rows.whole) * _length(self.columns.whole)
+
+    def of(self, picture: Array) -> Array:
+        """The tile's part of the picture (3, H, W), its halo included."""
+        return picture[:, self.rows.whole, self.columns.whole]
+
+    def positions(self, stage: str) -> Spans:
+        """The core's positions at a stage, among those of the whole picture."""
+        height, width = self.shapes[stage]
+        stride = self.strides[stage]
+        return _positions(self.rows.core, stride, height), _positions(self.columns.core, stride, width)
+
+    def core(self, stage: str, activations: Tensor) -> Tensor:
+        """The core's part of the tile's activations (C, H, W): a view."""
+        stride = self.strides[stage]
+        rows, columns = self.positions(stage)
+        top, left = self.rows.whole.start // stride, self.columns.whole.start // stride
+        return activations[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+
+
+def cut(
+    architecture: Architecture, height: int, width: int, stages: Sequence[str], antialiased: bool, limit: int
+) -> list[Tile]:
+    """The tiles of a picture, for some stages: those of least work among the grids whose tiles have no more pixels.
+
+    Cores narrower than their halos would be nearly all waste: where the limit asks for them, it is exceeded.
+    """
+    strides = {stage: architecture.stride(stage, antialiased) for stage in stages}
+    step = max(strides.values(), default=1)
+    reach = max((architecture.reach(stage, antialiased) for stage in stages), default=0)
+    halo = math.ceil(reach / step) * step
+    rows, columns = _grids(height, halo, step), _grids(width, halo, step)
+    grids = [(down, across) for down in rows for across in columns]
+    fitting = [grid for grid in grids if _longest(grid[0]) * _longest(grid[1]) <= limit]
+    if fitting:
+        down, across = min(fitting, key=lambda grid: _sum(grid[0]) * _sum(grid[1]))
+    else:
+        down, across = min(grids, key=lambda grid: _longest(grid[0]) * _longest(grid[1]))
+    shapes = {stage: architecture.activation_shape(stage, height, width, antialiased)[1:] for stage in stages}
+    return [Tile(row, column, strides, shapes) for row in down for column in across]
+
+
+def _grids(length: int, halo: int, step: int) -> list[list[Span]]:
+    """A side cut into one, two, three ... cores, down to cores as wide as the halo."""
+    grids: list[list[Span]] = []
+    for count in range(1, max(1, length // max(halo, step)) + 1):
+        core = math.ceil(length / count / step) * step
+        starts = range(0, length, core)
+        grids.append(
+            [
+                Span(
+                    slice(start, min(start + core, length)),
+                    slice(max(0, start - halo), min(start + core + halo, length)),
+                )
+                for start in starts
+            ]
+        )
+    return grids
+
+
+def _length(span: slice) -> int:
+    return int(span.stop - span.start)
+
+
+def _longest(spans: Sequence[Span]) -> int:
+    return max(_length(span.whole) for span in spans)
+
+
+def _sum(spans: Sequence[Span]) -> int:
+    return sum(_length(span.whole) for span in spans)
+
+
+def _positions(core: slice, stride: int, count: int) -> slice:
+    # Only the last core may end at no multiple of the stride.
+    return slice(core.start // stride, min(count, math.ceil(core.stop / stride)))
+
+
+class TiledReading:
+    """Activations and Gram matrices of one picture, tile by tile. Used on the device thread.
+
+    Args:
+        activations: The stages whose activations are kept.
+        grams: The stages and regions (None: everywhere) of which Gram matrices are summed.
+    """
+
+    def __init__(self, activations: Sequence[str], grams: Sequence[tuple[str, Region | None]]) -> None:
+        self._stages = activations
+        self._grams = grams
+        self._sums: dict[int, Tensor] = {}
+        self.activations: dict[str, Tensor] = {}
+
+    def read(self, tile: Tile, activations: Mapping[str, Tensor]) -> None:
+        """Takes in the cores of a tile's activations, (C, H, W)."""
+        sums = []
+        for stage, region in self._grams:
+            rows = guided_rows(tile, stage, activations[stage], region)
+            sums.append(rows.T @ rows)
+        for stage in self._stages:
+            core = tile.core(stage, activations[stage]).float()
+            if stage not in self.activations:
+                self.activations[stage] = core.new_empty((len(core), *tile.shapes[stage]))
+            self.activations[stage][:, *tile.positions(stage)] = core
+        for index, part in enumerate(sums):
+            self._sums[index] = self._sums[index].add_(part) if index in self._sums else part
+
+    def sums(self) -> list[Tensor]:
+        """The Gram matrices (C, C) so far, not normalized, in their order."""
+        return [self._sums[index] for index in range(len(self._grams))]
+
+
+class TiledEvaluation:
+    """Loss and gradient at one picture, tile by tile.
+
+    First every tile is read (`read`), which adds up the Gram matrices; then the gradient of the loss with respect to
+    the activations is known in closed form, and every tile is differentiated (`differentiate`). Used on the device
+    thread; what fails before its last lines may be tried again.
+
+    Args:
+        targets: The objective.
+        height, width: Of the picture.
+        device: The network's.
+    """
+
+    def __init__(self, targets: Targets, height: int, width: int, device: torch.device) -> None:
+        self._targets = targets
+        self._placed = [(stage, target) for stage, each in targets.style.items() for target in each]
+        self._reading = TiledReading((), [(stage, target.region) for stage, target in self._placed])
+        self._directions: dict[str, list[Tensor]] = {stage: [] for stage in targets.style}
+        self._stage_losses = dict.fromkeys(targets.style, 0.0)
+        self._content = torch.zeros((), dtype=torch.float64, device=device)
+        self._gradient = torch.zeros((3, height, width), device=device)
+        self.read = self._reading.read
+
+    def compare(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Takes the Gram matrices as complete: from here on their differences from the targets are known."""
+        targets = self._targets
+        for (stage, target), total in zip(self._placed, self._reading.sums(), strict=True):
+            height, width = shapes[stage]
+            by = divisor(height * width, len(total), targets.gram_normalization)
+            difference = total / by - target.gram
+            self._stage_losses[stage] += target.weight * (float(difference.square().mean()) + target.spread)
+            # d mean((AᵀA/n - T)²) / dA = 4/(n C²) · A (AᵀA/n - T)
+            scale = targets.style_weight * target.weight * 4 / (by * difference.numel())
+            self._directions[stage].append(difference * scale)
+
+    def differentiate(self, tile: Tile, pixels: Tensor, activations: Mapping[str, Tensor]) -> None:
+        """Adds a tile's part of the gradient and of the content loss; activations (C, H, W) follow from its pixels."""
+        with torch.no_grad():
+            upstream = {stage: self._upstream(tile, stage, found) for stage, found in activations.items()}
+            content = self._content_error(tile, activations)
+        (gradient,) = torch.autograd.grad(list(activations.values()), pixels, list(upstream.values()))
+        self._gradient[:, tile.rows.whole, tile.columns.whole] += gradient[0]
+        self._content += content
+
+    def _upstream(self, tile: Tile, stage: str, activations: Tensor) -> Tensor:
+        """The gradient of the loss with respect to a tile's activations: of the core, and zero in the halo."""
+        gradient = torch.zeros_like(activations)
+        core = tile.core(stage, gradient)
+        for target, direction in zip(self._targets.style.get(stage, ()), self._directions.get(stage, ()), strict=True):
+            guided = guided_rows(tile, stage, activations, target.region) @ direction
+            rows = guided if target.region is None else target.region.part(*tile.positions(stage)).spread(guided)
+            core += rows.view(*core.shape[1:], len(core)).permute(2, 0, 1)
+        if stage == self._targets.content_stage and self._targets.content is not None:
+            scale = 2 * self._targets.content_weight / self._targets.content.numel()
+            core += self._difference(tile, activations) * scale
+        return gradient
+
+    def _content_error(self, tile: Tile, activations: Mapping[str, Tensor]) -> Tensor | float:
+        """The core's part of the sum of squared differences from the content."""
+        if self._targets.content is None:
+            return 0.0
+        return self._difference(tile, activations[self._targets.content_stage]).double().square().sum()
+
+    def _difference(self, tile: Tile, activations: Tensor) -> Tensor:
+        stage, content = self._targets.content_stage, self._targets.content
+        assert content is not None
+        return tile.core(stage, activations).float() - content[:, *tile.positions(stage)]
+
+    def evaluation(self, picture: Array) -> tuple[list[float], Tensor]:
+        """The loss terms, as `Losses.terms`, and the gradient (3, H, W), once all tiles are differentiated."""
+        targets = self._targets
+        style, content, variation = targets.style_weight * sum(self._stage_losses.values()), 0.0, 0.0
+        if targets.content is not None:
+            content = targets.content_weight * float(self._content) / targets.content.numel()
+        if targets.total_variation_weight:
+            whole = torch.tensor(picture, device=self._gradient.device, requires_grad=True)
+            loss = targets.total_variation_weight * total_variation(whole)
+            self._gradient += torch.autograd.grad(loss, whole)[0]
+            variation = float(loss.detach())
+        return [style + content + variation, style, content, variation, *self._stage_losses.values()], self._gradient
+
+
+def guided_rows(tile: Tile, stage: str, activations: Tensor, region: Region | None) -> Tensor:
+    """The positions (P, C) of a tile's core, in a region or everywhere."""
+    rows = positions_by_channels(tile.core(stage, activations))
+    return rows if region is None else region.part(*tile.positions(stage)).rows(rows)
