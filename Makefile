@@ -58,7 +58,7 @@ protos-check: .venv-protos/.installed
 
 # Peers are installed beside the environment, so that they cannot change it.
 build/peers/.installed:
-	$(BIN)/pip install --quiet --no-deps --target build/peers pystiche==1.0.1 tqdm
+	$(BIN)/pip install --quiet --no-deps --target build/peers pystiche==1.0.1 neural-style==0.5.7 tqdm
 	$(BIN)/pip install --quiet --target build/peers/litserve litserve==0.2.19
 	$(BIN)/pip install --quiet --target build/peers/ray 'ray[serve]==2.60.0'
 	touch $@

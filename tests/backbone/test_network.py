@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from gramlet.errors import FailedPrecondition, InvalidInput
-from gramlet_server.backbone import load_network
+from gramlet_server.backbone import load_network, onednn
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
 from gramlet_server.backbone.network import Network, Precision
 from gramlet_server.backbone.torchvision_cpu import import_torchvision
 from gramlet_server.backbone.trainable import late_stages, stage_before
 from gramlet_server.backbone.weights import load
 from torch import Tensor, nn
+from torch.nn import functional
 
 BACKBONES = ("resnet50", "vgg16", "vgg19")
 
@@ -184,6 +185,18 @@ def test_gradients_in_bfloat16_see_small_changes_of_the_picture(resnet50: Networ
             assert torch.equal(found[stem], exact[stem])
         assert found["layer1"].dtype == torch.bfloat16
         assert 0 < relative(found["layer4"], exact["layer4"]) < 0.03
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 35), (31, 64)])
+def test_the_stems_gradient_is_torchs(size: tuple[int, int]) -> None:
+    if not onednn.available(torch.device("cpu"), torch.float32):
+        pytest.skip("oneDNN is not used here")
+    weight, picture = torch.randn(8, 3, 7, 7), torch.randn(2, 3, *size, requires_grad=True)
+    found = functional.conv2d(picture, weight, None, 2, 3)
+    upstream = torch.randn_like(found)
+    (expected,) = torch.autograd.grad(found, picture, upstream)
+    (gradient,) = torch.autograd.grad(onednn.PackedStem(weight, None)(picture), picture, upstream)
+    assert relative(gradient, expected) < 1e-6
 
 
 def test_mixed_precision_is_float32_where_it_is_not_told_otherwise(resnet50: Network, pictures: Tensor) -> None:

@@ -23,7 +23,19 @@ ROWS: dict[str, tuple[str, ...]] = {
     "peak": ("bench_peak.py",),
     "precision": ("bench_precision.py",),
     "stylize": ("bench_stylize.py",),
-    "loss": ("bench_stylize.py", "--sizes=256", "--iterations=100", "--rounds=1", "--ways=direct,one,one bfloat16"),
+    "vgg": ("bench_stylize.py", "--sizes=256", "--iterations=8", "--rounds=2", "--ways=neural-style,vgg16"),
+    "loss": (
+        "bench_stylize.py",
+        "--sizes=256",
+        "--iterations=100",
+        "--rounds=1",
+        "--ways=direct,one,one bfloat16,one mixed",
+    ),
+    "lbfgs": ("bench_descent.py", "lbfgs"),
+    "scales": ("bench_descent.py", "scales"),
+    "together": ("bench_descent.py", "together"),
+    "footprint": ("bench_footprint.py", "peak"),
+    "start": ("bench_footprint.py", "start"),
     "growth": ("bench_stylize.py", "--sizes=128,256,512,1024", "--iterations=6", "--rounds=1", "--ways=direct,one"),
     "features": ("bench_features.py", "--ways=bare,float32,bfloat16"),
     "peers": ("bench_features.py", "--ways=float32,litserve,ray", "--rounds=1", "--calls=64"),
@@ -68,20 +80,22 @@ def run(name: str, more: list[str]) -> dict[str, Any]:
     """The results of one row, run with more options."""
     script, *options = *ROWS[name], *more
     began = time.monotonic()
-    done = subprocess.run([sys.executable, HERE / script, *options], stdout=subprocess.PIPE, text=True, check=False)
+    load = os.getloadavg()[0]
     rows, text = [], []
-    for line in done.stdout.splitlines():
-        print(line, flush=True)
-        if line.startswith("{"):
-            rows.append(json.loads(line))
-        else:
-            text.append(line)
+    with subprocess.Popen([sys.executable, HERE / script, *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in map(str.rstrip, process.stdout):
+            print(line, flush=True)
+            if line.startswith("{"):
+                rows.append(json.loads(line))
+            else:
+                text.append(line)
     return {
         "command": f"python tests/bench/{' '.join([script, *options])}",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "seconds": round(time.monotonic() - began),
-        "load_before": round(os.getloadavg()[0], 1),
-        "exit_code": done.returncode,
+        "load_before": round(load, 1),
+        "exit_code": process.returncode,
         "results": rows,
         "text": text,
     }

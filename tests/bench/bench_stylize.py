@@ -1,10 +1,13 @@
 """Stylization beside a direct transcription of the slides, alternating in one run: seconds an iteration, and loss.
 
 The direct loop is torchvision's network under torch's L-BFGS, in this process. gramlet is asked through the SDK: as one
-server with everything in it, and as a StylizeService before a FeatureService. pystiche runs if it is installed.
+server with everything in it, and as a StylizeService before a FeatureService. Peers run if they are installed: pystiche
+with the same network and losses; neural-style, which knows no residual network, with VGG-16 beside gramlet's VGG-16.
 
-    python tests/bench/bench_stylize.py [--sizes 256,512] [--iterations 20] [--rounds 3] [--ways direct,three,...]
+    python tests/bench/bench_stylize.py [--sizes 256,512] [--iterations 10] [--rounds 3] [--ways direct,three,...]
         [--device cuda]
+
+Ratios are taken round by round, of contenders that ran one after the other; the median of the rounds counts.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +30,8 @@ import numpy as np
 import torch
 from gramlet import Client
 from gramlet.types import Iteration
+from gramlet_server.images import encode_png, to_uint8
+from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.e2e.cluster import Cluster
@@ -34,9 +40,17 @@ from tests.stylize.direct import STAGES, classic_loss, torchvision_resnet50
 SHARED = Path(__file__).parents[3] / "shared"
 WEIGHTS = Path(os.environ.get("GRAMLET_TEST_WEIGHTS") or SHARED / "weights/resnet50.safetensors")
 SAMPLES = Path(os.environ.get("GRAMLET_TEST_SAMPLES") or SHARED / "samples")
-WAYS = ("direct", "pystiche", "one", "three", "one bfloat16", "three bfloat16")
+VGG16_WEIGHTS = Path(os.environ.get("GRAMLET_TEST_VGG16_WEIGHTS") or SHARED / "weights/vgg16_features.safetensors")
+WAYS = ("direct", "pystiche", "one", "three", "one bfloat16", "three bfloat16", "one mixed")
 HISTORY = 20
 SKIPPED = 2  # iterations at the start of a run that are not counted
+NEURAL_STYLE = """
+from runpy import run_module
+from gramlet_server.backbone.torchvision_cpu import import_torchvision
+
+import_torchvision()
+run_module("neural_style.neural_style", run_name="__main__")
+"""
 
 Run = Callable[[np.ndarray, np.ndarray, int], tuple[list[float], list[float]]]
 """From content, style and iterations: seconds of each iteration, and the loss it stepped from."""
@@ -46,8 +60,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Runs the rows, prints each, and returns them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sizes", default="256,512")
-    parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=150.0, help="seconds a size after which no round begins")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--device", default="cpu", help="of gramlet, of the direct loop, and of peers")
     chosen = parser.parse_args(arguments)
@@ -56,26 +71,33 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
         runs = {way: run for way in chosen.ways.split(",") if (run := prepared(way, cluster)) is not None}
         for size in map(int, chosen.sizes.split(",")):
-            rows += compared(runs, size, chosen.iterations, chosen.rounds)
+            rows += compared(runs, size, chosen.iterations, chosen.rounds, chosen.limit)
     return rows
 
 
-def compared(runs: dict[str, Run], size: int, iterations: int, rounds: int) -> list[dict[str, Any]]:
+def compared(runs: dict[str, Run], size: int, iterations: int, rounds: int, limit: float) -> list[dict[str, Any]]:
     """One row a way, at one size."""
     content, style = (picture(SAMPLES / name, size) for name in ("content/tubingen.jpg", "style/starry_night.jpg"))
-    seconds: dict[str, list[float]] = {way: [] for way in runs}
+    seconds: dict[str, list[float]] = {way: [] for way in runs}  # a median a round
     losses: dict[str, list[float]] = {}
-    for _ in range(rounds):
+    began = time.monotonic()
+    for number in range(rounds):
+        if number and time.monotonic() - began > limit:
+            break
         for way, run in runs.items():
             took, losses[way] = run(content, style, iterations)
-            seconds[way] += took[SKIPPED:]
+            seconds[way].append(statistics.median(took[SKIPPED:]))
+            print(f"{size} px, {way}: {seconds[way][-1]:.3f} s", file=sys.stderr, flush=True)
+    base = next(iter(runs))
     rows = []
     for way in runs:
+        ratios = [theirs / ours for theirs, ours in zip(seconds[base], seconds[way], strict=True)]
         row: dict[str, Any] = {"bench": "stylize", "size": size, "way": way, "iterations": iterations}
         row["seconds_per_iteration"] = round(statistics.median(seconds[way]), 4)
-        if "direct" in runs:
-            row["times_direct"] = round(statistics.median(seconds["direct"]) / statistics.median(seconds[way]), 2)
-            row["last_loss_over_direct"] = round(losses[way][iterations - 1] / losses["direct"][iterations - 1], 5)
+        row[f"times_{base}"] = round(statistics.median(ratios), 2)
+        row["of_rounds"] = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        if not base.startswith("neural-style"):  # its losses are others
+            row["last_loss_over_direct"] = round(losses[way][iterations - 1] / losses[base][iterations - 1], 5)
         print(json.dumps(row), flush=True)
         rows.append(row)
     return rows
@@ -96,11 +118,15 @@ def prepared(way: str, cluster: Cluster) -> Run | None:
         return direct()
     if name == "pystiche":
         return pystiche()
+    if name == "neural-style":
+        return neural_style(cluster.folder)
     threads = {"OMP_NUM_THREADS": str(os.cpu_count()), "GRAMLET_DEVICE": str(torch.get_default_device())}
     store, network = (
         f"--store={cluster.folder / 'store'}",
         (f"--weights={WEIGHTS}", f"--precision={precision or 'float32'}"),
     )
+    if name == "vgg16":
+        name, network = "one", ("--backbone=vgg16", f"--weights={VGG16_WEIGHTS}", *network[1:])
     if name == "one":
         server = cluster.server("feature", "stylize", store, *network, environment=threads)
     else:
@@ -196,6 +222,50 @@ def pystiche() -> Run | None:
         criterion.set_style_image(wanted)
         result: tuple[list[float], list[float]] = lbfgs(lambda x: sum(criterion(x).values()), start, iterations)
         return result
+
+    return run
+
+
+def neural_style(folder: Path) -> Run | None:
+    """The command of neural-style (from PyPI), a process of its own, timed by what it prints."""
+    try:
+        import_module("neural_style")
+    except ImportError as error:
+        print(f"neural-style does not run here: {error}", file=sys.stderr)
+        return None
+    weights = folder / "vgg16.pth"
+    torch.save(load_file(VGG16_WEIGHTS), weights)
+
+    def run(content: np.ndarray, style: np.ndarray, iterations: int) -> tuple[list[float], list[float]]:
+        files = [folder / name for name in ("content.png", "style.png")]
+        for file, pixels in zip(files, (content, style), strict=True):
+            file.write_bytes(encode_png(to_uint8(pixels)))
+        options = {
+            "model_file": weights,
+            "content_image": files[0],
+            "style_image": files[1],
+            "output_image": folder / "neural_style.png",
+            "image_size": content.shape[2],
+            "num_iterations": iterations,
+            "lbfgs_num_correction": HISTORY,
+            "gpu": "c" if torch.get_default_device().type == "cpu" else "0",
+            "init": "image",
+            "tv_weight": 0,
+            "print_iter": 1,
+            "save_iter": 0,
+        }
+        flags = [str(part) for name, value in options.items() for part in (f"-{name}", value)]
+        command = [sys.executable, "-u", "-c", NEURAL_STYLE, "-disable_check", *flags]
+        times, losses = [], []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            for line in process.stdout:
+                if "Total loss" in line:
+                    times.append(time.perf_counter())
+                    losses.append(float(line.rpartition(":")[2]))
+        if process.returncode:
+            raise RuntimeError(f"neural-style ended with {process.returncode}")
+        return np.diff(times).tolist(), losses
 
     return run
 

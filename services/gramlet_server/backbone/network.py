@@ -370,17 +370,19 @@ def _resnet50(place: _Place) -> Body:
 
     def path(stem: _Place) -> _Path:
         scale, shift = stem.batch_norm_of_stem()
+        first = stem.convolution("conv1", stride=2)
+        conv1, joined_conv1 = (
+            onednn.PackedStem(each.weight, each.bias) if stem.packs else each
+            for each in (first, stem.convolution("conv1", "bn1", stride=2))
+        )
 
         def maxpool(x: Tensor) -> Tensor:
             return _resnet_pool(torch.addcmul(shift, x, scale))
 
-        def joined(x: Tensor) -> Tensor:
-            return _resnet_pool(joined_convolution(x))
-
-        joined_convolution = stem.convolution("conv1", "bn1", stride=2)
-        steps: list[Step] = [("conv1", stem.convolution("conv1", stride=2)), ("maxpool", maxpool)]
+        steps: list[Step] = [("conv1", conv1), ("maxpool", maxpool)]
         steps += [*_cast(layers, stem, place), ("avgpool", _average)]
-        return _Path(stem.dtype, steps, ("maxpool", joined), _antialiased(steps, stem, place))
+        joined = ("maxpool", lambda x: _resnet_pool(joined_conv1(x)))
+        return _Path(stem.dtype, steps, joined, _antialiased(steps, first, stem, place))
 
     return path
 
@@ -394,7 +396,7 @@ def _cast(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
     return [(name, _InTurn((lambda x: x.to(place.dtype), *inner))), *steps[1:]]
 
 
-def _antialiased(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
+def _antialiased(steps: list[Step], conv1: _Convolution, stem: _Place, place: _Place) -> list[Step]:
     """ResNet-50's steps with antialiased strides; they share the weights."""
     stem_blur, blur = _Blur(stem), _Blur(place)
     scale, shift = stem.batch_norm_of_stem()
@@ -404,10 +406,10 @@ def _antialiased(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
         return stem_blur(functional.max_pool2d(x, kernel_size=3, stride=1, padding=1))
 
     def without_stride(name: str, step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        if isinstance(step, _Convolution):
-            return replace(step, stride=1)
         if isinstance(step, _InTurn) and name != "layer1":
             return _InTurn((_BlurredBottleneck(_bottleneck(place, name, 0), blur), *step.steps[1:]))
+        if name == "conv1":
+            return replace(conv1, stride=1)
         return maxpool if name == "maxpool" else step
 
     return [(name, without_stride(name, step)) for name, step in steps]

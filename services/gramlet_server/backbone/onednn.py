@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _ONE = [1, 1]
 
@@ -121,6 +122,60 @@ class _Packed:
         return packed
 
 
+class PackedStem:
+    """A convolution (C', C, k, k) of stride 2 and padding (k-1)/2, k odd, to begin a network with.
+
+    For its few channels of input both torch and oneDNN compute the gradient slowly. Here position 2m + r of the input
+    is position m of phase r, which takes every second tap of the kernel, d being the distance in the output:
+    gradient[2m + r] = sum over d of upstream[m + d] · weight[r + padding - 2d]. So one convolution of stride 1 gives
+    the four phases of both axes, which are then put in their places.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+        self._padding = weight.shape[-1] // 2
+        before, after = self._padding // 2, (self._padding + 1) // 2
+        phases = _phases(weight, self._padding, range(-before, after + 1))
+        # oneDNN pads both sides alike.
+        self._phases_padding, self._surplus = [after, after], after - before
+        self._packed = _Packed(lambda shape: _pack(phases, self._phases_padding, _ONE, shape))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not _differentiates(x):
+            return self.forward(x)
+        result: Tensor = _Stem.apply(x, self)  # type: ignore[no-untyped-call]
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The convolution of x."""
+        return functional.conv2d(x, self._weight, self._bias, 2, self._padding)
+
+    def gradient(self, upstream: Tensor, height: int, width: int) -> Tensor:
+        """The gradient with respect to an input of that size."""
+        weight = self._packed.for_input(upstream)
+        phases = torch.ops.mkldnn._convolution_pointwise(
+            upstream, weight, None, self._phases_padding, _ONE, _ONE, 1, "none", [], ""
+        )
+        phases = phases[:, :, self._surplus :, self._surplus :]
+        return functional.pixel_shuffle(phases, 2)[:, :, :height, :width]
+
+
+def _phases(weight: Tensor, padding: int, distances: range) -> Tensor:
+    """Weights (4C, C', d, d) of the convolution from an upstream gradient to the phases, in pixel_shuffle's order."""
+    outputs, inputs, kernel, _ = weight.shape
+    phases = weight.new_zeros(inputs, 2, 2, outputs, len(distances), len(distances))
+    taps = [
+        (parity, index, tap)
+        for parity in (0, 1)
+        for index, distance in enumerate(distances)
+        if 0 <= (tap := parity + padding - 2 * distance) < kernel
+    ]
+    for row, i, y in taps:
+        for column, j, x in taps:
+            phases[:, row, column, :, i, j] = weight[:, :, y, x].T
+    return phases.flatten(0, 2)
+
+
 class PackedBottleneck:
     """A residual block: relu(expand(relu(convolve(relu(reduce(x))))) + shortcut(x))."""
 
@@ -200,6 +255,18 @@ class _Rectified(torch.autograd.Function):
         x, result = ctx.saved_tensors
         masked = torch.ops.aten.threshold_backward(_channels_last(upstream), result, 0)
         return ctx.convolution.gradient(masked, x), None
+
+
+class _Stem(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, convolution: PackedStem) -> Tensor:
+        ctx.convolution, ctx.size = convolution, x.shape[2:]
+        return convolution.forward(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.convolution.gradient(_channels_last(upstream), *ctx.size), None
 
 
 def _pack(weight: Tensor, padding: list[int], stride: list[int], shape: list[int]) -> Tensor:
