@@ -38,6 +38,7 @@ from gramlet.inputs import (
     read_picture,
 )
 from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
+from gramlet.messages.parts import Joiner, split
 from gramlet.messages.stylize import decode_adjusted, decode_status, encode_adjust
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
@@ -373,8 +374,8 @@ class AsyncDifferentiation:
         message = self._state.evaluate(picture)
 
         async def ask(stream: AsyncStream[Any, Any]) -> Evaluation:
-            await stream.send(message)
-            while (evaluation := self._state.evaluation(await stream.receive())) is None:
+            await _send(stream, message)
+            while (evaluation := self._state.evaluation(await _receive(stream))) is None:
                 pass
             return evaluation
 
@@ -411,8 +412,20 @@ class AsyncDifferentiation:
         self._stream = None
 
     async def _put_in_place(self, stream: AsyncStream[Any, Any], objective: Objective) -> None:
-        await stream.send(self._state.setup(objective))
-        self._state.ready(await stream.receive(), objective)
+        await _send(stream, self._state.setup(objective))
+        self._state.ready(await _receive(stream), objective)
+
+
+async def _send(stream: AsyncStream[Any, Any], message: Any) -> None:
+    for part in split(message):
+        await stream.send(part)
+
+
+async def _receive(stream: AsyncStream[Any, Any]) -> Any:
+    joiner: Joiner[Any] = Joiner()
+    while (message := joiner.add(await stream.receive())) is None:
+        pass
+    return message
 
 
 async def _nothing(_: AsyncStream[Any, Any]) -> None:

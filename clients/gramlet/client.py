@@ -29,6 +29,7 @@ from gramlet.inputs import (
     read_picture,
 )
 from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
+from gramlet.messages.parts import Joiner, split
 from gramlet.messages.stylize import decode_adjusted, decode_status, encode_adjust
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
 from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
@@ -451,8 +452,8 @@ class Differentiation:
         message = self._state.evaluate(picture)
 
         def ask(stream: Stream[Any, Any]) -> Evaluation:
-            stream.send(message)
-            while (evaluation := self._state.evaluation(stream.receive())) is None:
+            _send(stream, message)
+            while (evaluation := self._state.evaluation(_receive(stream))) is None:
                 pass
             return evaluation
 
@@ -493,8 +494,20 @@ class Differentiation:
         self._stream = None
 
     def _put_in_place(self, stream: Stream[Any, Any], objective: Objective) -> None:
-        stream.send(self._state.setup(objective))
-        self._state.ready(stream.receive(), objective)
+        _send(stream, self._state.setup(objective))
+        self._state.ready(_receive(stream), objective)
+
+
+def _send(stream: Stream[Any, Any], message: Any) -> None:
+    for part in split(message):
+        stream.send(part)
+
+
+def _receive(stream: Stream[Any, Any]) -> Any:
+    joiner: Joiner[Any] = Joiner()
+    while (message := joiner.add(stream.receive())) is None:
+        pass
+    return message
 
 
 def _filled(window: CorpusWindow, pictures: Iterator[PictureInput]) -> bool:

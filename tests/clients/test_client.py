@@ -10,6 +10,7 @@ import gramlet
 import numpy as np
 import pytest
 from gramlet import Adjusted, Extraction, Form, GramletError, Iteration, Objective, Preview, Result, Started, Style
+from gramlet.messages import parts
 from gramlet.status import FEATURE, STYLIZE, TRAIN
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature_source import RemoteFeatures
@@ -125,9 +126,19 @@ def test_pictures_are_taken_only_a_window_ahead(client: gramlet.Client, png: byt
     assert taken <= 6 + 4
 
 
+@pytest.mark.parametrize("part_bytes", [None, 1000], ids=["whole", "in parts"])
 async def test_losses_and_gradients_are_those_of_the_engine(
-    client: gramlet.Client, async_client: gramlet.AsyncClient, engine: Engine, pixels: Any, png: bytes
+    client: gramlet.Client,
+    async_client: gramlet.AsyncClient,
+    engine: Engine,
+    pixels: Any,
+    png: bytes,
+    part_bytes: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if part_bytes:
+        monkeypatch.setattr(parts, "WHOLE_BYTES", part_bytes)
+        monkeypatch.setattr(parts, "PART_BYTES", part_bytes)
     style = floats(pixels)[:, ::-1].copy()
     mask = np.tri(64, 48, dtype=np.float32)
     styles = (Style(style, 1.0, mask), Style(style[:, :40], 2.0, None, mask[:40]))

@@ -9,6 +9,7 @@ import grpc
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.messages import feature as messages
+from gramlet.messages.parts import joined, split
 from gramlet.types import ElementType, Picture
 
 from gramlet_server.feature.engine import Engine
@@ -61,7 +62,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         with self._engine.differentiation() as differentiation:
             # A lost client must not wait for its turn at the device.
             context.add_callback(differentiation.close)
-            for request in request_iterator:
+            for request in joined(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":
                         objective, element_type = messages.decode_setup(
@@ -72,6 +73,6 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
                     case "evaluate":
                         picture, sequence = messages.decode_evaluate(request.evaluate)
                         evaluation = differentiation.evaluate(picture)
-                        yield messages.encode_evaluation(evaluation, sequence, element_type)
+                        yield from split(messages.encode_evaluation(evaluation, sequence, element_type))
                     case _:
                         raise InvalidInput("neither an objective nor a picture", field="message")

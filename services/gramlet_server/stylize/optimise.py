@@ -158,7 +158,9 @@ class Job:
             "weights": [style.weight for style in self.styles],
         }
         file = io.BytesIO()
-        np.savez(file, content=self.content, initial=self.initial, described=np.array(json.dumps(described)), **arrays)
+        if self.initial is not self.content:
+            arrays["initial"] = self.initial
+        np.savez(file, content=self.content, described=np.array(json.dumps(described)), **arrays)
         return file.getvalue()
 
     @classmethod
@@ -170,7 +172,8 @@ class Job:
                 Style(file[f"style{i}"], weight, file.get(f"content_region{i}"), file.get(f"style_region{i}"))
                 for i, weight in enumerate(described["weights"])
             )
-            return cls(file["content"], styles, file["initial"], _settings(described["settings"]))
+            content = file["content"]
+            return cls(content, styles, file.get("initial", content), _settings(described["settings"]))
 
 
 _ENUMS = {

@@ -233,8 +233,16 @@ class Objective(_message.Message):
     reduced_precision: bool
     def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., content_stage: _Optional[str] = ..., content_weight: _Optional[float] = ..., styles: _Optional[_Iterable[_Union[Style, _Mapping]]] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., stage_balance: _Optional[_Union[StageBalance, str]] = ..., antialiased: bool = ..., reduced_precision: bool = ...) -> None: ...
 
+class Part(_message.Message):
+    __slots__ = ("data", "last")
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    last: bool
+    def __init__(self, data: _Optional[bytes] = ..., last: bool = ...) -> None: ...
+
 class DifferentiateRequest(_message.Message):
-    __slots__ = ("setup", "evaluate")
+    __slots__ = ("setup", "evaluate", "part")
     class Setup(_message.Message):
         __slots__ = ("objective", "gradient_element_type")
         OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
@@ -251,9 +259,11 @@ class DifferentiateRequest(_message.Message):
         def __init__(self, picture: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., sequence: _Optional[int] = ...) -> None: ...
     SETUP_FIELD_NUMBER: _ClassVar[int]
     EVALUATE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     setup: DifferentiateRequest.Setup
     evaluate: DifferentiateRequest.Evaluate
-    def __init__(self, setup: _Optional[_Union[DifferentiateRequest.Setup, _Mapping]] = ..., evaluate: _Optional[_Union[DifferentiateRequest.Evaluate, _Mapping]] = ...) -> None: ...
+    part: Part
+    def __init__(self, setup: _Optional[_Union[DifferentiateRequest.Setup, _Mapping]] = ..., evaluate: _Optional[_Union[DifferentiateRequest.Evaluate, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
 
 class StageLoss(_message.Message):
     __slots__ = ("stage", "loss")
@@ -264,7 +274,7 @@ class StageLoss(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class DifferentiateResponse(_message.Message):
-    __slots__ = ("ready", "evaluation")
+    __slots__ = ("ready", "evaluation", "part")
     class Ready(_message.Message):
         __slots__ = ("weights_digest",)
         WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -291,6 +301,8 @@ class DifferentiateResponse(_message.Message):
         def __init__(self, sequence: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., total_variation_loss: _Optional[float] = ..., stage_losses: _Optional[_Iterable[_Union[StageLoss, _Mapping]]] = ..., gradient: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
     READY_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     ready: DifferentiateResponse.Ready
     evaluation: DifferentiateResponse.Evaluation
-    def __init__(self, ready: _Optional[_Union[DifferentiateResponse.Ready, _Mapping]] = ..., evaluation: _Optional[_Union[DifferentiateResponse.Evaluation, _Mapping]] = ...) -> None: ...
+    part: Part
+    def __init__(self, ready: _Optional[_Union[DifferentiateResponse.Ready, _Mapping]] = ..., evaluation: _Optional[_Union[DifferentiateResponse.Evaluation, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,71 @@
+"""Messages too large for one message: serialized, and sent in parts. A picture of 4000 x 3000 floats has 144 MB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from gramlet.errors import InvalidInput
+
+Message = TypeVar("Message", bound=Any)
+"""One with a oneof `message` that has a `part`."""
+
+WHOLE_BYTES = 32 * 2**20
+"""A message of so many bytes still travels whole."""
+PART_BYTES = 3 * 2**20
+"""Of each part: every server and client takes so much, gRPC's own default being 4 MiB."""
+MOST_BYTES = 2**30
+"""Of a message that is put together again."""
+
+
+def split(message: Message) -> Iterator[Message]:
+    """The message itself, or its parts if it is large."""
+    if message.ByteSize() <= WHOLE_BYTES:
+        yield message
+        return
+    data = memoryview(message.SerializeToString())
+    for start in range(0, len(data), PART_BYTES):
+        carrier = type(message)()
+        carrier.part.data = bytes(data[start : start + PART_BYTES])
+        carrier.part.last = start + PART_BYTES >= len(data)
+        yield carrier
+
+
+class Joiner(Generic[Message]):
+    """Puts a message together again."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def add(self, message: Message) -> Message | None:
+        """The message that is complete with this one; None if parts are missing.
+
+        Raises:
+            InvalidInput: Something else between two parts, too much, or parts that are no message.
+        """
+        if message.WhichOneof("message") != "part":
+            if self._data:
+                raise InvalidInput("the last part is missing", field="part")
+            return message
+        self._data += message.part.data
+        if len(self._data) > MOST_BYTES:
+            raise InvalidInput(f"a message of more than {MOST_BYTES:,} bytes: send less at once", field="part")
+        if not message.part.last:
+            return None
+        data, self._data = bytes(self._data), bytearray()
+        try:
+            whole: Message = type(message).FromString(data)
+        except DecodeError:
+            raise InvalidInput("the parts make no message", field="part") from None
+        return whole
+
+
+def joined(messages: Iterable[Message]) -> Iterator[Message]:
+    """Messages, each whole."""
+    joiner: Joiner[Message] = Joiner()
+    for message in messages:
+        whole = joiner.add(message)
+        if whole is not None:
+            yield whole
