@@ -8,9 +8,10 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
-from gramlet.aio import AsyncClient, AsyncDifferentiation, AsyncStylizing
+from gramlet.aio import AsyncClient, AsyncDifferentiation
+from gramlet.aio_stylize_calls import AsyncStylizing
 from gramlet.channel import Tls, request_id
-from gramlet.client import Client, Differentiation, Stylizing
+from gramlet.client import Client, Differentiation
 from gramlet.errors import (
     Aborted,
     AlreadyExists,
@@ -29,6 +30,7 @@ from gramlet.errors import (
 )
 from gramlet.events import AsyncEvents, Events
 from gramlet.status import Health, ServerStatus
+from gramlet.stylize_calls import Stylizing
 from gramlet.types import (
     Adjusted,
     Checkpoint,
@@ -56,6 +58,11 @@ from gramlet.types import (
     Style,
     StylizeEvent,
     StylizeSettings,
+    SweepCell,
+    SweepEvent,
+    SweepQueued,
+    SweepResult,
+    SweepStarted,
 )
 
 __all__ = [
@@ -106,6 +113,11 @@ __all__ = [
     "StylizeEvent",
     "StylizeSettings",
     "Stylizing",
+    "SweepCell",
+    "SweepEvent",
+    "SweepQueued",
+    "SweepResult",
+    "SweepStarted",
     "Tls",
     "Unauthenticated",
     "Unavailable",

@@ -10,8 +10,6 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
-    Mapping,
-    Sequence,
 )
 from typing import Any, TypeVar, Unpack, overload
 
@@ -19,29 +17,25 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gramlet.aio_connection import AsyncConnection, AsyncStream
 from gramlet.aio_embed_calls import AsyncEmbedCalls
+from gramlet.aio_stylize_calls import AsyncStylizeCalls
 from gramlet.aio_train_calls import AsyncTrainCalls
 from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.errors import GramletError
-from gramlet.events import AsyncEvents
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.inputs import (
     ExtractionOptions,
     PictureInput,
-    StyleInput,
-    StylizeOptions,
     choose,
     is_one_picture,
-    make_adjustment,
     make_extraction,
-    make_stylization,
     read_objective,
     read_picture,
 )
 from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
 from gramlet.messages.parts import Joiner, split
-from gramlet.messages.stylize import decode_adjusted, decode_status, encode_adjust
+from gramlet.messages.stylize import decode_status
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
-from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
+from gramlet.sessions import CorpusWindow, DifferentiationState
 from gramlet.status import ASKED_FOR, FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.types import (
@@ -50,20 +44,15 @@ from gramlet.types import (
     Evaluation,
     Extraction,
     Features,
-    Initial,
     Model,
     Objective,
-    Result,
-    StylizeEvent,
-    StylizeOrder,
-    StylizeSettings,
     StylizeStatus,
 )
 
 T = TypeVar("T")
 
 
-class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
+class AsyncClient(AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls):
     """A gramlet server, or several of one kind: `gramlet.Client` for asyncio.
 
     The same calls with the same arguments and errors. What takes time is awaited; what gives an iterator there gives an
@@ -168,56 +157,6 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
             self._attempts(timeout),
         )
 
-    # --- stylization ---
-
-    def stylize(
-        self,
-        content: PictureInput,
-        style: StyleInput,
-        *,
-        initial: Initial | PictureInput | None = None,
-        preview_every: int = 0,
-        checkpoint_every: int | None = None,
-        run_id: str | None = None,
-        timeout: float | None = None,
-        **settings: Unpack[StylizeOptions],
-    ) -> AsyncStylizing:
-        """Paints the content picture in the style of another; an asynchronous iterator of events."""
-        order = StylizeOrder(
-            stylization=make_stylization(content, style, initial, settings),
-            run_id=run_id or "",
-            preview_every=preview_every,
-            checkpoint_every=checkpoint_every,
-        )
-        return self._stylize(order, timeout)
-
-    def resume(
-        self,
-        run_id: str,
-        *,
-        preview_every: int = 0,
-        checkpoint_every: int | None = None,
-        timeout: float | None = None,
-    ) -> AsyncStylizing:
-        """Goes on with a stylization from its newest checkpoint."""
-        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
-        return self._stylize(order, timeout)
-
-    async def adjust(
-        self,
-        run_id: str,
-        *,
-        content_weight: float | None = None,
-        style_weight: float | None = None,
-        total_variation_weight: float | None = None,
-        style_stages: Mapping[str, float] | Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> StylizeSettings:
-        """Changes the weights of a run from its next iteration on; returns the settings that will be in force."""
-        adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
-        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
-        return decode_adjusted(await self._unary(stub.Adjust, encode_adjust(run_id, adjustment), timeout))
-
     # --- status ---
 
     async def status(self, *, timeout: float | None = None) -> ServerStatus:
@@ -273,30 +212,6 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
         finally:
             _close(stream)
 
-    def _stylize(self, order: StylizeOrder, timeout: float | None) -> AsyncStylizing:
-        run = StylizeRun(order)
-        return AsyncStylizing(self, run.run_id, self._stylize_events(run, self._attempts(timeout)))
-
-    async def _stylize_events(self, run: StylizeRun, attempts: Attempts) -> AsyncGenerator[StylizeEvent, None]:
-        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
-        while not run.done:
-            stream = self._connection.server_stream(stub.Stylize, run.request(), attempts)
-            try:
-                while not run.done:
-                    event = run.accept(await stream.receive())
-                    attempts.answered(new=event is not None)
-                    if run.done:
-                        await stream.finish()  # so that the server sees a call that ended in order
-                    if event is not None:
-                        yield event
-            except GramletError as error:
-                delay = attempts.delay_after(run.broken(error))
-            else:
-                return
-            finally:
-                stream.close()
-            await asyncio.sleep(delay)
-
     async def _stylize_status(self) -> StylizeStatus:
         stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
         return decode_status(await self._unary(stub.GetStatus, stylize_pb2.GetStatusRequest(), None))
@@ -309,32 +224,6 @@ class AsyncClient(AsyncTrainCalls, AsyncEmbedCalls):
             return decode_health(answer.status)
         except GramletError as error:
             return error
-
-
-class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
-    """The events of a stylization, whose weights can be changed meanwhile. Attribute `run_id`: its name."""
-
-    def __init__(self, client: AsyncClient, run_id: str, events: AsyncGenerator[StylizeEvent, None]) -> None:
-        super().__init__(events, Result)
-        self._client = client
-        self.run_id = run_id
-
-    async def adjust(
-        self,
-        *,
-        content_weight: float | None = None,
-        style_weight: float | None = None,
-        total_variation_weight: float | None = None,
-        style_stages: Mapping[str, float] | Sequence[str] | None = None,
-    ) -> StylizeSettings:
-        """Changes the weights from the next iteration on; see `Client.adjust`."""
-        return await self._client.adjust(
-            self.run_id,
-            content_weight=content_weight,
-            style_weight=style_weight,
-            total_variation_weight=total_variation_weight,
-            style_stages=style_stages,
-        )
 
 
 class AsyncDifferentiation:

@@ -19,7 +19,7 @@ from gramlet.client import Client
 from gramlet.commands.terminal import Terminal, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
 
-COMMANDS = ("stylize", "adjust", "features", "train", "predict", "heads", "embed", "maps", "status")
+COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "status")
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
 

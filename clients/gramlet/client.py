@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar, Unpack, overload
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -13,28 +12,24 @@ from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.connection import Connection, Stream
 from gramlet.embed_calls import EmbedCalls
 from gramlet.errors import GramletError
-from gramlet.events import Events
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.inputs import (
     ExtractionOptions,
     PictureInput,
-    StyleInput,
-    StylizeOptions,
     choose,
     is_one_picture,
-    make_adjustment,
     make_extraction,
-    make_stylization,
     read_objective,
     read_picture,
 )
 from gramlet.messages.feature import decode_model, decode_outcome, encode_extract_request
 from gramlet.messages.parts import Joiner, split
-from gramlet.messages.stylize import decode_adjusted, decode_status, encode_adjust
+from gramlet.messages.stylize import decode_status
 from gramlet.retry import AT_ONCE, Attempts, RetryPolicy
-from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
+from gramlet.sessions import CorpusWindow, DifferentiationState
 from gramlet.status import ASKED_FOR, FEATURE, SERVICES, STYLIZE, Health, ServerStatus, decode_health, health_by_service
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
+from gramlet.stylize_calls import StylizeCalls
 from gramlet.train_calls import TrainCalls
 from gramlet.types import (
     Array,
@@ -42,20 +37,15 @@ from gramlet.types import (
     Evaluation,
     Extraction,
     Features,
-    Initial,
     Model,
     Objective,
-    Result,
-    StylizeEvent,
-    StylizeOrder,
-    StylizeSettings,
     StylizeStatus,
 )
 
 T = TypeVar("T")
 
 
-class Client(TrainCalls, EmbedCalls):
+class Client(StylizeCalls, TrainCalls, EmbedCalls):
     """A gramlet server, or several of one kind.
 
     Pictures are given as paths, bytes, PIL pictures or arrays everywhere. Failures are `gramlet.GramletError`s. Calls
@@ -197,94 +187,6 @@ class Client(TrainCalls, EmbedCalls):
             self._attempts(timeout),
         )
 
-    # --- stylization ---
-
-    def stylize(
-        self,
-        content: PictureInput,
-        style: StyleInput,
-        *,
-        initial: Initial | PictureInput | None = None,
-        preview_every: int = 0,
-        checkpoint_every: int | None = None,
-        run_id: str | None = None,
-        timeout: float | None = None,
-        **settings: Unpack[StylizeOptions],
-    ) -> Stylizing:
-        """Paints the content picture in the style of another (Gatys, Ecker, Bethge, CVPR 2016).
-
-        Returns events as the optimisation goes on, every iteration among them; the last is the `Result` with the
-        picture. If the server is lost, the run is resumed from its last checkpoint, and the events go on as if nothing
-        had happened. Leaving the loop cancels the run.
-
-        Args:
-            content: The picture whose contents are kept.
-            style: The style picture; or several; or several with their weights, `[("a.jpg", 2.0), ("b.jpg", 1.0)]`; or
-                as `Style("a.jpg", content_region="sky.png")`, with masks of where it rules and of what of it counts.
-            initial: Where to start: `content`, `style`, `noise`, or a picture. Default: the preset's choice.
-            preview_every: Iterations between previews; 0 is none.
-            checkpoint_every: Iterations between checkpoints; None is the server's choice.
-            run_id: Name of the run, with which it can be resumed. Default: a random one, told by every event.
-            timeout: Seconds for the whole run.
-            settings: Preset, size, iterations, weights and all other fields of `StylizeSettings`.
-
-        Raises:
-            NotFound: A file does not exist.
-            InvalidInput: A picture or setting is wrong.
-            Overloaded: The service's queue stayed full.
-            Unavailable: The server was lost for longer than the client's patience.
-        """
-        order = StylizeOrder(
-            stylization=make_stylization(content, style, initial, settings),
-            run_id=run_id or "",
-            preview_every=preview_every,
-            checkpoint_every=checkpoint_every,
-        )
-        return self._stylize(order, timeout)
-
-    def resume(
-        self,
-        run_id: str,
-        *,
-        preview_every: int = 0,
-        checkpoint_every: int | None = None,
-        timeout: float | None = None,
-    ) -> Stylizing:
-        """Goes on with a stylization from its newest checkpoint.
-
-        Raises:
-            NotFound: The server's store has no such run.
-        """
-        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
-        return self._stylize(order, timeout)
-
-    def adjust(
-        self,
-        run_id: str,
-        *,
-        content_weight: float | None = None,
-        style_weight: float | None = None,
-        total_variation_weight: float | None = None,
-        style_stages: Mapping[str, float] | Sequence[str] | None = None,
-        timeout: float | None = None,
-    ) -> StylizeSettings:
-        """Changes the weights of a run from its next iteration on; its events tell it as `Adjusted`.
-
-        What is None stays, and so do stages that are not named; a stage of weight 0 is left out. The run may be another
-        client's, on another server that shares the store.
-
-        Returns:
-            The settings that will be in force.
-
-        Raises:
-            NotFound: There is no such run.
-            FailedPrecondition: The run is done.
-            InvalidInput: A weight or a stage is wrong, or all weights would be 0.
-        """
-        adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
-        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
-        return decode_adjusted(self._unary(stub.Adjust, encode_adjust(run_id, adjustment), timeout))
-
     # --- status ---
 
     def status(self, *, timeout: float | None = None) -> ServerStatus:
@@ -343,28 +245,6 @@ class Client(TrainCalls, EmbedCalls):
         finally:
             _close(stream)
 
-    def _stylize(self, order: StylizeOrder, timeout: float | None) -> Stylizing:
-        run = StylizeRun(order)
-        return Stylizing(self, run.run_id, self._stylize_events(run, self._attempts(timeout)))
-
-    def _stylize_events(self, run: StylizeRun, attempts: Attempts) -> Generator[StylizeEvent, None, None]:
-        stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
-        while not run.done:
-            try:
-                with closing(self._connection.server_stream(stub.Stylize, run.request(), attempts)) as stream:
-                    while not run.done:
-                        event = run.accept(stream.receive())
-                        attempts.answered(new=event is not None)
-                        if run.done:
-                            stream.finish()  # so that the server sees a call that ended in order
-                        if event is not None:
-                            yield event
-            except GramletError as error:
-                delay = attempts.delay_after(run.broken(error))
-            else:
-                return
-            time.sleep(delay)
-
     def _stylize_status(self) -> StylizeStatus:
         stub = stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
         return decode_status(self._unary(stub.GetStatus, stylize_pb2.GetStatusRequest(), None))
@@ -377,32 +257,6 @@ class Client(TrainCalls, EmbedCalls):
             return decode_health(answer.status)
         except GramletError as error:
             return error
-
-
-class Stylizing(Events[StylizeEvent, Result]):
-    """The events of a stylization, whose weights can be changed meanwhile. Attribute `run_id`: its name."""
-
-    def __init__(self, client: Client, run_id: str, events: Generator[StylizeEvent, None, None]) -> None:
-        super().__init__(events, Result)
-        self._client = client
-        self.run_id = run_id
-
-    def adjust(
-        self,
-        *,
-        content_weight: float | None = None,
-        style_weight: float | None = None,
-        total_variation_weight: float | None = None,
-        style_stages: Mapping[str, float] | Sequence[str] | None = None,
-    ) -> StylizeSettings:
-        """Changes the weights from the next iteration on; see `Client.adjust`."""
-        return self._client.adjust(
-            self.run_id,
-            content_weight=content_weight,
-            style_weight=style_weight,
-            total_variation_weight=total_variation_weight,
-            style_stages=style_stages,
-        )
 
 
 class Differentiation:

@@ -23,6 +23,7 @@ from gramlet.messages.feature import (
     encode_setup,
 )
 from gramlet.messages.stylize import decode_event, encode_order
+from gramlet.messages.sweep import decode_sweep_event, encode_sweep_order
 from gramlet.resumption import Resumption
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.types import (
@@ -44,6 +45,12 @@ from gramlet.types import (
     Started,
     StylizeEvent,
     StylizeOrder,
+    SweepCell,
+    SweepEvent,
+    SweepOrder,
+    SweepQueued,
+    SweepResult,
+    SweepStarted,
 )
 
 
@@ -133,6 +140,52 @@ class StylizeRun:
                 self._adjustments = event.number
             case Result():
                 self.done = True
+
+
+class SweepRun:
+    """One sweep across any number of connections: no event is told twice, and none is missing."""
+
+    def __init__(self, order: SweepOrder) -> None:
+        if order.stylization is not None and not order.run_id:
+            order = dataclasses.replace(order, run_id=new_run_id())
+        self._order = order
+        self.run_id = order.run_id or order.resume_run_id
+        self.done = False
+        self._resumption = Resumption(f"sweep {self.run_id}", ordered=order.stylization is not None)
+        self._started = False
+        self._iterations: dict[tuple[int, int], float] = {}
+
+    def request(self) -> stylize_pb2.SweepRequest:
+        """What to send now: the order, or the wish to resume."""
+        resume = SweepOrder(resume_run_id=self.run_id)
+        return encode_sweep_order(resume if self._resumption.resuming else self._order)
+
+    def accept(self, message: stylize_pb2.SweepResponse) -> SweepEvent | None:
+        """The event, or None for one that was told before."""
+        self._resumption.arrived()
+        event = decode_sweep_event(message)
+        match event:
+            case SweepQueued() if self._started:
+                return None
+            case SweepStarted():
+                was_started, self._started = self._started, True
+                return None if was_started else event
+            case SweepCell():
+                return event if self._is_news(event) else None
+            case SweepResult():
+                self.done = True
+        return event
+
+    def broken(self, error: GramletError) -> GramletError:
+        """Takes note of a failure; returns what the retry policy should judge it by."""
+        return self._resumption.broken(error)
+
+    def _is_news(self, cell: SweepCell) -> bool:
+        place = (cell.row, cell.column)
+        now = math.inf if isinstance(cell.event, Result) else float(cell.event.iteration)
+        is_news = now > self._iterations.get(place, -1.0)
+        self._iterations[place] = max(now, self._iterations.get(place, -1.0))
+        return is_news
 
 
 class CorpusWindow:

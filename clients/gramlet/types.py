@@ -465,14 +465,10 @@ class Recovered(StylizeEvent):
     message: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result(StylizeEvent):
-    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+class _PngFile:
+    """What has a picture as a PNG file, `png`."""
 
-    png: bytes = field(repr=False)
-    style_loss: float = math.nan
-    content_loss: float = math.nan
-    timing: Timing = Timing()
+    png: bytes
 
     @cached_property
     def image(self) -> Image.Image:
@@ -487,12 +483,89 @@ class Result(StylizeEvent):
             self.image.save(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Result(_PngFile, StylizeEvent):
+    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+
+    png: bytes = field(repr=False)
+    style_loss: float = math.nan
+    content_loss: float = math.nan
+    timing: Timing = Timing()
+
+
 def _open_image(data: bytes) -> Image.Image:
     from PIL import Image  # only those who look at a picture pay for the import
 
     image = Image.open(BytesIO(data))
     image.load()
     return image
+
+
+@dataclass(frozen=True)
+class SweepOrder:
+    """What is asked of StylizeService: a new sweep, or the one to resume.
+
+    Attributes:
+        stylization: What every cell stylizes; None to resume.
+        ratios: Content weight / style weight of each column; empty for the settings' own times 0.1, 1 and 10.
+        deepest_stages: The deepest style stage of each row; empty for every style stage.
+        resume_run_id: The sweep to resume; empty for a new one.
+        run_id: The name of a new sweep; empty lets the server choose.
+    """
+
+    stylization: Stylization | None = None
+    ratios: tuple[float, ...] = ()
+    deepest_stages: tuple[str, ...] = ()
+    resume_run_id: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEvent:
+    """What every event of a sweep tells: the sweep's name, with which it can be resumed."""
+
+    run_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepQueued(SweepEvent):
+    """The sweep waits for its turn, with `position` runs before it."""
+
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStarted(SweepEvent):
+    """The sweep begins, or goes on. `settings` are complete, before any cell's own."""
+
+    ratios: tuple[float, ...]
+    deepest_stages: tuple[str, ...]
+    settings: StylizeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCell(SweepEvent):
+    """Something happened in a cell: Started, Iteration, Recovered, or the cell's Result.
+
+    Attributes:
+        row, column: Counted from 0.
+        deepest_stage: The row's.
+        ratio: The column's content weight / style weight.
+        event: What happened.
+    """
+
+    row: int
+    column: int
+    deepest_stage: str
+    ratio: float
+    event: StylizeEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(_PngFile, SweepEvent):
+    """The sweep is done: `png` is the file of the labelled grid, `image` the picture."""
+
+    png: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

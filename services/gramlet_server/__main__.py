@@ -112,13 +112,14 @@ def stylize(shared: Shared) -> Service:
     from gramlet.stylize.v1.stylize_pb2_grpc import add_StylizeServiceServicer_to_server
 
     def build() -> Built:
-        from gramlet_server.stylize.runs import KIND, Runs, RunSettings
+        from gramlet_server.stylize.runs import KIND, SWEEPS, Runs, RunSettings
         from gramlet_server.stylize.service import StylizeServicer
 
         chosen = shared.settings.stylize
         settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
         runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
         shared.keep_sweeping(KIND)
+        shared.keep_sweeping(SWEEPS)
         return Built(StylizeServicer(runs), drain=runs.drain)
 
     return Service("gramlet.stylize.v1.StylizeService", add_StylizeServiceServicer_to_server, build)

@@ -31,6 +31,8 @@ from gramlet.types import (
     Started,
     Style,
     StylizeEvent,
+    SweepEvent,
+    SweepResult,
 )
 
 HELP = "paint a picture in the style of another"
@@ -40,17 +42,8 @@ _OPTIONS = tuple(StylizeOptions.__annotations__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the pictures, the output and every setting."""
-    parser.add_argument("content", nargs="?", help="the picture whose contents are kept")
-    parser.add_argument("style", nargs="*", help="the picture whose style is taken; several are blended")
+    add_pictures(parser)
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result: .png, .jpg, ...")
-    parser.add_argument("--blend", type=_numbers, metavar="W,W", help="shares of several styles; default: equal")
-    for name, where in (("content", "of the result where a style rules"), ("style", "of a style picture that counts")):
-        parser.add_argument(
-            f"--{name}-region",
-            action="append",
-            metavar="MASK",
-            help=f"the part {where}, white on black; once a style, in their order, '-' for all of it",
-        )
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
@@ -58,10 +51,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
     )
     parser.add_argument("--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints")
-    _add_settings(parser.add_argument_group("settings", "What is left out follows the preset."))
+    add_settings(parser)
 
 
-def _add_settings(group: argparse._ArgumentGroup) -> None:
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Adds what is stylized, and with what."""
+    parser.add_argument("content", nargs="?", help="the picture whose contents are kept")
+    parser.add_argument("style", nargs="*", help="the picture whose style is taken; several are blended")
+    parser.add_argument("--blend", type=numbers, metavar="W,W", help="shares of several styles; default: equal")
+    for name, where in (("content", "of the result where a style rules"), ("style", "of a style picture that counts")):
+        parser.add_argument(
+            f"--{name}-region",
+            action="append",
+            metavar="MASK",
+            help=f"the part {where}, white on black; once a style, in their order, '-' for all of it",
+        )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds every setting of a stylization."""
+    group = parser.add_argument_group("settings", "What is left out follows the preset.")
     group.add_argument("--preset", help="default, classic, ...: see `gramlet status`")
     group.add_argument("--size", type=int, help="longest side of the result, in pixels")
     group.add_argument("--iterations", type=int, help="iterations of the optimizer")
@@ -112,25 +121,39 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEvent, Result]:
     preview_every = (arguments.preview_every or _PREVIEW_EVERY) if arguments.preview else 0
-    if arguments.resume:
-        if arguments.content:
-            raise InvalidInput("a resumed run has its pictures already: leave them out", field="--resume")
+    if check_pictures(arguments):
         return client.resume(arguments.resume, preview_every=preview_every, checkpoint_every=arguments.checkpoint_every)
-    if not arguments.style:
-        raise InvalidInput("give a content picture and a style picture", field="style")
-    options = {name: getattr(arguments, name) for name in _OPTIONS}
     return client.stylize(
         arguments.content,
-        _styles(arguments),
+        styles_of(arguments),
         initial=arguments.initial,
         preview_every=preview_every,
         checkpoint_every=arguments.checkpoint_every,
         run_id=arguments.run_id,
-        **options,
+        **settings_of(arguments),
     )
 
 
-def _styles(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
+def check_pictures(arguments: argparse.Namespace) -> bool:
+    """Whether a run is to be resumed, rather than made of pictures.
+
+    Raises:
+        InvalidInput: Both, or neither.
+    """
+    if arguments.resume and arguments.content:
+        raise InvalidInput("a resumed run has its pictures already: leave them out", field="--resume")
+    if not (arguments.resume or arguments.style):
+        raise InvalidInput("give a content picture and a style picture", field="style")
+    return bool(arguments.resume)
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings that the command line gives."""
+    return {name: getattr(arguments, name) for name in _OPTIONS}
+
+
+def styles_of(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
+    """The styles, with their shares and regions."""
     styles: list[str] = arguments.style
 
     def one_each(values: list[Any] | None, default: Any, what: str, flag: str) -> list[Any]:
@@ -179,15 +202,20 @@ class _Shown:
             case Recovered():
                 self._terminal.note(event.message or event.reason.value)
             case Result():
-                is_png = self._output.suffix.lower() == ".png"
-                data = event.png if is_png else encode_picture_as(event.image, self._output)
-                write_atomically(self._output, data)
+                write_picture(event, self._output)
                 extra["path"] = str(self._output)
                 self._terminal.say(f"{self._output}: {event.iteration} iterations, loss {event.loss:.4g}")
-        self._terminal.event(type(event).__name__.lower(), **_values_of(event), **extra)
+        self._terminal.event(type(event).__name__.lower(), **values_of(event), **extra)
 
 
-def _values_of(event: StylizeEvent) -> dict[str, Any]:
+def write_picture(result: Result | SweepResult, path: Path) -> None:
+    """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
+    is_png = path.suffix.lower() == ".png"
+    write_atomically(path, result.png if is_png else encode_picture_as(result.image, path))
+
+
+def values_of(event: StylizeEvent | SweepEvent) -> dict[str, Any]:
+    """An event as JSON has it, without its pictures."""
     return {
         field.name: as_json(value)
         for field in dataclasses.fields(event)
@@ -212,7 +240,8 @@ def _values(kind: type[Enum]) -> list[str]:
     return [member.value for member in kind]
 
 
-def _numbers(text: str) -> list[float]:
+def numbers(text: str) -> list[float]:
+    """`1,2.5` as numbers."""
     return [float(part) for part in text.split(",")]
 
 

@@ -164,7 +164,7 @@ def encode_order(order: StylizeOrder) -> stylize_pb2.StylizeRequest:
         run_id=order.run_id, preview_every=order.preview_every, checkpoint_every=order.checkpoint_every
     )
     if order.stylization is not None:
-        message.stylization.CopyFrom(_encode_stylization(order.stylization))
+        message.stylization.CopyFrom(encode_stylization(order.stylization))
     else:
         message.resume_run_id = order.resume_run_id
     return message
@@ -180,11 +180,11 @@ def decode_order(message: stylize_pb2.StylizeRequest) -> StylizeOrder:
     if start is None:
         raise InvalidInput("set `stylization` or `resume_run_id`", field="start")
     if start == "resume_run_id":
-        _check_run_id(message.resume_run_id, "resume_run_id")
+        check_run_id(message.resume_run_id, "resume_run_id")
     if message.run_id:
-        _check_run_id(message.run_id, "run_id")
+        check_run_id(message.run_id, "run_id")
     return StylizeOrder(
-        stylization=_decode_stylization(message.stylization) if start == "stylization" else None,
+        stylization=decode_stylization(message.stylization) if start == "stylization" else None,
         resume_run_id=message.resume_run_id,
         run_id=message.run_id,
         preview_every=message.preview_every,
@@ -192,12 +192,17 @@ def decode_order(message: stylize_pb2.StylizeRequest) -> StylizeOrder:
     )
 
 
-def _check_run_id(run_id: str, field: str) -> None:
+def check_run_id(run_id: str, field: str) -> None:
+    """Refuses what is no name of a run.
+
+    Raises:
+        InvalidInput: Not 1 to 64 letters, digits, '-' or '_'.
+    """
     if not _RUN_ID.fullmatch(run_id):
         raise InvalidInput("a run id is 1 to 64 letters, digits, '-' or '_'", field=field)
 
 
-def _encode_stylization(stylization: Stylization) -> stylize_pb2.Stylization:
+def encode_stylization(stylization: Stylization) -> stylize_pb2.Stylization:
     message = stylize_pb2.Stylization(
         content=encode_picture(stylization.content),
         styles=[encode_style(style) for style in stylization.styles],
@@ -208,7 +213,7 @@ def _encode_stylization(stylization: Stylization) -> stylize_pb2.Stylization:
     return message
 
 
-def _decode_stylization(message: stylize_pb2.Stylization, field: str = "stylization") -> Stylization:
+def decode_stylization(message: stylize_pb2.Stylization, field: str = "stylization") -> Stylization:
     if not message.styles:
         raise InvalidInput("give at least one style", field=f"{field}.styles")
     settings = decode_settings(message.settings, f"{field}.settings")
@@ -392,7 +397,7 @@ def decode_adjust(message: stylize_pb2.AdjustRequest) -> tuple[str, Adjustment]:
     Raises:
         InvalidInput: A bad run id, a value that is no weight, or nothing to change.
     """
-    _check_run_id(message.run_id, "run_id")
+    check_run_id(message.run_id, "run_id")
     sent, field = message.adjustment, "adjustment"
 
     def weight(name: str) -> float | None:

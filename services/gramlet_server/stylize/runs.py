@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Generic, TypeVar
 
 import numpy as np
 from gramlet.errors import FailedPrecondition, NotFound
@@ -30,6 +32,9 @@ from gramlet.types import (
     StylizeOrder,
     StylizeSettings,
     StylizeStatus,
+    SweepEvent,
+    SweepOrder,
+    SweepQueued,
 )
 
 from gramlet_server import __version__, images
@@ -38,11 +43,14 @@ from gramlet_server.feature_source import FeatureSource
 from gramlet_server.observe import Observer
 from gramlet_server.store import Run, Store
 from gramlet_server.stylize import adjustments, colors, presets
+from gramlet_server.stylize import sweep as sweeps
 from gramlet_server.stylize.adjustments import Inbox
 from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
+from gramlet_server.stylize.sweep import Place, Plan
 from gramlet_server.turns import Turn, Turns
 
 KIND = "stylize"
+SWEEPS = "sweep"
 _FINISHED = "finished"
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
 
@@ -64,15 +72,18 @@ class RunSettings:
     checkpoint_every: int = 25
 
 
-class Stylizing:
+E = TypeVar("E", StylizeEvent, SweepEvent)
+
+
+class Stylizing(Generic[E]):
     """One run being read: an iterator of its events. Cancelling it stops the work within one iteration."""
 
-    def __init__(self, run_id: str, events: Iterator[StylizeEvent], turn: Turn) -> None:
+    def __init__(self, run_id: str, events: Iterator[E], turn: Turn) -> None:
         self.run_id = run_id
         self._turn = turn
         self._conflated = Conflated(events, lambda event: isinstance(event, Look))
 
-    def __iter__(self) -> Iterator[StylizeEvent]:
+    def __iter__(self) -> Iterator[E]:
         return map(_seen, self._conflated)
 
     def cancel(self) -> None:
@@ -125,7 +136,7 @@ class Runs:
         """Ends all runs after their iteration with a checkpoint and Unavailable, so that they go on elsewhere."""
         self._draining.set()
 
-    def start(self, order: StylizeOrder) -> Stylizing:
+    def start(self, order: StylizeOrder) -> Stylizing[StylizeEvent]:
         """Starts or resumes a run.
 
         Raises:
@@ -151,6 +162,49 @@ class Runs:
             events = self._events(turn, run, job, descent, order.preview_every, every)
             undo.pop_all()
         return Stylizing(run.run_id, events, turn)
+
+    def sweep(self, order: SweepOrder) -> Stylizing[SweepEvent]:
+        """Starts or resumes a sweep, which takes one turn for all its cells.
+
+        Raises:
+            Overloaded: As many runs are under way and wait as may. Nothing was done.
+            InvalidInput: A picture, a setting, a ratio or a stage is wrong.
+            AlreadyExists: The run id is taken.
+            NotFound: There is no such sweep to resume.
+            FailedPrecondition: The sweep to resume was made with other weights.
+        """
+        with ExitStack() as undo:
+            turn = self._turns.take()
+            undo.callback(turn.leave)
+            if order.stylization is not None:
+                model = self._features.model()
+                job = prepare(order.stylization, self._features, self._limits)
+                made = sweeps.plan(job, order.ratios, order.deepest_stages, model, self._limits)
+                run = Run.create(self._store, SWEEPS, order.run_id or uuid.uuid4().hex)
+                run.put("weights", model.weights_digest.encode())
+                run.put("plan", made.to_bytes())
+                run.put("job", made.job.to_bytes())
+            else:
+                run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
+                job = self._job(run, "resume_run_id")
+                made = Plan.from_bytes(run.get("plan"), job)
+            events = self._sweep_events(turn, run, made)
+            undo.pop_all()
+        return Stylizing(run.run_id, events, turn)
+
+    def _sweep_events(self, turn: Turn, run: Run, made: Plan) -> Iterator[SweepEvent]:
+        def save(place: Place, result: Result) -> None:
+            run.put(_cell(place), _result_to_bytes(result))
+
+        try:
+            for position in turn.positions():
+                yield SweepQueued(position=position)
+            finished = {p: _result_from_bytes(run.get(_cell(p))) for p in made.places if run.has(_cell(p))}
+            yield from sweeps.sweep(
+                made, self._features, finished=finished, save=save, interrupted=self._draining.is_set
+            )
+        finally:
+            turn.leave()
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
         """Changes a run's weights from its next iteration on, whichever process runs it; returns its new settings.
@@ -224,6 +278,22 @@ class Runs:
             turn.leave()
 
 
+def _cell(place: Place) -> str:
+    return "cell-{}-{}".format(*place)
+
+
+def _result_to_bytes(result: Result) -> bytes:
+    """A line of JSON, and the PNG file."""
+    told = {"iteration": result.iteration, "loss": result.loss}
+    told |= {"style_loss": result.style_loss, "content_loss": result.content_loss}
+    return json.dumps(told).encode() + b"\n" + result.png
+
+
+def _result_from_bytes(data: bytes) -> Result:
+    told, _, png = data.partition(b"\n")
+    return Result(png=png, **json.loads(told))
+
+
 def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -> Job:
     """Completes the settings and brings the pictures to their working sizes.
 
@@ -291,7 +361,7 @@ def _initial(given: Picture | None, style: Array, settings: StylizeSettings, con
             return content
 
 
-def _seen(event: StylizeEvent) -> StylizeEvent:
+def _seen(event: E) -> E:
     """A look becomes a file only when the reader takes it."""
     if isinstance(event, Look):
         return Preview(iteration=event.iteration, jpeg=images.encode_jpeg(event.picture))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import grpc
 from gramlet.messages import stylize as messages
+from gramlet.messages import sweep as sweep_messages
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 
 from gramlet_server.stylize.runs import Runs
@@ -26,6 +27,15 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         context.add_callback(stylizing.cancel)
         for event in stylizing:
             yield messages.encode_event(event, stylizing.run_id)
+
+    def Sweep(
+        self, request: stylize_pb2.SweepRequest, context: grpc.ServicerContext
+    ) -> Iterator[stylize_pb2.SweepResponse]:
+        """The events of a sweep."""
+        sweeping = self._runs.sweep(sweep_messages.decode_sweep_order(request))
+        context.add_callback(sweeping.cancel)
+        for event in sweeping:
+            yield sweep_messages.encode_sweep_event(event, sweeping.run_id)
 
     def Adjust(self, request: stylize_pb2.AdjustRequest, context: grpc.ServicerContext) -> stylize_pb2.AdjustResponse:
         """Changes the weights of a run."""

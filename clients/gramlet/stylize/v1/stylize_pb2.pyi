@@ -270,6 +270,64 @@ class AdjustResponse(_message.Message):
     settings: Settings
     def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
 
+class SweepRequest(_message.Message):
+    __slots__ = ("stylization", "resume_run_id", "run_id", "ratios", "deepest_stages")
+    STYLIZATION_FIELD_NUMBER: _ClassVar[int]
+    RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    RATIOS_FIELD_NUMBER: _ClassVar[int]
+    DEEPEST_STAGES_FIELD_NUMBER: _ClassVar[int]
+    stylization: Stylization
+    resume_run_id: str
+    run_id: str
+    ratios: _containers.RepeatedScalarFieldContainer[float]
+    deepest_stages: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SweepResponse(_message.Message):
+    __slots__ = ("run_id", "queued", "started", "cell", "result")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    CELL_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    queued: Queued
+    started: SweepStarted
+    cell: SweepCell
+    result: SweepResult
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[SweepStarted, _Mapping]] = ..., cell: _Optional[_Union[SweepCell, _Mapping]] = ..., result: _Optional[_Union[SweepResult, _Mapping]] = ...) -> None: ...
+
+class SweepStarted(_message.Message):
+    __slots__ = ("ratios", "deepest_stages", "settings")
+    RATIOS_FIELD_NUMBER: _ClassVar[int]
+    DEEPEST_STAGES_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    ratios: _containers.RepeatedScalarFieldContainer[float]
+    deepest_stages: _containers.RepeatedScalarFieldContainer[str]
+    settings: Settings
+    def __init__(self, ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
+
+class SweepCell(_message.Message):
+    __slots__ = ("row", "column", "deepest_stage", "ratio", "event")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    DEEPEST_STAGE_FIELD_NUMBER: _ClassVar[int]
+    RATIO_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    row: int
+    column: int
+    deepest_stage: str
+    ratio: float
+    event: StylizeResponse
+    def __init__(self, row: _Optional[int] = ..., column: _Optional[int] = ..., deepest_stage: _Optional[str] = ..., ratio: _Optional[float] = ..., event: _Optional[_Union[StylizeResponse, _Mapping]] = ...) -> None: ...
+
+class SweepResult(_message.Message):
+    __slots__ = ("png",)
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    png: bytes
+    def __init__(self, png: _Optional[bytes] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

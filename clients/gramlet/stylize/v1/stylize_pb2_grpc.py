@@ -45,6 +45,11 @@ class StylizeServiceStub(object):
                 request_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustRequest.SerializeToString,
                 response_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustResponse.FromString,
                 _registered_method=True)
+        self.Sweep = channel.unary_stream(
+                '/gramlet.stylize.v1.StylizeService/Sweep',
+                request_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.SweepRequest.SerializeToString,
+                response_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.SweepResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/gramlet.stylize.v1.StylizeService/GetStatus',
                 request_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.GetStatusRequest.SerializeToString,
@@ -73,6 +78,14 @@ class StylizeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sweep(self, request, context):
+        """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
+        labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """How busy the service is, and its presets.
         """
@@ -92,6 +105,11 @@ def add_StylizeServiceServicer_to_server(servicer, server):
                     servicer.Adjust,
                     request_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustRequest.FromString,
                     response_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustResponse.SerializeToString,
+            ),
+            'Sweep': grpc.unary_stream_rpc_method_handler(
+                    servicer.Sweep,
+                    request_deserializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.SweepRequest.FromString,
+                    response_serializer=gramlet_dot_stylize_dot_v1_dot_stylize__pb2.SweepResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -154,6 +172,33 @@ class StylizeService(object):
             '/gramlet.stylize.v1.StylizeService/Adjust',
             gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustRequest.SerializeToString,
             gramlet_dot_stylize_dot_v1_dot_stylize__pb2.AdjustResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sweep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gramlet.stylize.v1.StylizeService/Sweep',
+            gramlet_dot_stylize_dot_v1_dot_stylize__pb2.SweepRequest.SerializeToString,
+            gramlet_dot_stylize_dot_v1_dot_stylize__pb2.SweepResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,14 @@ class StylizeServiceStub:
     history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
     """
 
+    Sweep: grpc.UnaryStreamMultiCallable[
+        gramlet.stylize.v1.stylize_pb2.SweepRequest,
+        gramlet.stylize.v1.stylize_pb2.SweepResponse,
+    ]
+    """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
+    labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
+    """
+
     GetStatus: grpc.UnaryUnaryMultiCallable[
         gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         gramlet.stylize.v1.stylize_pb2.GetStatusResponse,
@@ -62,6 +70,14 @@ class StylizeServiceAsyncStub:
     """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
     one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
     history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+    """
+
+    Sweep: grpc.aio.UnaryStreamMultiCallable[
+        gramlet.stylize.v1.stylize_pb2.SweepRequest,
+        gramlet.stylize.v1.stylize_pb2.SweepResponse,
+    ]
+    """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
+    labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
     """
 
     GetStatus: grpc.aio.UnaryUnaryMultiCallable[
@@ -92,6 +108,16 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
         one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
         history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+        """
+
+    @abc.abstractmethod
+    def Sweep(
+        self,
+        request: gramlet.stylize.v1.stylize_pb2.SweepRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[gramlet.stylize.v1.stylize_pb2.SweepResponse], collections.abc.AsyncIterator[gramlet.stylize.v1.stylize_pb2.SweepResponse]]:
+        """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
+        labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
         """
 
     @abc.abstractmethod
