@@ -52,6 +52,21 @@ def test_an_address_that_cannot_be_opened_is_refused(address: str) -> None:
     assert error.value.field == "store"
 
 
+def test_anybody_adds_to_the_log_of_a_run_and_no_number_is_taken_twice(store: Store) -> None:
+    owner = Run.create(store, "stylize", "logged")
+    owner.put("job", b"job")
+    other = Run.find(store, "stylize", "logged")
+    other.append("changes", 1, b"one")
+    owner.append("changes", 2, b"two")
+    with pytest.raises(AlreadyExists):
+        other.append("changes", 2, b"also two")
+    assert other.log("changes") == [b"one", b"two"]
+    assert Run.take_over(store, "stylize", "logged").log("changes", after=1) == [b"two"]
+    assert (other.has("job"), other.has("result"), other.log("nothing")) == (True, False, [])
+    with pytest.raises(NotFound):
+        Run.find(store, "stylize", "nobodys")
+
+
 def test_a_run_that_was_taken_over_cannot_be_written_by_its_first_owner(store: Store) -> None:
     first = Run.create(store, "stylize", "r1")
     first.put("checkpoint", b"first")

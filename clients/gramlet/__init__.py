@@ -29,6 +29,7 @@ from gramlet.errors import (
     Unimplemented,
 )
 from gramlet.events import AsyncEvents, Events
+from gramlet.sets import SetEvent
 from gramlet.status import Health, ServerStatus
 from gramlet.stylize_calls import Stylizing
 from gramlet.types import (
@@ -107,6 +108,7 @@ __all__ = [
     "ResizeMode",
     "Result",
     "ServerStatus",
+    "SetEvent",
     "StageBalance",
     "Started",
     "Style",

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gramlet.aio_connection import AsyncConnection, AsyncStream
 from gramlet.aio_embed_calls import AsyncEmbedCalls
+from gramlet.aio_inputs import aiter_of
 from gramlet.aio_stylize_calls import AsyncStylizeCalls
 from gramlet.aio_train_calls import AsyncTrainCalls
 from gramlet.channel import DEFAULT_ADDRESS, Endpoint, Tls
@@ -141,7 +142,7 @@ class AsyncClient(AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls):
         timeout: float | None = None,
     ) -> AsyncIterator[Features | GramletError]:
         """Features of many pictures, as `features` gives them, with the extraction as one value."""
-        return self._extract_all(_aiter(pictures), CorpusWindow(extraction, in_flight), self._attempts(timeout))
+        return self._extract_all(aiter_of(pictures), CorpusWindow(extraction, in_flight), self._attempts(timeout))
 
     def differentiate(
         self,
@@ -319,15 +320,6 @@ async def _receive(stream: AsyncStream[Any, Any]) -> Any:
 
 async def _nothing(_: AsyncStream[Any, Any]) -> None:
     pass
-
-
-async def _aiter(pictures: Iterable[PictureInput] | AsyncIterable[PictureInput]) -> AsyncIterator[PictureInput]:
-    if isinstance(pictures, AsyncIterable):
-        async for picture in pictures:
-            yield picture
-    else:
-        for picture in pictures:
-            yield picture
 
 
 async def _filled(window: CorpusWindow, pictures: AsyncIterator[PictureInput]) -> bool:

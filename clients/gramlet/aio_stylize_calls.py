@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
 from gramlet.aio_connection import AsyncConnection
+from gramlet.aio_inputs import aiter_of
 from gramlet.errors import GramletError
 from gramlet.events import AsyncEvents
 from gramlet.inputs import (
@@ -15,10 +16,12 @@ from gramlet.inputs import (
     StylizeOptions,
     make_adjustment,
     make_stylization,
+    make_template,
 )
 from gramlet.messages.stylize import decode_adjusted, encode_adjust
 from gramlet.retry import Attempts
 from gramlet.sessions import StylizeRun, SweepRun
+from gramlet.sets import SetEvent, StylizeSet
 from gramlet.stylize.v1 import stylize_pb2_grpc
 from gramlet.types import (
     Initial,
@@ -53,6 +56,7 @@ class AsyncStylizeCalls:
         style: StyleInput,
         *,
         initial: Initial | PictureInput | None = None,
+        previous: PictureInput | None = None,
         preview_every: int = 0,
         checkpoint_every: int | None = None,
         run_id: str | None = None,
@@ -61,7 +65,7 @@ class AsyncStylizeCalls:
     ) -> AsyncStylizing:
         """Paints the content picture in the style of another; an asynchronous iterator of events."""
         order = StylizeOrder(
-            stylization=make_stylization(content, style, initial, settings),
+            stylization=make_stylization(content, style, initial, settings, previous),
             run_id=run_id or "",
             preview_every=preview_every,
             checkpoint_every=checkpoint_every,
@@ -79,6 +83,22 @@ class AsyncStylizeCalls:
         """Goes on with a stylization from its newest checkpoint."""
         order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
         return self._stylize(order, timeout)
+
+    def stylize_set(
+        self,
+        pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
+        style: StyleInput,
+        *,
+        sequence: bool = False,
+        frame_iterations: int | None = None,
+        initial: Initial | PictureInput | None = None,
+        preview_every: int = 0,
+        timeout: float | None = None,
+        **settings: Unpack[StylizeOptions],
+    ) -> AsyncGenerator[SetEvent, None]:
+        """Paints several pictures in one style, or the frames of a sequence; an asynchronous iterator of events."""
+        painted = StylizeSet(make_template(style, initial, settings), sequence, frame_iterations)
+        return self._set_events(aiter_of(pictures), painted, preview_every, timeout)
 
     def sweep(
         self,
@@ -127,6 +147,21 @@ class AsyncStylizeCalls:
     def _sweep(self, order: SweepOrder, timeout: float | None) -> AsyncEvents[SweepEvent, SweepResult]:
         events = self._run_events(self._stylize_stub.Sweep, SweepRun(order), self._attempts(timeout))
         return AsyncEvents(events, SweepResult)
+
+    async def _set_events(
+        self, pictures: AsyncIterator[PictureInput], painted: StylizeSet, preview_every: int, timeout: float | None
+    ) -> AsyncGenerator[SetEvent, None]:
+        index = -1
+        async for picture in pictures:
+            index += 1
+            try:
+                stylization = await asyncio.to_thread(painted.stylization, picture)  # it reads a file
+                async with self._stylize(StylizeOrder(stylization, preview_every=preview_every), timeout) as events:
+                    async for event in events:
+                        painted.happened(event)
+                        yield SetEvent(index, event)
+            except GramletError as error:
+                yield SetEvent(index, painted.failed(error))
 
     async def _run_events(
         self, method: Any, run: StylizeRun | SweepRun, attempts: Attempts

@@ -268,6 +268,7 @@ def make_stylization(
     style: StyleInput,
     initial: Initial | PictureInput | None,
     options: StylizeOptions,
+    previous: PictureInput | None = None,
 ) -> Stylization:
     """The pictures and settings of a stylization.
 
@@ -276,9 +277,18 @@ def make_stylization(
         InvalidInput: A picture or a setting is wrong.
         TypeError: There is no such setting.
     """
+    return dataclasses.replace(
+        make_template(style, initial, options),
+        content=read_picture(content, "content"),
+        previous_content=None if previous is None else read_picture(previous, "previous"),
+    )
+
+
+def make_template(style: StyleInput, initial: Initial | PictureInput | None, options: StylizeOptions) -> Stylization:
+    """A stylization whose content is still to come; see `make_stylization`."""
     start, given = _read_initial(initial)
     return Stylization(
-        content=read_picture(content, "content"),
+        content=b"",
         styles=_read_styles(style),
         settings=_make_settings(options, start),
         initial=given,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Unpack
 
@@ -16,10 +16,12 @@ from gramlet.inputs import (
     StylizeOptions,
     make_adjustment,
     make_stylization,
+    make_template,
 )
 from gramlet.messages.stylize import decode_adjusted, encode_adjust
 from gramlet.retry import Attempts
 from gramlet.sessions import StylizeRun, SweepRun
+from gramlet.sets import SetEvent, StylizeSet
 from gramlet.stylize.v1 import stylize_pb2_grpc
 from gramlet.types import (
     Initial,
@@ -54,6 +56,7 @@ class StylizeCalls:
         style: StyleInput,
         *,
         initial: Initial | PictureInput | None = None,
+        previous: PictureInput | None = None,
         preview_every: int = 0,
         checkpoint_every: int | None = None,
         run_id: str | None = None,
@@ -71,6 +74,8 @@ class StylizeCalls:
             style: The style picture; or several; or several with their weights, `[("a.jpg", 2.0), ("b.jpg", 1.0)]`; or
                 as `Style("a.jpg", content_region="sky.png")`, with masks of where it rules and of what of it counts.
             initial: Where to start: `content`, `style`, `noise`, or a picture. Default: the preset's choice.
+            previous: Of a sequence: the content of the frame before, of which `initial` is the painting, which is moved
+                along with what moved since.
             preview_every: Iterations between previews; 0 is none.
             checkpoint_every: Iterations between checkpoints; None is the server's choice.
             run_id: Name of the run, with which it can be resumed. Default: a random one, told by every event.
@@ -84,7 +89,7 @@ class StylizeCalls:
             Unavailable: The server was lost for longer than the client's patience.
         """
         order = StylizeOrder(
-            stylization=make_stylization(content, style, initial, settings),
+            stylization=make_stylization(content, style, initial, settings, previous),
             run_id=run_id or "",
             preview_every=preview_every,
             checkpoint_every=checkpoint_every,
@@ -106,6 +111,43 @@ class StylizeCalls:
         """
         order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
         return self._stylize(order, timeout)
+
+    def stylize_set(
+        self,
+        pictures: Iterable[PictureInput],
+        style: StyleInput,
+        *,
+        sequence: bool = False,
+        frame_iterations: int | None = None,
+        initial: Initial | PictureInput | None = None,
+        preview_every: int = 0,
+        timeout: float | None = None,
+        **settings: Unpack[StylizeOptions],
+    ) -> Generator[SetEvent, None, None]:
+        """Paints several pictures in one style, which is prepared once, or the frames of a sequence.
+
+        Returns events as they come: a `SetEvent` for whatever happens to a picture. Pictures are taken, and painted,
+        one after another, as the events are read. A picture that is none fails alone: its error is the event's value.
+        Leaving the loop cancels the picture under way.
+
+        Args:
+            pictures: Any number.
+            style: As of `stylize`.
+            sequence: The pictures are frames: each starts from the last result, at the full size only, with fewer
+                iterations, so that the strokes flicker less.
+            frame_iterations: Iterations of every frame after the first. Default: a quarter of the first one's.
+            initial: As of `stylize`; of a sequence, for the first frame.
+            preview_every: Iterations between previews; 0 is none.
+            timeout: Seconds for each picture.
+            settings: As of `stylize`, for every picture.
+
+        Raises:
+            InvalidInput, NotFound: A style or a setting is wrong.
+            Overloaded: The service's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+        painted = StylizeSet(make_template(style, initial, settings), sequence, frame_iterations)
+        return self._set_events(pictures, painted, preview_every, timeout)
 
     def sweep(
         self,
@@ -190,6 +232,19 @@ class StylizeCalls:
     def _sweep(self, order: SweepOrder, timeout: float | None) -> Events[SweepEvent, SweepResult]:
         events = self._run_events(self._stylize_stub.Sweep, SweepRun(order), self._attempts(timeout))
         return Events(events, SweepResult)
+
+    def _set_events(
+        self, pictures: Iterable[PictureInput], painted: StylizeSet, preview_every: int, timeout: float | None
+    ) -> Generator[SetEvent, None, None]:
+        for index, picture in enumerate(pictures):
+            try:
+                order = StylizeOrder(painted.stylization(picture), preview_every=preview_every)
+                with self._stylize(order, timeout) as events:
+                    for event in events:
+                        painted.happened(event)
+                        yield SetEvent(index, event)
+            except GramletError as error:
+                yield SetEvent(index, painted.failed(error))
 
     def _run_events(self, method: Any, run: StylizeRun | SweepRun, attempts: Attempts) -> Generator[Any, None, None]:
         while not run.done:

@@ -337,12 +337,17 @@ PictureStyle = Style[Picture]
 
 @dataclass(frozen=True)
 class Stylization:
-    """The pictures of a stylization as they travel, and its settings. `initial` goes with Initial.GIVEN."""
+    """The pictures of a stylization as they travel, and its settings.
+
+    `initial` goes with Initial.GIVEN. With `previous_content`, the content that it is a painting of, it is moved along
+    with what moved from that content to this one.
+    """
 
     content: Picture
     styles: tuple[PictureStyle, ...]
     settings: StylizeSettings = StylizeSettings()
     initial: Picture | None = None
+    previous_content: Picture | None = None
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,46 @@ def test_a_run_is_adjusted_by_its_name(gramlet: Run, picture: Path, tmp_path: Pa
     assert gramlet("adjust", "nobodys", "--style-stages", "conv1=2")[0] == 2
 
 
+def test_of_several_contents_each_has_its_file_and_a_bad_one_fails_alone(
+    gramlet: Run, picture: Path, tmp_path: Path
+) -> None:
+    frames, out = tmp_path / "frames", tmp_path / "out"
+    frames.mkdir()
+    out.mkdir()
+    for name in ("a.png", "c.png"):
+        (frames / name).write_bytes(picture.read_bytes())
+    (frames / "b.png").write_bytes(b"no picture")
+    how = ("--size", 64, "--iterations", 4, "--scales", 1, "--json")
+    code, said, noted = gramlet("stylize", frames, picture, "-o", out, "--sequence", *how)
+    assert code == 1
+    assert "b.png: " in noted
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "c.png"]
+    started = {Path(e["picture"]).name: e["settings"] for e in events(said) if e["event"] == "started"}
+    assert [started[name]["initial"] for name in ("a.png", "c.png")] == ["content", "given"]
+    code, _, _ = gramlet("stylize", frames / "a.png", picture, "--style", picture, "-o", out, *how)
+    assert code == 0
+    assert (out / "picture.png").exists()
+
+
+def test_a_sweep_writes_its_grid_and_its_cells(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    grid, cells = tmp_path / "grid.png", tmp_path / "cells"
+    cells.mkdir()
+    how = ("--size", 64, "--iterations", 1, "--scales", 1, "--ratios", "0.1,10", "--deepest", "maxpool,layer1")
+    code, said, _ = gramlet(
+        "sweep", picture, picture, "-o", grid, "--cells", cells, "--run-id", "swept", *how, "--json"
+    )
+    assert code == 0
+    told = events(said)
+    assert [event["event"] for event in (told[0], told[1], told[-1])] == ["started", "cell", "result"]
+    assert told[1]["happened"] == "started"
+    names = {f"{stage}-{ratio}.png" for stage in ("maxpool", "layer1") for ratio in ("0.1", "10")}
+    assert {path.name for path in cells.iterdir()} == names
+    first = grid.read_bytes()
+    assert gramlet("sweep", "--resume", "swept", "-o", grid)[0] == 0
+    assert grid.read_bytes() == first
+    assert gramlet("sweep", picture, picture, "-o", grid, "--deepest", "layer9")[0] == 2
+
+
 def test_styles_are_blended(gramlet: Run, picture: Path, tmp_path: Path) -> None:
     base = ("stylize", picture, picture, picture, "-o", tmp_path / "o.png", "--size", 64, "--iterations", 1)
     assert gramlet(*base, "--blend", "2,1")[0] == 0

@@ -271,7 +271,7 @@ def test_an_order_arrives_as_it_was() -> None:
 
 def test_a_given_start_arrives_with_its_picture() -> None:
     settings = StylizeSettings(initial=Initial.GIVEN)
-    order = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),), settings, initial=b"start"))
+    order = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),), settings, b"start", b"previous"))
     assert stylize.decode_order(stylize.encode_order(order)) == order
 
 

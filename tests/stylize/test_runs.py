@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -135,5 +136,7 @@ def test_a_run_starts_where_it_is_told(engine: Engine, initial: Initial) -> None
     if expected is None:
         assert job.initial.std() > 0.1
         np.testing.assert_array_equal(job.initial, prepare(stylization, engine, Limits()).initial)
+        other = dataclasses.replace(stylization, settings=dataclasses.replace(settings, seed=6))
+        assert np.abs(job.initial - prepare(other, engine, Limits()).initial).mean() > 0.1
     else:
         np.testing.assert_allclose(job.initial, expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)

@@ -13,6 +13,7 @@ from gramlet.types import (
     Array,
     Iteration,
     PictureStyle,
+    Pixels,
     Result,
     Started,
     Stylization,
@@ -24,7 +25,6 @@ from gramlet.types import (
     SweepResult,
     SweepStarted,
 )
-from gramlet_server import images
 from gramlet_server.feature.engine import Engine
 from gramlet_server.store import Store
 from gramlet_server.stylize.grid import GAP, draw
@@ -146,7 +146,7 @@ def test_a_wrong_sweep_names_its_field(
 
 
 def test_the_grid_shows_every_picture_where_it_belongs() -> None:
-    def plain(level: int) -> images.Pixels:
+    def plain(level: int) -> Pixels:
         return np.full((40, 60, 3), (level, 0, 255), np.uint8)  # no gray, as letters have
 
     levels = [[10, 20, 30], [40, 50, 60]]
@@ -157,7 +157,9 @@ def test_the_grid_shows_every_picture_where_it_belongs() -> None:
         content=plain(70),
         styles=[plain(80), plain(90)],
     )
-    found = {level: np.argwhere((grid == (level, 0, 255)).all(axis=2)) for level in (*levels[0], *levels[1], 70, 80, 90)}
+    found = {
+        level: np.argwhere((grid == (level, 0, 255)).all(axis=2)) for level in (*levels[0], *levels[1], 70, 80, 90)
+    }
     assert [len(pixels) for pixels in found.values()] == [40 * 60] * 9
     corner = {level: pixels.min(axis=0) for level, pixels in found.items()}
     for row, across in enumerate(levels):

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gramlet.client import Client
-from gramlet.commands.files import PICTURES, check_output, encode_picture_as, write_atomically
+from gramlet.commands.files import PICTURES, check_directory, check_output, encode_picture_as, write_atomically
 from gramlet.commands.terminal import Meter, Terminal
-from gramlet.errors import InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.events import Events
 from gramlet.inputs import PictureInput, StylizeOptions
+from gramlet.layout import SUFFIXES
 from gramlet.types import (
     Adjusted,
     Checkpoint,
@@ -43,7 +44,27 @@ _OPTIONS = tuple(StylizeOptions.__annotations__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the pictures, the output and every setting."""
     add_pictures(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the result: .png, .jpg, ...")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="where to write the result: .png, .jpg, ...; of several, a folder",
+    )
+    parser.add_argument(
+        "--style",
+        action="append",
+        dest="styles",
+        metavar="FILE",
+        help="a style; all pictures before are contents then, and each is painted",
+    )
+    parser.add_argument(
+        "--sequence", action="store_true", help="the contents are frames: each starts from the last result"
+    )
+    parser.add_argument(
+        "--frame-iterations", type=int, metavar="N", help="of each frame after the first; default: a quarter"
+    )
+    parser.add_argument("--previous", metavar="FILE", help="the frame before, of which --initial is the painting")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
@@ -103,7 +124,10 @@ def add_weights(group: argparse._ArgumentGroup) -> None:
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
-    """Runs or resumes a stylization, shows how it goes, and writes the result."""
+    """Runs or resumes a stylization, shows how it goes, and writes the result; 1 if some of several pictures failed."""
+    contents = contents_of(arguments)
+    if arguments.sequence or len(contents) > 1 or arguments.output.is_dir():
+        return run_set(arguments, contents, client, terminal)
     check_output(arguments.output, PICTURES, "--output")
     if arguments.preview:
         check_output(arguments.preview, PICTURES, "--preview")
@@ -127,11 +151,71 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
         arguments.content,
         styles_of(arguments),
         initial=arguments.initial,
+        previous=arguments.previous,
         preview_every=preview_every,
         checkpoint_every=arguments.checkpoint_every,
         run_id=arguments.run_id,
         **settings_of(arguments),
     )
+
+
+def contents_of(arguments: argparse.Namespace) -> list[Path]:
+    """The pictures to paint: those of a folder, or those before `--style`; the rest are styles from now on.
+
+    Raises:
+        InvalidInput: A folder without pictures.
+    """
+    given = [arguments.content] if arguments.content else []
+    if arguments.styles:
+        given, arguments.style = [*given, *arguments.style], arguments.styles
+    contents = [path for each in map(Path, given) for path in (_pictures_in(each) if each.is_dir() else [each])]
+    arguments.content = str(contents[0]) if len(contents) == 1 else arguments.content
+    return contents
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise InvalidInput(f"{folder} has no pictures ({', '.join(SUFFIXES)})", field="content")
+    return found
+
+
+def run_set(arguments: argparse.Namespace, contents: list[Path], client: Client, terminal: Terminal) -> int:
+    """Paints several pictures into a folder; 1 if some failed."""
+    check_pictures(arguments)
+    check_directory(arguments.output, "--output")
+    for option in ("resume", "run_id", "preview", "previous", "checkpoint_every"):
+        if getattr(arguments, option) is not None:
+            raise InvalidInput("goes with one picture, not with several", field=f"--{option.replace('_', '-')}")
+    outputs = [arguments.output / f"{content.stem}.png" for content in contents]
+    if len(set(outputs)) < len(outputs):
+        raise InvalidInput("two pictures of the same name: paint them separately", field="content")
+    failed = 0
+    with terminal.log(), terminal.progress("stylizing") as meter:
+        events = client.stylize_set(
+            contents,
+            styles_of(arguments),
+            sequence=arguments.sequence,
+            frame_iterations=arguments.frame_iterations,
+            initial=arguments.initial,
+            **settings_of(arguments),
+        )
+        for step in events:
+            content, event = contents[step.index], step.event
+            if isinstance(event, GramletError):
+                failed += 1
+                terminal.note(f"{content}: {event.message}")
+                terminal.event("error", picture=str(content), code=event.code.name, message=event.message)
+                continue
+            told = values_of(event)
+            if isinstance(event, Result):
+                write_picture(event, outputs[step.index])
+                told["path"] = str(outputs[step.index])
+                terminal.say(f"{outputs[step.index]}: {event.iteration} iterations, loss {event.loss:.4g}")
+            done = step.index + isinstance(event, Result)
+            meter.update(done, len(contents), f"{content.name}, iteration {event.iteration}")
+            terminal.event(type(event).__name__.lower(), picture=str(content), **told)
+    return 1 if failed else 0
 
 
 def check_pictures(arguments: argparse.Namespace) -> bool:

@@ -29,6 +29,7 @@ from gramlet.types import (
     Iteration,
     LineSearch,
     Optimizer,
+    Picture,
     Preview,
     Queued,
     Recovered,
@@ -203,6 +204,7 @@ def check_run_id(run_id: str, field: str) -> None:
 
 
 def encode_stylization(stylization: Stylization) -> stylize_pb2.Stylization:
+    """The pictures of a stylization, and its settings."""
     message = stylize_pb2.Stylization(
         content=encode_picture(stylization.content),
         styles=[encode_style(style) for style in stylization.styles],
@@ -210,20 +212,34 @@ def encode_stylization(stylization: Stylization) -> stylize_pb2.Stylization:
     )
     if stylization.initial is not None:
         message.initial.CopyFrom(encode_picture(stylization.initial))
+    if stylization.previous_content is not None:
+        message.previous_content.CopyFrom(encode_picture(stylization.previous_content))
     return message
 
 
 def decode_stylization(message: stylize_pb2.Stylization, field: str = "stylization") -> Stylization:
+    """The pictures of a stylization, and its settings.
+
+    Raises:
+        InvalidInput: A missing picture, a bad setting, or a starting picture that does not go with them.
+    """
     if not message.styles:
         raise InvalidInput("give at least one style", field=f"{field}.styles")
     settings = decode_settings(message.settings, f"{field}.settings")
     if (settings.initial is Initial.GIVEN) != message.HasField("initial"):
         raise InvalidInput("a picture to start from goes with settings.initial given", field=f"{field}.initial")
+    if message.HasField("previous_content") and not message.HasField("initial"):
+        raise InvalidInput("give its painting as `initial`", field=f"{field}.previous_content")
+
+    def optional(name: str) -> Picture | None:
+        return decode_picture(getattr(message, name), f"{field}.{name}") if message.HasField(name) else None
+
     return Stylization(
         content=decode_picture(message.content, f"{field}.content"),
         styles=tuple(decode_style(style, f"{field}.styles[{i}]") for i, style in enumerate(message.styles)),
         settings=settings,
-        initial=decode_picture(message.initial, f"{field}.initial") if message.HasField("initial") else None,
+        initial=optional("initial"),
+        previous_content=optional("previous_content"),
     )
 
 

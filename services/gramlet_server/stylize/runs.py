@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from gramlet.errors import FailedPrecondition, NotFound
@@ -45,6 +45,7 @@ from gramlet_server.store import Run, Store
 from gramlet_server.stylize import adjustments, colors, presets
 from gramlet_server.stylize import sweep as sweeps
 from gramlet_server.stylize.adjustments import Inbox
+from gramlet_server.stylize.motion import carried_along
 from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
 from gramlet_server.stylize.sweep import Place, Plan
 from gramlet_server.turns import Turn, Turns
@@ -72,7 +73,7 @@ class RunSettings:
     checkpoint_every: int = 25
 
 
-E = TypeVar("E", StylizeEvent, SweepEvent)
+E = TypeVar("E", bound=StylizeEvent | SweepEvent)
 
 
 class Stylizing(Generic[E]):
@@ -81,7 +82,7 @@ class Stylizing(Generic[E]):
     def __init__(self, run_id: str, events: Iterator[E], turn: Turn) -> None:
         self.run_id = run_id
         self._turn = turn
-        self._conflated = Conflated(events, lambda event: isinstance(event, Look))
+        self._conflated: Conflated[E] = Conflated(events, lambda event: isinstance(event, Look))
 
     def __iter__(self) -> Iterator[E]:
         return map(_seen, self._conflated)
@@ -312,6 +313,11 @@ def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -
         for index, style in enumerate(stylization.styles)
     )
     initial = _initial(stylization.initial, styles[0].picture, settings, content, limits)
+    if stylization.previous_content is not None:
+        field = "stylization.previous_content"
+        _, height, width = content.shape
+        before = images.stretch(stylization.previous_content, height, width, limits, field)
+        initial = carried_along(initial, before, content)
     return Job(content, styles, initial, settings)
 
 
@@ -361,7 +367,7 @@ def _initial(given: Picture | None, style: Array, settings: StylizeSettings, con
             return content
 
 
-def _seen(event: E) -> E:
+def _seen(event: Any) -> Any:
     """A look becomes a file only when the reader takes it."""
     if isinstance(event, Look):
         return Preview(iteration=event.iteration, jpeg=images.encode_jpeg(event.picture))

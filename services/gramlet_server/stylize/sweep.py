@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gramlet.errors import InvalidInput
-from gramlet.types import Limits, Model, Result, SweepCell, SweepEvent, SweepResult, SweepStarted
+from gramlet.types import Limits, Model, Pixels, Result, SweepCell, SweepEvent, SweepResult, SweepStarted
 
 from gramlet_server import images
 from gramlet_server.feature_source import FeatureSource
@@ -157,7 +157,7 @@ def sweep(
     yield SweepResult(png=images.encode_png(_drawn(made, results)))
 
 
-def _drawn(made: Plan, results: Mapping[Place, Result]) -> images.Pixels:
+def _drawn(made: Plan, results: Mapping[Place, Result]) -> Pixels:
     cells = [
         [images.decode(results[row, column].png, Limits()) for column in range(len(made.ratios))]
         for row in range(len(made.deepest_stages))

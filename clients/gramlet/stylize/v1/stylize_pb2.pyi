@@ -67,16 +67,18 @@ class StylizeRequest(_message.Message):
     def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
 
 class Stylization(_message.Message):
-    __slots__ = ("content", "styles", "initial", "settings")
+    __slots__ = ("content", "styles", "initial", "settings", "previous_content")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     STYLES_FIELD_NUMBER: _ClassVar[int]
     INITIAL_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_CONTENT_FIELD_NUMBER: _ClassVar[int]
     content: _picture_pb2.Picture
     styles: _containers.RepeatedCompositeFieldContainer[_feature_pb2.Style]
     initial: _picture_pb2.Picture
     settings: Settings
-    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., styles: _Optional[_Iterable[_Union[_feature_pb2.Style, _Mapping]]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
+    previous_content: _picture_pb2.Picture
+    def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., styles: _Optional[_Iterable[_Union[_feature_pb2.Style, _Mapping]]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., previous_content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
 
 class Settings(_message.Message):
     __slots__ = ("preset", "size", "iterations", "content_stage", "style_stages", "content_weight", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial", "seed", "optimizer", "learning_rate", "history_size", "line_search", "antialiased", "scales", "style_size", "colors")
