@@ -46,7 +46,7 @@ def order(run_id: str, iterations: int) -> StylizeOrder:
     def pixels(seed: int) -> Pixels:
         return np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
-    settings = StylizeSettings(size=64, iterations=iterations, scales=1)
+    settings = StylizeSettings(size=64, iterations=iterations, scales=1, antialiased=False)
     return StylizeOrder(Stylization(pixels(1), (PictureStyle(pixels(2)),), settings), run_id=run_id)
 
 

@@ -36,7 +36,7 @@ def chroma(picture: Array) -> Array:
 
 
 def job_of(engine: Engine, content: Array, style: Array, colors: Colors, **settings: Any) -> Job:
-    chosen = StylizeSettings(**{"size": 64, "iterations": 6, "colors": colors, **settings})
+    chosen = StylizeSettings(**{"size": 64, "iterations": 6, "antialiased": False, "colors": colors, **settings})
     return prepare(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
 
 

@@ -30,6 +30,7 @@ from gramlet_server.store import Store
 from gramlet_server.stylize.grid import GAP, draw
 from gramlet_server.stylize.runs import Runs
 
+PLAIN: Any = {"scales": 1, "antialiased": False}
 RATIOS = (0.05, 1.0, 20.0)
 STAGES = {"layer1": 2.0, "conv1": 1.0, "maxpool": 1.0}
 
@@ -40,7 +41,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def order(content: Array, style: Array, run_id: str = "", **changes: Any) -> SweepOrder:
-    settings = StylizeSettings(**{"size": 64, "iterations": 6, "scales": 1, "style_stages": STAGES, **changes})
+    settings = StylizeSettings(**{"size": 64, "iterations": 5, "style_stages": STAGES, **PLAIN, **changes})
     stylization = Stylization(content, (PictureStyle(style),), settings)
     return SweepOrder(stylization, RATIOS, ("conv1", "layer1"), run_id=run_id)
 
