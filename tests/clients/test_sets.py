@@ -99,14 +99,14 @@ def test_pictures_are_taken_as_the_events_are_read(client: gramlet.Client, png: 
 
 
 def test_a_frame_starts_from_the_last_result(client: gramlet.Client, png: bytes) -> None:
-    events = list(client.stylize_set([png, png, png], png, sequence=True, **{**HOW, "iterations": 8}))
+    events = list(client.stylize_set([png, png, png], panorama(9, 64), sequence=True, **{**HOW, "iterations": 8}))
     first, second, third = settings_of(events)
     assert (first.initial, first.iterations) == (gramlet.Initial.CONTENT, 8)
     for frame in (second, third):
         assert (frame.initial, frame.iterations, frame.scales) == (gramlet.Initial.GIVEN, 2, 1)
-    # The same picture again only goes on with what there is.
+    # The same picture again goes on with what there is, but for its rounding to 8 bits.
     losses = [result.loss for result in results(events).values()]
-    assert losses == sorted(losses, reverse=True)
+    assert max(losses) < 1.05 * losses[0]
 
 
 def test_a_panning_sequence_flickers_less_than_its_frames_alone(client: gramlet.Client) -> None:

@@ -52,8 +52,11 @@ def order(run_id: str, iterations: int) -> StylizeOrder:
 
 @pytest.fixture
 def job(engine: Engine, content: Array, style: Array) -> Job:
-    settings = presets.resolve(StylizeSettings(size=64, iterations=10, scales=2), engine.model())
-    return Job(content, (Style(style),), content, settings)
+    settings = StylizeSettings(size=128, iterations=10, scales=2, antialiased=False)
+    large = np.tile(content, (1, 2, 2))
+    made = Job(large, (Style(style),), large, presets.resolve(settings, engine.model()))
+    assert len(made.scales()) == 2
+    return made
 
 
 def at(iteration: int, descent: Descent, adjustment: Adjustment) -> Any:

@@ -40,12 +40,12 @@ def carried_along(painted: Array, before: Array, after: Array) -> Array:
     Returns:
         (3, H, W): where the painting of the next frame may start.
     """
-    old, new = (torch.from_numpy(luminance(each))[None] for each in (before, after))  # (1, 1, H, W)
+    old, new = (torch.tensor(luminance(each))[None] for each in (before, after))  # (1, 1, H, W)
     flow = _flow(old, new)
     left = _smoothed((_moved(old, flow) - new).abs())
     explained = _inside(flow) / (1 + (left / UNEXPLAINED) ** 2)
-    moved = _moved(torch.from_numpy(painted)[None], flow)
-    carried: Array = (explained * moved + (1 - explained) * torch.from_numpy(after))[0].numpy()
+    moved = _moved(torch.tensor(painted)[None], flow)
+    carried: Array = (explained * moved + (1 - explained) * torch.tensor(after))[0].numpy()
     return carried
 
 
