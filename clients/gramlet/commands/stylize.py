@@ -125,8 +125,9 @@ def add_weights(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a stylization, shows how it goes, and writes the result; 1 if some of several pictures failed."""
+    is_folder = bool(arguments.content) and Path(arguments.content).is_dir()
     contents = contents_of(arguments)
-    if arguments.sequence or len(contents) > 1:
+    if arguments.sequence or is_folder or len(contents) > 1:
         return run_set(arguments, contents, client, terminal)
     check_output(arguments.output, PICTURES, "--output")
     if arguments.preview:
