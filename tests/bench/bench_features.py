@@ -249,7 +249,7 @@ def peer(name: str, folder: Path) -> Iterator[Call]:
 
 def wait_for_peer(call: Call, process: subprocess.Popen[bytes], log: Path) -> None:
     """Waits until it answers with features."""
-    deadline, file = time.monotonic() + 120, jpegs(1)[0]
+    deadline, file = time.monotonic() + 180, jpegs(1)[0]
     while True:
         try:
             call(file)
