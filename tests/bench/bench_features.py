@@ -146,23 +146,30 @@ def compare(
     if batches == [1]:
         batches += [max(2, PASS_PIXELS // size**2)]
     embedders = {last: Embedder(last) for last in (True, False)} if bare else {}
-    loops = [(last, batch) for last in embedders for batch in batches]
+    loops = [(last, batch) for last in embedders for batch in (batches if last else batches[:2])]
     served: dict[tuple[str, int], Served] = defaultdict(Served)
     for number in range(rounds):
         if number == 1:  # the best of the first round, and the loop of one picture, go on
             loops = sorted(loops, key=lambda loop: (loop[1] == 1, measured.bare[loop][0]))[-4:]
         for last, batch in loops:
             measured.bare[last, batch].append(bare_rate(embedders[last], files, batch, size))
+            progress(f"bare, {batch}, channels_last={last}", measured.bare[last, batch])
         for way, address in addresses.items():
             with gramlet(address, size) as call:
                 call(files[0])
                 for each in callers:
                     served[way, each].measure(call, files[: count(calls, each)], each)
+                    progress(f"{way}, {each} callers", served[way, each].rates)
     for (last, batch), rates in measured.bare.items():
         layout = "channels_last" if last else "contiguous"
         measured.row(f"bare loop, batches of {batch}, {layout}", statistics.median(rates))
     for (way, each), found in served.items():
         measured.row(f"gramlet {way}", found.rate, callers=each, **found.figures(), **against(served, way, each))
+
+
+def progress(what: str, rates: Sequence[float]) -> None:
+    """For whoever watches, and for a run that is cut short: rates as they come."""
+    print(f"{what}: {rates[-1]:.2f} pictures/s", file=sys.stderr, flush=True)
 
 
 def against(served: dict[tuple[str, int], Served], way: str, callers: int) -> dict[str, float]:
@@ -199,8 +206,8 @@ def count(calls: float, callers: int) -> int:
 
 def bare_rate(embedder: Embedder, files: Sequence[bytes], batch: int, size: int) -> float:
     """Pictures a second: of whole passes, but the first."""
-    embedder.embed_all(files[:batch], batch, size)
-    some = files[: max(2, len(files) // 8)] if batch == 1 else files[: 2 * len(files) // 3 // batch * batch or batch]
+    embedder.embed_all(files[: min(batch, 2)], batch, size)
+    some = files[: max(2, len(files) // 8)] if batch == 1 else files[: max(1, len(files) // 2 // batch) * batch]
     began = time.perf_counter()
     embedder.embed_all(some, batch, size)
     return len(some) / (time.perf_counter() - began)
