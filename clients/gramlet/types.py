@@ -299,7 +299,7 @@ class StylizeSettings:
         seed: Seed of all noise.
         optimizer: L-BFGS or Adam.
         learning_rate: The optimiser's step length.
-        history_size: Pairs of vectors that L-BFGS remembers.
+        history_size: Pairs of vectors that L-BFGS remembers; at most 1 GiB of them.
         line_search: The line search of L-BFGS.
         antialiased: Run a residual network with its strides antialiased: no grid, about twice the work.
         scales: Coarse to fine: scales, each twice the size of the one before, that share the iterations: of n scales

@@ -54,6 +54,8 @@ Pending = Outcome | tuple[Hashable, Work]
 T = TypeVar("T")
 
 TILE_PIXELS = 2 * 2**20
+EXTRACT_PIXELS = 4096 * 2304
+"""Features are extracted from whole pictures, whose activations must fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ class Engine:
         try:
             if not isinstance(prepared, Features):
                 self._check_size(prepared, extraction.stages, "picture")
+                _check_whole(prepared)
             size = self._outcome_bytes(prepared, extraction)
             if size > self._limits.message_bytes:
                 raise InvalidInput(
@@ -716,6 +719,15 @@ class _Ahead:
 def _each(batch: Tensor) -> Sequence[Tensor]:
     """The elements (C, H, W) of a batch; one alone by a view, so that its gradient needs no copy."""
     return [batch.squeeze(0)] if len(batch) == 1 else batch.unbind()
+
+
+def _check_whole(picture: Array) -> None:
+    _, height, width = picture.shape
+    if height * width > EXTRACT_PIXELS:
+        raise InvalidInput(
+            f"{width} x {height} is {height * width:,} pixels; features are taken of {EXTRACT_PIXELS:,}: resize it",
+            field="picture",
+        )
 
 
 def _evaluation(terms: list[float], targets: Targets, gradient: Array) -> Evaluation:
