@@ -64,9 +64,11 @@ def test_stylize_writes_the_picture_and_shows_how_it_goes(gramlet: Run, picture:
 
 
 def test_json_is_one_object_an_event_and_nothing_else(gramlet: Run, picture: Path, tmp_path: Path) -> None:
-    out, preview = tmp_path / "out.webp", tmp_path / "preview.png"
+    out, preview, style = tmp_path / "out.webp", tmp_path / "preview.png", tmp_path / "style.png"
+    with Image.open(picture) as image:
+        image.transpose(Image.Transpose.ROTATE_180).save(style)
     code, said, noted = gramlet(
-        *("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 6, "--json", "--preset", "classic"),
+        *("stylize", picture, style, "-o", out, "--size", 64, "--iterations", 6, "--json", "--preset", "classic"),
         *("--preview", preview, "--preview-every", 2, "--checkpoint-every", 3),
     )
     told = events(said)

@@ -188,7 +188,8 @@ class Cluster:
         others = [f"-{name}.port.grpc={free_port()}" for name in ports]
         command = [
             *(str(BIN / "weed"), "-logtostderr", "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
-            *("-filer", "-s3", f"-s3.config={DOCKER / 'seaweedfs.json'}"),
+            # Its other catalogs would listen on ports of their own choice.
+            *("-filer", "-s3", f"-s3.config={DOCKER / 'seaweedfs.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-master.volumeSizeLimitMB=64", "-volume.max=20", "-master.telemetry=false"),
             *(f"-{name}.port={port}" for name, port in ports.items()),
             *others,
