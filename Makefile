@@ -21,8 +21,10 @@ demo: install
 	$(BIN)/python demo/run.py
 
 # Two workers of a thread each keep two cores busier than one of two: much of the suite waits for processes to start.
+# The tests that share a cluster of such processes, and kill them, have the machine for themselves.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e
 
 lint: install protos-check
 	$(BIN)/ruff check .

@@ -13,14 +13,6 @@ from gramlet_server.feature.engine import Engine
 SHARED = Path(__file__).parents[2] / "shared"
 
 
-@pytest.hookimpl(tryfirst=True)  # the workers' own hook reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several workers one has all of tests/e2e, whose tests share a cluster of processes; files stay whole."""
-    for item in items:
-        together = item.path.parent if item.path.parent.name == "e2e" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
-
-
 def _shared(variable: str, default: str) -> Path:
     path = Path(os.environ.get(variable) or SHARED / default)
     if not path.exists():
