@@ -16,6 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
+from tests.e2e.cluster import wait_until
+
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 CALLS = "gramlet_server.calls"
 
@@ -190,8 +192,9 @@ def test_a_caller_that_goes_while_requests_are_awaited_is_no_error(
         call = running.channel.stream_stream("/test.Echo/stream_stream")(requests())
         assert [next(call), next(call)] == [b"first", b"one"]
         call.cancel()
+        counted = {"method": "/test.Echo/stream_stream", "code": "CANCELLED"}
+        wait_until(lambda: sample(metrics, "gramlet_requests_total", **counted) == 1, what="the call is counted")
         hold.set()
-    assert sample(metrics, "gramlet_requests_total", method="/test.Echo/stream_stream", code="CANCELLED") == 1
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
