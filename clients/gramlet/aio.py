@@ -174,12 +174,6 @@ class AsyncClient(AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls):
 
     # --- how calls are made ---
 
-    def _attempts(self, timeout: float | None) -> Attempts:
-        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
-
-    async def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        return await self._connection.unary(method, request, self._attempts(timeout))
-
     async def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
         request = encode_extract_request(extraction, [await asyncio.to_thread(read_picture, picture)])
         stub = feature_pb2_grpc.FeatureServiceStub(self._connection.channel)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Unpack
 
-from gramlet.aio_connection import AsyncConnection, AsyncStream
+from gramlet.aio_connection import AsyncCalls, AsyncStream
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError
 from gramlet.events import AsyncEvents
@@ -27,16 +27,8 @@ from gramlet.messages import embed as messages
 from gramlet.retry import Attempts
 
 
-class AsyncEmbedCalls:
+class AsyncEmbedCalls(AsyncCalls):
     """Maps of style: making them, placing pictures on them, drawing them, and looking after them."""
-
-    _connection: AsyncConnection
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        raise NotImplementedError
-
-    async def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
 
     @property
     def _embed_stub(self) -> embed_pb2_grpc.EmbedServiceStub:

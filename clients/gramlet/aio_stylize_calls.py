@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Unpack
 
-from gramlet.aio_connection import AsyncConnection
+from gramlet.aio_connection import AsyncCalls
 from gramlet.aio_inputs import aiter_of
 from gramlet.errors import GramletError
 from gramlet.events import AsyncEvents
@@ -35,16 +35,8 @@ from gramlet.types import (
 )
 
 
-class AsyncStylizeCalls:
+class AsyncStylizeCalls(AsyncCalls):
     """Stylizations: running, resuming and changing them, and sweeping over their settings."""
-
-    _connection: AsyncConnection
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        raise NotImplementedError
-
-    async def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
 
     @property
     def _stylize_stub(self) -> stylize_pb2_grpc.StylizeServiceStub:

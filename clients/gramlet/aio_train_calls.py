@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from typing import Any, Unpack, cast, overload
 
-from gramlet.aio_connection import AsyncConnection, AsyncStream
+from gramlet.aio_connection import AsyncCalls, AsyncStream
 from gramlet.errors import GramletError
 from gramlet.events import AsyncEvents
 from gramlet.heads import Event, ExportFormat, Head, HeadDetails, Prediction, Recipe, Result
@@ -27,16 +27,8 @@ from gramlet.training import (
 )
 
 
-class AsyncTrainCalls:
+class AsyncTrainCalls(AsyncCalls):
     """Training heads, using them, and looking after them."""
-
-    _connection: AsyncConnection
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        raise NotImplementedError
-
-    async def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
 
     @property
     def _train_stub(self) -> train_pb2_grpc.TrainServiceStub:

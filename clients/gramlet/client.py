@@ -207,12 +207,6 @@ class Client(StylizeCalls, TrainCalls, EmbedCalls):
 
     # --- how calls are made ---
 
-    def _attempts(self, timeout: float | None) -> Attempts:
-        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
-
-    def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        return self._connection.unary(method, request, self._attempts(timeout))
-
     def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
         request = encode_extract_request(extraction, [read_picture(picture)])
         stub = feature_pb2_grpc.FeatureServiceStub(self._connection.channel)

@@ -19,6 +19,20 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 
+class Calls:
+    """How a client makes its calls: over its connection, with its timeout and its patience."""
+
+    _connection: Connection
+    _timeout: float | None
+    _policy: RetryPolicy
+
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
+
+    def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
+        return self._connection.unary(method, request, self._attempts(timeout))
+
+
 class Connection:
     """A channel with its endpoint. Attributes: `address`; `channel`, for stubs."""
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Unpack
 
-from gramlet.connection import Connection, Stream
+from gramlet.connection import Calls, Stream
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError
 from gramlet.events import Events
@@ -27,16 +27,8 @@ from gramlet.messages import embed as messages
 from gramlet.retry import Attempts
 
 
-class EmbedCalls:
+class EmbedCalls(Calls):
     """Maps of style: making them, placing pictures on them, drawing them, and looking after them."""
-
-    _connection: Connection
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        raise NotImplementedError
-
-    def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
 
     @property
     def _embed_stub(self) -> embed_pb2_grpc.EmbedServiceStub:

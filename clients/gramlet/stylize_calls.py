@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Unpack
 
-from gramlet.connection import Connection
+from gramlet.connection import Calls
 from gramlet.errors import GramletError
 from gramlet.events import Events
 from gramlet.inputs import (
@@ -35,16 +35,8 @@ from gramlet.types import (
 )
 
 
-class StylizeCalls:
+class StylizeCalls(Calls):
     """Stylizations: running, resuming and changing them, and sweeping over their settings."""
-
-    _connection: Connection
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        raise NotImplementedError
-
-    def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
 
     @property
     def _stylize_stub(self) -> stylize_pb2_grpc.StylizeServiceStub:

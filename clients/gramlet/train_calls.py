@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Unpack, cast, overload
+from typing import Unpack, cast, overload
 
-from gramlet.connection import Connection
+from gramlet.connection import Calls
 from gramlet.errors import GramletError
 from gramlet.events import Events
 from gramlet.heads import Event, ExportFormat, Head, HeadDetails, Prediction, Recipe, Result
@@ -27,16 +27,8 @@ from gramlet.training import (
 )
 
 
-class TrainCalls:
+class TrainCalls(Calls):
     """Training heads, using them, and looking after them."""
-
-    _connection: Connection
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        raise NotImplementedError
-
-    def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        raise NotImplementedError
 
     @property
     def _train_stub(self) -> train_pb2_grpc.TrainServiceStub:
