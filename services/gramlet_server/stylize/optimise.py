@@ -48,6 +48,7 @@ from gramlet_server import images
 from gramlet_server.feature_source import Differentiation, FeatureSource
 from gramlet_server.stylize.adjustments import adjusted
 from gramlet_server.stylize.colors import AllColors, Canvas, Evaluate, LuminanceOnly, gray
+from gramlet_server.stylize.optimizers import LBFGS, Adam, Stepper
 
 DIVERGED = 1e3
 """A loss so many times the first one is divergence. Steps without line search may overshoot by less and recover."""
@@ -231,9 +232,6 @@ class _Diverged(Exception):
 class Descent:
     """A picture on its way down, with its optimiser.
 
-    The optimiser is torch's, one iteration a step. L-BFGS asks for the same evaluations as in one long run: with
-    `max_iter=1` torch leaves out the evaluation after the step, which the next step then begins with.
-
     Args:
         initial: (C, H, W): the canvas to start from.
         settings: Without None.
@@ -262,7 +260,7 @@ class Descent:
         """Goes on at another size, with a fresh history. The best starts anew: losses of two sizes differ."""
         if self._picture.shape[1:] == (height, width):
             return
-        picture = functional.interpolate(self._picture.detach()[None], (height, width), mode="bicubic")[0]
+        picture = functional.interpolate(self._picture[None], (height, width), mode="bicubic")[0]
         self._picture = picture.contiguous()
         self._restarts = 0
         self._begin_anew()
@@ -274,13 +272,13 @@ class Descent:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._best, self._best_evaluation = self._picture.detach().clone(), None
+        self._best, self._best_evaluation = self._picture, None
         self._optimizer = self._fresh_optimizer()
 
     @property
     def picture(self) -> Array:
         """The picture now, (C, H, W): a copy."""
-        return self._picture.detach().numpy().copy()
+        return self._picture.numpy().copy()
 
     def step(self, evaluate: Evaluate) -> Evaluation | None:
         """One iteration; returns the evaluation at the picture from which it stepped.
@@ -288,30 +286,28 @@ class Descent:
         None: the loss there was no number or had grown without bound. That was no iteration: the descent is back at its
         best picture, with a fresh history and shorter steps. If `evaluate` raises, the descent is as it was before.
         """
-        before = self._snapshot()
         recent: list[tuple[torch.Tensor, Evaluation]] = []
 
-        def closure() -> float:
-            evaluation = self._known(recent) or self._evaluate(evaluate, recent)
+        def loss(point: torch.Tensor) -> tuple[float, torch.Tensor]:
+            picture = point.view_as(self._picture)
+            evaluation = _known(picture, recent) or self._evaluate(picture, evaluate)
+            recent.append((picture, evaluation))
             if len(recent) == 1:
                 self._look_at(evaluation)
-            self._picture.grad = torch.tensor(evaluation.gradient)
-            return evaluation.loss
+            return evaluation.loss, torch.tensor(evaluation.gradient).flatten()
 
         try:
-            self._optimizer.step(closure)
+            point = self._optimizer.step(self._picture.flatten(), loss)
         except _Diverged:
             self._restart()
             return None
-        except BaseException:
-            self._restore(before)
-            raise
+        self._picture = point.view_as(self._picture)
         self.iteration += 1
         return recent[0][1]
 
     def finish(self, evaluate: Evaluate) -> tuple[Array, Evaluation]:
         """The best picture on the way, the last one included, and its evaluation."""
-        last = self._evaluate(evaluate, [])
+        last = self._evaluate(self._picture, evaluate)
         if self._best_evaluation is None or last.loss <= self._best_evaluation.loss:
             return self.picture, last
         return self._best.numpy(), self._best_evaluation
@@ -322,7 +318,7 @@ class Descent:
         file = io.BytesIO()
         torch.save(
             {
-                "picture": self._picture.detach(),
+                "picture": self._picture,
                 "best": self._best,
                 "best_losses": None if best is None else _losses(best),
                 "first_loss": self._first_loss,
@@ -330,7 +326,7 @@ class Descent:
                 "iteration": self.iteration,
                 "evaluations": self.evaluations,
                 "seconds": (self.queue_seconds, self.compute_seconds),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self._optimizer.state(),
                 "settings": json.dumps(_plain_settings(self.settings)),
                 "adjustments": self.adjustments,
             },
@@ -354,20 +350,15 @@ class Descent:
         descent.evaluations = state["evaluations"]
         descent.queue_seconds, descent.compute_seconds = state["seconds"]
         descent._optimizer = descent._fresh_optimizer()
-        descent._optimizer.load_state_dict(state["optimizer"])
+        descent._optimizer.restore(state["optimizer"])
         return descent
 
-    def _evaluate(self, evaluate: Evaluate, recent: list[tuple[torch.Tensor, Evaluation]]) -> Evaluation:
-        evaluation = evaluate(self._picture.detach().numpy())
+    def _evaluate(self, picture: torch.Tensor, evaluate: Evaluate) -> Evaluation:
+        evaluation = evaluate(picture.numpy())
         self.evaluations += 1
         self.queue_seconds += evaluation.timing.queue_seconds
         self.compute_seconds += evaluation.timing.compute_seconds
-        recent.append((self._picture.detach().clone(), evaluation))
         return evaluation
-
-    def _known(self, recent: list[tuple[torch.Tensor, Evaluation]]) -> Evaluation | None:
-        """What is already known of the picture: a line search comes back to a point that it has tried."""
-        return next((evaluation for point, evaluation in recent if torch.equal(point, self._picture)), None)
 
     def _look_at(self, evaluation: Evaluation) -> None:
         if self._best_evaluation is None:
@@ -378,43 +369,27 @@ class Descent:
             raise _Diverged
         if self._best_evaluation is None or evaluation.loss < self._best_evaluation.loss:
             self._best_evaluation = dataclasses.replace(evaluation, gradient=np.zeros(0, np.float32))
-            self._best = self._picture.detach().clone()
+            self._best = self._picture
 
     def _restart(self) -> None:
         self._restarts += 1
         if self._restarts > MOST_RESTARTS:
             raise FailedPrecondition("the loss is no number however short the steps are: try other settings")
-        with torch.no_grad():
-            self._picture.copy_(self._best)
+        self._picture = self._best
         self._optimizer = self._fresh_optimizer()
 
-    def _fresh_optimizer(self) -> torch.optim.Optimizer:
-        settings = self.settings
-        self._picture.requires_grad_()
+    def _fresh_optimizer(self) -> Stepper:
+        settings, size = self.settings, self._picture.numel()
         rate = (settings.learning_rate or 1.0) * RESTART_RATE**self._restarts
         if settings.optimizer is Optimizer.ADAM:
-            return torch.optim.Adam([self._picture], lr=rate)
-        # Tolerances of 0: the number of iterations is the caller's choice, and balanced losses have tiny gradients.
-        return torch.optim.LBFGS(
-            [self._picture],
-            lr=rate,
-            max_iter=1,
-            history_size=_bounded_history(settings.history_size or 20, self._picture.numel()),
-            tolerance_grad=0,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe" if settings.line_search is LineSearch.STRONG_WOLFE else None,
-        )
+            return Adam(size, rate)
+        pairs = _bounded_history(settings.history_size or 20, size)
+        return LBFGS(size, rate, pairs, searches=settings.line_search is LineSearch.STRONG_WOLFE)
 
-    def _snapshot(self) -> tuple[torch.Tensor, dict[str, Any]]:
-        # The tensors of the optimiser's state are replaced at every step, never written to; its lists are.
-        state = self._optimizer.state[self._picture]
-        return self._picture.detach().clone(), {k: list(v) if isinstance(v, list) else v for k, v in state.items()}
 
-    def _restore(self, snapshot: tuple[torch.Tensor, dict[str, Any]]) -> None:
-        picture, state = snapshot
-        with torch.no_grad():
-            self._picture.copy_(picture)
-        self._optimizer.state[self._picture] = state
+def _known(picture: torch.Tensor, recent: Sequence[tuple[torch.Tensor, Evaluation]]) -> Evaluation | None:
+    """What was evaluated there: a line search comes back to a point that it has tried."""
+    return next((evaluation for point, evaluation in recent if torch.equal(point, picture)), None)
 
 
 def _bounded_history(pairs: int, pixels: int) -> int:

@@ -91,7 +91,7 @@ _VGG = {"relu1_1": 64, "relu2_1": 128, "relu3_1": 256, "relu4_1": 512, "relu5_1"
 PRESETS: Mapping[str, Mapping[str, StylizeSettings]] = {
     "resnet50": {
         DEFAULT: _balanced(
-            ("maxpool", "layer1", "layer2", "layer3"), "layer2", 0.8, scales=4, iterations=200, antialiased=True
+            ("maxpool", "layer1", "layer2", "layer3"), "layer2", 0.8, scales=4, iterations=400, antialiased=True
         ),
         "classic": _classic(_RESNET50, "layer3"),
     },

@@ -48,6 +48,7 @@ from gramlet_server.stylize.adjustments import Inbox
 from gramlet_server.stylize.motion import carried_along
 from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
 from gramlet_server.stylize.sweep import Place, Plan
+from gramlet_server.threads import compute_alone
 from gramlet_server.turns import Turn, Turns
 
 KIND = "stylize"
@@ -82,7 +83,7 @@ class Stylizing(Generic[E]):
     def __init__(self, run_id: str, events: Iterator[E], turn: Turn) -> None:
         self.run_id = run_id
         self._turn = turn
-        self._conflated: Conflated[E] = Conflated(events, lambda event: isinstance(event, Look))
+        self._conflated: Conflated[E] = Conflated(_alone(events), lambda event: isinstance(event, Look))
 
     def __iter__(self) -> Iterator[E]:
         return map(_seen, self._conflated)
@@ -277,6 +278,12 @@ class Runs:
             if self._inboxes.get(run.run_id) is inbox:  # not that of a call that has resumed the run meanwhile
                 del self._inboxes[run.run_id]
             turn.leave()
+
+
+def _alone(events: Iterator[E]) -> Iterator[E]:
+    """Computes the events with one processor thread: more would be in the way of a network's in the same process."""
+    compute_alone()
+    yield from events
 
 
 def _cell(place: Place) -> str:

@@ -47,6 +47,7 @@ from gramlet.types import Model
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.records import from_json, to_json
 from gramlet_server.store import Run
+from gramlet_server.threads import compute_alone
 from gramlet_server.train import data as data_sets
 from gramlet_server.train import figures
 from gramlet_server.train.cache import FeatureCache
@@ -56,7 +57,6 @@ from gramlet_server.train.features import EMBEDDING, FeaturePass
 from gramlet_server.train.fit import Data, Fit, Samples, Trained, calibrated
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.report import report
-from gramlet_server.train.threads import compute_alone
 
 CHECKPOINT_SHARE = 10
 """Writing checkpoints takes at most one part in so many of the time."""

@@ -12,10 +12,10 @@ from gramlet.heads import ClassProbability, Head, HeadRef, Prediction
 from gramlet.types import Array, Picture
 
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.threads import compute_alone
 from gramlet_server.train.classifier import BaseStages, Classifier, check_weights, restore
 from gramlet_server.train.features import extraction, feature_of
 from gramlet_server.train.registry import Registry
-from gramlet_server.train.threads import compute_alone
 
 CACHE_BYTES = 512 * 1024 * 1024
 BATCH = 16

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from gramlet_server.train import threads
+from gramlet_server import threads
 
 
 def test_only_the_calling_thread_computes_alone(monkeypatch):
