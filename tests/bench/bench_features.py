@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PEERS = {"litserve": "LitServe", "ray": "Ray Serve"}
 BATCHES = (8, 16, 32)
+PEER_ROUNDS = 2
 PASS_PIXELS = 2 * 2**20
 """Neither the bare loop nor gramlet puts more into one pass."""
 
@@ -182,21 +183,30 @@ def against(served: dict[tuple[str, int], Served], way: str, callers: int) -> di
 def compare_peer(
     measured: Measured, name: str, folder: Path, addresses: dict[str, str], callers: Sequence[int], calls: float
 ) -> None:
-    """One peer, and gramlet in float32 beside it, taking turns."""
+    """One peer, and gramlet in float32 after it, taking turns: a peer's processes keep a core busy even when idle."""
     files = jpegs(count(calls, max(callers)), measured.size * 8 // 7)
+    theirs, ours = ({each: Served() for each in callers} for _ in range(2))
     try:
-        with peer(name, folder) as call:
-            for each in callers:
-                theirs, ours = Served(), Served()
-                for _ in range(2):
-                    theirs.measure(call, files[: count(calls, each)], each)
-                    if "float32" in addresses:
-                        with gramlet(addresses["float32"], measured.size) as own:
-                            ours.measure(own, files[: count(calls, each)], each)
-                more = {"gramlet_is_times_that": round(ours.rate / theirs.rate, 2)} if ours.rates else {}
-                measured.row(PEERS[name], theirs.rate, callers=each, **theirs.figures(), **more)
+        for _ in range(PEER_ROUNDS):
+            with peer(name, folder) as call:
+                measure_all(theirs, call, files, calls)
+            if "float32" in addresses:
+                with gramlet(addresses["float32"], measured.size) as call:
+                    call(files[0])
+                    measure_all(ours, call, files, calls)
     except Exception as error:  # a peer that does not run here must not cost the other rows
         print(json.dumps({"bench": "features", "way": PEERS[name], "does_not_run_here": str(error)[-300:]}), flush=True)
+        return
+    for each, served in theirs.items():
+        own = ours[each].rates
+        more = {"gramlet_is_times_that": round(ours[each].rate / served.rate, 2)} if own else {}
+        measured.row(PEERS[name], served.rate, callers=each, **served.figures(), **more)
+
+
+def measure_all(served: dict[int, Served], call: Call, files: Sequence[bytes], calls: float) -> None:
+    """One round of each number of callers."""
+    for callers, found in served.items():
+        found.measure(call, files[: count(calls, callers)], callers)
 
 
 def count(calls: float, callers: int) -> int:

@@ -15,7 +15,7 @@ import litserve
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedding import Embedder
 
-BATCH = 8
+BATCH = 16
 PATIENCE = 0.02
 
 

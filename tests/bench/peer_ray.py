@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 ROOT = str(Path(__file__).parents[2])
-BATCH = 8
+BATCH = 16
 PATIENCE = 0.02
 
 

@@ -34,7 +34,7 @@ class Batching:
             time. Whoever was alone is not waited for, nor is anybody while there is other work.
     """
 
-    pictures: int = 8
+    pictures: int = 16
     pixels: int = 2 * 1024 * 1024
     queue_limit: int = 256
     linger: float = 0.2

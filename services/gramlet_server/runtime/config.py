@@ -100,7 +100,7 @@ class QueueSettings:
     """How work waits for the device, and what is kept of it."""
 
     queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
-    batch_pictures: int = flag(8, "pictures in one pass over the device", parse=count)
+    batch_pictures: int = flag(16, "pictures in one pass over the device", parse=count)
     batch_pixels: int = flag(2 * 2**20, "pixels in one pass; a larger picture is a pass of its own", parse=count)
     tile_pixels: int = flag(
         2 * 2**20, "pixels of a stylization worked on at once; a larger picture is worked on in tiles", parse=count
