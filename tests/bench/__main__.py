@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -28,9 +29,11 @@ ROWS: dict[str, tuple[str, ...]] = {
         "bench_stylize.py",
         "--sizes=256",
         "--iterations=100",
-        "--rounds=1",
-        "--ways=direct,one,one bfloat16,one mixed",
+        "--limit=600",
+        "--ways=direct,one,one bfloat16",
     ),
+    "loss-512": ("bench_stylize.py", "--sizes=512", "--iterations=100", "--rounds=1", "--ways=direct,one"),
+    "compiled": ("bench_stylize.py", "--sizes=256", "--rounds=2", "--ways=direct,direct compiled,one"),
     "lbfgs": ("bench_descent.py", "lbfgs"),
     "scales": ("bench_descent.py", "scales"),
     "together": ("bench_descent.py", "together"),
@@ -64,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=[])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the rows that compute on one")
     parsed = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     on = [] if parsed.device == "cpu" else [f"--device={parsed.device}"]
     able = [name for name, (script, *_) in ROWS.items() if not on or script in TAKE_DEVICES]
     chosen = [name for name in parsed.rows or ROWS if name in able]
@@ -91,12 +95,16 @@ def run(name: str, more: list[str]) -> dict[str, Any]:
     rows, text = [], []
     with subprocess.Popen([sys.executable, HERE / script, *options], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        for line in map(str.rstrip, process.stdout):
-            print(line, flush=True)
-            if line.startswith("{"):
-                rows.append(json.loads(line))
-            else:
-                text.append(line)
+        try:
+            for line in map(str.rstrip, process.stdout):
+                print(line, flush=True)
+                if line.startswith("{"):
+                    rows.append(json.loads(line))
+                else:
+                    text.append(line)
+        except BaseException:
+            process.send_signal(signal.SIGINT)  # it stops the servers that it has started
+            raise
     return {
         "command": f"python tests/bench/{' '.join([script, *options])}",
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

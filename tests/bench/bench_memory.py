@@ -108,7 +108,8 @@ def cache(server: GramletServer) -> None:
                 client.features(file, stages=["avgpool"], pooled=True)
             seconds = (time.perf_counter() - began) / len(files)
             row = {"bench": "cache", "pictures": name, "seconds_per_picture": round(seconds, 5)}
-            row |= {f"{outcome}s": int(hits(server, outcome) - count) for outcome, count in before.items()}
+            found = {outcome: int(hits(server, outcome) - count) for outcome, count in before.items()}
+            row |= {"hits": found["hit"], "misses": found["miss"]}
             print(json.dumps(row), flush=True)
 
 

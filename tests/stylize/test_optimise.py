@@ -118,7 +118,7 @@ def test_coarse_scales_are_all_in_reduced_precision(engine: Engine, content: Arr
     pictures = job_of(engine, content, style, size=256, scales=2, iterations=10)
     large = dataclasses.replace(pictures, content=np.zeros((3, 256, 128), np.float32))
     reduced, full = {"reduced_precision": True}, {"reduced_precision": False}
-    assert large.scales(mixed=True) == [Scale(0.5, 7, **reduced), Scale(1.0, 8, **reduced), Scale(1.0, 10, **full)]
+    assert large.scales(mixed=True) == [Scale(0.5, 7, **reduced), Scale(1.0, 9, **reduced), Scale(1.0, 10, **full)]
     assert large.scales() == [Scale(0.5, 7), Scale(1.0, 10)]
 
 

@@ -67,7 +67,7 @@ COARSEST = 64
 """Longest side, in pixels, of the smallest scale: the deepest style stages see little in a smaller picture."""
 
 FULL_PRECISION = 0.2
-"""Share of the iterations that a network of mixed precision computes in its full one: the last."""
+"""Share of the iterations at full size that a network of mixed precision computes in its full one: the last."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Job:
         if not mixed:
             return scales
         *_, begin, end = 0, *ends
-        begin = max(begin, end - math.ceil(end * FULL_PRECISION))
+        begin = end - math.ceil((end - begin) * FULL_PRECISION)
         rough = [*scales[:-1], Scale(1.0, begin)]
         return [*(dataclasses.replace(scale, reduced_precision=True) for scale in rough), scales[-1]]
 
