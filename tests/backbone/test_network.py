@@ -187,15 +187,17 @@ def test_gradients_in_bfloat16_see_small_changes_of_the_picture(resnet50: Networ
         assert 0 < relative(found["layer4"], exact["layer4"]) < 0.03
 
 
+@pytest.mark.parametrize("kernel", [3, 7])
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(32, 48), (33, 35), (31, 64)])
-def test_the_stems_gradient_is_torchs(size: tuple[int, int]) -> None:
+def test_the_stems_gradient_is_torchs(size: tuple[int, int], stride: int, kernel: int) -> None:
     if not onednn.available(torch.device("cpu"), torch.float32):
         pytest.skip("oneDNN is not used here")
-    weight, picture = torch.randn(8, 3, 7, 7), torch.randn(2, 3, *size, requires_grad=True)
-    found = functional.conv2d(picture, weight, None, 2, 3)
+    weight, picture = torch.randn(8, 3, kernel, kernel), torch.randn(2, 3, *size, requires_grad=True)
+    found = functional.conv2d(picture, weight, None, stride, kernel // 2)
     upstream = torch.randn_like(found)
     (expected,) = torch.autograd.grad(found, picture, upstream)
-    (gradient,) = torch.autograd.grad(onednn.PackedStem(weight, None)(picture), picture, upstream)
+    (gradient,) = torch.autograd.grad(onednn.PackedStem(weight, None, stride)(picture), picture, upstream)
     assert relative(gradient, expected) < 1e-6
 
 

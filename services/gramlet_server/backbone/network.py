@@ -56,18 +56,18 @@ class _Path:
         steps: From the picture on.
         joined_stem: Leads from the picture to the second stage where nobody asks for the first: the batch norm between
             the two then folds as everywhere else.
-        antialiased: The steps with their strides antialiased.
+        antialiased: The same way with its strides antialiased.
     """
 
     dtype: torch.dtype
     steps: list[Step]
     joined_stem: Step | None = None
-    antialiased: list[Step] | None = None
+    antialiased: _Path | None = None
 
     def toward(self, wanted: Collection[str], antialiased: bool) -> Iterator[Step]:
         """The steps to take for these stages."""
         if antialiased and self.antialiased is not None:
-            yield from self.antialiased
+            yield from self.antialiased.toward(wanted, antialiased=False)
         elif self.joined_stem is None or self.steps[0][0] in wanted:
             yield from self.steps
         else:
@@ -364,27 +364,41 @@ Body = Callable[[_Place], _Path]
 
 def _resnet50(place: _Place) -> Body:
     layers: list[Step] = []
+    antialiased: list[Step] = []
+    blur = _Blur(place)
     for layer, _, blocks in RESNET50_LAYERS:
         bottlenecks = [_bottleneck(place, layer, index) for index in range(blocks)]
-        layers.append((layer, _InTurn(tuple(_packed(each) if place.packs else each for each in bottlenecks))))
+        first, *rest = (_packed(each) if place.packs else each for each in bottlenecks)
+        blurred = first if layer == "layer1" else _BlurredBottleneck(bottlenecks[0], blur)
+        layers.append((layer, _InTurn((first, *rest))))
+        antialiased.append((layer, _InTurn((blurred, *rest))))
 
     def path(stem: _Place) -> _Path:
-        scale, shift = stem.batch_norm_of_stem()
-        first = stem.convolution("conv1", stride=2)
-        conv1, joined_conv1 = (
-            onednn.PackedStem(each.weight, each.bias) if stem.packs else each
-            for each in (first, stem.convolution("conv1", "bn1", stride=2))
+        blurs = _Blur(stem)
+
+        def antialiased_pool(x: Tensor) -> Tensor:
+            return blurs(functional.max_pool2d(blurs(torch.relu_(x)), kernel_size=3, stride=1, padding=1))
+
+        return replace(
+            _resnet50_path(stem, place, 2, _resnet_pool, layers),
+            antialiased=_resnet50_path(stem, place, 1, antialiased_pool, antialiased),
         )
 
-        def maxpool(x: Tensor) -> Tensor:
-            return _resnet_pool(torch.addcmul(shift, x, scale))
-
-        steps: list[Step] = [("conv1", conv1), ("maxpool", maxpool)]
-        steps += [*_cast(layers, stem, place), ("avgpool", _average)]
-        joined = ("maxpool", lambda x: _resnet_pool(joined_conv1(x)))
-        return _Path(stem.dtype, steps, joined, _antialiased(steps, first, stem, place))
-
     return path
+
+
+def _resnet50_path(
+    stem: _Place, place: _Place, stride: int, pool: Callable[[Tensor], Tensor], layers: list[Step]
+) -> _Path:
+    """From a convolution of that stride on."""
+    scale, shift = stem.batch_norm_of_stem()
+    conv1, joined = (
+        onednn.PackedStem(each.weight, each.bias, stride) if stem.packs else each
+        for each in (stem.convolution("conv1", None, stride), stem.convolution("conv1", "bn1", stride))
+    )
+    steps: list[Step] = [("conv1", conv1), ("maxpool", lambda x: pool(torch.addcmul(shift, x, scale)))]
+    steps += [*_cast(layers, stem, place), ("avgpool", _average)]
+    return _Path(stem.dtype, steps, ("maxpool", lambda x: pool(joined(x))))
 
 
 def _cast(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
@@ -394,25 +408,6 @@ def _cast(steps: list[Step], stem: _Place, place: _Place) -> list[Step]:
     name, first = steps[0]
     inner = first.steps if isinstance(first, _InTurn) else (first,)
     return [(name, _InTurn((lambda x: x.to(place.dtype), *inner))), *steps[1:]]
-
-
-def _antialiased(steps: list[Step], conv1: _Convolution, stem: _Place, place: _Place) -> list[Step]:
-    """ResNet-50's steps with antialiased strides; they share the weights."""
-    stem_blur, blur = _Blur(stem), _Blur(place)
-    scale, shift = stem.batch_norm_of_stem()
-
-    def maxpool(x: Tensor) -> Tensor:
-        x = stem_blur(torch.relu_(torch.addcmul(shift, x, scale)))
-        return stem_blur(functional.max_pool2d(x, kernel_size=3, stride=1, padding=1))
-
-    def without_stride(name: str, step: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        if isinstance(step, _InTurn) and name != "layer1":
-            return _InTurn((_BlurredBottleneck(_bottleneck(place, name, 0), blur), *step.steps[1:]))
-        if name == "conv1":
-            return replace(conv1, stride=1)
-        return maxpool if name == "maxpool" else step
-
-    return [(name, without_stride(name, step)) for name, step in steps]
 
 
 def _bottleneck(place: _Place, layer: str, index: int) -> _Bottleneck:

@@ -123,22 +123,25 @@ class _Packed:
 
 
 class PackedStem:
-    """A convolution (C', C, k, k) of stride 2 and padding (k-1)/2, k odd, to begin a network with.
+    """A convolution (C', C, k, k) of stride 1 or 2 and padding (k-1)/2, k odd, to begin a network with.
 
     For its few channels of input both torch and oneDNN compute the gradient slowly. Here position 2m + r of the input
-    is position m of phase r, which takes every second tap of the kernel, d being the distance in the output:
-    gradient[2m + r] = sum over d of upstream[m + d] · weight[r + padding - 2d]. So one convolution of stride 1 gives
-    the four phases of both axes, which are then put in their places.
+    is position m of phase r, to which the upstream gradient comes from 2m/stride + d:
+    gradient[2m + r] = sum over d of upstream[2m/stride + d] · weight[r + padding - stride·d]. So one convolution, whose
+    stride is 2/stride, gives the four phases of both axes, which are then put in their places.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = weight, bias
+    def __init__(self, weight: Tensor, bias: Tensor | None, stride: int) -> None:
+        self._weight, self._bias, self._stride = weight, bias, stride
         self._padding = weight.shape[-1] // 2
-        before, after = self._padding // 2, (self._padding + 1) // 2
-        phases = _phases(weight, self._padding, range(-before, after + 1))
-        # oneDNN pads both sides alike.
-        self._phases_padding, self._surplus = [after, after], after - before
-        self._packed = _Packed(lambda shape: _pack(phases, self._phases_padding, _ONE, shape))
+        after = (self._padding + 1) // stride  # the farthest d: of r = 1, where the tap is 0 or 1
+        before = self._padding // stride
+        # oneDNN pads both sides alike. What is too much of the result is left out; of a stride of 2, nothing can be.
+        surplus = after - before if stride == 2 else 0
+        phases = _phases(weight, self._padding, stride, range(-after + surplus, after + 1))
+        phases_padding, phases_stride = [after, after], [2 // stride, 2 // stride]
+        self._geometry, self._surplus = (phases_padding, phases_stride), surplus
+        self._packed = _Packed(lambda shape: _pack(phases, phases_padding, phases_stride, shape))
 
     def __call__(self, x: Tensor) -> Tensor:
         if not _differentiates(x):
@@ -148,19 +151,19 @@ class PackedStem:
 
     def forward(self, x: Tensor) -> Tensor:
         """The convolution of x."""
-        return functional.conv2d(x, self._weight, self._bias, 2, self._padding)
+        return functional.conv2d(x, self._weight, self._bias, self._stride, self._padding)
 
     def gradient(self, upstream: Tensor, height: int, width: int) -> Tensor:
         """The gradient with respect to an input of that size."""
         weight = self._packed.for_input(upstream)
         phases = torch.ops.mkldnn._convolution_pointwise(
-            upstream, weight, None, self._phases_padding, _ONE, _ONE, 1, "none", [], ""
+            upstream, weight, None, *self._geometry, _ONE, 1, "none", [], ""
         )
         phases = phases[:, :, self._surplus :, self._surplus :]
         return functional.pixel_shuffle(phases, 2)[:, :, :height, :width]
 
 
-def _phases(weight: Tensor, padding: int, distances: range) -> Tensor:
+def _phases(weight: Tensor, padding: int, stride: int, distances: range) -> Tensor:
     """Weights (4C, C', d, d) of the convolution from an upstream gradient to the phases, in pixel_shuffle's order."""
     outputs, inputs, kernel, _ = weight.shape
     phases = weight.new_zeros(inputs, 2, 2, outputs, len(distances), len(distances))
@@ -168,7 +171,7 @@ def _phases(weight: Tensor, padding: int, distances: range) -> Tensor:
         (parity, index, tap)
         for parity in (0, 1)
         for index, distance in enumerate(distances)
-        if 0 <= (tap := parity + padding - 2 * distance) < kernel
+        if 0 <= (tap := parity + padding - stride * distance) < kernel
     ]
     for row, i, y in taps:
         for column, j, x in taps:
