@@ -20,6 +20,8 @@ from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from gramlet_server.icc import to_srgb
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """What is opened at all. Others are not even tried: some of Pillow's readers start other programs."""
 
@@ -102,7 +104,7 @@ def stretch(picture: Picture, height: int, width: int, limits: Limits, field: st
 
 
 def decode(data: bytes, limits: Limits, field: str = "picture", background: str = "white") -> Pixels:
-    """The pixels of an encoded file, at its own size: upright, alpha on a background, 8-bit RGB, (H, W, 3).
+    """The pixels of an encoded file, at its own size: upright, alpha on a background, 8-bit sRGB, (H, W, 3).
 
     Raises:
         InvalidInput: As for `prepare`; `network_pixels` is not checked.
@@ -287,7 +289,7 @@ def _opened(data: bytes, limits: Limits, field: str) -> Image.Image:
 
 
 def _upright(image: Image.Image, data: bytes, field: str, background: str = "white") -> Image.Image:
-    """Decodes an opened file to RGB, turned as its EXIF says."""
+    """Decodes an opened file to sRGB, turned as its EXIF says."""
     key = _color_key(image)
     image.load()
     if image.format == "PNG" and not _has_all_rows(image, data):
@@ -368,27 +370,35 @@ def _color_key(image: Image.Image) -> Key:
 
 
 def _to_rgb(image: Image.Image, key: Key, field: str, background: str) -> Image.Image:
-    """8-bit RGB, of any mode that the decoders put out; what is transparent becomes background in proportion."""
-    mode = image.mode
+    """8-bit sRGB, of any mode that the decoders put out; what is transparent becomes background in proportion."""
+    mode, profile = image.mode, image.info.get("icc_profile")
     level = 255 if background == "white" else 0
     if mode == "F":
-        return Image.fromarray(_gray_of_floats(np.asarray(image), field)).convert("RGB")
+        return to_srgb(Image.fromarray(_gray_of_floats(np.asarray(image), field)), profile)
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         deep = np.asarray(image).astype(np.uint32)
-        gray = ((deep + 128) // 257).astype(np.uint8)
-        if key is not None:
-            gray[deep == key] = level
-        return Image.fromarray(gray).convert("RGB")
+        rgb = to_srgb(Image.fromarray(((deep + 128) // 257).astype(np.uint8)), profile)
+        return rgb if key is None else _painted(rgb, deep == key, level)
     if mode == "I":
         raise InvalidInput("32-bit integer pixels have no known range: save with 8 or 16 bits a channel", field=field)
     if key is not None:
-        pixels = np.array(image.convert("RGB"))
-        pixels[(pixels == key).all(axis=2)] = level
-        return Image.fromarray(pixels)
+        transparent = (np.asarray(image.convert("RGB")) == key).all(axis=2)
+        return _painted(to_srgb(image, profile), transparent, level)
     if image.has_transparency_data:
-        straight = image if mode == "RGBA" else image.convert("RGBA")
+        if mode == "LA":
+            gray, alpha = image.split()
+            straight = to_srgb(gray, profile)
+            straight.putalpha(alpha)
+        else:
+            straight = to_srgb(image if mode == "RGBA" else image.convert("RGBA"), profile)
         return Image.alpha_composite(Image.new("RGBA", image.size, background), straight).convert("RGB")
-    return image if mode == "RGB" else image.convert("RGB")
+    return to_srgb(image, profile)
+
+
+def _painted(image: Image.Image, where: NDArray[np.bool_], level: int) -> Image.Image:
+    pixels = np.array(image)
+    pixels[where] = level
+    return Image.fromarray(pixels)
 
 
 def _gray_of_floats(values: NDArray[np.float32], field: str) -> Pixels:
