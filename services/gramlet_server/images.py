@@ -95,7 +95,7 @@ def stretch(picture: Picture, height: int, width: int, limits: Limits, field: st
     """A picture as the network takes it, stretched to a given shape: (3, height, width) float32, RGB in 0..1.
 
     Raises:
-        InvalidInput: As for `prepare`; `network_pixels` is not checked.
+        InvalidInput: As for `prepare`; `network_pixels` is not checked: the shape is of a picture that was, or less.
     """
     if isinstance(picture, np.ndarray):
         _check_array(picture, field)

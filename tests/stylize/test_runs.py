@@ -140,3 +140,15 @@ def test_a_run_starts_where_it_is_told(engine: Engine, initial: Initial) -> None
         assert np.abs(job.initial - prepare(other, engine, Limits()).initial).mean() > 0.1
     else:
         np.testing.assert_allclose(job.initial, expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
+
+
+def test_the_content_bounds_the_pictures_that_are_stretched_to_it(engine: Engine) -> None:
+    limits = Limits(network_pixels=64 * 48)
+    large = pixels(2, 480, 640)
+    settings = StylizeSettings(preset="classic", size=64, initial=Initial.GIVEN)
+    stylization = Stylization(pixels(1), (PictureStyle(large),), settings, large, large)
+    job = prepare(stylization, engine, limits)
+    assert {each.shape for each in (job.content, job.styles[0].picture, job.initial)} == {(3, 48, 64)}
+    with pytest.raises(InvalidInput, match="longest side of at most 63") as error:
+        prepare(dataclasses.replace(stylization, settings=dataclasses.replace(settings, size=65)), engine, limits)
+    assert error.value.field == "stylization.content"
