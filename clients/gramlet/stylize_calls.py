@@ -203,14 +203,15 @@ class StylizeCalls(Calls):
         """Changes the weights of a run from its next iteration on; its events tell it as `Adjusted`.
 
         What is None stays, and so do stages that are not named; a stage of weight 0 is left out. The run may be another
-        client's, on another server that shares the store.
+        client's, on another server that shares the store. A change that is not refused is heeded, if the run goes on to
+        its end.
 
         Returns:
             The settings that will be in force.
 
         Raises:
             NotFound: There is no such run.
-            FailedPrecondition: The run is done.
+            FailedPrecondition: The run is done, or has begun its last iteration.
             InvalidInput: A weight or a stage is wrong, or all weights would be 0.
         """
         adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from gramlet.types import (
     Adjusted,
     Adjustment,
     Array,
+    Evaluation,
     Iteration,
+    Objective,
     PictureStyle,
     Pixels,
     Started,
@@ -24,8 +27,9 @@ from gramlet.types import (
     StylizeSettings,
 )
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.store import Run, Store
 from gramlet_server.stylize import presets
+from gramlet_server.stylize.adjustments import Inbox, record
 from gramlet_server.stylize.optimise import Descent, Job, stylize
 from gramlet_server.stylize.runs import Runs, RunSettings
 
@@ -61,7 +65,7 @@ def job(engine: Engine, content: Array, style: Array) -> Job:
 
 def at(iteration: int, descent: Descent, adjustment: Adjustment) -> Any:
     """What `stylize` asks: one adjustment, from that iteration on."""
-    return lambda heeded: (adjustment,) if descent.iteration == iteration and not heeded else ()
+    return lambda heeded, last: (adjustment,) if descent.iteration == iteration and not heeded else ()
 
 
 @pytest.mark.parametrize("changed_at", [2, 7], ids=["at the coarse scale", "at the full scale"])
@@ -136,6 +140,56 @@ def test_adjustments_add_up_and_wait_for_a_run_that_was_interrupted(engine: Engi
     assert told.settings == settings
     with pytest.raises(FailedPrecondition, match="done"):
         runs.adjust("interrupted", Adjustment(content_weight=1.0))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["by its own process", "by another process"])
+def test_a_change_before_the_last_iteration_is_heeded_and_one_after_it_has_begun_is_refused(
+    engine: Engine, store: Store, elsewhere: bool
+) -> None:
+    class Late:
+        """The engine; asks for a change while an iteration is being computed."""
+
+        address, model = "late", engine.model
+
+        @contextmanager
+        def differentiate(self, objective: Objective) -> Iterator[Late]:
+            with engine.differentiate(objective) as self._real:
+                self.replace, self.reconnects = self._real.replace, 0
+                yield self
+
+        def evaluate(self, picture: Array) -> Evaluation:
+            change = Adjustment(content_weight=2.0 + len(outcomes))
+            try:
+                outcomes.append(asked.adjust("late", change))
+            except FailedPrecondition as error:
+                outcomes.append(error)
+            return self._real.evaluate(picture)
+
+    outcomes: list[StylizeSettings | FailedPrecondition] = []
+    source: Any = Late()
+    runs = Runs(source, store)
+    asked = Runs(engine, store) if elsewhere else runs
+    events = list(runs.start(order("late", iterations=3)))
+    told = [event.settings for event in events if isinstance(event, Adjusted)]
+    # At the evaluations of iterations 1, 2 and 3, and of the result. Changes from elsewhere may be heeded together.
+    assert told in ([outcomes[1]], outcomes[:2])
+    assert [type(outcome) for outcome in outcomes[2:]] == [FailedPrecondition] * 2
+    assert "done or in its last iteration" in str(outcomes[2])
+
+
+def test_a_run_resumed_from_before_its_end_has_its_changes_and_takes_no_more(engine: Engine, store: Store) -> None:
+    model = engine.model()
+    ordered = presets.resolve(StylizeSettings(), model)
+    run = Run.create(store, "stylize", "resumed")
+    record(run, HEAVIER, ordered, model)
+    assert list(Inbox(run).after(0, True)) == [HEAVIER]
+    assert list(Inbox(run).after(1, True)) == []
+    for _ in range(2):  # the run goes on from a checkpoint before the change, as often as may be
+        inbox = Inbox(Run.take_over(store, "stylize", "resumed"))
+        assert list(inbox.after(0, False)) == [HEAVIER]
+        assert list(inbox.after(1, True)) == []
+        with pytest.raises(FailedPrecondition):
+            record(run, HEAVIER, ordered, model)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 The adjustments of a run are numbered from 1, and its settings in force are those ordered with the first so many
 adjustments applied: a checkpoint that tells how many needs nothing else to go on.
+
+Before its last iteration a run takes the next number for an end, after which none is recorded. Of an adjustment and an
+end at once, only one gets the number: what was recorded is heeded, and what would not be is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from gramlet.errors import AlreadyExists, InvalidInput, Unavailable
+from gramlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, Unavailable
 from gramlet.types import Adjustment, Model, StylizeSettings
 
 from gramlet_server.store import Run
@@ -23,6 +26,7 @@ POLL_SECONDS = 1.0
 """How often a running stylization looks for adjustments that another process recorded."""
 
 _LOG = "adjustments"
+_END = b"end"
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +51,17 @@ def record(run: Run, adjustment: Adjustment, ordered: StylizeSettings, model: Mo
         model: The network that the run uses.
 
     Raises:
+        FailedPrecondition: The run has begun its last iteration.
         InvalidInput: The network has no such stage, or nothing would be left to minimize.
     """
     while True:
-        earlier = [_decode(data) for data in run.log(_LOG)]
+        earlier, ended = _read(run)
+        if ended:
+            raise FailedPrecondition(
+                f"run {run.run_id} is done or in its last iteration: start another one, from its result if need be "
+                "(initial)",
+                field="run_id",
+            )
         settings = adjusted(ordered, [*earlier, adjustment])
         _check(adjustment, settings, model)
         try:
@@ -72,21 +83,40 @@ class Inbox:
         """There is a new one: no need to wait until the store is looked at again."""
         self._told.set()
 
-    def after(self, heeded: int) -> Sequence[Adjustment]:
-        """The adjustments after the first `heeded`. The store is looked at once in POLL_SECONDS, or when told."""
+    def after(self, heeded: int, last: bool = False) -> Sequence[Adjustment]:
+        """The adjustments after the first `heeded`. The store is looked at once in POLL_SECONDS, or when told.
+
+        Args:
+            heeded: How many are in force.
+            last: The run will not ask again where there are none: from then on, others are refused.
+
+        Raises:
+            Unavailable: The store failed when asked for the last time.
+        """
+        if last:
+            return self._end(heeded)
         if not self._told.is_set() and time.monotonic() < self._due:
             return ()
         self._told.clear()
         self._due = time.monotonic() + POLL_SECONDS
         try:
-            return [_decode(data) for data in self._run.log(_LOG, after=heeded)]
+            return _read(self._run, heeded)[0]
         except Unavailable as error:
             _log.warning("run %s: adjustments cannot be read now: %s", self._run.run_id, error)
             return ()
 
+    def _end(self, heeded: int) -> Sequence[Adjustment]:
+        try:
+            self._run.append(_LOG, heeded + 1, _END)
+        except AlreadyExists:  # an adjustment came before, or this is a resumed run whose end is recorded
+            return _read(self._run, heeded)[0]
+        return ()
 
-def _decode(data: bytes) -> Adjustment:
-    return Adjustment(**json.loads(data))
+
+def _read(run: Run, after: int = 0) -> tuple[list[Adjustment], bool]:
+    """The adjustments after the first so many, and whether they are all that there will be."""
+    entries = run.log(_LOG, after)
+    return [Adjustment(**json.loads(data)) for data in entries if data != _END], _END in entries
 
 
 def _check(adjustment: Adjustment, settings: StylizeSettings, model: Model) -> None:

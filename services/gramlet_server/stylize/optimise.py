@@ -415,7 +415,7 @@ def stylize(
     preview_every: int = 0,
     checkpoint_every: int = 25,
     interrupted: Callable[[], bool] = lambda: False,
-    adjustments: Callable[[int], Sequence[Adjustment]] = lambda _: (),
+    adjustments: Callable[[int, bool], Sequence[Adjustment]] = lambda heeded, last: (),
 ) -> Iterator[StylizeEvent]:
     """Runs a job and yields what happens. Closing the generator stops the work; a closed run goes on from its save.
 
@@ -427,8 +427,9 @@ def stylize(
         preview_every: Iterations between looks at the picture; 0 is none.
         checkpoint_every: Iterations between checkpoints; 0 is none but at the end of an interrupted run.
         interrupted: Asked after every iteration: True saves and raises Unavailable.
-        adjustments: Asked before every iteration for what follows the first so many adjustments. Any is in force from
-            that iteration on; a checkpoint is saved before it, so that no resumption heeds it elsewhere.
+        adjustments: Asked before every iteration for what follows the first so many adjustments, until there are none,
+            and told whether the iteration is the last. Any is in force from that iteration on; a checkpoint is saved
+            before it, so that no resumption heeds it elsewhere.
 
     Yields:
         Started, Iteration, Look, Checkpoint, Adjusted and Recovered events; Result is the last.
@@ -462,7 +463,7 @@ def stylize(
             with features.differentiate(objective) as differentiation:
                 evaluate = canvas.evaluating(differentiation.evaluate)
                 while descent.iteration < scale.end:
-                    if new := adjustments(descent.adjustments):
+                    while new := adjustments(descent.adjustments, descent.iteration + 1 == scales[-1].end):
                         descent.adjust(new)
                         job = dataclasses.replace(job, settings=descent.settings)
                         differentiation.replace(job.objective(scale.factor, reduced_precision=scale.reduced_precision))

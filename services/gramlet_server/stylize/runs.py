@@ -53,7 +53,6 @@ from gramlet_server.turns import Turn, Turns
 
 KIND = "stylize"
 SWEEPS = "sweep"
-_FINISHED = "finished"
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
 
 _log = logging.getLogger(__name__)
@@ -212,19 +211,16 @@ class Runs:
         """Changes a run's weights from its next iteration on, whichever process runs it; returns its new settings.
 
         A process that runs it elsewhere sees the change within `adjustments.POLL_SECONDS`. A run that waits or was
-        interrupted heeds it when it goes on.
+        interrupted heeds it when it goes on. One that has begun its last iteration takes no more changes, not even if
+        it is interrupted there and resumed from earlier.
 
         Raises:
             NotFound: There is no such run.
-            FailedPrecondition: It is done, or was made with other weights.
+            FailedPrecondition: It is done or in its last iteration, or was made with other weights.
             InvalidInput: No such stage, or nothing would be left to minimize.
         """
         run = Run.find(self._store, KIND, run_id)
         job = self._job(run, "run_id")
-        if run.has(_FINISHED):
-            raise FailedPrecondition(
-                f"run {run_id} is done: start another one, from its result if need be (initial)", field="run_id"
-            )
         settings = adjustments.record(run, adjustment, job.settings, self._features.model())
         if inbox := self._inboxes.get(run_id):
             inbox.tell()
@@ -261,7 +257,7 @@ class Runs:
         try:
             for position in turn.positions():
                 yield Queued(position=position)
-            for event in stylize(
+            yield from stylize(
                 job,
                 self._features,
                 descent=descent,
@@ -270,10 +266,7 @@ class Runs:
                 checkpoint_every=checkpoint_every,
                 interrupted=self._draining.is_set,
                 adjustments=inbox.after,
-            ):
-                if isinstance(event, Result):
-                    run.put(_FINISHED, b"")
-                yield event
+            )
         finally:
             if self._inboxes.get(run.run_id) is inbox:  # not that of a call that has resumed the run meanwhile
                 del self._inboxes[run.run_id]

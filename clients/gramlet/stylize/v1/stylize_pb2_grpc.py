@@ -72,7 +72,8 @@ class StylizeServiceServicer(object):
     def Adjust(self, request, context):
         """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
         one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-        history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+        history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

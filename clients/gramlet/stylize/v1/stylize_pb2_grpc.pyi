@@ -35,7 +35,8 @@ class StylizeServiceStub:
     ]
     """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
     one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-    history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+    history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
     """
 
     Sweep: grpc.UnaryStreamMultiCallable[
@@ -69,7 +70,8 @@ class StylizeServiceAsyncStub:
     ]
     """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
     one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-    history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+    history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
     """
 
     Sweep: grpc.aio.UnaryStreamMultiCallable[
@@ -107,7 +109,8 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[gramlet.stylize.v1.stylize_pb2.AdjustResponse, collections.abc.Awaitable[gramlet.stylize.v1.stylize_pb2.AdjustResponse]]:
         """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
         one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-        history, as the loss is another one. NOT_FOUND: no such run. FAILED_PRECONDITION: it is done.
+        history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
         """
 
     @abc.abstractmethod
