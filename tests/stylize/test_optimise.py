@@ -16,18 +16,21 @@ from gramlet.types import (
     Evaluation,
     Initial,
     Iteration,
+    Limits,
     LineSearch,
     Model,
     Objective,
     Optimizer,
     Recovered,
     RecoveryReason,
+    Resize,
     Result,
     Started,
     Style,
     StylizeEvent,
     StylizeSettings,
 )
+from gramlet_server import images
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.stylize import presets
@@ -199,6 +202,20 @@ def test_after_a_divergence_it_goes_on_from_the_best_picture(engine: Engine, job
     assert list(losses) == list(range(1, 9))
     assert losses[5] == min(losses[k] for k in range(1, 5))
     assert events[-1].loss <= losses[5]
+
+
+@pytest.mark.parametrize("optimizer", Optimizer)
+def test_a_style_that_is_the_content_leaves_the_content_and_no_alarm(
+    engine: Engine, content: Array, optimizer: Optimizer
+) -> None:
+    job = job_of(engine, content, content, optimizer=optimizer)
+    events = list(stylize(job, engine))
+    assert of(Recovered, events) == []
+    found = images.prepare(events[-1].png, Resize(), Limits())  # type: ignore[attr-defined]
+    assert np.abs(found - content).max() < 1 / 255
+    # What nothing of the content explains is told as ever.
+    [told] = of(Recovered, list(stylize(job, Faulty(engine, 4, 1e30))))
+    assert told.reason is RecoveryReason.DIVERGED
 
 
 def test_a_loss_that_starts_as_no_number_is_refused(engine: Engine, job: Job) -> None:

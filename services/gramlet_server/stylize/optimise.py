@@ -51,7 +51,8 @@ from gramlet_server.stylize.colors import AllColors, Canvas, Evaluate, Luminance
 from gramlet_server.stylize.optimizers import LBFGS, Adam, Stepper
 
 DIVERGED = 1e3
-"""A loss so many times the first one is divergence. Steps without line search may overshoot by less and recover."""
+"""A loss so many times the first one is divergence, where it is larger than that of the opposite picture as well: of a
+descent that starts where it ends the first is rounding. Steps without line search may overshoot by less and recover."""
 
 MOST_RESTARTS = 40
 """Steps so much shorter do not move the picture any more: something else is wrong."""
@@ -248,7 +249,7 @@ class Descent:
         self._picture = torch.tensor(initial)
         self._best = self._picture.clone()
         self._best_evaluation: Evaluation | None = None
-        self._first_loss = math.nan
+        self._bound = math.nan  # a larger loss is divergence
         self._restarts = 0
         self.iteration = 0
         self.evaluations = 0
@@ -293,7 +294,7 @@ class Descent:
             evaluation = _known(picture, recent) or self._evaluate(picture, evaluate)
             recent.append((picture, evaluation))
             if len(recent) == 1:
-                self._look_at(evaluation)
+                self._look_at(evaluation, evaluate)
             return evaluation.loss, torch.tensor(evaluation.gradient).flatten()
 
         try:
@@ -321,7 +322,7 @@ class Descent:
                 "picture": self._picture,
                 "best": self._best,
                 "best_losses": None if best is None else _losses(best),
-                "first_loss": self._first_loss,
+                "bound": self._bound,
                 "restarts": self._restarts,
                 "iteration": self.iteration,
                 "evaluations": self.evaluations,
@@ -344,7 +345,7 @@ class Descent:
         descent._best = state["best"]
         if state["best_losses"] is not None:
             descent._best_evaluation = Evaluation(**state["best_losses"], gradient=np.zeros(0, np.float32))
-        descent._first_loss = state["first_loss"]
+        descent._bound = state["bound"]
         descent._restarts = state["restarts"]
         descent.iteration = state["iteration"]
         descent.evaluations = state["evaluations"]
@@ -360,12 +361,15 @@ class Descent:
         self.compute_seconds += evaluation.timing.compute_seconds
         return evaluation
 
-    def _look_at(self, evaluation: Evaluation) -> None:
+    def _look_at(self, evaluation: Evaluation, evaluate: Evaluate) -> None:
         if self._best_evaluation is None:
-            self._first_loss = evaluation.loss
+            self._bound = DIVERGED * evaluation.loss
             if not math.isfinite(evaluation.loss):
                 raise FailedPrecondition("the loss at the initial picture is not a number")
-        if not evaluation.loss <= DIVERGED * max(self._first_loss, 1e-12):
+        if self._bound < evaluation.loss < math.inf:
+            opposite = self._evaluate((self._best < 0.5).float(), evaluate).loss  # each level as far off as can be
+            self._bound = max(self._bound, opposite if math.isfinite(opposite) else 0.0)
+        if not evaluation.loss <= self._bound:
             raise _Diverged
         if self._best_evaluation is None or evaluation.loss < self._best_evaluation.loss:
             self._best_evaluation = dataclasses.replace(evaluation, gradient=np.zeros(0, np.float32))
