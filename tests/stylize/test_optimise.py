@@ -143,8 +143,10 @@ def test_a_line_search_evaluates_no_picture_twice(engine: Engine, content: Array
 
     descent = Descent(job.initial, job.settings)
     with engine.differentiate(job.objective()) as differentiation:
-        descent.step(evaluate)
-        assert len(seen) == len(set(seen)) > 1
+        for _ in range(4):
+            descent.step(evaluate)
+        descent.finish(evaluate)
+        assert len(seen) == len(set(seen)) > 4
 
 
 @pytest.mark.parametrize(
@@ -216,6 +218,12 @@ def test_a_style_that_is_the_content_leaves_the_content_and_no_alarm(
     # What nothing of the content explains is told as ever.
     [told] = of(Recovered, list(stylize(job, Faulty(engine, 4, 1e30))))
     assert told.reason is RecoveryReason.DIVERGED
+
+
+def test_after_a_divergence_it_searches_along_its_directions(engine: Engine, job: Job) -> None:
+    last = of(Iteration, list(stylize(job, Faulty(engine, 5, 1e30))))[-1]
+    assert last.evaluations > last.iteration + 2  # the fault, and what a line search tried
+    assert last.evaluations < 3 * last.iteration
 
 
 def test_a_loss_that_starts_as_no_number_is_refused(engine: Engine, job: Job) -> None:

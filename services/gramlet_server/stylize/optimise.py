@@ -249,6 +249,7 @@ class Descent:
         self._picture = torch.tensor(initial)
         self._best = self._picture.clone()
         self._best_evaluation: Evaluation | None = None
+        self._reached: tuple[torch.Tensor, Evaluation] | None = None  # where a line search ended
         self._bound = math.nan  # a larger loss is divergence
         self._restarts = 0
         self.iteration = 0
@@ -258,7 +259,11 @@ class Descent:
         self._optimizer = self._fresh_optimizer()
 
     def move_to(self, height: int, width: int) -> None:
-        """Goes on at another size, with a fresh history. The best starts anew: losses of two sizes differ."""
+        """Goes on at another size, with a fresh history. The best starts anew: losses of two sizes differ.
+
+        At the same size nothing is new but perhaps the precision of what is evaluated.
+        """
+        self._reached = None
         if self._picture.shape[1:] == (height, width):
             return
         picture = functional.interpolate(self._picture[None], (height, width), mode="bicubic")[0]
@@ -273,6 +278,7 @@ class Descent:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
+        self._reached = None
         self._best, self._best_evaluation = self._picture, None
         self._optimizer = self._fresh_optimizer()
 
@@ -287,13 +293,15 @@ class Descent:
         None: the loss there was no number or had grown without bound. That was no iteration: the descent is back at its
         best picture, with a fresh history and shorter steps. If `evaluate` raises, the descent is as it was before.
         """
-        recent: list[tuple[torch.Tensor, Evaluation]] = []
+        known = [] if self._reached is None else [self._reached]
+        asked: list[Evaluation] = []
 
         def loss(point: torch.Tensor) -> tuple[float, torch.Tensor]:
             picture = point.view_as(self._picture)
-            evaluation = _known(picture, recent) or self._evaluate(picture, evaluate)
-            recent.append((picture, evaluation))
-            if len(recent) == 1:
+            evaluation = _known(picture, known) or self._evaluate(picture, evaluate)
+            known.append((picture, evaluation))
+            asked.append(evaluation)
+            if len(asked) == 1:
                 self._look_at(evaluation, evaluate)
             return evaluation.loss, torch.tensor(evaluation.gradient).flatten()
 
@@ -303,12 +311,14 @@ class Descent:
             self._restart()
             return None
         self._picture = point.view_as(self._picture)
+        reached = _known(self._picture, known)
+        self._reached = None if reached is None else (self._picture, reached)
         self.iteration += 1
-        return recent[0][1]
+        return asked[0]
 
     def finish(self, evaluate: Evaluate) -> tuple[Array, Evaluation]:
         """The best picture on the way, the last one included, and its evaluation."""
-        last = self._evaluate(self._picture, evaluate)
+        last = self._reached[1] if self._reached else self._evaluate(self._picture, evaluate)
         if self._best_evaluation is None or last.loss <= self._best_evaluation.loss:
             return self.picture, last
         return self._best.numpy(), self._best_evaluation
@@ -379,7 +389,7 @@ class Descent:
         self._restarts += 1
         if self._restarts > MOST_RESTARTS:
             raise FailedPrecondition("the loss is no number however short the steps are: try other settings")
-        self._picture = self._best
+        self._picture, self._reached = self._best, None
         self._optimizer = self._fresh_optimizer()
 
     def _fresh_optimizer(self) -> Stepper:
@@ -388,12 +398,15 @@ class Descent:
         if settings.optimizer is Optimizer.ADAM:
             return Adam(size, rate)
         pairs = _bounded_history(settings.history_size or 20, size)
-        return LBFGS(size, rate, pairs, searches=settings.line_search is LineSearch.STRONG_WOLFE)
+        # From where full steps led nowhere, a line search finds a way, and what the first step tells of the curvature
+        # is more than rounding.
+        searches = settings.line_search is LineSearch.STRONG_WOLFE or self._restarts > 0
+        return LBFGS(size, rate, pairs, searches=searches)
 
 
-def _known(picture: torch.Tensor, recent: Sequence[tuple[torch.Tensor, Evaluation]]) -> Evaluation | None:
-    """What was evaluated there: a line search comes back to a point that it has tried."""
-    return next((evaluation for point, evaluation in recent if torch.equal(point, picture)), None)
+def _known(picture: torch.Tensor, known: Sequence[tuple[torch.Tensor, Evaluation]]) -> Evaluation | None:
+    """What was evaluated there: a line search ends at a point that it has tried, where the next step begins."""
+    return next((evaluation for point, evaluation in known if torch.equal(point, picture)), None)
 
 
 def _bounded_history(pairs: int, pixels: int) -> int:
