@@ -40,7 +40,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "footprint": ("bench_footprint.py", "peak"),
     "start": ("bench_footprint.py", "start"),
     "growth": ("bench_stylize.py", "--sizes=128,256,512,1024", "--iterations=6", "--rounds=1", "--ways=direct,one"),
-    "features": ("bench_features.py", "--ways=bare,float32,bfloat16", "--rounds=2", "--calls=64"),
+    "features": ("bench_features.py", "--ways=bare,float32,bfloat16", "--rounds=2", "--calls=96"),
     "peers": ("bench_features.py", "--ways=float32,litserve,ray", "--rounds=1", "--calls=48"),
     "callers": ("bench_features.py", "--ways=float32", "--callers=1,8,32,64", "--rounds=1", "--calls=64"),
     "sizes": (
