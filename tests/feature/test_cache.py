@@ -16,6 +16,8 @@ from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching
 from gramlet_server.observe import Observer
 
+from tests.e2e.cluster import wait_until
+
 EXTRACTION = Extraction(
     ("conv1", "layer1"), (Form.ACTIVATIONS, Form.GRAM, Form.POOLED), resize=Resize(ResizeMode.CENTER_CROP, 40)
 )
@@ -129,7 +131,7 @@ def test_what_is_known_is_given_even_where_the_queue_is_full(engine: Engine) -> 
     features(busy, pixels(), pooled)
     others = busy.extract((pixels(seed) for seed in range(1, 9)), pooled)
     next(others)
-    assert busy.model().load.queued
+    wait_until(lambda: busy.model().load.queued > 0, what="the queue to be full")
     assert features(busy, pixels(), pooled).timing.batch_size == 0
     others.close()
     busy.close()

@@ -147,7 +147,7 @@ def test_heads_are_listed_shown_exported_and_deleted(client, folder):
     details = client.head("kept/1")
     assert details.head.outcome.history
     assert details.confusion_matrix.startswith(b"\x89PNG")
-    assert len(client.export_head("kept/2")) == listed.bytes
+    assert len(client.export_head("kept/1")) == listed.bytes
     assert client.export_head("kept", format="onnx")
     client.delete_head("kept/2")
     assert [head.version for head in client.heads("kept")] == [1]
