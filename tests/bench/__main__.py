@@ -2,7 +2,7 @@
 
     python -m tests.bench [stylize features heads maps scale ...] [--device cuda]
 
-Rows named run again, and the results of the others are kept.
+Rows named run again, and the results of the others are kept. Some run only when named: BY_NAME.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "together": ("bench_descent.py", "together"),
     "footprint": ("bench_footprint.py", "peak"),
     "start": ("bench_footprint.py", "start"),
-    "growth": ("bench_stylize.py", "--sizes=128,256,512,1024", "--iterations=6", "--rounds=1", "--ways=direct,one"),
+    "growth": ("bench_stylize.py", "--sizes=128,256,512,1024", "--iterations=5", "--rounds=1", "--ways=direct,one"),
     "features": ("bench_features.py", "--ways=bare,float32,bfloat16", "--rounds=2", "--calls=96"),
     "peers": ("bench_features.py", "--ways=float32,litserve,ray", "--rounds=1", "--calls=48"),
     "callers": ("bench_features.py", "--ways=float32", "--callers=1,8,32,64", "--rounds=1", "--calls=64"),
@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "--sizes=128,256,512,1024",
         "--callers=8",
         "--rounds=1",
-        "--calls=48",
+        "--calls=24",
     ),
     "memory": ("bench_memory.py",),
     "heads": ("bench_heads.py",),
@@ -57,6 +57,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "scale": ("bench_scale.py",),
 }
 """Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""
+BY_NAME = ("precision", "loss-512", "compiled", "together")
+"""Rows that run only when they are named, so that all others take less than half an hour."""
 TAKE_DEVICES = ("bench_precision.py", "bench_stylize.py", "bench_features.py")
 """Scripts whose rows can be measured on a GPU."""
 
@@ -70,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     on = [] if parsed.device == "cpu" else [f"--device={parsed.device}"]
     able = [name for name, (script, *_) in ROWS.items() if not on or script in TAKE_DEVICES]
-    chosen = [name for name in parsed.rows or ROWS if name in able]
+    chosen = [name for name in parsed.rows or ROWS if name in able and (parsed.rows or name not in BY_NAME)]
     file = HERE / "RESULTS.json"
     results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     results["machine"] = machine()

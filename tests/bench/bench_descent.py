@@ -47,10 +47,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     return rows
 
 
-def job_of(engine: Engine, size: int, **settings: Any) -> Job:
-    """Preset `classic` with the sample pictures."""
+def job_of(engine: Engine, size: int, preset: str = "classic", **settings: Any) -> Job:
+    """The sample pictures."""
     content, style = (picture(SAMPLES / name, size) for name in ("content/tubingen.jpg", "style/starry_night.jpg"))
-    chosen = StylizeSettings(preset="classic", size=size, **settings)
+    chosen = StylizeSettings(preset=preset, size=size, **settings)
     return Job(content, (Style(style),), content, presets.resolve(chosen, engine.model()))
 
 
@@ -99,7 +99,7 @@ def scales() -> Iterator[Row]:
     aim = np.inf
     for number in (1, 2, 3):
         took, losses, began = [], [], time.perf_counter()
-        job = job_of(engine, 256, iterations=iterations, scales=number)
+        job = job_of(engine, 256, "default", iterations=iterations, scales=number)
         full = job.scales()[-2].end if number > 1 else 0
         for event in stylize(job, engine, checkpoint_every=0):
             if isinstance(event, Iteration) and event.iteration > full:
@@ -108,7 +108,7 @@ def scales() -> Iterator[Row]:
         aim = min(losses) if number == 1 else aim
         reached = next((index for index, loss in enumerate(losses) if loss <= aim), None)
         row: Row = {"bench": "scales", "size": 256, "scales": number, "iterations": iterations}
-        row |= {"seconds": round(took[-1], 1), "loss": round(min(losses), 2), "loss_over_one_scale": min(losses) / aim}
+        row |= {"seconds": round(took[-1], 1), "loss": round(min(losses), 4), "loss_over_one_scale": min(losses) / aim}
         if reached is not None:
             row |= {"iterations_to_that_loss": full + reached + 1, "seconds_to_that_loss": round(took[reached], 1)}
         yield row

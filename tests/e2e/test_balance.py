@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -21,14 +22,29 @@ UNEVEN = 1.15 if LONG else 1.35
 
 
 def extract_in_streams(address: str, pictures: list[Array]) -> None:
-    """As many extractions at once as STREAMS says, each of a client of its own."""
+    """As many extractions at once as STREAMS says, each of a client of its own.
+
+    Each begins when the one before has its first outcome, and none ends before all have begun: who is open when another
+    one is placed does not depend on how busy this machine is.
+    """
+    begun = [threading.Event() for _ in range(STREAMS)]
+
+    def sent(number: int) -> Iterator[Array]:
+        for index in range(PICTURES):
+            if index == 1:
+                begun[-1].wait(60)
+            yield pictures[(number + index) % len(pictures)]
 
     def extract(number: int) -> int:
+        if number:
+            begun[number - 1].wait(60)
+        count = 0
         with Client(address) as client:
-            mine = [pictures[(number + i) % len(pictures)] for i in range(PICTURES)]
-            outcomes = list(client.features(mine, stages=["conv1"], pooled=True))
-        assert all(isinstance(outcome, Features) for outcome in outcomes)
-        return len(outcomes)
+            for outcome in client.features(sent(number), stages=["conv1"], pooled=True):
+                assert isinstance(outcome, Features)
+                begun[number].set()
+                count += 1
+        return count
 
     with ThreadPoolExecutor(STREAMS) as pool:
         assert sum(pool.map(extract, range(STREAMS))) == STREAMS * PICTURES
