@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from gramlet import Client
-from gramlet.types import Array, Features, Objective
+from gramlet.types import Array, Extraction, Features, Form, Objective
 
 from tests.e2e.cluster import Cluster, GramletServer, is_serving, wait_until
 from tests.e2e.conftest import LONG
 
+POOLED = Extraction(("conv1",), (Form.POOLED,))
 STREAMS = 6
 PICTURES = 100 if LONG else 12
 BETTER = {1: 1.0, 2: 1.9, 3: 2.8} if LONG else {1: 1.0, 2: 1.6, 3: 2.2}
@@ -40,7 +41,7 @@ def extract_in_streams(address: str, pictures: list[Array]) -> None:
             begun[number - 1].wait(60)
         count = 0
         with Client(address) as client:
-            for outcome in client.features(sent(number), stages=["conv1"], pooled=True):
+            for outcome in client.extract(sent(number), POOLED, in_flight=1):
                 assert isinstance(outcome, Features)
                 begun[number].set()
                 count += 1
