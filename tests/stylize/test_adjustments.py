@@ -105,7 +105,7 @@ def test_a_changed_run_resumes_at_the_same_bits(engine: Engine, job: Job) -> Non
     )
     for save in saves[:2]:  # at the change itself, and at iteration 7
         again = Job.from_bytes(job.to_bytes())
-        resumed = list(stylize(again, engine, descent=Descent.from_bytes(save, again.settings)))
+        resumed = list(stylize(again, engine, descent=Descent.from_bytes(save)))
         assert isinstance(resumed[0], Started)
         assert resumed[0].settings.content_weight == 20.0
         assert losses(resumed) == losses(whole)[resumed[0].iteration :]

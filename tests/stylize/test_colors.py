@@ -101,5 +101,5 @@ def test_a_run_in_luminance_resumes_at_the_same_bits(engine: Engine, green: Arra
     saves: list[bytes] = []
     *_, whole = stylize(job, engine, save=saves.append, checkpoint_every=4)
     again = Job.from_bytes(job.to_bytes())
-    *_, resumed = stylize(again, engine, descent=Descent.from_bytes(saves[0], again.settings))
+    *_, resumed = stylize(again, engine, descent=Descent.from_bytes(saves[0]))
     assert resumed.png == whole.png  # type: ignore[attr-defined]

@@ -91,7 +91,7 @@ def test_a_resumed_run_ends_at_the_same_bits(engine: Engine, content: Array, sty
         if isinstance(event, Checkpoint) and event.iteration == 6:
             break
     again = Job.from_bytes(job.to_bytes())
-    resumed = list(stylize(again, engine, descent=Descent.from_bytes(saves[-1], again.settings)))
+    resumed = list(stylize(again, engine, descent=Descent.from_bytes(saves[-1])))
     assert resumed[0].iteration == 6
     assert [event.loss for event in of(Iteration, resumed)] == [e.loss for e in of(Iteration, whole)][6:]
     assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
@@ -111,7 +111,7 @@ def test_a_mixed_network_finishes_in_full_precision(engine: Engine, content: Arr
             saves: list[bytes] = []
             events = stylize(job, resumable, descent=descent, save=saves.append, checkpoint_every=8)
             losses = [event.loss for event in events if isinstance(event, Iteration)]
-            descent = Descent.from_bytes(saves[0], job.settings)
+            descent = Descent.from_bytes(saves[0])
         assert losses == [event.loss for event in whole[8:]]
     finally:
         mixed.close()
@@ -241,7 +241,7 @@ def test_a_lost_network_leaves_a_checkpoint_that_loses_nothing(
     with pytest.raises(Unavailable):
         # With a line search the fault comes in the middle of one.
         list(stylize(job, Faulty(engine, 5, Unavailable("gone")), save=saves.append))
-    resumed = list(stylize(job, engine, descent=Descent.from_bytes(saves[-1], job.settings)))
+    resumed = list(stylize(job, engine, descent=Descent.from_bytes(saves[-1])))
     assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
 
 
@@ -250,7 +250,7 @@ def test_an_interrupted_run_saves_and_says_where_to_go_on(engine: Engine, job: J
     events: list[StylizeEvent] = []
     with pytest.raises(Unavailable, match="resume"):
         events.extend(stylize(job, engine, save=saves.append, interrupted=lambda: True))
-    assert Descent.from_bytes(saves[-1], job.settings).iteration == 1
+    assert Descent.from_bytes(saves[-1]).iteration == 1
 
 
 def test_closing_the_generator_stops_within_one_iteration(engine: Engine, job: Job) -> None:

@@ -136,7 +136,8 @@ class PackedStem:
         self._padding = weight.shape[-1] // 2
         after = (self._padding + 1) // stride  # the farthest d: of r = 1, where the tap is 0 or 1
         before = self._padding // stride
-        # oneDNN pads both sides alike. What is too much of the result is left out; of a stride of 2, nothing can be.
+        # oneDNN pads both sides alike. What is too much of the result is left out; where that convolution has a stride
+        # of 2, a tap of zeros makes up for it.
         surplus = after - before if stride == 2 else 0
         phases = _phases(weight, self._padding, stride, range(-after + surplus, after + 1))
         phases_padding, phases_stride = [after, after], [2 // stride, 2 // stride]

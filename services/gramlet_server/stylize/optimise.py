@@ -346,12 +346,11 @@ class Descent:
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes, settings: StylizeSettings) -> Descent:
-        """What `to_bytes` wrote; with these settings, if it was written before checkpoints had their own."""
+    def from_bytes(cls, data: bytes) -> Descent:
+        """What `to_bytes` wrote."""
         state = torch.load(io.BytesIO(data), weights_only=True)
-        own = state.get("settings")
-        descent = cls(state["picture"].numpy(), settings if own is None else _settings(json.loads(own)))
-        descent.adjustments = state.get("adjustments", 0)
+        descent = cls(state["picture"].numpy(), _settings(json.loads(state["settings"])))
+        descent.adjustments = state["adjustments"]
         descent._best = state["best"]
         if state["best_losses"] is not None:
             descent._best_evaluation = Evaluation(**state["best_losses"], gradient=np.zeros(0, np.float32))

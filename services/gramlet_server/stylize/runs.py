@@ -243,7 +243,7 @@ class Runs:
     def _resumed(self, run: Run) -> tuple[Job, Descent | None]:
         job = self._job(run, "resume_run_id")
         try:
-            return job, Descent.from_bytes(run.get("checkpoint"), job.settings)
+            return job, Descent.from_bytes(run.get("checkpoint"))
         except NotFound:
             return job, None
 
