@@ -8,10 +8,10 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
-from gramlet.aio import AsyncClient, AsyncDifferentiation
-from gramlet.aio_stylize_calls import AsyncStylizing
-from gramlet.channel import Tls, request_id
-from gramlet.client import Client, Differentiation
+from gramlet._async.client import AsyncClient, AsyncDifferentiation
+from gramlet._async.stylize import AsyncStylizing
+from gramlet._sync.client import Client, Differentiation
+from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (
     Aborted,
     AlreadyExists,
@@ -28,35 +28,32 @@ from gramlet.errors import (
     Unavailable,
     Unimplemented,
 )
-from gramlet.events import AsyncEvents, Events
-from gramlet.sets import SetEvent
-from gramlet.status import Health, ServerStatus
-from gramlet.stylize_calls import Stylizing
-from gramlet.types import (
-    Adjusted,
-    Checkpoint,
-    Colors,
-    ElementType,
+from gramlet.feature.types import (
     Evaluation,
     Extraction,
     Features,
     Form,
     GramNormalization,
+    Model,
+    Objective,
+    StageBalance,
+    Style,
+)
+from gramlet.health import Health, ServerStatus
+from gramlet.stylize.sets import SetEvent
+from gramlet.stylize.types import (
+    Adjusted,
+    Checkpoint,
+    Colors,
     Initial,
     Iteration,
     LineSearch,
-    Model,
-    Objective,
     Optimizer,
     Preview,
     Queued,
     Recovered,
-    Resize,
-    ResizeMode,
     Result,
-    StageBalance,
     Started,
-    Style,
     StylizeEvent,
     StylizeSettings,
     SweepCell,
@@ -65,6 +62,9 @@ from gramlet.types import (
     SweepResult,
     SweepStarted,
 )
+from gramlet.transport.channel import Tls, request_id
+from gramlet.transport.events import AsyncEvents, Events
+from gramlet.types import ElementType, Resize, ResizeMode
 
 __all__ = [
     "Aborted",

@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gramlet.types import Evaluation, Iteration, Style, StylizeSettings
+from gramlet.feature.types import Evaluation, Style
+from gramlet.stylize.types import Iteration, StylizeSettings
 from gramlet_server.backbone import load_network
+from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.optimise import Descent, Job, stylize
-from gramlet_server.threads import compute_alone
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.bench_stylize import SAMPLES, WEIGHTS, picture

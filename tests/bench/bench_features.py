@@ -32,7 +32,8 @@ from typing import Any
 import numpy as np
 import torch
 from gramlet import Client
-from gramlet.types import Features, Resize, ResizeMode
+from gramlet.feature.types import Features
+from gramlet.types import Resize, ResizeMode
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedding import WEIGHTS, Embedder, jpegs

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gramlet.heads import Configuration, Epoch, Recipe, Result, TrainOrder, Upload
-from gramlet.training import LabelledPictures, read_labelled
-from gramlet_server import images
+from gramlet.train.inputs import LabelledPictures, read_labelled
+from gramlet.train.types import Configuration, Epoch, Recipe, Result, TrainOrder, Upload
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.pictures.prepare import prepare
+from gramlet_server.runs.store import Store
 from gramlet_server.train import head as heads
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.features import EMBEDDING, extraction
@@ -108,7 +108,7 @@ def direct(pictures: LabelledPictures, network: Network, recipe: Recipe, size: i
     limits = Engine(network).model().limits
 
     def embeddings(positions: Any) -> torch.Tensor:
-        batch = [images.prepare(pictures.readers[i](), resize, limits) for i in positions]
+        batch = [prepare(pictures.readers[i](), resize, limits) for i in positions]
         with torch.inference_mode():
             found = network.activations(torch.from_numpy(np.stack(batch)), [EMBEDDING])[EMBEDDING].flatten(1)
         return found.clone()  # out of inference mode

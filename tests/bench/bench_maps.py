@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
 
 def of_pictures(count: int, weights: str) -> Iterator[np.ndarray]:
     """The joined Gram matrices of drawn pictures: gratings of random direction, pitch and colours, with noise."""
-    from gramlet.types import Extraction, Form, GramNormalization
+    from gramlet.feature.types import Extraction, Form, GramNormalization
     from gramlet_server.backbone import load_network
     from gramlet_server.feature.engine import Engine
 
@@ -155,8 +155,8 @@ def direct() -> Any:
 
 def gramlet() -> Any:
     """EmbedService's way, imported and ready."""
-    from gramlet.maps import MapSettings
-    from gramlet.types import Features
+    from gramlet.embed.types import MapSettings
+    from gramlet.feature.types import Features
     from gramlet_server.embed import project
     from gramlet_server.embed.descriptors import Budget, Describer, Measurer
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from gramlet import Client, GramletError
-from gramlet.types import Objective, Style
+from gramlet.feature.types import Objective, Style
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedding import WEIGHTS, jpegs

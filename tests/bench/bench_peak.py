@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gramlet.types import Objective, Style
+from gramlet.feature.types import Objective, Style
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runtime.memory import keep_large_blocks

@@ -25,7 +25,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from gramlet.types import GramNormalization
+from gramlet.feature.types import GramNormalization
 from gramlet_server.backbone import load_network, network, onednn
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature.gram import energy, gram_matrix, style_loss

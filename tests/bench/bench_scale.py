@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 from gramlet import Client
-from gramlet.types import Array, Iteration
+from gramlet.stylize.types import Iteration
+from gramlet.types import Array
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.e2e.cluster import Cluster, GramletServer

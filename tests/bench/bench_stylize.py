@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import torch
 from gramlet import Client
-from gramlet.types import Iteration
-from gramlet_server.images import encode_png, to_uint8
+from gramlet.stylize.types import Iteration
+from gramlet_server.pictures.encode import encode_png, to_uint8
 from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parents[2]))

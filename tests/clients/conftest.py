@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.service import FeatureServicer
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs, RunSettings
 from gramlet_server.stylize.service import StylizeServicer
 from PIL import Image

@@ -6,9 +6,9 @@ from typing import Any
 
 import gramlet
 import pytest
-from gramlet.channel import Endpoint, _target, is_loopback
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.feature.v1 import feature_pb2
+from gramlet.transport.channel import Endpoint, _target, is_loopback
 
 from tests.clients.servers import FEATURE, Script, serving
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet import cli
-from gramlet.commands import stylize
-from gramlet.commands.files import write_atomically
+from gramlet.cli import __main__ as cli
+from gramlet.cli import stylize
+from gramlet.cli.files import write_atomically
 from gramlet.errors import Unavailable
-from gramlet.inputs import StylizeOptions
-from gramlet.messages.stylize import encode_event
-from gramlet.types import Checkpoint, Iteration, Result, Started, StylizeSettings
+from gramlet.stylize.inputs import StylizeOptions
+from gramlet.stylize.types import Checkpoint, Iteration, Result, Started, StylizeSettings
+from gramlet.stylize.wire import encode_event
 from PIL import Image
 
 from tests.clients.servers import STYLIZE, Script, free_port, serving

@@ -10,10 +10,10 @@ import gramlet
 import numpy as np
 import pytest
 from gramlet import Adjusted, Extraction, Form, GramletError, Iteration, Objective, Preview, Result, Started, Style
-from gramlet.messages import parts
-from gramlet.status import FEATURE, STYLIZE, TRAIN
+from gramlet.health import FEATURE, STYLIZE, TRAIN
+from gramlet.tensor import parts
 from gramlet_server.feature.engine import Engine
-from gramlet_server.feature_source import RemoteFeatures
+from gramlet_server.remote_features import RemoteFeatures
 from PIL import Image
 
 OBJECTIVE: dict[str, Any] = {"content_stage": "layer1", "content_weight": 1.0, "style_stages": {"conv1": 1.0}}

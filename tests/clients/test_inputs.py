@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import InvalidInput, NotFound
-from gramlet.inputs import is_one_picture, make_extraction, make_stylization, read_mask, read_picture
-from gramlet.types import Form, GramNormalization, Initial, Limits, Optimizer, Picture, Resize, ResizeMode, Style
-from gramlet_server.images import prepare, region
+from gramlet.feature.inputs import make_extraction
+from gramlet.feature.types import Form, GramNormalization, Style
+from gramlet.inputs import is_one_picture, read_mask, read_picture
+from gramlet.stylize.inputs import make_stylization
+from gramlet.stylize.types import Initial, Optimizer
+from gramlet.types import Limits, Picture, Resize, ResizeMode
+from gramlet_server.pictures.masks import region
+from gramlet_server.pictures.prepare import prepare
 from PIL import Image
 
 

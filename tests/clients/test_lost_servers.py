@@ -10,22 +10,12 @@ import gramlet
 import numpy as np
 import pytest
 from gramlet.errors import GramletError, NotFound, Overloaded, Unavailable
+from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.v1 import feature_pb2
-from gramlet.messages.feature import encode_evaluation, encode_outcome, encode_ready
-from gramlet.messages.stylize import encode_event
-from gramlet.types import (
-    Checkpoint,
-    Evaluation,
-    Extraction,
-    Features,
-    Iteration,
-    Objective,
-    Result,
-    Started,
-    StylizeEvent,
-    StylizeSettings,
-)
-from gramlet_server.feature_source import RemoteFeatures
+from gramlet.feature.wire import encode_evaluation, encode_outcome, encode_ready
+from gramlet.stylize.types import Checkpoint, Iteration, Result, Started, StylizeEvent, StylizeSettings
+from gramlet.stylize.wire import encode_event
+from gramlet_server.remote_features import RemoteFeatures
 
 from tests.clients.servers import FEATURE, STYLIZE, Script, async_client_of, client_of, free_port, serving
 

@@ -32,4 +32,4 @@ def test_every_malformed_file_is_right_or_refused_by_field_and_costs_nobody_anyt
                     scale = 96 / max(expected["width"], expected["height"])
                     assert found.width == pytest.approx(expected["width"] * scale, abs=1), name
                     assert found.height == pytest.approx(expected["height"] * scale, abs=1), name
-        assert client.status().health[gramlet.status.FEATURE] is gramlet.Health.SERVING
+        assert client.status().health[gramlet.health.FEATURE] is gramlet.Health.SERVING

@@ -9,33 +9,25 @@ import numpy as np
 import pytest
 from gramlet import types
 from gramlet.errors import BY_CODE, GramletError, InvalidInput
-from gramlet.feature.v1 import feature_pb2
-from gramlet.messages import feature, stylize, tensor
-from gramlet.stylize.v1 import stylize_pb2
-from gramlet.tensor.v1 import picture_pb2
-from gramlet.tensors import encode_tensor
-from gramlet.types import (
-    Colors,
-    ElementType,
+from gramlet.feature import wire as feature
+from gramlet.feature.types import (
     Extraction,
     Features,
     Form,
     GramNormalization,
-    Initial,
-    LineSearch,
     Objective,
-    Optimizer,
-    Picture,
     PictureStyle,
-    Resize,
-    ResizeMode,
     StageBalance,
     Style,
-    Stylization,
-    StylizeOrder,
-    StylizeSettings,
-    Timing,
 )
+from gramlet.feature.v1 import feature_pb2
+from gramlet.stylize import wire as stylize
+from gramlet.stylize.types import Colors, Initial, LineSearch, Optimizer, Stylization, StylizeOrder, StylizeSettings
+from gramlet.stylize.v1 import stylize_pb2
+from gramlet.tensor import wire as tensor
+from gramlet.tensor.arrays import encode_tensor
+from gramlet.tensor.v1 import picture_pb2
+from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 
 RANDOM = np.random.default_rng(0)
 PICTURE = RANDOM.random((3, 4, 5), dtype=np.float32)

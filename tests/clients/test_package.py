@@ -10,8 +10,9 @@ from typing import Any
 
 import gramlet
 import pytest
-from gramlet.inputs import ExtractionOptions, StylizeOptions, make_extraction
-from gramlet.types import Initial, StylizeSettings
+from gramlet.feature.inputs import ExtractionOptions, make_extraction
+from gramlet.stylize.inputs import StylizeOptions
+from gramlet.stylize.types import Initial, StylizeSettings
 
 TWINS = [
     (gramlet.Client, gramlet.AsyncClient),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.v1 import feature_pb2
-from gramlet.messages import parts
-from gramlet.messages.parts import joined, split
+from gramlet.tensor import parts
+from gramlet.tensor.parts import joined, split
 
 
 def evaluate(size: int, sequence: int = 7) -> feature_pb2.DifferentiateRequest:

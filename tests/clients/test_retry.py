@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from gramlet.errors import BY_CODE, DeadlineExceeded, GramletError, Overloaded, Unavailable
-from gramlet.retry import AT_ONCE, Attempts, Contact, RetryPolicy
+from gramlet.transport.retry import AT_ONCE, Attempts, Contact, RetryPolicy
 
 POLICY = RetryPolicy(patience=60, first_contact=2, shortest=0.1, longest=5)
 

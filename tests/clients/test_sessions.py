@@ -11,20 +11,15 @@ from gramlet.errors import (
     Overloaded,
     Unavailable,
 )
+from gramlet.feature.sessions import CorpusWindow, DifferentiationState
+from gramlet.feature.types import Evaluation, Extraction, Features, Objective, PictureStyle
 from gramlet.feature.v1 import feature_pb2
-from gramlet.messages.feature import encode_evaluation, encode_outcome, encode_ready
-from gramlet.messages.stylize import encode_event
-from gramlet.sessions import CorpusWindow, DifferentiationState, StylizeRun
-from gramlet.types import (
+from gramlet.feature.wire import encode_evaluation, encode_outcome, encode_ready
+from gramlet.stylize.sessions import StylizeRun
+from gramlet.stylize.types import (
     Adjusted,
     Checkpoint,
-    ElementType,
-    Evaluation,
-    Extraction,
-    Features,
     Iteration,
-    Objective,
-    PictureStyle,
     Preview,
     Queued,
     Recovered,
@@ -36,6 +31,8 @@ from gramlet.types import (
     StylizeOrder,
     StylizeSettings,
 )
+from gramlet.stylize.wire import encode_event
+from gramlet.types import ElementType
 
 NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, checkpoint_every=3)
 

@@ -14,10 +14,10 @@ import pytest
 from gramlet import GramletError, InvalidInput, NotFound, Result, SetEvent, Started
 from gramlet.types import Array
 from gramlet_server.feature.engine import Engine
-from gramlet_server.observe import Observer
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs
 from gramlet_server.stylize.service import StylizeServicer
+from gramlet_server.telemetry import Observer
 from PIL import Image
 
 from tests.clients.servers import STYLIZE, client_of

@@ -7,17 +7,11 @@ import math
 import gramlet
 import pytest
 from gramlet.errors import InvalidInput, Unavailable
-from gramlet.messages.sweep import (
-    decode_sweep_event,
-    decode_sweep_order,
-    encode_sweep_event,
-    encode_sweep_order,
-)
-from gramlet.sessions import SweepRun
-from gramlet.stylize.v1 import stylize_pb2
-from gramlet.types import (
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.sessions import SweepRun
+from gramlet.stylize.sweep_wire import decode_sweep_event, decode_sweep_order, encode_sweep_event, encode_sweep_order
+from gramlet.stylize.types import (
     Iteration,
-    PictureStyle,
     Result,
     Started,
     Stylization,
@@ -30,6 +24,7 @@ from gramlet.types import (
     SweepResult,
     SweepStarted,
 )
+from gramlet.stylize.v1 import stylize_pb2
 
 NEW = SweepOrder(Stylization(b"content", (PictureStyle(b"style"),)), (0.0, 1e-3), ("conv1", "layer1"), run_id="s")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import InvalidInput
+from gramlet.tensor.arrays import decode_tensor, encode_symmetric, encode_tensor
 from gramlet.tensor.v1 import tensor_pb2
-from gramlet.tensors import decode_tensor, encode_symmetric, encode_tensor
 from gramlet.types import ElementType
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from gramlet.channel import _IDEMPOTENT
-from gramlet.status import SERVICES
+from gramlet.health import SERVICES
+from gramlet.transport.channel import _IDEMPOTENT
 from gramlet_server.runtime.config import ServerSettings, Settings
 
 from tests.docker.image_builder import instructions, stages

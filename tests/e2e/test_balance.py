@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from gramlet import Client
-from gramlet.types import Array, Extraction, Features, Form, Objective
+from gramlet.feature.types import Extraction, Features, Form, Objective
+from gramlet.types import Array
 
 from tests.e2e.cluster import Cluster, GramletServer, is_serving, wait_until
 from tests.e2e.conftest import LONG

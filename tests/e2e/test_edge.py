@@ -18,7 +18,7 @@ import yaml
 from gramlet import Client, Tls
 from gramlet.errors import Unavailable
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
-from gramlet.status import FEATURE, STYLIZE, TRAIN, Health
+from gramlet.health import FEATURE, STYLIZE, TRAIN, Health
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.e2e.cluster import DOCKER, Cluster, Envoy, GramletServer, free_port, local_configuration, wait_until

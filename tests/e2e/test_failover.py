@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from gramlet import Client
 from gramlet.errors import GramletError
-from gramlet.types import Array, Features, Iteration, Recovered, Result
+from gramlet.feature.types import Features
+from gramlet.stylize.types import Iteration, Recovered, Result
+from gramlet.types import Array
 
 from tests.e2e.cluster import Cluster, Envoy, GramletServer, is_serving
 from tests.e2e.conftest import LONG

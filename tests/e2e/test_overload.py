@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from gramlet import Client
 from gramlet.errors import GramletError, Overloaded
+from gramlet.feature.types import Extraction, Features, Form
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
-from gramlet.messages.feature import encode_extract_request
-from gramlet.messages.status import decode_rpc_error
-from gramlet.types import Array, Extraction, Features, Form
+from gramlet.feature.wire import encode_extract_request
+from gramlet.transport.failures import decode_rpc_error
+from gramlet.types import Array
 
 from tests.e2e.cluster import Cluster, GramletServer
 from tests.e2e.conftest import LONG

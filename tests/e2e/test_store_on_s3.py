@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from gramlet import Client
 from gramlet.errors import Unavailable
-from gramlet.types import Checkpoint, Iteration, Result, Started
-from gramlet_server.store import Store
+from gramlet.stylize.types import Checkpoint, Iteration, Result, Started
+from gramlet_server.runs.store import Store
 
 from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, variables
 from tests.test_store import (  # noqa: F401  # collected here again, with the store below

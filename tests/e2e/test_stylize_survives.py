@@ -12,16 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet import Client
-from gramlet.types import (
-    Adjusted,
-    Checkpoint,
-    Iteration,
-    Pixels,
-    Recovered,
-    RecoveryReason,
-    Result,
-    StylizeEvent,
-)
+from gramlet.stylize.types import Adjusted, Checkpoint, Iteration, Recovered, RecoveryReason, Result, StylizeEvent
+from gramlet.types import Pixels
 from PIL import Image
 
 from tests.e2e.cluster import BIN, Cluster, GramletServer

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from gramlet.errors import NotFound, PermissionDenied
-from gramlet.heads import Accepted, Configuration, HeadKind, HeadRef, Optimizer, Recipe, Result, TrainOrder
+from gramlet.train.types import Accepted, Configuration, HeadKind, HeadRef, Optimizer, Recipe, Result, TrainOrder
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.predict import Predictor
 from gramlet_server.train.registry import Registry

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 from gramlet import Client
-from gramlet.heads import Accepted, Epoch, Event, Extracting, Result
-from gramlet_server.store import Store
+from gramlet.train.types import Accepted, Epoch, Event, Extracting, Result
+from gramlet_server.runs.store import Store
 from gramlet_server.train.registry import Registry
 from PIL import Image
 

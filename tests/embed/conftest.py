@@ -10,16 +10,16 @@ from queue import SimpleQueue
 import gramlet
 import numpy as np
 import pytest
+from gramlet.embed.types import Item, MapEvent, MapSettings, MapStart, StyleMap
 from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 from gramlet.errors import GramletError
-from gramlet.maps import Item, MapEvent, MapSettings, MapStart, StyleMap
-from gramlet.types import Features
+from gramlet.feature.types import Features
 from gramlet_server.embed.making import MakingSettings, Maps
 from gramlet_server.embed.service import EmbedServicer
 from gramlet_server.feature.engine import Engine
+from gramlet_server.runs.store import Store
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Built, Server, Service
-from gramlet_server.store import Store
 from PIL import Image
 
 SIDE = 64

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gramlet.cli import main
+from gramlet.cli.__main__ import main
 
 from tests.embed.conftest import SIDE, clusters
 

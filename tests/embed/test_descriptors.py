@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gramlet.embed.types import Descriptor, Exactness, MapSettings, Method, Metric
 from gramlet.errors import InvalidInput
-from gramlet.maps import Descriptor, Exactness, MapSettings, Method, Metric
 from gramlet_server.embed.descriptors import Budget, Describer, Measurer, check_memory, default_stages, memory_bound
 
 from tests.embed.conftest import gram_features

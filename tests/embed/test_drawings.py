@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gramlet.errors import InvalidInput
-from gramlet.maps import (
+from gramlet.embed.types import (
     DrawingForm,
     Exactness,
     Layout,
@@ -20,10 +19,11 @@ from gramlet.maps import (
     StyleMap,
     Tsne,
 )
+from gramlet.errors import InvalidInput
 from gramlet_server.embed import plot, thumbnails
 from gramlet_server.embed.drawing import draw
 from gramlet_server.embed.page import Frame, page
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from PIL import Image
 
 from tests.embed.conftest import Make, vector_items

@@ -4,16 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gramlet.errors import (
-    AlreadyExists,
-    FailedPrecondition,
-    GramletError,
-    InvalidInput,
-    NotFound,
-    Overloaded,
-    Unavailable,
-)
-from gramlet.maps import (
+from gramlet.embed.types import (
     BadItem,
     Described,
     Descriptor,
@@ -30,13 +21,22 @@ from gramlet.maps import (
     StyleMap,
     Tsne,
 )
+from gramlet.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    GramletError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Unavailable,
+)
 from gramlet.types import Resize
 from gramlet_server.embed import stored
 from gramlet_server.embed.descriptors import Budget
 from gramlet_server.embed.making import MakingSettings, Maps
 from gramlet_server.embed.placing import placed
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 
 from tests.embed.conftest import SIDE, Make, drawn, made, picture_items, vector_items
 

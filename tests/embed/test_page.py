@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gramlet.maps import Layout
+from gramlet.embed.types import Layout
 from gramlet_server.embed.page import Frame, page
 from PIL import Image
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gramlet.embed.types import Descriptor, Gradient, MapSettings, Method, Tsne
 from gramlet.errors import FailedPrecondition, InvalidInput
-from gramlet.maps import Descriptor, Gradient, MapSettings, Method, Tsne
 from gramlet_server.embed import project, tsne
 from gramlet_server.embed.project import Arranged, Progress
 from gramlet_server.embed.quality import judge

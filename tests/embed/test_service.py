@@ -9,11 +9,10 @@ import gramlet
 import grpc
 import numpy as np
 import pytest
-from gramlet.aio_embed_calls import AsyncEmbedCalls
-from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
-from gramlet.embed_calls import EmbedCalls
-from gramlet.errors import GramletError, InvalidInput, NotFound
-from gramlet.maps import (
+from gramlet._async.embed import AsyncEmbedCalls
+from gramlet._sync.embed import EmbedCalls
+from gramlet.embed import wire as messages
+from gramlet.embed.types import (
     Descriptor,
     Exactness,
     Gradient,
@@ -28,7 +27,8 @@ from gramlet.maps import (
     StyleMap,
     Tsne,
 )
-from gramlet.messages import embed as messages
+from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
+from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.types import Resize, ResizeMode
 from gramlet_server.embed.making import Maps
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gramlet.maps import Item, MapSettings, MapStart, StyleMap
+from gramlet.embed.types import Item, MapSettings, MapStart, StyleMap
 from gramlet.types import Resize
 from gramlet_server.backbone import load_network
 from gramlet_server.embed.making import Maps
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from PIL import Image, ImageDraw, ImageFilter
 
 TEXTURES = ("stripes", "dots", "bricks", "waves", "speckles")

@@ -21,7 +21,7 @@ sys.meta_path.insert(0, NoTorch())
 
 _SERVE = """
 import gramlet, numpy as np
-from gramlet_server.__main__ import Shared, embed
+from gramlet_server.services import Shared, embed
 from gramlet_server.runtime.config import Settings, ServerSettings, StoreSettings
 from gramlet_server.runtime.server import Server
 from queue import SimpleQueue

@@ -9,12 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
-from gramlet.types import Array, ElementType, Extraction, Features, Form, GramNormalization, Limits, Resize, ResizeMode
-from gramlet_server import images
+from gramlet.feature.types import Extraction, Features, Form, GramNormalization
+from gramlet.types import Array, ElementType, Limits, Resize, ResizeMode
+from gramlet_server.feature import engine as engine_module
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching
-from gramlet_server.observe import Observer
+from gramlet_server.pictures.encode import encode_jpeg
+from gramlet_server.telemetry import Observer
 
 from tests.e2e.cluster import wait_until
 
@@ -61,9 +63,9 @@ def arrays(found: Features) -> list[Array]:
 def test_the_same_picture_is_neither_decoded_nor_computed_again_and_gives_the_same_bits(
     caching: Engine, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = images.encode_jpeg(pixels())
+    file = encode_jpeg(pixels())
     first, worked = features(caching, file), caching.model().load.device_seconds
-    monkeypatch.delattr(images, "prepare")
+    monkeypatch.delattr(engine_module, "prepare")
     (streamed,) = caching.extract([file], EXTRACTION)
     assert isinstance(streamed, Features)
     for again in (features(caching, file), streamed):

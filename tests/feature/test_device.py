@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
-from gramlet.types import Extraction, Form
+from gramlet.feature.types import Extraction, Form
 from gramlet_server.backbone import load_network
 from gramlet_server.feature import device as devices
 from gramlet_server.feature.device import CudaDevice, Device, Repeats, _Graph, _Graphs

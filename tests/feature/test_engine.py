@@ -10,21 +10,8 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import GramletError, InvalidInput, Overloaded, Unavailable
-from gramlet.types import (
-    Array,
-    ElementType,
-    Extraction,
-    Features,
-    Form,
-    GramNormalization,
-    Limits,
-    Objective,
-    Picture,
-    Resize,
-    ResizeMode,
-    StageBalance,
-    Style,
-)
+from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Objective, StageBalance, Style
+from gramlet.types import Array, ElementType, Limits, Picture, Resize, ResizeMode
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gramlet.types import GramNormalization
+from gramlet.feature.types import GramNormalization
 from gramlet_server.feature.gram import energy, gram_matrix, style_loss
 
 DIVISORS = {

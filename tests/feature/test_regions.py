@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import InvalidInput
-from gramlet.types import Array, GramNormalization, Limits, Objective, StageBalance, Style, Stylization, StylizeSettings
+from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
+from gramlet.stylize.types import Stylization, StylizeSettings
+from gramlet.types import Array, Limits
 from gramlet_server.feature.engine import Engine, _Reader
 from gramlet_server.feature.gram import energy, gram_matrix, region_at, style_loss
 from gramlet_server.stylize.optimise import Descent, Job
-from gramlet_server.stylize.runs import prepare
+from gramlet_server.stylize.prepare import prepare_job
 
 HEIGHT, WIDTH = 64, 128
 DIVISORS = {GramNormalization.NONE: 1, GramNormalization.POSITIONS: 8 * 10, GramNormalization.ELEMENTS: 24 * 8 * 10}
@@ -113,7 +115,7 @@ def test_each_half_gets_the_statistics_of_its_own_style(engine: Engine) -> None:
     settings = StylizeSettings(size=WIDTH, iterations=25, antialiased=False, scales=1, content_weight=0.0)
     styles = tuple(Style(s.picture, content_region=s.content_region) for s in HALVES.styles)
     assert HALVES.content is not None
-    job = prepare(Stylization(HALVES.content, styles, settings), engine, Limits())
+    job = prepare_job(Stylization(HALVES.content, styles, settings), engine, Limits())
     descent = Descent(job.initial, job.settings)
     with engine.differentiate(job.objective()) as differentiation:
         while descent.iteration < 25:
@@ -212,7 +214,7 @@ def test_regions_go_with_their_pictures_into_the_store_and_to_every_scale(engine
     own[:20] = 255
     assert HALVES.content is not None
     order = Stylization(HALVES.content, (Style(STYLES[0], 2.0, mask, own), Style(STYLES[1])), StylizeSettings(size=128))
-    job = prepare(order, engine, Limits())
+    job = prepare_job(order, engine, Limits())
     again = Job.from_bytes(job.to_bytes())
     for one, other in zip(job.styles, again.styles, strict=True):
         np.testing.assert_array_equal(one.content_region, other.content_region)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import Cancelled, InvalidInput
-from gramlet.types import Array, GramNormalization, Objective, StageBalance, Style
+from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
+from gramlet.types import Array
 from gramlet_server.backbone import load_network
 from gramlet_server.backbone.architecture import ARCHITECTURES
 from gramlet_server.feature.engine import Engine, EngineSettings

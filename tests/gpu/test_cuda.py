@@ -10,25 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gramlet.types import (
-    Array,
-    Checkpoint,
-    Extraction,
-    Features,
-    Form,
-    GramNormalization,
-    Objective,
-    PictureStyle,
-    Result,
-    Style,
-    Stylization,
-    StylizeOrder,
-    StylizeSettings,
-)
+from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Objective, PictureStyle, Style
+from gramlet.stylize.types import Checkpoint, Result, Stylization, StylizeOrder, StylizeSettings
+from gramlet.types import Array
 from gramlet_server.feature.device import RECORD_AFTER, CudaDevice
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.scheduler import Batching
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs, RunSettings
 
 Engines = Callable[..., Engine]

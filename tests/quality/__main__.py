@@ -16,12 +16,15 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from gramlet.types import Array, Limits, PictureStyle, Resize, ResizeMode, Result, Stylization, StylizeSettings
-from gramlet_server import images
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.types import Result, Stylization, StylizeSettings
+from gramlet.types import Array, Limits, Resize, ResizeMode
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
+from gramlet_server.pictures.encode import to_uint8
+from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize.optimise import stylize
-from gramlet_server.stylize.runs import prepare
+from gramlet_server.stylize.prepare import prepare_job
 from PIL import Image
 
 from tests.quality.baselines import BASELINES
@@ -160,7 +163,7 @@ def _cell(entry: Entry) -> Cell:
     verdict = entry.verdict
     numbers = f"style {verdict.style:.3f} shapes {verdict.shapes:.3f}"
     kept = f"content {verdict.content:.3f} grid {verdict.grid:.1f}"
-    image = Image.fromarray(images.to_uint8(entry.picture))
+    image = Image.fromarray(to_uint8(entry.picture))
     lines = (f"{entry.name}  {kept}", numbers) if image.width > 200 else (entry.name, numbers)
     return Cell(image, "\n".join(lines))
 
@@ -185,7 +188,7 @@ def _made(pair: str, preset: str, name: str, engine: Engine, options: Options) -
         return _sized(str(file), options.size), 0.0
     content, style = map(picture, _names(pair))
     settings = StylizeSettings(preset=name, size=options.size)
-    job = prepare(Stylization(content, (PictureStyle(style),), settings), engine, Limits())
+    job = prepare_job(Stylization(content, (PictureStyle(style),), settings), engine, Limits())
     *_, result = stylize(job, engine)
     assert isinstance(result, Result)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +208,7 @@ def _engine(backbone: str) -> Iterator[Engine]:
 
 
 def _sized(name: str, size: int) -> Array:
-    return images.prepare(picture(name), Resize(ResizeMode.LONGEST_SIDE, size), Limits(), name)
+    return prepare(picture(name), Resize(ResizeMode.LONGEST_SIDE, size), Limits(), name)
 
 
 def _names(pair: str) -> tuple[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from gramlet.channel import Endpoint, Metadata
-from gramlet_server.conflated import Conflated
+from gramlet.transport.channel import Endpoint, Metadata
+from gramlet_server.runs.events import Conflated
 from gramlet_server.runtime.logs import JsonFormatter, TextFormatter
 from gramlet_server.runtime.metrics import Metrics
 from grpc_health.v1 import health_pb2, health_pb2_grpc

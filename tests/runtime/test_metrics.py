@@ -3,8 +3,8 @@ from __future__ import annotations
 import urllib.request
 from typing import Any
 
-from gramlet_server.observe import Observer
 from gramlet_server.runtime.metrics import Metrics
+from gramlet_server.telemetry import Observer
 
 
 def test_a_scrape_shows_calls_and_device(serving: Any) -> None:

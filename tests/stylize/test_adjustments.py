@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
-from gramlet.types import (
+from gramlet.feature.types import Evaluation, Objective, PictureStyle, Style
+from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
-    Array,
-    Evaluation,
     Iteration,
-    Objective,
-    PictureStyle,
-    Pixels,
     Started,
-    Style,
     Stylization,
     StylizeEvent,
     StylizeOrder,
     StylizeSettings,
 )
+from gramlet.types import Array, Pixels
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Run, Store
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.adjustments import Inbox, record
 from gramlet_server.stylize.optimise import Descent, Job, stylize

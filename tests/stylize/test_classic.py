@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gramlet.types import Iteration, Limits, PictureStyle, Stylization, StylizeSettings
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.types import Iteration, Stylization, StylizeSettings
+from gramlet.types import Limits
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.stylize.optimise import stylize
-from gramlet_server.stylize.runs import prepare
+from gramlet_server.stylize.prepare import prepare_job
 
 from .direct import classic_loss, losses_of_lbfgs, torchvision_resnet50
 
@@ -28,7 +30,7 @@ def test_loss_and_gradient_and_the_whole_descent_are_those_of_a_direct_transcrip
         (PictureStyle((samples / "style/starry_night.jpg").read_bytes()),),
         StylizeSettings(preset="classic", size=256, iterations=ITERATIONS),
     )
-    job = prepare(order, engine, Limits())
+    job = prepare_job(order, engine, Limits())
     assert job.styles[0].picture.shape == job.content.shape
 
     network = torchvision_resnet50(resnet50_weights)

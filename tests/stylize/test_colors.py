@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet.types import Array, Colors, Initial, Limits, PictureStyle, Resize, Result, Stylization, StylizeSettings
-from gramlet_server import images
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.types import Colors, Initial, Result, Stylization, StylizeSettings
+from gramlet.types import Array, Limits, Resize
 from gramlet_server.feature.engine import Engine
+from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize.colors import LuminanceOnly, luminance, match_colors, match_luminance
 from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
-from gramlet_server.stylize.runs import prepare
+from gramlet_server.stylize.prepare import prepare_job
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def chroma(picture: Array) -> Array:
 
 def job_of(engine: Engine, content: Array, style: Array, colors: Colors, **settings: Any) -> Job:
     chosen = StylizeSettings(**{"size": 64, "iterations": 6, "antialiased": False, "colors": colors, **settings})
-    return prepare(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
+    return prepare_job(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
 
 
 def painted(job: Job, engine: Engine) -> tuple[Array, Array]:
@@ -45,7 +47,7 @@ def painted(job: Job, engine: Engine) -> tuple[Array, Array]:
     *_, look, result = (e for e in stylize(job, engine, preview_every=3) if isinstance(e, Look | Result))
     assert isinstance(look, Look)
     assert isinstance(result, Result)
-    return look.picture.clip(0, 1), images.prepare(result.png, Resize(), Limits())
+    return look.picture.clip(0, 1), prepare(result.png, Resize(), Limits())
 
 
 def test_matched_colors_have_the_mean_and_covariance_of_the_others(green: Array, orange: Array) -> None:

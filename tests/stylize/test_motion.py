@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from gramlet.types import Array, Initial, Limits, PictureStyle, Stylization, StylizeSettings
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.types import Initial, Stylization, StylizeSettings
+from gramlet.types import Array, Limits
 from gramlet_server.feature.engine import Engine
 from gramlet_server.stylize.motion import carried_along
-from gramlet_server.stylize.runs import prepare
+from gramlet_server.stylize.prepare import prepare_job
 from PIL import Image
 
 
@@ -51,4 +53,4 @@ def test_a_run_starts_from_the_painting_carried_along(engine: Engine) -> None:
     before, after, painted = window(content, 0), window(content, 5), window(painting, 0)
     settings = StylizeSettings(size=96, initial=Initial.GIVEN)
     order = Stylization(after, (PictureStyle(painting),), settings, painted, before)
-    np.testing.assert_array_equal(prepare(order, engine, Limits()).initial, carried_along(painted, before, after))
+    np.testing.assert_array_equal(prepare_job(order, engine, Limits()).initial, carried_along(painted, before, after))

@@ -10,29 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 from gramlet.errors import FailedPrecondition, Unavailable
-from gramlet.types import (
-    Array,
+from gramlet.feature.types import Evaluation, Model, Objective, Style
+from gramlet.stylize.types import (
     Checkpoint,
-    Evaluation,
     Initial,
     Iteration,
-    Limits,
     LineSearch,
-    Model,
-    Objective,
     Optimizer,
     Recovered,
     RecoveryReason,
-    Resize,
     Result,
     Started,
-    Style,
     StylizeEvent,
     StylizeSettings,
 )
-from gramlet_server import images
+from gramlet.types import Array, Limits, Resize
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
+from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.optimise import Descent, Job, Look, Scale, stylize
 
@@ -213,7 +208,7 @@ def test_a_style_that_is_the_content_leaves_the_content_and_no_alarm(
     job = job_of(engine, content, content, optimizer=optimizer)
     events = list(stylize(job, engine))
     assert of(Recovered, events) == []
-    found = images.prepare(events[-1].png, Resize(), Limits())  # type: ignore[attr-defined]
+    found = prepare(events[-1].png, Resize(), Limits())  # type: ignore[attr-defined]
     assert np.abs(found - content).max() < 1 / 255
     # What nothing of the content explains is told as ever.
     [told] = of(Recovered, list(stylize(job, Faulty(engine, 4, 1e30))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from gramlet.errors import InvalidInput
-from gramlet.types import Optimizer, StylizeSettings
+from gramlet.stylize.types import Optimizer, StylizeSettings
 from gramlet_server.feature.engine import Engine
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.presets import PRESETS, resolve

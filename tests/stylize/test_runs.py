@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet.errors import AlreadyExists, Cancelled, FailedPrecondition, InvalidInput, NotFound, Overloaded, Unavailable
-from gramlet.types import (
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.types import (
     Checkpoint,
     Initial,
     Iteration,
-    Limits,
-    PictureStyle,
-    Pixels,
     Preview,
     Queued,
     Result,
@@ -23,10 +21,12 @@ from gramlet.types import (
     StylizeOrder,
     StylizeSettings,
 )
+from gramlet.types import Limits, Pixels
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
-from gramlet_server.stylize.runs import Runs, RunSettings, prepare
+from gramlet_server.runs.store import Store
+from gramlet_server.stylize.prepare import prepare_job
+from gramlet_server.stylize.runs import Runs, RunSettings
 
 
 @pytest.fixture
@@ -131,13 +131,13 @@ def test_a_run_starts_where_it_is_told(engine: Engine, initial: Initial) -> None
     given = pixels(3) if initial is Initial.GIVEN else None
     settings = StylizeSettings(size=64, initial=initial, seed=5)
     stylization = Stylization(pixels(1), (PictureStyle(pixels(2)),), settings, initial=given)
-    job = prepare(stylization, engine, Limits())
+    job = prepare_job(stylization, engine, Limits())
     expected = {Initial.CONTENT: pixels(1), Initial.STYLE: pixels(2), Initial.GIVEN: pixels(3)}.get(initial)
     if expected is None:
         assert job.initial.std() > 0.1
-        np.testing.assert_array_equal(job.initial, prepare(stylization, engine, Limits()).initial)
+        np.testing.assert_array_equal(job.initial, prepare_job(stylization, engine, Limits()).initial)
         other = dataclasses.replace(stylization, settings=dataclasses.replace(settings, seed=6))
-        assert np.abs(job.initial - prepare(other, engine, Limits()).initial).mean() > 0.1
+        assert np.abs(job.initial - prepare_job(other, engine, Limits()).initial).mean() > 0.1
     else:
         np.testing.assert_allclose(job.initial, expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
 
@@ -147,8 +147,8 @@ def test_the_content_bounds_the_pictures_that_are_stretched_to_it(engine: Engine
     large = pixels(2, 480, 640)
     settings = StylizeSettings(preset="classic", size=64, initial=Initial.GIVEN)
     stylization = Stylization(pixels(1), (PictureStyle(large),), settings, large, large)
-    job = prepare(stylization, engine, limits)
+    job = prepare_job(stylization, engine, limits)
     assert {each.shape for each in (job.content, job.styles[0].picture, job.initial)} == {(3, 48, 64)}
     with pytest.raises(InvalidInput, match="longest side of at most 63") as error:
-        prepare(dataclasses.replace(stylization, settings=dataclasses.replace(settings, size=65)), engine, limits)
+        prepare_job(dataclasses.replace(stylization, settings=dataclasses.replace(settings, size=65)), engine, limits)
     assert error.value.field == "stylization.content"

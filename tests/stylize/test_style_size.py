@@ -7,35 +7,28 @@ from typing import Any
 import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
-from gramlet.types import (
-    Array,
-    Initial,
-    Limits,
-    PictureStyle,
-    Resize,
-    ResizeMode,
-    Result,
-    StageBalance,
-    Stylization,
-    StylizeSettings,
-)
-from gramlet_server import images
+from gramlet.feature.types import PictureStyle, StageBalance
+from gramlet.stylize.types import Initial, Result, Stylization, StylizeSettings
+from gramlet.types import Array, Limits, Resize, ResizeMode
 from gramlet_server.feature.engine import Engine
+from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize.colors import luminance
 from gramlet_server.stylize.optimise import Job, stylize
-from gramlet_server.stylize.runs import prepare
+from gramlet_server.stylize.prepare import prepare_job
 
 STAGES = {"conv1": 1.0, "maxpool": 1.0, "layer1": 1.0}
 
 
 def job_of(engine: Engine, content: Array, style: Array, **settings: Any) -> Job:
-    return prepare(Stylization(content, (PictureStyle(style),), StylizeSettings(size=64, **settings)), engine, Limits())
+    return prepare_job(
+        Stylization(content, (PictureStyle(style),), StylizeSettings(size=64, **settings)), engine, Limits()
+    )
 
 
 def test_the_target_is_the_style_at_its_own_size(engine: Engine, content: Array, style: Array) -> None:
     job = job_of(engine, content, style, style_size=96, content_weight=0.0)
-    seen = images.prepare(style, Resize(ResizeMode.LONGEST_SIDE, 96), Limits())
-    at_content_size = images.prepare(style, Resize(ResizeMode.LONGEST_SIDE, 64), Limits())
+    seen = prepare(style, Resize(ResizeMode.LONGEST_SIDE, 96), Limits())
+    at_content_size = prepare(style, Resize(ResizeMode.LONGEST_SIDE, 64), Limits())
     with engine.differentiate(job.objective()) as differentiation:
         assert differentiation.evaluate(seen).style_loss < 1e-6
         assert differentiation.evaluate(at_content_size).style_loss > 1e-2
@@ -66,7 +59,7 @@ def test_a_larger_style_makes_larger_strokes(engine: Engine) -> None:
         how = {"initial": Initial.NOISE, "scales": 1, "iterations": 12}
         *_, result = stylize(job_of(engine, blank, stripes, style_size=style_size, **wanted, **how), engine)
         assert isinstance(result, Result)
-        painted = luminance(images.prepare(result.png, Resize(), Limits()))[0]
+        painted = luminance(prepare(result.png, Resize(), Limits()))[0]
         power = np.abs(np.fft.fft2(painted - painted.mean()))
         frequencies = np.hypot(np.fft.fftfreq(64)[:, None], np.fft.fftfreq(64))
         return float(1 / frequencies.flat[power.argmax()])

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
-from gramlet.types import (
-    Array,
+from gramlet.feature.types import PictureStyle
+from gramlet.stylize.types import (
     Iteration,
-    PictureStyle,
-    Pixels,
     Result,
     Started,
     Stylization,
@@ -25,8 +23,9 @@ from gramlet.types import (
     SweepResult,
     SweepStarted,
 )
+from gramlet.types import Array, Pixels
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.stylize.grid import GAP, draw
 from gramlet_server.stylize.runs import Runs
 

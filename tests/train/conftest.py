@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gramlet.hashing import picture_hash
-from gramlet.heads import Configuration, Entry, Event, Recipe, Result, TrainOrder, Upload
+from gramlet.tensor.hashing import picture_hash
+from gramlet.train.types import Configuration, Entry, Event, Recipe, Result, TrainOrder, Upload
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs
 from PIL import Image

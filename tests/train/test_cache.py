@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from gramlet.hashing import picture_hash
-from gramlet.types import ElementType, Form
-from gramlet_server.store import Store
+from gramlet.feature.types import Form
+from gramlet.tensor.hashing import picture_hash
+from gramlet.types import ElementType
+from gramlet_server.runs.store import Store
 from gramlet_server.train import cache as module
 from gramlet_server.train.cache import FeatureCache, PackWriter, Space, feature_key
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
-from gramlet.heads import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
-from gramlet.layout import entry_of, is_layout_of_sets
-from gramlet.types import Model
+from gramlet.feature.types import Model
+from gramlet.folders import entry_of, is_layout_of_sets
+from gramlet.train.types import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
 from gramlet_server.train import data
 from gramlet_server.train.data import Limits
 

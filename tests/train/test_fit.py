@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gramlet.heads import ClassWeights, Epoch, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
+from gramlet.train.types import ClassWeights, Epoch, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
 from gramlet_server.train import head as heads
 from gramlet_server.train.fit import Data, Fit, Samples, calibrated, schedule
 from torch import nn

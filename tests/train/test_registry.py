@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from gramlet.errors import InvalidInput, NotFound
-from gramlet.heads import (
+from gramlet.train.types import (
     ClassReport,
     Duplicate,
     Epoch,

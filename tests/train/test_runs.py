@@ -17,7 +17,7 @@ from gramlet.errors import (
     PermissionDenied,
     Unavailable,
 )
-from gramlet.heads import (
+from gramlet.train.types import (
     Epoch,
     Extracting,
     HeadKind,
@@ -34,7 +34,7 @@ from gramlet.heads import (
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import digest, load
 from gramlet_server.feature.engine import Engine
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.predict import Predictor
 from gramlet_server.train.registry import Registry

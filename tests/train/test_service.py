@@ -9,10 +9,12 @@ from queue import SimpleQueue
 import gramlet
 import numpy as np
 import pytest
-from gramlet import cli
-from gramlet.aio_train_calls import AsyncTrainCalls
+from gramlet._async.train import AsyncTrainCalls
+from gramlet._sync.train import TrainCalls
+from gramlet.cli import __main__ as cli
 from gramlet.errors import InvalidInput, NotFound, PermissionDenied
-from gramlet.heads import (
+from gramlet.train import wire as messages
+from gramlet.train.types import (
     Accepted,
     Epoch,
     Extracting,
@@ -24,12 +26,10 @@ from gramlet.heads import (
     Result,
     Started,
 )
-from gramlet.messages import train as messages
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
-from gramlet.train_calls import TrainCalls
+from gramlet_server.runs.store import Store
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Built, Server, Service
-from gramlet_server.store import Store
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs, RunSettings
 from gramlet_server.train.service import TrainServicer
@@ -278,5 +278,5 @@ def test_importing_the_client_loads_neither_torch_nor_matplotlib():
     import subprocess
     import sys
 
-    code = "import sys, gramlet, gramlet.training; assert not {'torch', 'matplotlib', 'onnx'} & set(sys.modules)"
+    code = "import sys, gramlet, gramlet.train.inputs; assert not {'torch', 'matplotlib', 'onnx'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

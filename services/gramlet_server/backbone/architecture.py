@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gramlet.errors import InvalidInput
-from gramlet.types import Stage
+from gramlet.feature.types import Stage
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean color, RGB in 0..1: what the networks' inputs are centered on."""

@@ -8,7 +8,7 @@ from enum import Enum
 
 import torch
 from gramlet.errors import FailedPrecondition
-from gramlet.types import Stage
+from gramlet.feature.types import Stage
 from torch import Tensor
 from torch.nn import functional
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from gramlet.embed.types import Descriptor, Exactness, MapSettings, Measured, Method, Metric
 from gramlet.errors import InvalidInput
-from gramlet.maps import Descriptor, Exactness, MapSettings, Measured, Method, Metric
-from gramlet.types import Array, Features, Form
+from gramlet.feature.types import Features, Form
+from gramlet.types import Array
 from numpy.typing import NDArray
 from scipy.linalg.blas import ssyrk
 

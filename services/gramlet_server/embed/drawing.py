@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gramlet.embed.types import DrawingForm, MapDrawing
 from gramlet.errors import InvalidInput
-from gramlet.maps import DrawingForm, MapDrawing
 
 from gramlet_server.embed import plot, stored
 from gramlet_server.embed.page import page
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 
 _WIDTHS = (200, 8000)
 

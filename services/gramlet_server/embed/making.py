@@ -13,8 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from gramlet.errors import FailedPrecondition, GramletError, InvalidInput, Unavailable
-from gramlet.maps import (
+from gramlet.embed.types import (
     BadItem,
     Described,
     Descriptor,
@@ -33,10 +32,10 @@ from gramlet.maps import (
     Started,
     StyleMap,
 )
-from gramlet.types import Array, Extraction, Features, GramNormalization, Limits, Picture, Resize, ResizeMode
+from gramlet.errors import FailedPrecondition, GramletError, InvalidInput, Unavailable
+from gramlet.feature.types import Extraction, Features, GramNormalization
+from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
 
-from gramlet_server import images
-from gramlet_server.conflated import Conflated
 from gramlet_server.embed import project, quality, stored, thumbnails
 from gramlet_server.embed.descriptors import (
     FORMS,
@@ -52,9 +51,12 @@ from gramlet_server.embed.page import Frame
 from gramlet_server.embed.stored import KIND, Gathered, Plan, Unfinished
 from gramlet_server.embed.tsne import Floats
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.observe import Observer
-from gramlet_server.store import Run, Store
-from gramlet_server.turns import Turn, Turns
+from gramlet_server.pictures.prepare import prepare
+from gramlet_server.runs.events import Conflated
+from gramlet_server.runs.queue import Turn, Turns
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
+from gramlet_server.telemetry import Observer
 
 _FRAMES = 40
 _log = logging.getLogger(__name__)
@@ -413,7 +415,7 @@ class _Work:
             return None
         side = thumbnails.side_for(self._count)
         resize = Resize(ResizeMode.LONGEST_SIDE, side)
-        pixels = images.prepare(item.picture, resize, self._maps._limits, "item.picture")
+        pixels = prepare(item.picture, resize, self._maps._limits, "item.picture")
         seen.plain += float(pixels.std(axis=(1, 2)).max()) < 1 / 255
         return thumbnails.encode(pixels, side)
 

@@ -11,7 +11,7 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from gramlet.maps import Layout, StyleMap
+from gramlet.embed.types import Layout, StyleMap
 from gramlet.types import Array
 
 from gramlet_server.embed import thumbnails

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from gramlet.embed.types import BadItem, Descriptor, Item, Method, Neighbor, Position, StyleMap
 from gramlet.errors import FailedPrecondition, GramletError, InvalidInput
-from gramlet.maps import BadItem, Descriptor, Item, Method, Neighbor, Position, StyleMap
 from gramlet.types import Array
 
 from gramlet_server.embed import stored
@@ -14,7 +14,7 @@ from gramlet_server.embed.descriptors import Describer, Sketcher, squared_distan
 from gramlet_server.embed.making import describe
 from gramlet_server.embed.tsne import Floats, mean_place, place
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 
 _PERPLEXITY = 5.0  # openTSNE's for placing: a new item belongs among few
 _TOLD = 5

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from gramlet.embed.types import Gradient, MapSettings, Method
 from gramlet.errors import FailedPrecondition, InvalidInput
-from gramlet.maps import Gradient, MapSettings, Method
 from gramlet.types import Array
 from numpy.typing import NDArray
 from scipy.linalg import eigh, orthogonal_procrustes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from gramlet.maps import Quality
+from gramlet.embed.types import Quality
 from gramlet.types import Array
 from numpy.typing import NDArray
 

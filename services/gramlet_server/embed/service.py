@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc
+from gramlet.embed import wire as messages
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
-from gramlet.messages import embed as messages
 
 from gramlet_server.embed import stored
 from gramlet_server.embed.drawing import draw
 from gramlet_server.embed.making import Maps
 from gramlet_server.embed.placing import placed
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 
 
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):

@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gramlet.embed.types import Layout, MapSettings, MapSummary, Measured, Place, Quality, Refused, StyleMap
 from gramlet.errors import NotFound
-from gramlet.maps import Layout, MapSettings, MapSummary, Measured, Place, Quality, Refused, StyleMap
+from gramlet.json_codec import from_json, to_json
 from gramlet.types import Array
 from numpy.typing import NDArray
 
 from gramlet_server.embed import thumbnails
 from gramlet_server.embed.page import Frame
 from gramlet_server.embed.tsne import State
-from gramlet_server.records import from_json, to_json
-from gramlet_server.store import Run, Store
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
 
 KIND = "maps"
 

@@ -11,10 +11,11 @@ from typing import Generic, TypeVar
 
 import numpy as np
 from gramlet.errors import GramletError
-from gramlet.types import Array, Extraction, Features, Picture, Timing
+from gramlet.feature.types import Extraction, Features
+from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
-from gramlet_server.observe import Observer
+from gramlet_server.telemetry import Observer
 
 Value = TypeVar("Value")
 

@@ -17,24 +17,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
-from gramlet.types import (
-    Array,
-    Evaluation,
-    Extraction,
-    Features,
-    Form,
-    GramNormalization,
-    Limits,
-    Load,
-    Model,
-    Objective,
-    Picture,
-    Resize,
-    Timing,
-)
+from gramlet.feature.types import Evaluation, Extraction, Features, Form, GramNormalization, Load, Model, Objective
+from gramlet.types import Array, Limits, Picture, Resize, Timing
 from torch import Tensor
 
-from gramlet_server import __version__, images
+from gramlet_server import __version__
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature import objective as objectives
 from gramlet_server.feature.cache import Cache, Compute, FeatureCache, cached_stages, picture_digest
@@ -43,7 +30,9 @@ from gramlet_server.feature.gram import Region, divisor, gram_matrix, region_at
 from gramlet_server.feature.objective import Reading, Targets
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
 from gramlet_server.feature.tiles import Tile, TiledEvaluation, TiledReading, cut
-from gramlet_server.observe import Observer
+from gramlet_server.pictures.masks import region
+from gramlet_server.pictures.prepare import prepare
+from gramlet_server.telemetry import Observer
 
 DECODERS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded."""
@@ -209,7 +198,7 @@ class Engine:
         if isinstance(picture, GramletError):
             return picture
         try:
-            return images.prepare(picture, resize, self._limits, "picture")
+            return prepare(picture, resize, self._limits, "picture")
         except GramletError as error:
             return error
 
@@ -347,7 +336,7 @@ class Engine:
         Raises:
             InvalidInput: It is no picture, or too large.
         """
-        return images.prepare(picture, Resize(), self._limits, field)
+        return prepare(picture, Resize(), self._limits, field)
 
     def load_region(self, mask: Picture, field: str) -> Array:
         """A mask as (H, W) float32 in 0..1, within the limits.
@@ -355,7 +344,7 @@ class Engine:
         Raises:
             InvalidInput: It is no picture, or too large, or nothing is inside.
         """
-        return images.region(mask, self._limits, field)
+        return region(mask, self._limits, field)
 
     def drain(self) -> None:
         """Sends differentiations elsewhere: their next evaluation fails with Unavailable. Extractions are finished."""

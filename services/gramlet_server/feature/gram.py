@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from gramlet.types import GramNormalization
+from gramlet.feature.types import GramNormalization
 from torch import Tensor
 from torch.nn import functional
 

@@ -13,12 +13,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from gramlet.errors import InvalidInput
-from gramlet.types import Array, GramNormalization, Model, Objective, StageBalance, Style
+from gramlet.feature.types import GramNormalization, Model, Objective, StageBalance, Style
+from gramlet.types import Array
 from torch import Tensor
 from torch.nn import functional
 
-from gramlet_server import images
 from gramlet_server.feature.gram import Region, energy, style_loss
+from gramlet_server.pictures.masks import fit_region
 
 Activations = Mapping[str, Tensor]
 """Stage name to activations (C, H, W) of one picture."""
@@ -209,10 +210,10 @@ def fitted(objective: Objective) -> tuple[Objective, tuple[int, int] | None]:
     def fit(style: Style[Array], field: str) -> Style[Array]:
         content_region, style_region = style.content_region, style.style_region
         if content_region is not None and shape is not None:
-            content_region = images.fit_region(content_region, *shape, f"{field}.content_region")
+            content_region = fit_region(content_region, *shape, f"{field}.content_region")
         if style_region is not None:
             _, height, width = style.picture.shape
-            style_region = images.fit_region(style_region, height, width, f"{field}.style_region")
+            style_region = fit_region(style_region, height, width, f"{field}.style_region")
         return replace(style, content_region=content_region, style_region=style_region)
 
     styles = tuple(fit(style, f"styles[{i}]") for i, style in enumerate(objective.styles))

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import grpc
 from gramlet.errors import GramletError, InvalidInput
+from gramlet.feature import wire as messages
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
-from gramlet.messages import feature as messages
-from gramlet.messages.parts import joined, split
+from gramlet.tensor.parts import joined, split
 from gramlet.types import ElementType, Picture
 
 from gramlet_server.feature.engine import Engine

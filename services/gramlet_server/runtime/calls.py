@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from gramlet.channel import REQUEST_ID
 from gramlet.errors import InvalidInput
+from gramlet.transport.channel import REQUEST_ID
 
 _ACCEPTED_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 

@@ -14,8 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from gramlet.channel import REQUEST_ID
 from gramlet.errors import GramletError, InternalError
+from gramlet.transport.channel import REQUEST_ID
 from grpc_status import rpc_status
 
 from gramlet_server.runtime.calls import Call

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import grpc
 from gramlet import request_id
-from gramlet.channel import REQUEST_ID
 from gramlet.errors import Overloaded, Unauthenticated
+from gramlet.transport.channel import REQUEST_ID
 
 from gramlet_server.runtime.calls import Call
 from gramlet_server.runtime.metrics import Metrics

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gramlet.errors import FailedPrecondition
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
-from gramlet_server.observe import Observer
+from gramlet_server.telemetry import Observer
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer

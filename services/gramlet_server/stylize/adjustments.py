@@ -17,9 +17,10 @@ import time
 from collections.abc import Sequence
 
 from gramlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, Unavailable
-from gramlet.types import Adjustment, Model, StylizeSettings
+from gramlet.feature.types import Model
+from gramlet.stylize.types import Adjustment, StylizeSettings
 
-from gramlet_server.store import Run
+from gramlet_server.runs.run import Run
 from gramlet_server.stylize import presets
 
 POLL_SECONDS = 1.0

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from gramlet.types import Array, Evaluation
+from gramlet.feature.types import Evaluation
+from gramlet.types import Array
 from numpy.typing import NDArray
 
 Evaluate = Callable[[Array], Evaluation]

@@ -18,34 +18,30 @@ from typing import Any
 import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition, Unavailable
-from gramlet.types import (
+from gramlet.feature.types import Evaluation, GramNormalization, Objective, StageBalance, Style
+from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
-    Array,
     Checkpoint,
     Colors,
-    Evaluation,
-    GramNormalization,
     Initial,
     Iteration,
-    Limits,
     LineSearch,
-    Objective,
     Optimizer,
     Recovered,
     RecoveryReason,
     Result,
-    StageBalance,
     Started,
-    Style,
     StylizeEvent,
     StylizeSettings,
-    Timing,
 )
+from gramlet.types import Array, Limits, Timing
 from torch.nn import functional
 
-from gramlet_server import images
 from gramlet_server.feature_source import Differentiation, FeatureSource
+from gramlet_server.pictures.encode import encode_png, to_uint8
+from gramlet_server.pictures.masks import stretch_region
+from gramlet_server.pictures.prepare import stretch
 from gramlet_server.stylize.adjustments import adjusted
 from gramlet_server.stylize.colors import AllColors, Canvas, Evaluate, LuminanceOnly, gray
 from gramlet_server.stylize.optimizers import LBFGS, Adam, Stepper
@@ -192,14 +188,14 @@ def _reduced(picture: Array, factor: float) -> Array:
     if factor == 1:
         return picture
     _, height, width = picture.shape
-    return images.stretch(picture, max(1, round(height * factor)), max(1, round(width * factor)), Limits(), "picture")
+    return stretch(picture, max(1, round(height * factor)), max(1, round(width * factor)), Limits(), "picture")
 
 
 def _reduced_style(style: Style[Array], factor: float) -> Style[Array]:
     def region(mask: Array | None) -> Array | None:
         if mask is None or factor == 1:
             return mask
-        return images.stretch_region(mask, *(max(1, round(side * factor)) for side in mask.shape))
+        return stretch_region(mask, *(max(1, round(side * factor)) for side in mask.shape))
 
     return Style(
         _reduced(style.picture, factor), style.weight, region(style.content_region), region(style.style_region)
@@ -506,7 +502,7 @@ def stylize(
         loss=evaluation.loss,
         style_loss=evaluation.style_loss,
         content_loss=evaluation.content_loss,
-        png=images.encode_png(images.to_uint8(canvas.shown(picture))),
+        png=encode_png(to_uint8(canvas.shown(picture))),
         timing=Timing(descent.queue_seconds, descent.compute_seconds),
     )
 

@@ -6,16 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from gramlet.errors import InvalidInput
-from gramlet.types import (
-    Colors,
-    GramNormalization,
-    Initial,
-    LineSearch,
-    Model,
-    Optimizer,
-    StageBalance,
-    StylizeSettings,
-)
+from gramlet.feature.types import GramNormalization, Model, StageBalance
+from gramlet.stylize.types import Colors, Initial, LineSearch, Optimizer, StylizeSettings
 
 DEFAULT = "default"
 

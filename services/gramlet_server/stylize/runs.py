@@ -11,23 +11,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 from gramlet.errors import FailedPrecondition, NotFound
-from gramlet.types import (
+from gramlet.stylize.types import (
     Adjustment,
-    Array,
-    Colors,
-    GramNormalization,
-    Initial,
-    Limits,
-    Picture,
     Preview,
     Queued,
-    Resize,
-    ResizeMode,
     Result,
-    Style,
-    Stylization,
     StylizeEvent,
     StylizeOrder,
     StylizeSettings,
@@ -36,24 +25,26 @@ from gramlet.types import (
     SweepOrder,
     SweepQueued,
 )
+from gramlet.types import Limits
 
-from gramlet_server import __version__, images
-from gramlet_server.conflated import Conflated
+from gramlet_server import __version__
+from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.observe import Observer
-from gramlet_server.store import Run, Store
-from gramlet_server.stylize import adjustments, colors, presets
+from gramlet_server.pictures.encode import encode_jpeg
+from gramlet_server.runs.events import Conflated
+from gramlet_server.runs.queue import Turn, Turns
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
+from gramlet_server.stylize import adjustments, presets
 from gramlet_server.stylize import sweep as sweeps
 from gramlet_server.stylize.adjustments import Inbox
-from gramlet_server.stylize.motion import carried_along
 from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
+from gramlet_server.stylize.prepare import prepare_job
 from gramlet_server.stylize.sweep import Place, Plan
-from gramlet_server.threads import compute_alone
-from gramlet_server.turns import Turn, Turns
+from gramlet_server.telemetry import Observer
 
 KIND = "stylize"
 SWEEPS = "sweep"
-_NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +142,7 @@ class Runs:
             turn = self._turns.take()
             undo.callback(turn.leave)
             if order.stylization is not None:
-                job = prepare(order.stylization, self._features, self._limits)
+                job = prepare_job(order.stylization, self._features, self._limits)
                 run = Run.create(self._store, KIND, order.run_id or uuid.uuid4().hex)
                 run.put("weights", self._features.model().weights_digest.encode())
                 run.put("job", job.to_bytes())
@@ -179,7 +170,7 @@ class Runs:
             undo.callback(turn.leave)
             if order.stylization is not None:
                 model = self._features.model()
-                job = prepare(order.stylization, self._features, self._limits)
+                job = prepare_job(order.stylization, self._features, self._limits)
                 made = sweeps.plan(job, order.ratios, order.deepest_stages, model, self._limits)
                 run = Run.create(self._store, SWEEPS, order.run_id or uuid.uuid4().hex)
                 run.put("weights", model.weights_digest.encode())
@@ -295,80 +286,8 @@ def _result_from_bytes(data: bytes) -> Result:
     return Result(png=png, **json.loads(told))
 
 
-def prepare(stylization: Stylization, features: FeatureSource, limits: Limits) -> Job:
-    """Completes the settings and brings the pictures to their working sizes.
-
-    The content's longest side becomes `size`, that of style pictures `style_size`; where Grams are raw sums over
-    positions, which only pictures of one shape can be compared by, they are stretched to the content's shape.
-    Regions go with their pictures.
-
-    Raises:
-        InvalidInput: Naming the field of the request.
-    """
-    settings = presets.resolve(stylization.settings, features.model())
-    resize = Resize(ResizeMode.LONGEST_SIDE, settings.size or 0)
-    content = images.prepare(stylization.content, resize, limits, "stylization.content")
-    styles = tuple(
-        _style(style, settings, content, limits, f"stylization.styles[{index}]")
-        for index, style in enumerate(stylization.styles)
-    )
-    initial = _initial(stylization.initial, styles[0].picture, settings, content, limits)
-    if stylization.previous_content is not None:
-        field = "stylization.previous_content"
-        _, height, width = content.shape
-        before = images.stretch(stylization.previous_content, height, width, limits, field)
-        initial = carried_along(initial, before, content)
-    return Job(content, styles, initial, settings)
-
-
-def _style(
-    style: Style[Picture], settings: StylizeSettings, content: Array, limits: Limits, field: str
-) -> Style[Array]:
-    picture = _style_picture(style.picture, settings, content, limits, f"{field}.picture")
-    content_region, style_region = None, None
-    _, height, width = content.shape
-    if style.content_region is not None:
-        mask = images.region(style.content_region, limits, f"{field}.content_region")
-        content_region = images.fit_region(mask, height, width, f"{field}.content_region")
-    if style.style_region is not None:
-        mask = images.region(style.style_region, limits, f"{field}.style_region")
-        # Drawn over the picture as it was given, it is stretched with it.
-        images.check_aspect(mask, *images.shape(style.picture, limits), f"{field}.style_region")
-        style_region = images.stretch_region(mask, *picture.shape[1:])
-    return Style(picture, style.weight, content_region, style_region)
-
-
-def _style_picture(picture: Picture, settings: StylizeSettings, content: Array, limits: Limits, field: str) -> Array:
-    """A style picture at its working size, in the colors that are wanted."""
-    if settings.gram_normalization is GramNormalization.NONE:
-        sized = images.stretch(picture, content.shape[1], content.shape[2], limits, field)
-    else:
-        sized = images.prepare(picture, Resize(ResizeMode.LONGEST_SIDE, settings.style_size or 0), limits, field)
-    match settings.colors:
-        case Colors.CONTENT_LUMINANCE:
-            return colors.match_luminance(sized, content)
-        case Colors.CONTENT_HISTOGRAM:
-            return colors.match_colors(sized, content)
-        case _:
-            return sized
-
-
-def _initial(given: Picture | None, style: Array, settings: StylizeSettings, content: Array, limits: Limits) -> Array:
-    _, height, width = content.shape
-    match settings.initial:
-        case Initial.STYLE:
-            return images.stretch(style, height, width, limits)
-        case Initial.NOISE:
-            noise = np.random.default_rng(settings.seed).normal(_NOISE_MEAN, _NOISE_DEVIATION, content.shape)
-            return noise.astype(np.float32)
-        case Initial.GIVEN if given is not None:
-            return images.stretch(given, height, width, limits, "stylization.initial")
-        case _:
-            return content
-
-
 def _seen(event: Any) -> Any:
     """A look becomes a file only when the reader takes it."""
     if isinstance(event, Look):
-        return Preview(iteration=event.iteration, jpeg=images.encode_jpeg(event.picture))
+        return Preview(iteration=event.iteration, jpeg=encode_jpeg(event.picture))
     return event

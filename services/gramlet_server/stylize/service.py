@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc
-from gramlet.messages import stylize as messages
-from gramlet.messages import sweep as sweep_messages
+from gramlet.stylize import sweep_wire as sweep_messages
+from gramlet.stylize import wire as messages
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 
 from gramlet_server.stylize.runs import Runs

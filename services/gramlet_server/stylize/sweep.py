@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from gramlet.errors import InvalidInput
-from gramlet.types import Limits, Model, Pixels, Result, SweepCell, SweepEvent, SweepResult, SweepStarted
+from gramlet.feature.types import Model
+from gramlet.stylize.types import Result, SweepCell, SweepEvent, SweepResult, SweepStarted
+from gramlet.types import Limits, Pixels
 
-from gramlet_server import images
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.pictures.decode import decode
+from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.stylize.grid import draw
 from gramlet_server.stylize.optimise import Job, stylize
 
@@ -154,18 +157,18 @@ def sweep(
                 ratio=made.ratios[column],
                 event=event,
             )
-    yield SweepResult(png=images.encode_png(_drawn(made, results)))
+    yield SweepResult(png=encode_png(_drawn(made, results)))
 
 
 def _drawn(made: Plan, results: Mapping[Place, Result]) -> Pixels:
     cells = [
-        [images.decode(results[row, column].png, Limits()) for column in range(len(made.ratios))]
+        [decode(results[row, column].png, Limits()) for column in range(len(made.ratios))]
         for row in range(len(made.deepest_stages))
     ]
     return draw(
         cells,
         rows=made.deepest_stages,
         columns=[f"{ratio:g}" for ratio in made.ratios],
-        content=images.to_uint8(made.job.content),
-        styles=[images.to_uint8(style.picture) for style in made.job.styles],
+        content=to_uint8(made.job.content),
+        styles=[to_uint8(style.picture) for style in made.job.styles],
     )

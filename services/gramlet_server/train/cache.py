@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 from gramlet.errors import NotFound
-from gramlet.types import ElementType, Form
+from gramlet.feature.types import Form
+from gramlet.types import ElementType
 from numpy.typing import NDArray
 
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 
 KEY_BYTES = 32
 PACK_BYTES = 8 * 1024 * 1024

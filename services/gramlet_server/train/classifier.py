@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition
-from gramlet.heads import Head, HeadKind
-from gramlet.types import Model
+from gramlet.feature.types import Model
+from gramlet.train.types import Head, HeadKind
 from numpy.typing import NDArray
 from torch import Tensor, nn
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 import torch
 from gramlet.errors import FailedPrecondition, InvalidInput
-from gramlet.heads import ExportFormat, Head, HeadRef
+from gramlet.train.types import ExportFormat, Head, HeadRef
 from torch import Tensor, nn
 
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture

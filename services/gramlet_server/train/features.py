@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 from gramlet.errors import Aborted, GramletError, InvalidInput
-from gramlet.hashing import picture_hash
-from gramlet.heads import TRAIN, Entry, Extracting, Skipped, Unreadable, Upload
-from gramlet.types import ElementType, Extraction, Features, Form, Model, Picture, Resize, ResizeMode
+from gramlet.feature.types import Extraction, Features, Form, Model
+from gramlet.tensor.hashing import picture_hash
+from gramlet.train.types import TRAIN, Entry, Extracting, Skipped, Unreadable, Upload
+from gramlet.types import ElementType, Picture, Resize, ResizeMode
 from numpy.typing import NDArray
 
 from gramlet_server.feature_source import FeatureSource

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gramlet.heads import VALIDATION, Outcome
+from gramlet.train.types import VALIDATION, Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gramlet.heads import (
+from gramlet.train.types import (
     TRAIN,
     VALIDATION,
     ClassWeights,

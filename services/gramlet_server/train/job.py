@@ -25,7 +25,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from gramlet.errors import InvalidInput, NotFound
-from gramlet.heads import (
+from gramlet.feature.types import Model
+from gramlet.json_codec import from_json, to_json
+from gramlet.train.types import (
     TRAIN,
     VALIDATION,
     Accepted,
@@ -42,12 +44,10 @@ from gramlet.heads import (
     Started,
     Upload,
 )
-from gramlet.types import Model
 
+from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.records import from_json, to_json
-from gramlet_server.store import Run
-from gramlet_server.threads import compute_alone
+from gramlet_server.runs.run import Run
 from gramlet_server.train import data as data_sets
 from gramlet_server.train import figures
 from gramlet_server.train.cache import FeatureCache

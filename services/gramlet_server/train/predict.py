@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from gramlet.errors import GramletError, InvalidInput
-from gramlet.heads import ClassProbability, Head, HeadRef, Prediction
+from gramlet.train.types import ClassProbability, Head, HeadRef, Prediction
 from gramlet.types import Array, Picture
 
+from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.threads import compute_alone
 from gramlet_server.train.classifier import BaseStages, Classifier, check_weights, restore
 from gramlet_server.train.features import extraction, feature_of
 from gramlet_server.train.registry import Registry

@@ -16,12 +16,12 @@ import re
 from dataclasses import replace
 
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound
-from gramlet.heads import Head, HeadRef
+from gramlet.json_codec import from_json, to_json
+from gramlet.train.types import Head, HeadRef
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gramlet_server.records import from_json, to_json
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 
 _DESCRIPTION = re.compile(r"heads/([^/]+)/(\d+)\.json")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

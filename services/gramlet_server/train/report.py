@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gramlet.heads import ClassReport, Report
+from gramlet.train.types import ClassReport, Report
 from numpy.typing import NDArray
 
 CALIBRATION_BINS = 15

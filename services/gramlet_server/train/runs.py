@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from gramlet.errors import FailedPrecondition, NotFound, Unavailable
-from gramlet.heads import Configuration, Event, Extracting, Queued, Step, TrainOrder, Upload
-from gramlet.types import Model
+from gramlet.feature.types import Model
+from gramlet.json_codec import from_json, to_json
+from gramlet.train.types import Configuration, Event, Extracting, Queued, Step, TrainOrder, Upload
 
-from gramlet_server.conflated import Conflated
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.observe import Observer
-from gramlet_server.records import from_json, to_json
-from gramlet_server.store import Run, Store
+from gramlet_server.runs.events import Conflated
+from gramlet_server.runs.queue import Turn, Turns
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
+from gramlet_server.telemetry import Observer
 from gramlet_server.train import data as data_sets
 from gramlet_server.train.cache import FeatureCache
 from gramlet_server.train.classifier import BaseStages
@@ -26,7 +28,6 @@ from gramlet_server.train.data import Limits
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.job import Job, Tools
 from gramlet_server.train.registry import Registry
-from gramlet_server.turns import Turn, Turns
 
 KIND = "train"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc
-from gramlet.heads import HeadDetails
-from gramlet.messages import train as messages
+from gramlet.train import wire as messages
+from gramlet.train.types import HeadDetails
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.store import Store
+from gramlet_server.runs.store import Store
 from gramlet_server.train import figures
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.export import Exporter

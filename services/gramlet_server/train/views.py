@@ -10,7 +10,8 @@ from gramlet.types import Limits, Picture, Pixels
 from numpy.typing import NDArray
 from PIL import Image
 
-from gramlet_server import images
+from gramlet_server.pictures.decode import decode
+from gramlet_server.pictures.encode import to_uint8
 
 AREA = (0.35, 1.0)
 ASPECT = (3 / 4, 4 / 3)
@@ -44,7 +45,7 @@ def _box(rng: np.random.Generator, width: int, height: int) -> tuple[float, floa
 
 def _pixels(picture: Picture, limits: Limits) -> NDArray[Any]:
     if isinstance(picture, bytes):
-        return images.decode(picture, limits)
+        return decode(picture, limits)
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture)
-    return images.to_uint8(picture.astype(np.float32, copy=False))
+    return to_uint8(picture.astype(np.float32, copy=False))

@@ -1,0 +1,187 @@
+"""`gramlet embed`: lays pictures out by their style, and draws the map with the pictures themselves."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gramlet._sync.client import Client
+from gramlet.cli.files import PICTURES, check_output, write_atomically
+from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.embed.inputs import MapOptions
+from gramlet.embed.types import (
+    Described,
+    Descriptor,
+    DrawingForm,
+    Exactness,
+    Gradient,
+    LayoutIteration,
+    MapEvent,
+    MeasuredItems,
+    Method,
+    Metric,
+    Queued,
+    RefusedItem,
+    Started,
+    StyleMap,
+)
+from gramlet.errors import InvalidInput
+from gramlet.transport.events import Events
+from gramlet.types import Resize, ResizeMode
+
+HELP = "map pictures by their style"
+PAGES = (".html", ".htm")
+VECTORS = (".npy",)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the pictures, the outputs and every setting."""
+    parser.add_argument("pictures", nargs="?", help="a folder, whose sub-folders are labels; or vectors (N, n) as .npy")
+    parser.add_argument("-o", "--output", type=Path, help="write the map as a picture: .png, .jpg, ...")
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="write the pictures on a grid, without overlaps")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with zoom, hover and sliders")
+    parser.add_argument("--width", type=int, default=1600, help="of a drawn map, in pixels (%(default)s)")
+    parser.add_argument("--title", default="", help="above the drawings")
+    parser.add_argument("--map-id", metavar="NAME", help="name of the map; default: a random one")
+    parser.add_argument("--from-map", metavar="NAME", help="start from this map, so that it can still be recognized")
+    parser.add_argument("--resume", metavar="NAME", help="go on with an interrupted map instead")
+    parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
+    parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
+    group = parser.add_argument_group("settings", "What is left out takes the server's default.")
+    group.add_argument("--descriptor", choices=_values(Descriptor), help="what stands for a picture")
+    group.add_argument("--stages", type=_names, metavar="STAGE,...", help="see `gramlet status`")
+    group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle")
+    group.add_argument("--keep-size", action="store_true", help="let the network see whole pictures of their own size")
+    group.add_argument(
+        "--balance-stages", action=argparse.BooleanOptionalAction, help="give every stage the same say (the default)"
+    )
+    group.add_argument("--metric", choices=_values(Metric))
+    group.add_argument("--exactness", choices=_values(Exactness), help="of distances")
+    group.add_argument("--sketch-size", type=int, metavar="N", help="elements of a sketch")
+    group.add_argument("--method", choices=_values(Method))
+    group.add_argument("--dimensions", type=int, choices=(1, 2, 3))
+    group.add_argument("--perplexity", type=_numbers, metavar="P,...", help="one map for each")
+    group.add_argument("--iterations", type=int)
+    group.add_argument("--early-exaggeration", type=float, metavar="F")
+    group.add_argument("--early-iterations", type=int, metavar="N")
+    group.add_argument("--learning-rate", type=float, metavar="R")
+    group.add_argument("--angle", type=float, help="of Barnes-Hut, 0 to 1")
+    group.add_argument("--gradient", choices=_values(Gradient), help="how repulsion is computed")
+    group.add_argument("--neighbors", type=int, metavar="N", help="of umap, isomap and lle")
+    group.add_argument("--seed", type=int)
+    group.add_argument("--quality-neighbors", type=int, metavar="N", help="neighborhood of the quality measures")
+
+
+def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Makes or resumes a map, shows how it goes, and writes the drawings."""
+    for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
+        if path:
+            check_output(path, PICTURES, option)
+    if arguments.html:
+        check_output(arguments.html, PAGES, "--html")
+    shown = _Shown(terminal, arguments.coordinates)
+    try:
+        with _events(arguments, client) as events, terminal.log(), terminal.progress("mapping") as meter:
+            for event in events:
+                shown.show(event, meter)
+    except KeyboardInterrupt:
+        if shown.measured:
+            terminal.note(f"go on with: gramlet embed --resume {shown.map_id}")
+        raise
+    _draw(arguments, client, terminal, shown.map_id)
+    return 0
+
+
+def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, StyleMap]:
+    reports: dict[str, Any] = {
+        "report_every": arguments.report_every,
+        "omit_coordinates": not (arguments.json and arguments.coordinates),
+    }
+    if arguments.resume:
+        if arguments.pictures:
+            raise InvalidInput("a resumed map has its pictures already: leave them out", field="--resume")
+        return client.resume_map(arguments.resume, **reports)
+    if not arguments.pictures:
+        raise InvalidInput("give a folder of pictures", field="pictures")
+    names = MapOptions.__annotations__.keys() & vars(arguments).keys()
+    options: Any = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.keep_size:
+        options["resize"] = Resize()
+    elif arguments.size is not None:
+        options["resize"] = Resize(ResizeMode.CENTER_CROP, arguments.size)
+    items = arguments.pictures
+    if items.lower().endswith(VECTORS):
+        items = np.load(items, allow_pickle=False)
+    return client.embed(items, map_id=arguments.map_id, from_map_id=arguments.from_map, **reports, **options)
+
+
+def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map_id: str) -> None:
+    for form, path in (
+        (DrawingForm.SCATTER, arguments.output),
+        (DrawingForm.GRID, arguments.grid),
+        (DrawingForm.PAGE, arguments.html),
+    ):
+        if path:
+            data = client.draw_map(map_id, form=form, width=arguments.width, title=arguments.title)
+            write_atomically(path, data if form is DrawingForm.PAGE else png_as(data, path))
+            terminal.event("drawing", form=form.value, path=str(path))
+            terminal.say(f"{path}: {form.value}")
+
+
+class _Shown:
+    """What of a map was shown; shows the next event."""
+
+    def __init__(self, terminal: Terminal, coordinates: bool) -> None:
+        self._terminal = terminal
+        self._coordinates = coordinates
+        self.map_id = ""
+        self.measured = False
+
+    def show(self, event: MapEvent, meter: Meter) -> None:
+        """Prints what there is to print, moves the bar."""
+        self.map_id = event.map_id
+        match event:
+            case Queued():
+                meter.update(0, None, f"waiting, {event.position} before")
+            case Started():
+                pass
+            case Described():
+                meter.update(event.described + event.refused, event.count, "pictures described")
+            case RefusedItem():
+                self._terminal.note(f"{event.refused.id}: {event.refused.message}")
+            case MeasuredItems():
+                self.measured = True
+            case LayoutIteration():
+                text = f"perplexity {event.perplexity:g}, KL divergence {event.kl_divergence:.3f}"
+                meter.update(event.iteration, event.iterations, text)
+            case StyleMap():
+                for line in (describe(event), *quality_lines(event), *event.notes):
+                    self._terminal.say(line)
+        self._terminal.event(_NAMES[type(event)], **as_json(event))
+
+
+_NAMES = {
+    Queued: "queued",
+    Started: "started",
+    Described: "described",
+    RefusedItem: "refused",
+    MeasuredItems: "measured",
+    LayoutIteration: "iteration",
+    StyleMap: "result",
+}
+
+
+def _values(kind: Any) -> list[str]:
+    return [member.value for member in kind]
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")]
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]

@@ -1,0 +1,58 @@
+"""What `embed` and `maps` have in common: values as JSON, and maps as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from gramlet.cli.files import encode_picture_as
+from gramlet.embed.types import StyleMap
+
+
+def as_json(value: Any) -> Any:
+    """A dataclass as plain values; coordinates as lists of rows, None left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: as_json(item) for name, item in pairs if item is not None}
+    if isinstance(value, np.ndarray):
+        return [[round(float(number), 5) for number in row] for row in value]
+    if isinstance(value, Enum):
+        return value.value
+    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def describe(style_map: StyleMap) -> str:
+    """A map in one line."""
+    settings, measured = style_map.settings, style_map.measured
+    what = ", ".join(settings.stages) or "vectors"
+    return (
+        f"{style_map.map_id}: {len(style_map.places)} items by {settings.method.value} of {settings.descriptor.value} "
+        f"({what}), distances {measured.exactness.value}, error {measured.rms_error:.1e}"
+    )
+
+
+def quality_lines(style_map: StyleMap) -> list[str]:
+    """How far each layout can be believed."""
+    lines = []
+    for layout in style_map.layouts:
+        quality = layout.quality
+        name = f"perplexity {layout.perplexity:g}" if layout.perplexity else style_map.settings.method.value
+        line = (
+            f"{name}: trustworthiness {quality.trustworthiness:.3f}, continuity {quality.continuity:.3f}, "
+            f"{quality.neighbor_preservation:.0%} of neighbors kept"
+        )
+        if quality.label_accuracy is not None and quality.silhouette is not None:
+            line += f", label accuracy {quality.label_accuracy:.1%}, silhouette {quality.silhouette:.2f}"
+        lines.append(line)
+    return lines
+
+
+def png_as(data: bytes, path: Path) -> bytes:
+    """A PNG as a file of the format that the path's extension names."""
+    return data if path.suffix.lower() == ".png" else encode_picture_as(Image.open(BytesIO(data)).convert("RGB"), path)

@@ -1,0 +1,81 @@
+"""`gramlet status`: health, network, device and load of a server."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from gramlet._sync.client import Client
+from gramlet.cli.terminal import Terminal
+from gramlet.health import FEATURE, STYLIZE, Health, ServerStatus
+
+HELP = "show health, network, device and load of the server"
+_STYLES = {Health.SERVING: "green", Health.NOT_OFFERED: "dim", Health.NOT_SERVING: "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """There are none of its own."""
+
+
+def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Shows the status; 1 if a service that is offered does not serve."""
+    status = client.status()
+    if terminal.json:
+        terminal.event("status", **_as_json(status))
+    else:
+        terminal.out.print(_table(status))
+    offered = [health for health in status.health.values() if health is not Health.NOT_OFFERED]
+    return 0 if offered and all(health is Health.SERVING for health in offered) else 1
+
+
+def _table(status: ServerStatus) -> Table:
+    table = Table(title=status.address, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("service", "health", "about", "load"):
+        table.add_column(column)
+    for service, health in status.health.items():
+        style = _STYLES.get(health, "red")
+        table.add_row(
+            _short(service), f"[{style}]{health.value}[/{style}]", _about(service, status), _load(service, status)
+        )
+    return table
+
+
+def _about(service: str, status: ServerStatus) -> str:
+    if service == FEATURE and status.model:
+        model = status.model
+        stages = ", ".join(stage.name for stage in model.stages)
+        return (
+            f"{model.backbone} on {model.device}, {model.precision}\n"
+            f"weights {model.weights_source} ({model.weights_digest[:12]})\n{stages}"
+        )
+    if service == STYLIZE and status.stylize:
+        return f"presets {', '.join(status.stylize.presets)}\nfeatures {status.stylize.features}"
+    return ""
+
+
+def _load(service: str, status: ServerStatus) -> str:
+    if service == FEATURE and status.model:
+        load = status.model.load
+        return (
+            f"{load.queued} of {load.queue_limit} queued, {load.callers} callers\n{load.device_seconds:.1f} s of device"
+        )
+    if service == STYLIZE and status.stylize:
+        load_of = status.stylize
+        return f"{load_of.running} of {load_of.running_limit} running\n{load_of.queued} of {load_of.queue_limit} queued"
+    return ""
+
+
+def _short(service: str) -> str:
+    return service.rsplit(".", 1)[-1].removesuffix("Service").lower()
+
+
+def _as_json(status: ServerStatus) -> dict[str, Any]:
+    return {
+        "address": status.address,
+        "services": {_short(service): health.value for service, health in status.health.items()},
+        "model": dataclasses.asdict(status.model) if status.model else None,
+        "stylize": dataclasses.asdict(status.stylize) if status.stylize else None,
+    }

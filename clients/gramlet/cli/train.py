@@ -1,0 +1,232 @@
+"""`gramlet train`: trains a classification head on labelled pictures, to be used at once by `gramlet predict`."""
+
+from __future__ import annotations
+
+import argparse
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from gramlet._sync.client import Client
+from gramlet.cli.files import check_directory, write_atomically
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.training import as_json, describe, report_lines
+from gramlet.errors import InvalidInput
+from gramlet.train.inputs import DataOptions, RecipeOptions, make_recipe
+from gramlet.train.types import (
+    Accepted,
+    ClassWeights,
+    Epoch,
+    Event,
+    Extracting,
+    Findings,
+    HeadKind,
+    Metric,
+    Optimizer,
+    Queued,
+    Recipe,
+    Result,
+    Schedule,
+    Skipped,
+    Started,
+    Step,
+    Strategy,
+    Unreadable,
+)
+from gramlet.transport.events import Events
+
+HELP = "train a classification head on labelled pictures"
+_RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)
+_SHOWN_FINDINGS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the pictures, the name and every setting."""
+    parser.add_argument("pictures", nargs="?", help="a folder <class>/* or {train,val,...}/<class>/*; or an s3:// URI")
+    parser.add_argument("--name", help="of the head; training again gives its next version")
+    parser.add_argument("--on-server", action="store_true", help="the folder is the server's: nothing is sent")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
+    parser.add_argument("--run-id", help="name of the run; default: a random one")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write learning curves and confusion matrix there")
+    data = parser.add_argument_group("data")
+    data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels (224)")
+    data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture (0)")
+    data.add_argument("--validation-fraction", type=float, metavar="F", help="share held out where no val/ is (0.2)")
+    data.add_argument("--split-seed", type=int, metavar="N", help="seed of that split (0)")
+    data.add_argument("--unreadable", choices=_values(Unreadable), help="what a bad picture does (skip)")
+    data.add_argument("--keep-on-cancel", action="store_true", default=None, help="Ctrl-C keeps the best head so far")
+    _add_recipe(parser.add_argument_group("recipe", "Several kinds or strategies, by commas, are compared."))
+
+
+def _add_recipe(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--kind", type=_list_of(HeadKind), metavar="KIND", help="mlp, linear (mlp)")
+    group.add_argument(
+        "--strategy", type=_list_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages (head)"
+    )
+    group.add_argument("--stages", type=_names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
+    group.add_argument("--stage-rates", type=_rates, metavar="STAGE=R,...", help="learning rate of single stages")
+    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of unfrozen stages (1e-4)")
+    group.add_argument("--optimizer", choices=_values(Optimizer))
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of the head")
+    group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen (0.1)")
+    group.add_argument("--epochs", type=int, metavar="N", help="of the head (60)")
+    group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages (6)")
+    group.add_argument("--batch-size", type=int, metavar="N", help="(32)")
+    group.add_argument("--weight-decay", type=float, metavar="D", help="(0.01)")
+    group.add_argument("--schedule", choices=_values(Schedule), help="of the learning rate (cosine)")
+    group.add_argument("--warmup-epochs", type=int, metavar="N")
+    group.add_argument("--metric", choices=_values(Metric), help="what early stopping watches (loss)")
+    group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end (15)")
+    group.add_argument("--class-weights", choices=_values(ClassWeights))
+    group.add_argument("--label-smoothing", type=float, metavar="S")
+    group.add_argument("--update-batch-norm", action="store_true", default=None)
+    group.add_argument("--no-calibration", dest="calibrate", action="store_false", default=None)
+    group.add_argument("--seed", type=int, metavar="N", help="of the first weights and the order of pictures (0)")
+
+
+def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Trains or resumes, shows how it goes, and reports."""
+    if arguments.report:
+        check_directory(arguments.report, "--report")
+    shown = _Shown(terminal, arguments.report)
+    try:
+        with _events(arguments, client) as events, terminal.log(), terminal.progress("training") as meter:
+            for event in events:
+                shown.show(event, meter)
+    except KeyboardInterrupt:
+        if shown.run_id:
+            terminal.note(f"go on with: gramlet train {arguments.pictures or ''} --resume {shown.run_id}")
+        raise
+    if shown.result is not None:
+        _tell(shown.result, terminal)
+    return 0
+
+
+def _events(arguments: argparse.Namespace, client: Client) -> Events[Event, Result]:
+    if arguments.resume:
+        return client.resume_training(arguments.resume, arguments.pictures)
+    if not arguments.pictures or not arguments.name:
+        raise InvalidInput("give the pictures, and a name for the head", field="--name" if arguments.pictures else "")
+    recipes = _recipes(_given(arguments, _RECIPE))
+    return client.train(
+        arguments.pictures,
+        name=arguments.name,
+        recipes=recipes,
+        on_server=arguments.on_server,
+        run_id=arguments.run_id,
+        **_given(arguments, _DATA),
+    )
+
+
+def _given(arguments: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _recipes(options: dict[str, Any]) -> list[Recipe]:
+    """One recipe for each combination of what is compared; stages belong to strategies that unfreeze some."""
+    recipes = []
+    for strategy in options.get("strategy", [Strategy.HEAD]):
+        for kind in options.get("kind", [HeadKind.MLP]):
+            one = {**options, "strategy": strategy, "kind": kind}
+            if strategy is Strategy.HEAD and len(options.get("strategy", ())) > 1:
+                one.pop("stages", None)
+                one.pop("stage_rates", None)
+            recipes.append(make_recipe(one))
+    return recipes
+
+
+class _Shown:
+    """What of a run was shown; shows the next event."""
+
+    def __init__(self, terminal: Terminal, report: Path | None) -> None:
+        self._terminal = terminal
+        self._report = report
+        self.run_id = ""
+        self.result: Result | None = None
+
+    def show(self, event: Event, meter: Meter) -> None:
+        """Prints what there is to print, moves the bar, writes drawings."""
+        match event:
+            case Queued():
+                meter.update(0, None, f"waiting, {event.position} before")
+            case Accepted():
+                self.run_id = event.run_id
+            case Extracting():
+                meter.update(event.done, event.total, f"pictures through the network, {event.cached} cached")
+            case Skipped():
+                self._terminal.note(f"{event.name}: {event.reason}; skipped")
+            case Started():
+                meter.update(event.epoch, None, event.title)
+            case Step():
+                meter.update(event.batch, event.batches, f"epoch {event.epoch}")
+            case Epoch():
+                meter.update(
+                    event.epoch, event.epochs, f"loss {event.validation_loss:.4f} accuracy {event.accuracy:.1%}"
+                )
+            case Result():
+                self.result = event
+                self._write(event)
+        self._terminal.event(type(event).__name__.lower(), **self._values(event))
+
+    def _values(self, event: Event) -> dict[str, Any]:
+        values: dict[str, Any] = as_json(event)
+        # The history has been told epoch by epoch.
+        for outcome in [*values.get("outcomes", []), *([values["head"]["outcome"]] if "head" in values else [])]:
+            del outcome["history"]
+        if "head" in values:
+            values["accuracy"] = values["head"]["outcome"]["reports"][0]["accuracy"]
+        return values
+
+    def _write(self, result: Result) -> None:
+        if self._report:
+            write_atomically(self._report / "learning_curves.png", result.learning_curves)
+            write_atomically(self._report / "confusion_matrix.png", result.confusion_matrix)
+
+
+def _tell(result: Result, terminal: Terminal) -> None:
+    if len(result.outcomes) > 1:
+        for number, outcome in enumerate(result.outcomes):
+            numbers = ", ".join(f"{report.set} {report.accuracy:.1%}" for report in outcome.reports)
+            mark = "*" if number == result.best else " "
+            terminal.say(f"{mark} {outcome.recipe.title}: {numbers}, {outcome.seconds:.1f} s")
+    for report in result.head.outcome.reports:
+        for line in report_lines(report):
+            terminal.say(line)
+    for line in _odd(result.head.findings):
+        terminal.say(line)
+    terminal.say(describe(result.head))
+    terminal.say(f"features {result.feature_seconds:.1f} s, training {result.fit_seconds:.1f} s")
+
+
+def _odd(findings: Findings) -> list[str]:
+    lines = [f"skipped: {item.name}: {item.reason}" for item in findings.skipped]
+    lines += [
+        f"twice: {item.name} is {item.first}" + (", with another label: both left out" if item.conflicting else "")
+        for item in findings.duplicates
+    ]
+    lines += [
+        f"mislabelled? {item.name} looks like {item.suggestion} ({item.share:.0%} of its neighbors)"
+        for item in findings.suspects
+    ]
+    hidden = len(lines) - _SHOWN_FINDINGS
+    return lines if hidden <= 0 else [*lines[:_SHOWN_FINDINGS], f"... and {hidden} more: gramlet heads show"]
+
+
+def _values(kind: type[Enum]) -> list[str]:
+    return [member.value for member in kind]
+
+
+def _list_of(kind: type[Enum]) -> Any:
+    def members(text: str) -> list[Enum]:
+        return [kind(part.strip()) for part in text.split(",")]
+
+    members.__name__ = kind.__name__  # argparse names it in its errors
+    return members
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _rates(text: str) -> dict[str, float]:
+    return {stage.strip(): float(rate) for stage, _, rate in (part.partition("=") for part in text.split(","))}

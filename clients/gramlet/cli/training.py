@@ -1,0 +1,43 @@
+"""What `train`, `predict` and `heads` have in common: values as JSON, and heads as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from gramlet.train.types import Head, Report
+
+
+def as_json(value: Any) -> Any:
+    """A dataclass as plain values. Drawings (bytes) are left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {name: as_json(item) for name, item in pairs if not isinstance(item, bytes)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def describe(head: Head) -> str:
+    """A head in one line."""
+    state = "" if head.complete else ", incomplete"
+    return (
+        f"{head.name}/{head.version}: {head.accuracy:.1%} accuracy, {len(head.classes)} classes, "
+        f"{head.outcome.recipe.title}, {head.bytes / 1e6:.1f} MB, {head.created}{state}"
+    )
+
+
+def report_lines(report: Report) -> list[str]:
+    """A report as a small table."""
+    width = max(len(item.label) for item in report.classes)
+    top = "".join(f", top-{k} {share:.1%}" for k, share in sorted(report.top.items()) if k > 1)
+    return [
+        f"{report.set}: {report.accuracy:.1%} of {report.pictures} pictures{top}, macro F1 {report.macro_f1:.3f}, "
+        f"calibration error {report.calibration_error:.3f}",
+        f"  {'':{width}}  precision  recall  pictures",
+        *(f"  {i.label:{width}}  {i.precision:9.3f}  {i.recall:6.3f}  {i.support:8}" for i in report.classes),
+    ]

@@ -1,0 +1,174 @@
+"""What users give to be mapped, and what a map's making must remember to survive the loss of its server. No gRPC."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gramlet.embed.types import (
+    Descriptor,
+    Exactness,
+    Gradient,
+    Item,
+    MapSettings,
+    Method,
+    Metric,
+    Tsne,
+)
+from gramlet.errors import InvalidInput, NotFound
+from gramlet.folders import SUFFIXES
+from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.types import Array, Resize, ResizeMode
+
+ItemsInput: TypeAlias = "str | os.PathLike[str] | Iterable[PictureInput | Item] | ArrayLike"
+"""A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, as an array (N, n)."""
+
+
+class MapOptions(TypedDict, total=False):
+    """The settings of a map as keywords: those of `MapSettings` and `Tsne`, enumerations also by their values.
+
+    `resize` may be a number, the side in pixels of the central square; `perplexity` one number or several.
+    """
+
+    descriptor: Descriptor | str
+    stages: str | Sequence[str]
+    resize: Resize | int
+    balance_stages: bool
+    metric: Metric | str
+    exactness: Exactness | str
+    sketch_size: int
+    method: Method | str
+    dimensions: int
+    perplexity: float | Sequence[float]
+    iterations: int
+    early_exaggeration: float
+    early_iterations: int
+    learning_rate: float | None
+    angle: float
+    gradient: Gradient | str
+    neighbors: int
+    seed: int
+    quality_neighbors: int
+
+
+_ENUMERATIONS = {"descriptor": Descriptor, "metric": Metric, "exactness": Exactness, "method": Method}
+_OF_TSNE = {field.name for field in dataclasses.fields(Tsne)}
+
+
+def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
+    """The settings of a map. `vectors` says what the default descriptor is.
+
+    Raises:
+        InvalidInput: A value that no setting can have.
+        TypeError: There is no such setting.
+    """
+    values: dict[str, Any] = {"descriptor": Descriptor.VECTOR if vectors else Descriptor.GRAM, **options}
+    for name, kind in _ENUMERATIONS.items():
+        if name in values:
+            values[name] = choose(cast(Any, kind), values[name], name)
+    if "stages" in values:
+        values["stages"] = (values["stages"],) if isinstance(values["stages"], str) else tuple(values["stages"])
+    if isinstance(values.get("resize"), int):
+        values["resize"] = Resize(ResizeMode.CENTER_CROP, values["resize"])
+    for name in ("sketch_size", "dimensions", "iterations", "early_iterations", "neighbors", "quality_neighbors"):
+        if not 0 <= values.get(name, 0) < 2**32:
+            raise InvalidInput(f"must be a whole number from 0 on, not {values[name]}", field=name)
+    if not 0 <= values.get("seed", 0) < 2**64:
+        raise InvalidInput("must be between 0 and 2^64 - 1", field="seed")
+    tsne: dict[str, Any] = {name: values.pop(name) for name in _OF_TSNE & values.keys()}
+    if "perplexity" in values:
+        given = values.pop("perplexity")
+        tsne["perplexities"] = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
+    if "gradient" in tsne:
+        tsne["gradient"] = choose(Gradient, tsne["gradient"], "gradient")
+    return MapSettings(tsne=Tsne(**tsne), **values)
+
+
+@dataclasses.dataclass(frozen=True)
+class UnreadItem:
+    """An item whose picture is read when it is sent."""
+
+    id: str
+    label: str
+    picture: PictureInput | None
+    vector: Array | None = None
+
+    def read(self) -> Item:
+        """The item as it travels.
+
+        Raises:
+            NotFound, InvalidInput: Its picture cannot be read, or is none.
+        """
+        picture = None if self.picture is None else read_picture(self.picture, "picture")
+        return Item(self.id, self.label, picture, self.vector)
+
+
+def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[UnreadItem]:
+    """The items in order; of a folder all pictures below it, sorted by path, labelled with their first sub-folder.
+
+    Raises:
+        NotFound: There is no such folder, or no picture below it.
+        InvalidInput: Not as many labels as items.
+    """
+    if isinstance(given, str | os.PathLike):
+        items = _of_folder(Path(given))
+    elif hasattr(given, "__array__") and np.ndim(cast(Any, given)) == 2:
+        rows = np.ascontiguousarray(cast(Any, given), np.float32)
+        items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(rows)]
+    elif is_one_picture(given) or not isinstance(given, Iterable):
+        raise InvalidInput("a map needs several pictures: a folder, a list, or an array of vectors", field="items")
+    else:
+        items = [_of_one(cast("PictureInput | Item", one), number) for number, one in enumerate(given)]
+    if labels is None:
+        return items
+    if len(labels) != len(items):
+        raise InvalidInput(f"{len(labels)} labels for {len(items)} items", field="labels")
+    return [dataclasses.replace(item, label=label) for item, label in zip(items, labels, strict=True)]
+
+
+def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
+    """The items to be placed on a map: as `read_items`, or one picture.
+
+    Raises:
+        NotFound: There is no such folder.
+    """
+    folder = isinstance(given, str | os.PathLike) and Path(given).is_dir()
+    vectors = isinstance(given, np.ndarray) and given.ndim == 2 and np.issubdtype(given.dtype, np.floating)
+    if is_one_picture(given) and not folder and not vectors:
+        return [_of_one(cast(PictureInput, given), 0)]
+    return read_items(cast(ItemsInput, given))
+
+
+def has_vectors(items: Sequence[UnreadItem]) -> bool:
+    """Whether the items bring their own descriptors."""
+    return bool(items) and all(item.vector is not None for item in items)
+
+
+def _of_folder(folder: Path) -> list[UnreadItem]:
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {folder}", field="items")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    names = [path.relative_to(folder) for path in paths]
+    if not paths:
+        raise NotFound(f"there are no pictures below {folder}", field="items")
+    labels = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
+    return [UnreadItem(name.as_posix(), label, path) for name, label, path in zip(names, labels, paths, strict=True)]
+
+
+def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:
+    if isinstance(one, Item):
+        return UnreadItem(one.id, one.label, cast("PictureInput | None", one.picture), one.vector)
+    name = os.fspath(one) if isinstance(one, str | os.PathLike) else str(number)
+    return UnreadItem(name, "", one)
+
+
+def new_map_id() -> str:
+    """A name that no other map has."""
+    return secrets.token_hex(8)

@@ -1,0 +1,395 @@
+"""Maps of style, as Python sees them: plain frozen dataclasses over NumPy arrays.
+
+Client and server share these. `gramlet.embed.wire` turns them into protobuf messages and back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from gramlet.errors import GramletError
+from gramlet.types import Array, Pixels, Resize, ResizeMode
+
+DEFAULT_RESIZE = Resize(ResizeMode.CENTER_CROP, 224)
+"""Every picture gets the shape that the network was trained on."""
+
+
+class Descriptor(Enum):
+    """What stands for an item when items are compared: Gram matrices, pooled activations, or a vector given along."""
+
+    GRAM = "gram"
+    POOLED = "pooled"
+    VECTOR = "vector"
+
+
+class Metric(Enum):
+    """The distance between two descriptors x and y.
+
+    EUCLIDEAN is |x - y|; COSINE is |x/|x| - y/|y||, the chord between directions; CORRELATION is COSINE after the mean
+    of each descriptor's elements is taken off.
+    """
+
+    EUCLIDEAN = "euclidean"
+    COSINE = "cosine"
+    CORRELATION = "correlation"
+
+
+class Exactness(Enum):
+    """Distances from every element, from random sketches, or the server's choice between the two."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    SKETCH = "sketch"
+
+
+class Method(Enum):
+    """How descriptors become coordinates."""
+
+    TSNE = "tsne"
+    PCA = "pca"
+    UMAP = "umap"
+    ISOMAP = "isomap"
+    MDS = "mds"
+    LLE = "lle"
+
+
+class Gradient(Enum):
+    """How the repulsion of t-SNE is computed: all pairs, a tree of cells, a grid, or the fastest of these."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    BARNES_HUT = "barnes-hut"
+    INTERPOLATION = "interpolation"
+
+
+@dataclass(frozen=True)
+class Tsne:
+    """What t-SNE needs to know.
+
+    Attributes:
+        perplexities: One layout for each. A single perplexity can mislead.
+        iterations: Those of the early exaggeration included.
+        early_exaggeration: Factor of the attraction in the first phase.
+        early_iterations: Iterations of the first phase.
+        learning_rate: Step length; None: items / exaggeration (Belkina et al., 2019).
+        angle: Of Barnes-Hut, 0 to 1; smaller is more exact.
+        gradient: How the repulsion is computed.
+    """
+
+    perplexities: tuple[float, ...] = (30.0,)
+    iterations: int = 750
+    early_exaggeration: float = 12.0
+    early_iterations: int = 250
+    learning_rate: float | None = None
+    angle: float = 0.5
+    gradient: Gradient = Gradient.AUTO
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """What map to make.
+
+    Attributes:
+        descriptor: What stands for an item.
+        stages: Of the network, for Grams and pooled activations. Empty: the network's own.
+        resize: Applied to every picture before the network sees it.
+        balance_stages: Scale each of several stages' part of each descriptor to length 1, so that all have the same
+            say. Otherwise the one with the largest numbers decides.
+        metric: The distance between descriptors.
+        exactness: How exactly distances are computed.
+        sketch_size: Elements of a sketch.
+        method: How descriptors become coordinates.
+        dimensions: Of the map: 1, 2 or 3.
+        tsne: For Method.TSNE.
+        neighbors: Of UMAP, Isomap and LLE.
+        seed: Of everything random. Same seed, same items, same map.
+        quality_neighbors: Neighbourhood of the quality measures.
+    """
+
+    descriptor: Descriptor = Descriptor.GRAM
+    stages: tuple[str, ...] = ()
+    resize: Resize = DEFAULT_RESIZE
+    balance_stages: bool = True
+    metric: Metric = Metric.EUCLIDEAN
+    exactness: Exactness = Exactness.AUTO
+    sketch_size: int = 4096
+    method: Method = Method.TSNE
+    dimensions: int = 2
+    tsne: Tsne = Tsne()
+    neighbors: int = 15
+    seed: int = 0
+    quality_neighbors: int = 10
+
+
+@dataclass(frozen=True)
+class Item:
+    """A thing to be placed on a map.
+
+    Attributes:
+        id: The caller's name for it; need not be unique.
+        label: Its class, or empty. Colours the map and is used to judge it, never to make it.
+        picture: An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8.
+        vector: For Descriptor.VECTOR, (n,).
+    """
+
+    id: str
+    label: str = ""
+    picture: bytes | Array | Pixels | None = None
+    vector: Array | None = None
+
+
+@dataclass(frozen=True)
+class BadItem:
+    """An item that could not even be decoded, and why. It is refused alone."""
+
+    id: str
+    error: GramletError
+
+
+@dataclass(frozen=True)
+class Queued:
+    """The call waits; `position` calls are before it."""
+
+    map_id: str
+    position: int
+
+
+@dataclass(frozen=True)
+class Started:
+    """The work begins, or goes on from a checkpoint. `settings` has every default filled in."""
+
+    map_id: str
+    settings: MapSettings
+    memory_bound: int
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class Described:
+    """`described` items of `count` have their descriptor; `refused` failed."""
+
+    map_id: str
+    described: int
+    refused: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Item `index`, in the order of sending, failed alone: the map is made without it.
+
+    `code` is the number of the google.rpc.Code that a call with this item alone would have failed with.
+    """
+
+    index: int
+    id: str
+    code: int
+    message: str
+    field: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How the distances were computed, and how well.
+
+    Attributes:
+        exactness: EXACT or SKETCH.
+        descriptor_size: Elements of one descriptor, as compared: a Gram counts its upper triangle.
+        largest_error: Largest relative error of a distance among the pairs checked against float64.
+        rms_error: Root mean square of those errors.
+        pairs_checked: How many pairs that were.
+        duplicates: Items whose picture or vector equals an earlier item's.
+    """
+
+    exactness: Exactness
+    descriptor_size: int
+    largest_error: float
+    rms_error: float
+    pairs_checked: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class LayoutIteration:
+    """t-SNE has gone on. `coordinates` is (items, dimensions), or None where they were to be left out."""
+
+    map_id: str
+    layout: int
+    perplexity: float
+    iteration: int
+    iterations: int
+    kl_divergence: float
+    coordinates: Array | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How far a layout can be believed. Larger is better.
+
+    Attributes:
+        neighbors: Neighbours k that were looked at.
+        trustworthiness: 0..1: how few strangers the map makes neighbours (Venna and Kaski, 2001).
+        continuity: 0..1: how few neighbours the map tears apart.
+        neighbor_preservation: 0..1: share of each item's k nearest that are still so on the map.
+        label_accuracy: 0..1: share of labelled items with the label of most of their neighbours on the map.
+        descriptor_label_accuracy: The same among the descriptors.
+        silhouette: -1..1: mean silhouette of the labels on the map (Rousseeuw, 1987).
+        descriptor_silhouette: The same among the descriptors.
+    """
+
+    neighbors: int
+    trustworthiness: float
+    continuity: float
+    neighbor_preservation: float
+    label_accuracy: float | None = None
+    descriptor_label_accuracy: float | None = None
+    silhouette: float | None = None
+    descriptor_silhouette: float | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One arrangement of the items: (items, dimensions). Perplexity and divergence are 0 but for t-SNE."""
+
+    coordinates: Array
+    quality: Quality
+    perplexity: float = 0.0
+    kl_divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """An item of a map: the caller's name for it, and its class or empty."""
+
+    id: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class StyleMap:
+    """A finished map.
+
+    Attributes:
+        map_id: Its name.
+        created: Seconds since 1970-01-01T00:00:00Z.
+        settings: How it was made.
+        backbone, weights_digest: The network; empty where vectors were given.
+        places: The items on the map, in the order of sending.
+        layouts: The arrangements, in the order of the perplexities.
+        measured: How the distances were computed.
+        refused: The items that are not on the map.
+        notes: What a reader of the map should know, one sentence each.
+        seconds: Of the making.
+    """
+
+    map_id: str
+    created: float
+    settings: MapSettings
+    places: tuple[Place, ...]
+    layouts: tuple[Layout, ...]
+    measured: Measured
+    backbone: str = ""
+    weights_digest: str = ""
+    refused: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RefusedItem:
+    """The event of an item that failed alone."""
+
+    map_id: str
+    refused: Refused
+
+
+@dataclass(frozen=True)
+class MeasuredItems:
+    """The event that all distances are known: from here on the making can be resumed."""
+
+    map_id: str
+    measured: Measured
+
+
+MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | StyleMap
+"""What the making of a map reports; a `StyleMap` comes last."""
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """An item of the map that is near: its place in the map's order, its id, its distance."""
+
+    index: int
+    id: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a new item lies on a map: (layouts, dimensions), and the nearest items of the map, nearest first."""
+
+    id: str
+    coordinates: Array
+    neighbors: tuple[Neighbor, ...] = ()
+
+
+@dataclass(frozen=True)
+class MapSummary:
+    """A stored map in short. `finished` is False while it is made, or where its making was interrupted."""
+
+    map_id: str
+    created: float
+    method: Method
+    items: int
+    layouts: int
+    finished: bool
+
+
+class DrawingForm(Enum):
+    """A PNG with each picture at its place, a PNG with the pictures on a grid, or an HTML page."""
+
+    SCATTER = "scatter"
+    GRID = "grid"
+    PAGE = "page"
+
+
+@dataclass(frozen=True)
+class MapDrawing:
+    """What to draw of which map.
+
+    Attributes:
+        form: The way of drawing.
+        layout: For PNG: which, from 0; None: all of them in a row.
+        width: For PNG: of one layout, in pixels.
+        title: Empty: none on a PNG, the map's id on a page.
+    """
+
+    map_id: str
+    form: DrawingForm = DrawingForm.SCATTER
+    layout: int | None = None
+    width: int = 1600
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class MapStart:
+    """The start of a new map, or of the rest of an interrupted one.
+
+    Attributes:
+        settings: For a new map; None to resume.
+        resume_map_id: The interrupted map, or empty.
+        count: Items to come, at most. Required for a new map.
+        map_id: The name of a new map; empty: the server chooses.
+        from_map_id: A stored map from which t-SNE starts, or empty.
+        report_every: Iterations between reports.
+        omit_coordinates: Leave the coordinates out of the reports.
+    """
+
+    settings: MapSettings | None = field(default_factory=MapSettings)
+    resume_map_id: str = ""
+    count: int = 0
+    map_id: str = ""
+    from_map_id: str = ""
+    report_every: int = 10
+    omit_coordinates: bool = False

@@ -1,0 +1,353 @@
+"""What StylizeService talks about: settings, stylizations, sweeps and their events."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
+from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
+from gramlet.types import Picture, Timing
+
+
+class Initial(Enum):
+    """The picture from which a stylization starts."""
+
+    CONTENT = "content"
+    STYLE = "style"
+    NOISE = "noise"
+    GIVEN = "given"
+
+
+class Optimizer(Enum):
+    """What moves the picture: L-BFGS (Liu and Nocedal, 1989) or Adam (Kingma and Ba, 2015)."""
+
+    LBFGS = "lbfgs"
+    ADAM = "adam"
+
+
+class LineSearch(Enum):
+    """How L-BFGS finds the length of a step: the learning rate itself, or the strong Wolfe conditions."""
+
+    NONE = "none"
+    STRONG_WOLFE = "strong-wolfe"
+
+
+class Colors(Enum):
+    """Whose colors a result has (Gatys et al., "Preserving Color in Neural Artistic Style Transfer", 2016).
+
+    STYLE: the style's. CONTENT_LUMINANCE: the content's chroma, exactly; only the luminance is transferred.
+    CONTENT_HISTOGRAM: about the content's; the style is first given the content's mean and covariance of RGB.
+    """
+
+    STYLE = "style"
+    CONTENT_LUMINANCE = "content-luminance"
+    CONTENT_HISTOGRAM = "content-histogram"
+
+
+@dataclass(frozen=True)
+class StylizeSettings:
+    """The settings of a stylization. What is None follows the preset.
+
+    Attributes:
+        preset: A name from the service's status, such as `classic`; None is the network's own default.
+        size: Longest side of the result, in pixels.
+        iterations: Iterations of the optimiser.
+        content_stage: The stage at which contents are compared.
+        style_stages: The stages at which styles are compared, each with its weight.
+        content_weight, style_weight, total_variation_weight: Weights of the loss terms.
+        gram_normalization: What Gram matrices are divided by.
+        stage_balance: What losses are divided by before they are weighted.
+        initial: The starting picture.
+        seed: Seed of all noise.
+        optimizer: L-BFGS or Adam.
+        learning_rate: The optimiser's step length.
+        history_size: Pairs of vectors that L-BFGS remembers; at most 1 GiB of them.
+        line_search: The line search of L-BFGS.
+        antialiased: Run a residual network with its strides antialiased: no grid, about twice the work.
+        scales: Coarse to fine: scales, each twice the size of the one before, that share the iterations: of n scales
+            the coarsest has n parts, the next n - 1, the last 1.
+        style_size: Longest side of the style pictures as the network sees them, in pixels: the larger, the larger the
+            strokes. None: like `size`.
+        colors: Whose colors the result has.
+    """
+
+    preset: str | None = None
+    size: int | None = None
+    iterations: int | None = None
+    content_stage: str | None = None
+    style_stages: Mapping[str, float] | None = None
+    content_weight: float | None = None
+    style_weight: float | None = None
+    total_variation_weight: float | None = None
+    gram_normalization: GramNormalization | None = None
+    stage_balance: StageBalance | None = None
+    initial: Initial | None = None
+    seed: int | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: float | None = None
+    history_size: int | None = None
+    line_search: LineSearch | None = None
+    antialiased: bool | None = None
+    scales: int | None = None
+    style_size: int | None = None
+    colors: Colors | None = None
+
+
+@dataclass(frozen=True)
+class Stylization:
+    """The pictures of a stylization as they travel, and its settings.
+
+    `initial` goes with Initial.GIVEN. With `previous_content`, the content that it is a painting of, it is moved along
+    with what moved from that content to this one.
+    """
+
+    content: Picture
+    styles: tuple[PictureStyle, ...]
+    settings: StylizeSettings = StylizeSettings()
+    initial: Picture | None = None
+    previous_content: Picture | None = None
+
+
+@dataclass(frozen=True)
+class StylizeOrder:
+    """What is asked of StylizeService: a new stylization, or the run to resume, and how to report it.
+
+    Attributes:
+        stylization: A new stylization; None to resume.
+        resume_run_id: The run to resume; empty for a new one.
+        run_id: The name of a new run; empty lets the server choose.
+        preview_every: Iterations between previews; 0 is none.
+        checkpoint_every: Iterations between checkpoints; None is the server's choice, 0 none but the last.
+    """
+
+    stylization: Stylization | None = None
+    resume_run_id: str = ""
+    run_id: str = ""
+    preview_every: int = 0
+    checkpoint_every: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylizeEvent:
+    """What every event of a stylization tells.
+
+    Attributes:
+        run_id: The name of the run, with which it can be resumed.
+        iteration: The last iteration done; 0 before the first.
+        loss: The newest total loss; NaN before the first iteration.
+    """
+
+    run_id: str = ""
+    iteration: int = 0
+    loss: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queued(StylizeEvent):
+    """The run waits for its turn, with `position` others before it."""
+
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started(StylizeEvent):
+    """The run begins, or goes on after `iteration`. `settings` has the preset's values filled in; sizes in pixels."""
+
+    height: int
+    width: int
+    settings: StylizeSettings
+    backbone: str = ""
+    weights_digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iteration(StylizeEvent):
+    """One iteration: the loss terms, each times its weight, at the picture from which it stepped.
+
+    Attributes:
+        stage_losses: The style loss stage by stage, without the style weight.
+        evaluations: Evaluations of loss and gradient so far.
+        timing: Device time of this iteration.
+    """
+
+    style_loss: float
+    content_loss: float
+    total_variation_loss: float = 0.0
+    stage_losses: Mapping[str, float] = field(default_factory=dict)
+    evaluations: int = 0
+    timing: Timing = Timing()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview(StylizeEvent):
+    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture."""
+
+    jpeg: bytes = field(repr=False)
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, decoded when first asked for."""
+        return _open_image(self.jpeg)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(StylizeEvent):
+    """The run can be resumed after `iteration`."""
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """New weights for a run under way. What is None stays; so do stages that `style_stages` does not name."""
+
+    content_weight: float | None = None
+    style_weight: float | None = None
+    total_variation_weight: float | None = None
+    style_stages: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adjusted(StylizeEvent):
+    """The weights were changed after `iteration`: `settings` are those in force now, `number` counts the changes."""
+
+    settings: StylizeSettings
+    number: int
+
+
+class RecoveryReason(Enum):
+    """What a run recovered from: a loss that was no number, or a lost FeatureService."""
+
+    DIVERGED = "diverged"
+    RECONNECTED = "reconnected"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovered(StylizeEvent):
+    """The run met an obstacle at `iteration` and goes on."""
+
+    reason: RecoveryReason
+    message: str = ""
+
+
+class _PngFile:
+    """What has a picture as a PNG file, `png`."""
+
+    png: bytes
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture, decoded when first asked for."""
+        return _open_image(self.png)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
+        if Path(path).suffix.lower() == ".png":
+            Path(path).write_bytes(self.png)
+        else:
+            self.image.save(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(_PngFile, StylizeEvent):
+    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+
+    png: bytes = field(repr=False)
+    style_loss: float = math.nan
+    content_loss: float = math.nan
+    timing: Timing = Timing()
+
+
+def _open_image(data: bytes) -> Image.Image:
+    from PIL import Image  # only those who look at a picture pay for the import
+
+    image = Image.open(BytesIO(data))
+    image.load()
+    return image
+
+
+@dataclass(frozen=True)
+class SweepOrder:
+    """What is asked of StylizeService: a new sweep, or the one to resume.
+
+    Attributes:
+        stylization: What every cell stylizes; None to resume.
+        ratios: Content weight / style weight of each column; empty for the settings' own times 0.1, 1 and 10.
+        deepest_stages: The deepest style stage of each row; empty for every style stage.
+        resume_run_id: The sweep to resume; empty for a new one.
+        run_id: The name of a new sweep; empty lets the server choose.
+    """
+
+    stylization: Stylization | None = None
+    ratios: tuple[float, ...] = ()
+    deepest_stages: tuple[str, ...] = ()
+    resume_run_id: str = ""
+    run_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepEvent:
+    """What every event of a sweep tells: the sweep's name, with which it can be resumed."""
+
+    run_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepQueued(SweepEvent):
+    """The sweep waits for its turn, with `position` runs before it."""
+
+    position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepStarted(SweepEvent):
+    """The sweep begins, or goes on. `settings` are complete, before any cell's own."""
+
+    ratios: tuple[float, ...]
+    deepest_stages: tuple[str, ...]
+    settings: StylizeSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepCell(SweepEvent):
+    """Something happened in a cell: Started, Iteration, Recovered, or the cell's Result.
+
+    Attributes:
+        row, column: Counted from 0.
+        deepest_stage: The row's.
+        ratio: The column's content weight / style weight.
+        event: What happened.
+    """
+
+    row: int
+    column: int
+    deepest_stage: str
+    ratio: float
+    event: StylizeEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult(_PngFile, SweepEvent):
+    """The sweep is done: `png` is the file of the labelled grid, `image` the picture."""
+
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StylizeStatus:
+    """How busy a StylizeService is, its presets (the default first), and where its features come from."""
+
+    running: int = 0
+    running_limit: int = 0
+    queued: int = 0
+    queue_limit: int = 0
+    presets: tuple[str, ...] = ()
+    features: str = ""
+    server_version: str = ""

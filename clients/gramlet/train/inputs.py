@@ -1,0 +1,227 @@
+"""What users give to `train` and `predict`, brought to what travels; a training run across lost connections. Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, TypedDict
+
+from gramlet.errors import InvalidInput, NotFound
+from gramlet.folders import entry_of, is_layout_of_sets
+from gramlet.inputs import PictureInput, choose, read_picture
+from gramlet.tensor.hashing import picture_hash
+from gramlet.train.types import (
+    TRAIN,
+    ClassWeights,
+    Configuration,
+    Entry,
+    Head,
+    HeadKind,
+    HeadRef,
+    Metric,
+    Optimizer,
+    Recipe,
+    Result,
+    Schedule,
+    Strategy,
+    TrainOrder,
+    Unreadable,
+)
+from gramlet.types import Picture
+
+PicturesInput: TypeAlias = (
+    "str | os.PathLike[str] | Mapping[str, Iterable[PictureInput]] "
+    "| Iterable[tuple[PictureInput, str] | tuple[PictureInput, str, str]]"
+)
+"""A folder in ImageFolder layout; an s3:// URI that the server reads; pictures by class; or (picture, class[, set])."""
+
+HeadInput: TypeAlias = "str | HeadRef | Head | Result"
+"""A head: `"bees"`, `"bees/3"`, or what `train` and `heads` gave."""
+
+
+class RecipeOptions(TypedDict, total=False):
+    """The fields of a `Recipe` as keywords, enumerations also by their values."""
+
+    kind: HeadKind | str
+    strategy: Strategy | str
+    stages: Sequence[str]
+    stage_rates: Mapping[str, float]
+    stage_learning_rate: float
+    optimizer: Optimizer | str
+    learning_rate: float | None
+    head_rate_factor: float
+    epochs: int
+    stage_epochs: int
+    batch_size: int
+    weight_decay: float
+    schedule: Schedule | str
+    warmup_epochs: int
+    metric: Metric | str
+    patience: int
+    class_weights: ClassWeights | str
+    label_smoothing: float
+    update_batch_norm: bool
+    calibrate: bool
+    seed: int
+
+
+class DataOptions(TypedDict, total=False):
+    """The fields of a `Configuration` about the data, as keywords; `split_seed` is its `seed`."""
+
+    size: int
+    views: int
+    validation_fraction: float
+    unreadable: Unreadable | str
+    keep_on_cancel: bool
+    split_seed: int
+
+
+class TrainOptions(RecipeOptions, DataOptions, total=False):
+    """Everything that `train` takes as a keyword: one recipe, and how the data are used."""
+
+
+_ENUMERATIONS: dict[str, Any] = {
+    "kind": HeadKind,
+    "strategy": Strategy,
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "metric": Metric,
+    "class_weights": ClassWeights,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledPictures:
+    """A data set as the client has it: its entries, and how to read each picture when the server asks for it."""
+
+    entries: tuple[Entry, ...]
+    readers: tuple[Callable[[], Picture], ...]
+
+
+def make_recipe(options: Mapping[str, Any]) -> Recipe:
+    """A recipe from keywords.
+
+    Raises:
+        InvalidInput: An unknown value of an enumeration.
+        TypeError: There is no such keyword.
+    """
+    values = dict(options)
+    for name, kind in _ENUMERATIONS.items():
+        if name in values:
+            values[name] = choose(kind, values[name], name)
+    if "stages" in values:
+        stages = values["stages"]
+        values["stages"] = (stages,) if isinstance(stages, str) else tuple(stages)
+    return Recipe(**values)
+
+
+def make_order(
+    pictures: PicturesInput,
+    name: str,
+    recipes: Sequence[Recipe] | None,
+    options: TrainOptions,
+    *,
+    on_server: bool,
+    run_id: str | None,
+) -> tuple[TrainOrder, LabelledPictures]:
+    """A run, with the pictures that the server may ask for.
+
+    Raises:
+        InvalidInput: No pictures, or an unknown value of an enumeration.
+        NotFound: There is no such folder.
+        TypeError: There is no such keyword, or recipes and keywords of one are both given.
+    """
+    about_data = {key: value for key, value in options.items() if key in DataOptions.__annotations__}
+    about_recipe = {key: value for key, value in options.items() if key not in about_data}
+    if recipes is not None and about_recipe:
+        raise TypeError(f"give recipes, or {', '.join(about_recipe)} for one")
+    values: dict[str, Any] = about_data
+    values["recipes"] = (make_recipe(about_recipe),) if recipes is None else tuple(recipes)
+    if "split_seed" in values:
+        values["seed"] = values.pop("split_seed")
+    if "unreadable" in values:
+        values["unreadable"] = choose(Unreadable, values["unreadable"], "unreadable")
+    local = LabelledPictures((), ())
+    if on_server or (isinstance(pictures, str) and pictures.startswith("s3://")):
+        if not isinstance(pictures, str | os.PathLike):
+            raise InvalidInput("name the folder on the server", field="pictures")
+        values["dataset"] = os.fspath(pictures)
+    else:
+        local = read_labelled(pictures)
+        values["entries"] = local.entries
+    return TrainOrder(Configuration(name, **values), run_id=run_id or new_run_id()), local
+
+
+def new_run_id() -> str:
+    """A name that no other run has."""
+    return secrets.token_hex(8)
+
+
+def read_labelled(pictures: PicturesInput) -> LabelledPictures:
+    """Names, classes, sets and hashes of pictures. Files are read one at a time, and read again when they are sent.
+
+    Raises:
+        InvalidInput: No pictures, or something that is none.
+        NotFound: There is no such folder.
+    """
+    if isinstance(pictures, str | os.PathLike):
+        found = list(_folder(Path(pictures)))
+    elif isinstance(pictures, Mapping):
+        found = [_given(p, label, TRAIN, i) for label, items in pictures.items() for i, p in enumerate(items)]
+    else:
+        found = [_given(item[0], item[1], item[2] if len(item) > 2 else TRAIN, i) for i, item in enumerate(pictures)]
+    return LabelledPictures(tuple(entry for entry, _ in found), tuple(reader for _, reader in found))
+
+
+def _folder(root: Path) -> Iterator[tuple[Entry, Callable[[], Picture]]]:
+    if not root.is_dir():
+        raise NotFound(f"there is no folder {root}", field="pictures")
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    with_sets = is_layout_of_sets(names)
+    found = False
+    for name in names:
+        entry = entry_of(name, with_sets)
+        if entry is not None:
+            found = True
+            # Whatever is in the file travels: the server says what is wrong with it, and skips it or not.
+            reader = (root / name).read_bytes
+            yield dataclasses.replace(entry, sha256=picture_hash(reader())), reader
+    if not found:
+        raise InvalidInput(f"{root} has no pictures in the layout <class>/<picture>", field="pictures")
+
+
+def _given(picture: PictureInput, label: str, set_name: str, number: int) -> tuple[Entry, Callable[[], Picture]]:
+    field = f"pictures[{number}]"
+    is_path = isinstance(picture, str | os.PathLike)
+    name = os.fspath(picture) if is_path else f"{set_name}/{label}/{number}"  # type: ignore[arg-type]
+    if not is_path:
+        picture = read_picture(picture, field)
+    digest = picture_hash(read_picture(picture, field))
+    return Entry(str(name), label, set_name, digest), lambda: read_picture(picture, field)
+
+
+def head_ref(head: HeadInput) -> HeadRef:
+    """A head by name and version.
+
+    Raises:
+        InvalidInput: `name/version` with a version that is no number.
+    """
+    if isinstance(head, Result):
+        head = head.head
+    if isinstance(head, Head):
+        return HeadRef(head.name, head.version)
+    if isinstance(head, HeadRef):
+        return head
+    name, slash, version = head.partition("/")
+    if slash and not (version.isdecimal() and int(version)):
+        raise InvalidInput(f"{head!r} is neither a name nor name/version", field="head")
+    return HeadRef(name, int(version) if slash else 0)
+
+
+def resume_order(run_id: str, pictures: PicturesInput | None) -> tuple[TrainOrder, LabelledPictures]:
+    """A run to go on with, and its pictures in case the server still needs some."""
+    local = read_labelled(pictures) if pictures is not None else LabelledPictures((), ())
+    return TrainOrder(resume_run_id=run_id), local

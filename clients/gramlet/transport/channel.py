@@ -1,0 +1,226 @@
+"""Where a server is and how to speak to it: addresses, TLS, tokens, limits, balancing, as gRPC wants them.
+
+One HTTP/2 connection stays with one replica for as long as it lives. To spread calls over replicas, give several
+addresses or a `dns:///` name with several records (every channel balances them round robin), or one proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import warnings
+from contextvars import ContextVar
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gramlet.errors import InvalidInput, NotFound, Unavailable
+
+Metadata = tuple[tuple[str, str], ...]
+
+REQUEST_ID = "x-request-id"
+
+request_id: ContextVar[str] = ContextVar("gramlet_request_id", default="")
+"""The id under which servers log the calls of this context: 1 to 128 visible ASCII characters. Empty: a server makes
+one up for every call. A server hands its callers' on to the servers that it calls itself."""
+
+DEFAULT_ADDRESS = "localhost:50051"
+DEFAULT_PORT = 50051
+MESSAGE_BYTES = 64 * 1024 * 1024
+
+_KEEPALIVE_MILLISECONDS = 30_000
+_KEEPALIVE_TIMEOUT_MILLISECONDS = 10_000
+_RECONNECT_MILLISECONDS = 100, 2_000  # first and longest wait between two attempts to connect
+
+_TARGET_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:")
+_WEB_SCHEMES = ("http:", "https:", "grpc:", "grpcs:")
+
+# Unary calls that may be made twice. gRPC repeats them by itself, at once and on another replica if there is one; what
+# takes longer is `gramlet.transport.retry`'s.
+_IDEMPOTENT = {
+    "gramlet.feature.v1.FeatureService": ("GetModel", "Extract"),
+    "gramlet.stylize.v1.StylizeService": ("GetStatus",),
+    "gramlet.train.v1.TrainService": ("Predict", "GetHead", "ListHeads"),
+    "gramlet.embed.v1.EmbedService": ("GetMap", "ListMaps"),
+}
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS files, PEM. Without `ca` the system's authorities are trusted; `cert` with `key` proves who the client is."""
+
+    ca: str | os.PathLike[str] | None = None
+    cert: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A server and how to speak to it.
+
+    Attributes:
+        address: `host:port`, `dns:///name:port`, several addresses with commas between them, or another gRPC target.
+        token: Sent with every call as `authorization: Bearer TOKEN`.
+        tls: TLS with these files; True for the system's authorities; None speaks plaintext.
+    """
+
+    address: str = DEFAULT_ADDRESS
+    token: str | None = None
+    tls: Tls | bool | None = None
+
+    def __post_init__(self) -> None:
+        if not self.address.strip():
+            raise InvalidInput("give an address such as localhost:50051", field="address")
+        if self.address.startswith(_WEB_SCHEMES):
+            raise InvalidInput(f"{self.address} is a URL: give host:port, and tls= for TLS", field="address")
+        if self.token and not self.tls and not is_loopback(self.address):
+            warnings.warn(f"a token travels to {self.address} unprotected: use TLS", UserWarning, stacklevel=3)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What goes with a call that is made now."""
+        token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        current = request_id.get()
+        return (*token, (REQUEST_ID, current)) if current else token
+
+
+def open_channel(endpoint: Endpoint) -> grpc.Channel:
+    """A channel to it. Connects at the first call.
+
+    Raises:
+        InvalidInput: The address cannot be understood, or TLS files do not go together.
+        NotFound: A TLS file does not exist.
+    """
+    target, options = _target(endpoint.address), _options(endpoint.address)
+    if endpoint.tls:
+        return grpc.secure_channel(target, _credentials(endpoint.tls), options=options)
+    return grpc.insecure_channel(target, options=options)
+
+
+def open_async_channel(endpoint: Endpoint) -> grpc.aio.Channel:
+    """Like `open_channel`, for asyncio; to be called where its loop runs."""
+    target, options = _target(endpoint.address), _options(endpoint.address)
+    if endpoint.tls:
+        return grpc.aio.secure_channel(target, _credentials(endpoint.tls), options=options)
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether every part of the address stays on this machine."""
+    return all(_is_loopback(part) for part in _parts(address))
+
+
+def _is_loopback(part: str) -> bool:
+    if part.startswith(("unix:", "unix-abstract:")):
+        return True
+    for scheme in ("dns:///", "ipv4:", "ipv6:"):
+        part = part.removeprefix(scheme)
+    host = _split(part)[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _parts(address: str) -> list[str]:
+    return [part.strip() for part in address.split(",") if part.strip()]
+
+
+def _target(address: str) -> str:
+    """The gRPC target of an address. Names in a list are looked up once, here: gRPC takes a list of numbers only."""
+    if address.startswith(_TARGET_SCHEMES):
+        return address
+    parts = _parts(address)
+    if len(parts) == 1:
+        host, port = _split(parts[0])
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    numbers = [number for part in parts for number in _resolve(*_split(part))]
+    four = [f"{host}:{port}" for host, port in numbers if ":" not in host]
+    if four:
+        return "ipv4:" + ",".join(dict.fromkeys(four))
+    return "ipv6:" + ",".join(dict.fromkeys(f"[{host}]:{port}" for host, port in numbers))
+
+
+def _split(part: str) -> tuple[str, int]:
+    host, colon, port = part.rpartition(":")
+    if not colon or part.endswith("]") or (host.count(":") and not host.startswith("[")):
+        host, port = part, str(DEFAULT_PORT)  # no port, or a bare IPv6 address
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InvalidInput(f"{part!r} is no address: give host:port", field="address")
+    return host, int(port)
+
+
+def _resolve(host: str, port: int) -> list[tuple[str, int]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(f"no address for {host}: {error.strerror}") from None
+    return [(str(entry[4][0]), port) for entry in found]
+
+
+def _options(address: str) -> list[tuple[str, Any]]:
+    options: list[tuple[str, Any]] = [
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
+        ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
+        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
+        ("grpc.service_config", _service_config(watched="," in address or address.startswith("dns:"))),
+        ("grpc.primary_user_agent", f"gramlet-python/{version('gramlet')}"),
+        # Channels of one process share connections otherwise, also those that must not: two clients, two replicas.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    if is_loopback(address):
+        options.append(("grpc.enable_http_proxy", 0))
+    parts = _parts(address)
+    if len(parts) > 1 and not address.startswith(_TARGET_SCHEMES):
+        # What a certificate is checked against, and what proxies see: not the whole list.
+        options.append(("grpc.default_authority", parts[0]))
+    return options
+
+
+def _service_config(*, watched: bool) -> str:
+    """How calls are spread and repeated. Where `watched`, replicas that load or drain are passed over."""
+    names = [{"service": service, "method": method} for service, methods in _IDEMPOTENT.items() for method in methods]
+    retry = {
+        "maxAttempts": 3,
+        "initialBackoff": "0.05s",
+        "maxBackoff": "0.5s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    config: dict[str, Any] = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [{"name": names, "retryPolicy": retry}],
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
+    }
+    if watched:
+        # Of a single server it is better to hear itself what it is doing.
+        config["healthCheckConfig"] = {"serviceName": ""}
+    return json.dumps(config)
+
+
+def _credentials(tls: Tls | bool) -> grpc.ChannelCredentials:
+    files = tls if isinstance(tls, Tls) else Tls()
+    if (files.cert is None) != (files.key is None):
+        raise InvalidInput("a client certificate needs its key, and a key its certificate", field="tls")
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read(files.ca), private_key=_read(files.key), certificate_chain=_read(files.cert)
+    )
+
+
+def _read(path: str | os.PathLike[str] | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise NotFound(f"cannot read {os.fspath(path)}: {error.strerror}", field="tls") from None

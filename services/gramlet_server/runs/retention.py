@@ -1,0 +1,42 @@
+"""Removes old runs from the store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+from gramlet.errors import GramletError
+
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
+
+_log = logging.getLogger(__name__)
+
+
+def sweep_runs(store: Store, kind: str, older_than: timedelta) -> int:
+    """Removes runs that nobody has written to for a while; returns how many."""
+    newest: dict[str, datetime] = {}
+    for entry in store.list(f"runs/{kind}"):
+        run_id = entry.key.split("/")[2]
+        newest[run_id] = max(entry.modified, newest.get(run_id, entry.modified))
+    stale = [run_id for run_id, modified in newest.items() if datetime.now(UTC) - modified > older_than]
+    for run_id in stale:
+        Run(store, kind, run_id, 0).delete()
+    return len(stale)
+
+
+def keep_sweeping(store: Store, kind: str, older_than: timedelta, every: timedelta = timedelta(hours=1)) -> None:
+    """Sweeps now and again for as long as the process lives, in a thread of its own. Replicas may do so together."""
+
+    def sweep() -> None:
+        while True:
+            try:
+                if swept := sweep_runs(store, kind, older_than):
+                    _log.info("%d %s run(s) older than %s removed from the store", swept, kind, older_than)
+            except GramletError as error:
+                _log.warning("old %s runs could not be removed, trying again later: %s", kind, error)
+            time.sleep(every.total_seconds())
+
+    threading.Thread(target=sweep, name=f"sweep-{kind}", daemon=True).start()

@@ -1,0 +1,144 @@
+"""One piece of long work in the store, with a fence: whoever created its highest epoch owns it.
+
+Everybody writes below their own epoch, so a process that lost its run cannot overwrite anything; it learns of the loss
+at its next write.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from datetime import UTC, datetime
+
+from gramlet.errors import Aborted, AlreadyExists, InvalidInput, NotFound
+
+from gramlet_server.runs.store import Store
+
+_log = logging.getLogger(__name__)
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Run:
+    """One piece of long work in the store, owned by whoever created its highest epoch.
+
+    Keys: `runs/<kind>/<run id>/<epoch>/owner` and, beside it, the values of that epoch; and
+    `runs/<kind>/<run id>/<log>/<number>`, of no epoch, which anybody may add to.
+    """
+
+    def __init__(self, store: Store, kind: str, run_id: str, epoch: int) -> None:
+        self._store = store
+        self.run_id = run_id
+        self.epoch = epoch
+        self._prefix = f"runs/{kind}/{run_id}"
+
+    @classmethod
+    def create(cls, store: Store, kind: str, run_id: str) -> Run:
+        """Begins a run.
+
+        Raises:
+            InvalidInput: Not a name for a run.
+            AlreadyExists: There is such a run.
+        """
+        run = cls(store, kind, _checked(run_id), 1)
+        try:
+            run._own()
+        except AlreadyExists:
+            raise AlreadyExists(f"run {run_id} exists: resume it, or choose another name", field="run_id") from None
+        return run
+
+    @classmethod
+    def take_over(cls, store: Store, kind: str, run_id: str) -> Run:
+        """Becomes the owner of a run. Whoever owned it before fails at its next write.
+
+        Raises:
+            NotFound: There is no such run.
+            Aborted: Somebody else took it over at the same moment.
+        """
+        run = cls(store, kind, _checked(run_id), 0)
+        newest = run._newest_epoch()
+        if newest == 0:
+            raise NotFound(f"the store {store.address} has no run {run_id}", field="resume_run_id")
+        run.epoch = newest + 1
+        try:
+            run._own()
+        except AlreadyExists:
+            raise Aborted(f"run {run_id} was taken over by another process at the same moment") from None
+        return run
+
+    @classmethod
+    def find(cls, store: Store, kind: str, run_id: str) -> Run:
+        """A run that another process may own, to read it and to append to its logs.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        run = cls(store, kind, _checked(run_id), 0)
+        if run._newest_epoch() == 0:
+            raise NotFound(f"the store {store.address} has no run {run_id}", field="run_id")
+        return run
+
+    def append(self, log: str, number: int, data: bytes) -> None:
+        """Writes a numbered entry of a log, which anybody may do, owner or not.
+
+        Raises:
+            AlreadyExists: The number is taken.
+        """
+        self._store.create(f"{self._prefix}/{log}/{number:08d}", data)
+
+    def log(self, log: str, after: int = 0) -> list[bytes]:
+        """The entries of a log after the first so many, in order."""
+        return [self._store.get(entry.key) for entry in self._store.list(f"{self._prefix}/{log}")[after:]]
+
+    def put(self, name: str, data: bytes) -> None:
+        """Writes a value of the run, and drops the copies of earlier epochs.
+
+        Raises:
+            Aborted: Another process owns the run now.
+        """
+        if self._newest_epoch() != self.epoch:
+            raise Aborted(f"run {self.run_id} was taken over by another process")
+        self._store.put(self._key(self.epoch, name), data)
+        for epoch in self._epochs_with(name):
+            if epoch < self.epoch:
+                self._store.delete(self._key(epoch, name))
+
+    def get(self, name: str) -> bytes:
+        """The newest value of that name.
+
+        Raises:
+            NotFound: No epoch has one.
+        """
+        epochs = self._epochs_with(name)
+        if not epochs:
+            raise NotFound(f"run {self.run_id} has no {name}")
+        return self._store.get(self._key(max(epochs), name))
+
+    def has(self, name: str) -> bool:
+        """Whether any epoch has a value of that name."""
+        return bool(self._epochs_with(name))
+
+    def delete(self) -> None:
+        """Removes the run with everything in it."""
+        for entry in self._store.list(self._prefix):
+            self._store.delete(entry.key)
+
+    def _own(self) -> None:
+        self._store.create(self._key(self.epoch, "owner"), datetime.now(UTC).isoformat().encode())
+
+    def _newest_epoch(self) -> int:
+        return max(self._epochs_with("owner"), default=0)
+
+    def _epochs_with(self, name: str) -> list[int]:
+        suffix = f"/{name}"
+        keys = (entry.key for entry in self._store.list(self._prefix))
+        return [int(key.removesuffix(suffix).rpartition("/")[2]) for key in keys if key.endswith(suffix)]
+
+    def _key(self, epoch: int, name: str) -> str:
+        return f"{self._prefix}/{epoch:08d}/{name}"
+
+
+def _checked(run_id: str) -> str:
+    if not _RUN_ID.fullmatch(run_id):
+        raise InvalidInput(f"{run_id!r} is not 1 to 64 letters, digits, '-' or '_'", field="run_id")
+    return run_id
