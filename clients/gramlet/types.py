@@ -1,6 +1,6 @@
 """What travels between gramlet's services, as Python sees it: plain frozen dataclasses over NumPy arrays.
 
-Client and server share these. `wire.py` of each service turns them into protobuf messages and back; nothing here knows gRPC.
+Client and server share these. Nothing here knows gRPC: each service's `wire.py` turns them into messages and back.
 Arrays are C-contiguous; activations are (C, H, W), Gram matrices (C, C), pictures (3, H, W) float32 RGB in 0..1.
 """
 
