@@ -8,12 +8,18 @@ from typing import Any
 import gramlet
 import pytest
 import trustme
-from gramlet.errors import BY_CODE, GramletError
+from gramlet.errors import GramletError
 from gramlet.feature.v1 import feature_pb2
+from gramlet.transport.failures import BY_CODE
 
 from tests.clients.servers import FEATURE, Script, free_port, serving
 
 AT_ONCE: dict[str, Any] = {"patience": 0.0}
+
+
+def test_the_table_of_failures_names_every_error_under_its_own_code() -> None:
+    assert set(BY_CODE.values()) == set(GramletError.__subclasses__())
+    assert all(status.value[0] == error.code and status.name == error.code.name for status, error in BY_CODE.items())
 
 
 @pytest.mark.parametrize("kind", BY_CODE.values(), ids=lambda kind: kind.__name__)

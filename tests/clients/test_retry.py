@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from gramlet.errors import BY_CODE, DeadlineExceeded, GramletError, Overloaded, Unavailable
+from gramlet.errors import DeadlineExceeded, GramletError, Overloaded, Unavailable
+from gramlet.transport.failures import BY_CODE
 from gramlet.transport.retry import AT_ONCE, Attempts, Contact, RetryPolicy
 
 POLICY = RetryPolicy(patience=60, first_contact=2, shortest=0.1, longest=5)

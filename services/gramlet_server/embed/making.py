@@ -355,7 +355,7 @@ class _Work:
             for index, (item, descriptor, size) in enumerate(described):
                 error = self._take(item, descriptor, size, measurer, seen)
                 if error is not None:
-                    refused = Refused(index, item.id, error.code.value[0], error.message, error.field)
+                    refused = Refused(index, item.id, error.code, error.message, error.field)
                     seen.refused.append(refused)
                     yield RefusedItem(self.run.run_id, refused)
                 yield Described(self.run.run_id, len(seen.places), len(seen.refused), self._count)

@@ -50,7 +50,7 @@ def translated(call: Call) -> Iterator[None]:
 
 def status_of(error: GramletError, request_id: str) -> Status:
     """The google.rpc.Status of an error, details included."""
-    status = Status(code=error.code.value[0], message=str(error)[:_MESSAGE_LENGTH])
+    status = Status(code=error.code, message=str(error)[:_MESSAGE_LENGTH])
     for detail in _details(error, request_id):
         packed = Any()
         packed.Pack(detail)
