@@ -8,9 +8,13 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
-from gramlet._async.client import AsyncClient, AsyncDifferentiation
+from gramlet._async.client import AsyncClient
+from gramlet._async.events import AsyncEvents
+from gramlet._async.feature import AsyncDifferentiation
 from gramlet._async.stylize import AsyncStylizing
-from gramlet._sync.client import Client, Differentiation
+from gramlet._sync.client import Client
+from gramlet._sync.events import Events
+from gramlet._sync.feature import Differentiation
 from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (
     Aborted,
@@ -63,7 +67,6 @@ from gramlet.stylize.types import (
     SweepStarted,
 )
 from gramlet.transport.channel import Tls, request_id
-from gramlet.transport.events import AsyncEvents, Events
 from gramlet.types import ElementType, Resize, ResizeMode
 
 __all__ = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gramlet._sync.client import Client
+from gramlet._sync.events import Events
 from gramlet.cli.files import PICTURES, check_directory, check_output
 from gramlet.cli.stylize import (
     add_pictures,
@@ -20,7 +21,6 @@ from gramlet.cli.stylize import (
 )
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.stylize.types import Result, SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
-from gramlet.transport.events import Events
 
 HELP = "stylize with many ratios and depths, into one labelled grid"
 

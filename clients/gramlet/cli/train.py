@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gramlet._sync.client import Client
+from gramlet._sync.events import Events
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines
@@ -33,7 +34,6 @@ from gramlet.train.types import (
     Strategy,
     Unreadable,
 )
-from gramlet.transport.events import Events
 
 HELP = "train a classification head on labelled pictures"
 _RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)

@@ -20,7 +20,7 @@ from gramlet.feature.types import (
     StageBalance,
     Style,
 )
-from gramlet.feature.v1 import feature_pb2
+from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.arrays import decode_float_type, decode_tensor, encode_element_type, encode_symmetric, encode_tensor
 from gramlet.tensor.enums import EnumCodec
 from gramlet.tensor.wire import (
@@ -35,6 +35,7 @@ from gramlet.tensor.wire import (
     encode_resize,
     encode_timing,
 )
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Array, ElementType, Limits, Picture
 
 FORM = EnumCodec(
@@ -503,3 +504,41 @@ def encode_stage_losses(losses: Mapping[str, float]) -> list[feature_pb2.StageLo
 def decode_stage_losses(messages: Iterable[feature_pb2.StageLoss]) -> dict[str, float]:
     """Style losses by stage."""
     return {message.stage: message.loss for message in messages}
+
+
+# --- what the client calls, sends and reads ---
+
+GET_MODEL = Rpc(feature_pb2_grpc.FeatureServiceStub, "GetModel")
+EXTRACT = Rpc(feature_pb2_grpc.FeatureServiceStub, "Extract")
+EXTRACT_STREAM = Rpc(feature_pb2_grpc.FeatureServiceStub, "ExtractStream", Kind.STREAM)
+DIFFERENTIATE = Rpc(feature_pb2_grpc.FeatureServiceStub, "Differentiate", Kind.STREAM)
+
+
+def encode_get_model() -> feature_pb2.GetModelRequest:
+    """Asks for the network being served."""
+    return feature_pb2.GetModelRequest()
+
+
+def decode_extract_response(message: feature_pb2.ExtractResponse) -> list[Features | GramletError]:
+    """One outcome for each picture."""
+    return [decode_outcome(result) for result in message.results]
+
+
+def encode_extract_start(extraction: Extraction) -> feature_pb2.ExtractStreamRequest:
+    """The first message of an ExtractStream."""
+    return feature_pb2.ExtractStreamRequest(extraction=encode_extraction(extraction))
+
+
+def decode_extract_reply(message: feature_pb2.ExtractStreamResponse) -> tuple[str, Features | GramletError]:
+    """The id of a picture and its outcome."""
+    return message.id, decode_outcome(message.result)
+
+
+def decode_ready(message: feature_pb2.DifferentiateResponse) -> str:
+    """The weights digest of the network that has the objective."""
+    return message.ready.weights_digest
+
+
+def decode_evaluation_reply(message: feature_pb2.DifferentiateResponse) -> tuple[int, Evaluation]:
+    """The sequence number of a picture, and loss and gradient at it."""
+    return message.evaluation.sequence, decode_evaluation(message.evaluation)

@@ -6,7 +6,7 @@ import math
 
 from gramlet.errors import InvalidInput
 from gramlet.stylize.types import SweepCell, SweepEvent, SweepOrder, SweepQueued, SweepResult, SweepStarted
-from gramlet.stylize.v1 import stylize_pb2
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.stylize.wire import (
     check_run_id,
     decode_event,
@@ -16,6 +16,9 @@ from gramlet.stylize.wire import (
     encode_settings,
     encode_stylization,
 )
+from gramlet.transport.rpc import Kind, Rpc
+
+SWEEP = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Sweep", Kind.SERVER_STREAM)
 
 
 def encode_sweep_order(order: SweepOrder) -> stylize_pb2.SweepRequest:

@@ -38,9 +38,10 @@ from gramlet.stylize.types import (
     StylizeSettings,
     StylizeStatus,
 )
-from gramlet.stylize.v1 import stylize_pb2
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.tensor.enums import EnumCodec
 from gramlet.tensor.wire import decode_picture, decode_timing, encode_picture, encode_timing
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Picture
 
 INITIAL = EnumCodec(
@@ -467,3 +468,15 @@ def decode_status(message: stylize_pb2.GetStatusResponse) -> StylizeStatus:
         features=message.features,
         server_version=message.server_version,
     )
+
+
+# --- what the client calls and sends ---
+
+STYLIZE = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Stylize", Kind.SERVER_STREAM)
+ADJUST = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Adjust")
+GET_STATUS = Rpc(stylize_pb2_grpc.StylizeServiceStub, "GetStatus")
+
+
+def encode_get_status() -> stylize_pb2.GetStatusRequest:
+    """Asks how busy the service is."""
+    return stylize_pb2.GetStatusRequest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -30,6 +29,7 @@ from gramlet.train.types import (
     TrainOrder,
     Unreadable,
 )
+from gramlet.transport.run import new_run_id
 from gramlet.types import Picture
 
 PicturesInput: TypeAlias = (
@@ -153,11 +153,6 @@ def make_order(
         local = read_labelled(pictures)
         values["entries"] = local.entries
     return TrainOrder(Configuration(name, **values), run_id=run_id or new_run_id()), local
-
-
-def new_run_id() -> str:
-    """A name that no other run has."""
-    return secrets.token_hex(8)
 
 
 def read_labelled(pictures: PicturesInput) -> LabelledPictures:
