@@ -20,6 +20,7 @@ RULES = [
     # modules
     (r"gramlet\._async\b", "gramlet._sync"),
     (r"gramlet\.transport\.aio\b", "gramlet.transport.sync"),
+    (r"tests\.clients\._async\b", "tests.clients._sync"),
     # types
     (r" \| AsyncIterable\b(\[PictureInput\])?", ""),
     (r"\bAsyncGenerator\[(.+), None\]", r"Generator[\1, None, None]"),
@@ -34,6 +35,8 @@ RULES = [
     (r"\baclose\(", "close("),
     # twins
     (r"\baiter_of\b", "iter_of"),
+    (r"\basync_client_of\b", "client_of"),
+    (r"\ba(collect|happened)\b", r"\1"),
     # prose
     (
         r"A client belongs to the\n    event loop in which it is first used\.",
