@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from gramlet.embed.types import Descriptor, Exactness, MapSettings, Method, Metric
 from gramlet.errors import InvalidInput
-from gramlet_server.embed.descriptors import Budget, Describer, Measurer, check_memory, default_stages, memory_bound
+from gramlet_server.embed.descriptors import Describer
+from gramlet_server.embed.distances import Budget, Measurer
+from gramlet_server.embed.runs import check_memory, default_stages, memory_bound
 
 from tests.embed.conftest import gram_features
 
@@ -48,8 +50,8 @@ def test_exact_distances_are_those_of_float64(sketch_size: int) -> None:
 
 
 def test_many_blocks_and_slices_give_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gramlet_server.embed.descriptors._BLOCK_BYTES", 4 * 1000 * 7)
-    monkeypatch.setattr("gramlet_server.embed.descriptors._SLICE_BYTES", 4 * 300 * 50)
+    monkeypatch.setattr("gramlet_server.embed.distances.BLOCK_BYTES", 4 * 1000 * 7)
+    monkeypatch.setattr("gramlet_server.embed.distances.SLICE_BYTES", 4 * 300 * 50)
     vectors = np.random.default_rng(0).normal(3, 1, (50, 1000)).astype(np.float32)
     settings = replace(VECTORS, sketch_size=64, exactness=Exactness.EXACT)
     with Measurer(50, settings, Budget()) as measurer:

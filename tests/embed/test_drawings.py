@@ -22,11 +22,12 @@ from gramlet.embed.types import (
 from gramlet.errors import InvalidInput
 from gramlet_server.embed import plot, thumbnails
 from gramlet_server.embed.drawing import draw
-from gramlet_server.embed.page import Frame, page
+from gramlet_server.embed.page import page
+from gramlet_server.embed.stored import Frame
 from gramlet_server.runs.store import Store
 from PIL import Image
 
-from tests.embed.conftest import Make, vector_items
+from tests.embed.conftest import MakeMap, vector_items
 
 MEASURED = Measured(Exactness.EXACT, 9, 1e-7, 1e-7, 10, 0)
 
@@ -154,10 +155,10 @@ def test_the_page_asks_nobody_for_anything_and_trusts_no_name() -> None:
     assert text.count("</script>") == 2
 
 
-def test_drawings_of_stored_maps(make: Make, store: Store) -> None:
+def test_drawings_of_stored_maps(make_map: MakeMap, store: Store) -> None:
     settings = MapSettings(tsne=Tsne(perplexities=(3.0, 5.0), iterations=30))
     items = vector_items(16)
-    make(items, replace(settings, descriptor=settings.descriptor.VECTOR), map_id="m")
+    make_map(items, replace(settings, descriptor=settings.descriptor.VECTOR), map_id="m")
     png = draw(store, MapDrawing("m", DrawingForm.SCATTER, width=300))
     assert (png.content_type, png.data[:4]) == ("image/png", b"\x89PNG")
     html = draw(store, MapDrawing("m", DrawingForm.PAGE))

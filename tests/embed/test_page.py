@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet.embed.types import Layout
-from gramlet_server.embed.page import Frame, page
+from gramlet_server.embed.page import page
+from gramlet_server.embed.stored import Frame
 from PIL import Image
 
 from tests.embed.browser import Page, chromium

@@ -10,7 +10,7 @@ import pytest
 from gramlet.embed.types import Item, MapSettings, MapStart, StyleMap
 from gramlet.types import Resize
 from gramlet_server.backbone import load_network
-from gramlet_server.embed.making import Maps
+from gramlet_server.embed.runs import Maps
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
 from PIL import Image, ImageDraw, ImageFilter
