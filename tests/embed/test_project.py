@@ -57,7 +57,7 @@ def test_the_gradient_of_all_pairs_is_that_of_the_formula(affinities, dimensions
 
 
 @pytest.mark.parametrize("gradient", [Gradient.BARNES_HUT, Gradient.EXACT, Gradient.INTERPOLATION])
-def test_every_gradient_leads_to_a_map_as_good(gradient: Gradient) -> None:
+def test_every_gradient_leads_to_a_good_map(gradient: Gradient) -> None:
     vectors, labels = clusters(120)
     settings = replace(SHORT, tsne=replace(SHORT.tsne, gradient=gradient, iterations=100))
     squared = squared_of(vectors)
@@ -104,7 +104,7 @@ def test_same_seed_same_map_and_another_seed_another() -> None:
     assert not np.array_equal(first, laid_out(squared, replace(SHORT, seed=1)).coordinates)
 
 
-def test_a_descent_goes_on_from_a_state_bit_for_bit() -> None:
+def test_a_descent_continues_from_a_state_bit_for_bit() -> None:
     squared = squared_of(clusters(80)[0])
     steps = list(project.layouts(squared, SHORT))
     middle = steps[44]
@@ -125,7 +125,7 @@ def test_the_divergence_falls_and_is_reported_as_often_as_asked_for() -> None:
     assert len(steps) == 120
 
 
-def test_several_perplexities_give_a_row_of_maps_and_finished_ones_are_not_computed_again() -> None:
+def test_several_perplexities_give_several_layouts_and_finished_ones_are_not_computed_again() -> None:
     settings = replace(SHORT, tsne=replace(SHORT.tsne, perplexities=(5.0, 15.0), iterations=20))
     squared = squared_of(clusters(60)[0])
     found = [step for step in project.layouts(squared, settings) if isinstance(step, FinishedLayout)]
@@ -144,7 +144,7 @@ def test_few_items_still_give_a_map_and_a_note(items: int, method: Method) -> No
     assert notes or method in (Method.PCA, Method.MDS)
 
 
-def test_too_large_perplexities_are_lowered_and_said() -> None:
+def test_too_large_perplexities_are_lowered_with_a_note() -> None:
     settings, notes = project.fit_to_items(MapSettings(tsne=Tsne(perplexities=(5.0, 30.0, 50.0))), 40)
     assert settings.tsne.perplexities == (5.0, 13.0)
     assert "too few for perplexity 5, 30, 50" in notes[0]

@@ -72,7 +72,7 @@ def test_pooled_features_make_maps_too(make_map: MakeMap) -> None:
     assert style_map.measured.descriptor_size == 2048
 
 
-def test_items_that_fail_fail_alone_and_the_result_says_so(make_map: MakeMap) -> None:
+def test_items_that_fail_fail_alone_and_the_result_names_them(make_map: MakeMap) -> None:
     items = picture_items(8)
     odd: list[Item | BadItem] = [
         Item("rubbish", "", b"no picture"),
@@ -89,7 +89,7 @@ def test_items_that_fail_fail_alone_and_the_result_says_so(make_map: MakeMap) ->
     assert style_map.notes[0] == "3 items could not be described and are not on the map."
 
 
-def test_vectors_that_are_no_numbers_or_of_another_size_fail_alone(make_map: MakeMap) -> None:
+def test_vectors_that_are_not_finite_or_of_another_size_fail_alone(make_map: MakeMap) -> None:
     items = vector_items(10)
     items[3] = Item("nan", vector=np.array([np.nan] * 20, np.float32))
     items[4] = Item("short", vector=np.ones(3, np.float32))
@@ -121,7 +121,7 @@ def test_few_items_make_a_map(make_map: MakeMap, items: int) -> None:
     assert make_map(vector_items(items), VECTORS).layouts[0].coordinates.shape == (items, 2)
 
 
-def test_several_perplexities_make_a_row(make_map: MakeMap) -> None:
+def test_several_perplexities_make_several_layouts(make_map: MakeMap) -> None:
     settings = replace(VECTORS, tsne=replace(QUICK, perplexities=(3.0, 6.0)))
     assert [layout.perplexity for layout in make_map(vector_items(24), settings).layouts] == [3.0, 6.0]
 

@@ -126,7 +126,7 @@ def test_pictures_that_cannot_be_read_are_refused_alone_with_the_reason(client: 
 
 
 @pytest.mark.parametrize("items", ["/nowhere", b"one picture", 3])
-def test_what_is_no_set_of_pictures_is_refused_before_any_call(client: gramlet.Client, items: object) -> None:
+def test_items_that_are_no_set_of_pictures_are_refused_before_any_call(client: gramlet.Client, items: object) -> None:
     with pytest.raises(GramletError) as error:
         client.embed(items)  # type: ignore[arg-type]
     assert error.value.field == "items"

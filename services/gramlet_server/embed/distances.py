@@ -280,7 +280,7 @@ class _SliceFile:
         for rows in self._written:
             self._file.seek(4 * (row * self._size + rows * start))
             piece = into[row : row + rows].reshape(-1).view(np.uint8).data
-            read = self._file.readinto(piece)  # type: ignore[attr-defined]
+            read = self._file.readinto(piece)
             assert read == 4 * rows * into.shape[1], "the temporary file is short"
             row += rows
 

@@ -1,10 +1,11 @@
-"""A map as one HTML file that needs no other file: `page.html` with the map's data inserted."""
+"""A map as one HTML file that needs no other file: `page.html` with its style, its script and the map's data."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -28,25 +29,30 @@ def page(style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Se
         title: Empty: the map's id.
     """
     title = title or style_map.map_id
-    template = resources.files("gramlet_server.embed").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(_data(style_map, jpegs, frames, title), separators=(",", ":"), allow_nan=False)
     # In a script element only `<` is dangerous: it could begin the tag that ends the element.
     data = data.replace("<", "\\u003c")
-    return template.replace("{{title}}", html.escape(title)).replace("{{data}}", data).encode()
+    parts = {"title": html.escape(title), "style": _file("page.css"), "script": _file("page.js"), "data": data}
+    # One pass, so that a title which looks like a placeholder stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html")).encode()
+
+
+def _file(name: str) -> str:
+    return resources.files("gramlet_server.embed").joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(
     style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str
 ) -> dict[str, Any]:
-    colors = label_colors([place.label for place in style_map.places])
+    colors = label_colors([item.label for item in style_map.places])
     names = list(colors)
     numbers = {name: number for number, name in enumerate(names)}
     sheets = thumbnails.paste(jpegs)
     return {
         "title": title,
         "dimensions": style_map.settings.dimensions,
-        "ids": [place.id for place in style_map.places],
-        "labels": [numbers.get(place.label, -1) for place in style_map.places],
+        "ids": [item.id for item in style_map.places],
+        "labels": [numbers.get(item.label, -1) for item in style_map.places],
         "names": names,
         "colors": list(colors.values()),
         "noLabel": NO_LABEL,

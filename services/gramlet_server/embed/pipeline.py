@@ -34,7 +34,7 @@ from gramlet_server.embed import project, quality, stored, thumbnails
 from gramlet_server.embed.descriptors import Describer, ItemDescriptor, describe
 from gramlet_server.embed.distances import Budget, Distances, Measurer
 from gramlet_server.embed.project import FinishedLayout, LayoutProgress, fit_to_items, fit_to_start
-from gramlet_server.embed.stored import Checkpoint, Frame, ItemSet, Plan
+from gramlet_server.embed.stored import Checkpoint, Frame, ItemSet, Plan, StoredLayout
 from gramlet_server.embed.tsne import EarlierLayout
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.pictures.prepare import prepare
@@ -42,7 +42,7 @@ from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
-_FRAMES = 40  # that a page can show of a layout
+_FRAMES = 40
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,9 @@ class MapPipeline:
     # --- layouts ---
 
     def _lay_out(self, items: ItemSet, squared: Array) -> Generator[MapEvent, None, list[Layout]]:
-        """Computes the layouts that the store does not have yet, and returns all of them."""
-        layouts = self._stored_layouts(items)
+        """Computes the layouts that are not in the store yet, and returns all of them."""
+        finished = stored.get_layouts(self._run, len(items.settings.tsne.perplexities))
+        layouts = {number: one.layout for number, one in finished.items()}
         checkpoint = stored.get_checkpoint(self._run)
         frames = list(checkpoint.frames) if checkpoint else []
         earlier = self._earlier_layout(items.contents)
@@ -184,34 +185,33 @@ class MapPipeline:
             report_every=self._plan.report_every,
         )
         for step in steps:
-            if isinstance(step, LayoutProgress):
-                if step.kl_divergence is not None:
-                    yield self._iteration(step, step.kl_divergence, frames)
-                self._save_progress(step, frames)
-            else:
+            if isinstance(step, FinishedLayout):
                 layouts[step.layout] = self._store_layout(step, items, squared, earlier, frames)
                 frames = []  # the next layout has its own
+                continue
+            if step.kl_divergence is not None:  # every `report_every` iterations
+                frame = Frame(step.iteration, step.kl_divergence, step.state.coordinates.astype(np.float32))
+                if self._is_kept(step):
+                    frames.append(frame)
+                yield self._iteration(step, frame)
+            self._save_progress(step, frames)
         return [layouts[number] for number in sorted(layouts)]
 
-    def _stored_layouts(self, items: ItemSet) -> dict[int, Layout]:
-        found = ((n, stored.get_layout(self._run, n)) for n in range(len(items.settings.tsne.perplexities)))
-        return {number: both[0] for number, both in found if both is not None}
-
-    def _iteration(self, step: LayoutProgress, kl_divergence: float, frames: list[Frame]) -> LayoutIteration:
-        """The event of an iteration whose divergence is known. Some of these iterations become frames as well."""
-        coordinates = step.state.coordinates.astype(np.float32)
+    def _is_kept(self, step: LayoutProgress) -> bool:
+        """Whether an iteration becomes a frame of the page: at most _FRAMES of those that are reported do."""
         every = self._plan.report_every
         frame_every = every * max(1, -(-step.iterations // (_FRAMES * every)))
-        if step.iteration % frame_every == 0:
-            frames.append(Frame(step.iteration, kl_divergence, coordinates))
+        return step.iteration % frame_every == 0
+
+    def _iteration(self, step: LayoutProgress, frame: Frame) -> LayoutIteration:
         return LayoutIteration(
             map_id=self._run.run_id,
             layout=step.layout,
             perplexity=step.perplexity,
             iteration=step.iteration,
             iterations=step.iterations,
-            kl_divergence=kl_divergence,
-            coordinates=None if self._plan.omit_coordinates else coordinates,
+            kl_divergence=frame.kl_divergence,
+            coordinates=None if self._plan.omit_coordinates else frame.coordinates,
         )
 
     def _save_progress(self, step: LayoutProgress, frames: list[Frame]) -> None:
@@ -230,7 +230,7 @@ class MapPipeline:
         labels = [item.label for item in items.items]
         judged = quality.judge(squared, coordinates, labels, items.settings.quality_neighbors)
         layout = Layout(coordinates.astype(np.float32), judged, step.perplexity, step.kl_divergence)
-        stored.put_layout(self._run, step.layout, layout, tuple(frames))
+        stored.put_layout(self._run, step.layout, StoredLayout(layout, tuple(frames)))
         return layout
 
     def _earlier_layout(self, contents: Iterable[str]) -> EarlierLayout | None:
@@ -240,10 +240,10 @@ class MapPipeline:
         run = stored.open_run(self._tools.store, self._plan.from_map_id)
         row_of = {content: row for row, content in enumerate(stored.get_items(run).contents)}
         rows = tuple(row_of.get(content) for content in contents)
-        found = stored.get_layout(run, 0)
-        if found is None or all(row is None for row in rows):
+        found = stored.get_layouts(run, 1)
+        if not found or all(row is None for row in rows):
             return None
-        return EarlierLayout(rows, found[0].coordinates.astype(np.float64))
+        return EarlierLayout(rows, found[0].layout.coordinates.astype(np.float64))
 
 
 class _Collected:

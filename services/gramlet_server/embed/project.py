@@ -160,7 +160,7 @@ def principal_coordinates(squared: Array, dimensions: int, seed: int) -> tuple[F
 
 
 def _largest_eigenpairs(squared: Array, rows: Floats, wanted: int, seed: int) -> tuple[Floats, Floats]:
-    """The largest eigenpairs of the centered inner products, by Lanczos iteration, which needs products with vectors."""
+    """The largest eigenpairs of the centered inner products, by Lanczos iteration: it needs products with vectors."""
 
     def product(vector: Floats) -> Floats:
         flat = vector.ravel()

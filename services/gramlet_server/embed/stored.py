@@ -87,6 +87,14 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class StoredLayout:
+    """A finished layout, and its frames: earlier states of it, oldest first."""
+
+    layout: Layout
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A layout that is being computed: its number, the state of its descent, and its frames so far."""
 
@@ -193,28 +201,24 @@ def get_checkpoint(run: Run) -> Checkpoint | None:
     return Checkpoint(int(arrays["layout"]), state, _frames(arrays))
 
 
-def put_layout(run: Run, number: int, layout: Layout, frames: tuple[Frame, ...]) -> None:
+def put_layout(run: Run, number: int, stored: StoredLayout) -> None:
     """Writes a finished layout with its frames."""
+    layout = stored.layout
     facts = _LayoutFacts(layout.quality, layout.perplexity, layout.kl_divergence)
     run.put(
         f"layout-{number}",
         _to_npz(
             facts=np.frombuffer(to_json(facts), np.uint8),
             coordinates=layout.coordinates,
-            **_frame_arrays(frames),
+            **_frame_arrays(stored.frames),
         ),
     )
 
 
-def get_layout(run: Run, number: int) -> tuple[Layout, tuple[Frame, ...]] | None:
-    """A finished layout with its frames; None if that layout is not finished."""
-    try:
-        arrays = _from_npz(run.get(f"layout-{number}"))
-    except NotFound:
-        return None
-    facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
-    layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
-    return layout, _frames(arrays)
+def get_layouts(run: Run, count: int) -> dict[int, StoredLayout]:
+    """Those of the layouts 0 to `count` - 1 that are finished, by number."""
+    found = ((number, _get_layout(run, number)) for number in range(count))
+    return {number: layout for number, layout in found if layout is not None}
 
 
 def put_map(run: Run, plan: Plan, items: ItemSet, layouts: Sequence[Layout], seconds: float) -> StyleMap:
@@ -250,15 +254,13 @@ def get_map(store: Store, map_id: str) -> StyleMap:
         facts = from_json(_MapFacts, run.get("map"))
     except NotFound:
         raise NotFound(f"there is no finished map {map_id}", field="map_id") from None
-    found = [get_layout(run, number) for number in range(facts.layouts)]
-    layouts = [both[0] for both in found if both is not None]
+    layouts = [one.layout for one in get_layouts(run, facts.layouts).values()]
     return _assembled(map_id, get_plan(run), get_items(run), layouts, facts)
 
 
 def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:
     """The frames of each layout of a finished map."""
-    found = [get_layout(run, number) for number in range(len(style_map.layouts))]
-    return [both[1] for both in found if both is not None]
+    return [one.frames for one in get_layouts(run, len(style_map.layouts)).values()]
 
 
 def list_maps(store: Store) -> list[MapSummary]:
@@ -292,6 +294,16 @@ def open_run(store: Store, map_id: str) -> Run:
     if not map_id or "/" in map_id:
         raise NotFound(f"there is no map {map_id!r}", field="map_id")
     return Run(store, KIND, map_id, 0)
+
+
+def _get_layout(run: Run, number: int) -> StoredLayout | None:
+    try:
+        arrays = _from_npz(run.get(f"layout-{number}"))
+    except NotFound:
+        return None
+    facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
+    layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
+    return StoredLayout(layout, _frames(arrays))
 
 
 def _assembled(map_id: str, plan: Plan, items: ItemSet, layouts: Sequence[Layout], facts: _MapFacts) -> StyleMap:
