@@ -8,12 +8,12 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
+from gramlet._async.calls import AsyncEvents
 from gramlet._async.client import AsyncClient
-from gramlet._async.events import AsyncEvents
 from gramlet._async.feature import AsyncDifferentiation
 from gramlet._async.stylize import AsyncStylizing
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet._sync.events import Events
 from gramlet._sync.feature import Differentiation
 from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (

@@ -1,13 +1,13 @@
-"""How calls are made: one reply, the events of a run, a stream of outcomes, a file in pieces."""
+"""How calls of many messages are made: the events of a run, a stream of outcomes, a file in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from gramlet.errors import GramletError
+from gramlet.errors import GramletError, Unavailable
 from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking
-from gramlet.transport.retry import Attempts, RetryPolicy
+from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
 from gramlet.transport.window import Window
@@ -17,18 +17,8 @@ I = TypeVar("I")  # noqa: E741  # an item
 R = TypeVar("R")
 
 
-class AsyncCalls:
-    """Makes calls over the connection of a client, with the client's timeout and patience."""
-
-    _connection: AsyncConnection
-    _timeout: float | None
-    _policy: RetryPolicy
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
-
-    async def _unary(self, rpc: Rpc, request: Message, timeout: float | None) -> Message:
-        return await self._connection.unary(rpc, request, self._attempts(timeout))
+class AsyncCalls(Caller[AsyncConnection]):
+    """Makes the calls of many messages over the connection of a client."""
 
     async def _events(self, rpc: Rpc, start: Awaitable[Run[E]], attempts: Attempts) -> AsyncGenerator[E, None]:
         """The events of a run, across lost connections."""
@@ -103,3 +93,40 @@ async def _filled(window: Window[I, Any, Any], items: AsyncIterator[I]) -> bool:
             break
         await blocking(window.add, item)
     return not window.is_empty
+
+
+class AsyncEvents(Generic[E, R], AsyncIterator[E]):
+    """Events of long work as they come; the last one is the result.
+
+    `close()`, or leaving an `async with` block, cancels the work on the server. So does leaving a loop early, once
+    nothing refers to the events any more.
+    """
+
+    def __init__(self, events: AsyncGenerator[E, None], result: type[R]) -> None:
+        self._events = events
+        self._type = result
+        self._result: R | None = None
+
+    async def __anext__(self) -> E:
+        event = await anext(self._events)
+        if isinstance(event, self._type):
+            self._result = event
+        return event
+
+    async def result(self) -> R:
+        """Runs to the end, skipping events, and returns the result."""
+        async for _ in self:
+            pass
+        if self._result is None:
+            raise Unavailable("the work was closed before it had a result")
+        return self._result
+
+    async def close(self) -> None:
+        """Cancels the work, if it is not done."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Unpack
 
-from gramlet._async.calls import AsyncCalls
-from gramlet._async.events import AsyncEvents
+from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
 from gramlet.embed.sessions import MapRun, TransformWindow
 from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap

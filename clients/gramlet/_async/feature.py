@@ -23,7 +23,7 @@ from gramlet.feature.wire import (
 from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking
-from gramlet.transport.retry import Attempts
+from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Unpack
 
-from gramlet._async.calls import AsyncCalls
-from gramlet._async.events import AsyncEvents
+from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template

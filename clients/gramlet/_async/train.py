@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from typing import Unpack, cast, overload
 
-from gramlet._async.calls import AsyncCalls
-from gramlet._async.events import AsyncEvents
+from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, choose, is_one_picture
 from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order

@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Unpack
 
-from gramlet._sync.calls import Calls
-from gramlet._sync.events import Events
+from gramlet._sync.calls import Calls, Events
 from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
 from gramlet.embed.sessions import MapRun, TransformWindow
 from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap

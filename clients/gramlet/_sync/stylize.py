@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Unpack
 
-from gramlet._sync.calls import Calls
-from gramlet._sync.events import Events
+from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template

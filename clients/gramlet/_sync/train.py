@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Unpack, cast, overload
 
-from gramlet._sync.calls import Calls
-from gramlet._sync.events import Events
+from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, choose, is_one_picture
 from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order

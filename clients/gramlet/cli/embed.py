@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet._sync.events import Events
 from gramlet.cli.files import PICTURES, check_output, write_atomically
 from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal

@@ -9,8 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet._sync.events import Events
 from gramlet.cli.files import PICTURES, check_directory, check_output, encode_picture_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import GramletError, InvalidInput

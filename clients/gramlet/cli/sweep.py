@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet._sync.events import Events
 from gramlet.cli.files import PICTURES, check_directory, check_output
 from gramlet.cli.stylize import (
     add_pictures,

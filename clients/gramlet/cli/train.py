@@ -7,8 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet._sync.events import Events
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines

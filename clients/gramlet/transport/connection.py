@@ -1,17 +1,91 @@
-"""What the synchronous and the asynchronous connection have in common."""
+"""What the synchronous and the asynchronous connection have in common, and the attempts of one call."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
-from gramlet.errors import FailedPrecondition, GramletError
+from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError
 from gramlet.transport.channel import REQUEST_ID, Endpoint, Metadata, Target, request_id
 from gramlet.transport.failures import FailedCall, decode_rpc_error
-from gramlet.transport.retry import Attempts, Contact, RetryPolicy
-from gramlet.transport.rpc import Rpc
+from gramlet.transport.retry import RetryPolicy
+from gramlet.transport.rpc import Message, Rpc
+
+
+class Contact:
+    """Whether a server has ever answered this client. Shared by all calls of a client."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+
+class Attempts:
+    """The attempts of one call: counts them, knows the deadline, and decides by the policy."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        contact: Contact,
+        timeout: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._contact = contact
+        self._clock = clock
+        self._deadline = None if timeout is None else clock() + timeout
+        self._lost_since: float | None = None
+        self._failures = 0
+        self._answered_in_vain = False
+        self._fruitless = 0
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, for the next attempt; None without one.
+
+        Raises:
+            DeadlineExceeded: There are none left.
+        """
+        if self._deadline is None:
+            return None
+        remaining = self._deadline - self._clock()
+        if remaining <= 0:
+            raise DeadlineExceeded("the timeout is over: allow more, or ask for less")
+        return remaining
+
+    def answered(self, *, new: bool = True) -> None:
+        """The server sent something; `new` says whether it brought the call forward."""
+        self._contact.made = True
+        self._lost_since = None
+        self._answered_in_vain = not new
+        if new:
+            self._failures = self._fruitless = 0
+
+    def delay_after(self, error: GramletError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            GramletError: The error itself, where another attempt is pointless or patience is over.
+        """
+        now = self._clock()
+        self._failures += 1
+        # A request that kills every server it reaches must end, however fast the servers come back.
+        self._fruitless += self._answered_in_vain
+        self._answered_in_vain = False
+        self._contact.made = self._contact.made or bool(error.request_id)
+        if self._lost_since is None:
+            self._lost_since = now
+        delay = self._policy.delay(
+            error,
+            attempt=self._failures,
+            elapsed=now - self._lost_since,
+            remaining=None if self._deadline is None else self._deadline - now,
+            contacted=self._contact.made,
+        )
+        if delay is None or self._fruitless > self._policy.fruitless:
+            raise error from None
+        return delay
 
 
 def call_metadata(token: str | None) -> Metadata:
@@ -46,6 +120,14 @@ class BaseConnection:
         """Whether `close` was called."""
         raise NotImplementedError
 
+    def unary(self, rpc: Rpc, request: Message, attempts: Attempts, metadata: Metadata = ()) -> Any:
+        """Calls until the call succeeds, or the attempts are used up.
+
+        Raises:
+            GramletError: The last failure.
+        """
+        raise NotImplementedError
+
     def attempts(self, policy: RetryPolicy, timeout: float | None) -> Attempts:
         """The attempts of a new call.
 
@@ -78,3 +160,21 @@ class BaseConnection:
         # Closing the connection ends its calls in several ways; all of them are the caller's doing.
         self.check_open()
         return decode_rpc_error(cast(FailedCall, failed), self.address)
+
+
+C = TypeVar("C", bound=BaseConnection)
+
+
+class Caller(Generic[C]):
+    """Makes calls over a connection, with a timeout and patience of its own."""
+
+    _connection: C
+    _timeout: float | None
+    _policy: RetryPolicy
+
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
+
+    def _unary(self, rpc: Rpc, request: Message, timeout: float | None) -> Any:
+        """The reply; the asynchronous client must await it."""
+        return self._connection.unary(rpc, request, self._attempts(timeout))

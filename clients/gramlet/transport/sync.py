@@ -13,8 +13,7 @@ import grpc
 
 from gramlet.errors import GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import BaseConnection
-from gramlet.transport.retry import Attempts
+from gramlet.transport.connection import Attempts, BaseConnection
 from gramlet.transport.rpc import Kind, Message, Rpc
 
 P = ParamSpec("P")
