@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from queue import SimpleQueue
@@ -62,11 +63,11 @@ class Script:
     """A servicer whose every method is scripted: `script.GetModel = [first, second, ...]`, one step a call.
 
     A step is an error to raise, or a function of the request (or requests) and the context. The last step repeats.
-    `calls` lists what was called with which request.
+    `calls` lists what was called with which request. A method without a script takes the steps of `others`.
     """
 
-    def __init__(self, **methods: list[Any]) -> None:
-        self._methods = methods
+    def __init__(self, others: Sequence[Any] = (), **methods: list[Any]) -> None:
+        self._methods = defaultdict(lambda: list(others), methods)
         self.calls: list[tuple[str, Any]] = []
 
     def __getattr__(self, name: str) -> Callable[[Any, Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Self
 
 from gramlet._async.embed import AsyncEmbedCalls
@@ -9,6 +10,7 @@ from gramlet._async.feature import AsyncFeatureCalls
 from gramlet._async.stylize import AsyncStylizeCalls
 from gramlet._async.train import AsyncTrainCalls
 from gramlet.errors import GramletError
+from gramlet.feature.wire import GET_MODEL, decode_model, encode_get_model
 from gramlet.health import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, health_by_service
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.transport.aio import AsyncConnection, gather
@@ -66,7 +68,8 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         other = object.__new__(type(self))
         other._connection = self._connection
         other._timeout = self._timeout if timeout is None else timeout
-        other._policy = self._policy.but(patience=patience, first_contact=first_contact)
+        waits = {"patience": patience, "first_contact": first_contact}
+        other._policy = replace(self._policy, **{name: value for name, value in waits.items() if value is not None})
         return other
 
     async def close(self) -> None:
@@ -88,8 +91,9 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         asking = self.with_options(timeout=timeout, patience=AT_ONCE.patience)
         answers = await gather(*[asking._health(service) for service in SERVICES])
         health = health_by_service(dict(zip(SERVICES, answers, strict=True)))
-        model = await asking.model() if health[FEATURE] is Health.SERVING else None
-        stylize = None
+        model, stylize = None, None
+        if health[FEATURE] is Health.SERVING:
+            model = decode_model(await asking._unary(GET_MODEL, encode_get_model(), None))
         if health[STYLIZE] is Health.SERVING:
             stylize = decode_status(await asking._unary(GET_STATUS, encode_get_status(), None))
         return ServerStatus(self.address, health, model, stylize)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Self
 
 from gramlet._sync.embed import EmbedCalls
@@ -10,6 +11,7 @@ from gramlet._sync.feature import FeatureCalls
 from gramlet._sync.stylize import StylizeCalls
 from gramlet._sync.train import TrainCalls
 from gramlet.errors import GramletError
+from gramlet.feature.wire import GET_MODEL, decode_model, encode_get_model
 from gramlet.health import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, health_by_service
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint, Tls
@@ -67,7 +69,8 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls):
         other = object.__new__(type(self))
         other._connection = self._connection
         other._timeout = self._timeout if timeout is None else timeout
-        other._policy = self._policy.but(patience=patience, first_contact=first_contact)
+        waits = {"patience": patience, "first_contact": first_contact}
+        other._policy = replace(self._policy, **{name: value for name, value in waits.items() if value is not None})
         return other
 
     def close(self) -> None:
@@ -89,8 +92,9 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls):
         asking = self.with_options(timeout=timeout, patience=AT_ONCE.patience)
         answers = gather(*[asking._health(service) for service in SERVICES])
         health = health_by_service(dict(zip(SERVICES, answers, strict=True)))
-        model = asking.model() if health[FEATURE] is Health.SERVING else None
-        stylize = None
+        model, stylize = None, None
+        if health[FEATURE] is Health.SERVING:
+            model = decode_model(asking._unary(GET_MODEL, encode_get_model(), None))
         if health[STYLIZE] is Health.SERVING:
             stylize = decode_status(asking._unary(GET_STATUS, encode_get_status(), None))
         return ServerStatus(self.address, health, model, stylize)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,14 +26,6 @@ class RetryPolicy:
     shortest: float = 0.1
     longest: float = 5.0
     fruitless: int = 5
-
-    def but(self, *, patience: float | None, first_contact: float | None) -> RetryPolicy:
-        """The same policy with other values; None leaves a value as it is."""
-        return dataclasses.replace(
-            self,
-            patience=self.patience if patience is None else patience,
-            first_contact=self.first_contact if first_contact is None else first_contact,
-        )
 
     def delay(
         self,
