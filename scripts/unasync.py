@@ -12,10 +12,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {
-    ROOT / "clients/gramlet/_async": ROOT / "clients/gramlet/_sync",
-    ROOT / "tests/clients/_async": ROOT / "tests/clients/_sync",
-}
+SOURCES = ("clients/gramlet/_async", "tests/clients/_async", "tests/embed/_async", "tests/train/_async")
+FOLDERS = {ROOT / source: ROOT / source.replace("_async", "_sync") for source in SOURCES}
 RULES = [
     # modules
     (r"gramlet\._async\b", "gramlet._sync"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._async.feature import AsyncFeatureCalls
@@ -68,7 +68,7 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         other = object.__new__(type(self))
         other._connection = self._connection
         other._timeout = self._timeout if timeout is None else timeout
-        waits = {"patience": patience, "first_contact": first_contact}
+        waits: dict[str, Any] = {"patience": patience, "first_contact": first_contact}
         other._policy = replace(self._policy, **{name: value for name, value in waits.items() if value is not None})
         return other
 

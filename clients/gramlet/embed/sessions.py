@@ -137,7 +137,7 @@ class TransformWindow(Window[UnreadItem, Item, Position]):
         """The first message of a connection."""
         return encode_transform_start(self._map_id)
 
-    def _read(self, number: int, item: UnreadItem) -> Item:
+    def _read(self, item: UnreadItem) -> Item:
         return item.read()
 
     def _encode(self, number: int, item: Item) -> Message:

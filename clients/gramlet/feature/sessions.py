@@ -30,8 +30,8 @@ class CorpusWindow(Window[PictureInput, Picture, Features]):
         """The first message of a connection."""
         return encode_extract_start(self._extraction)
 
-    def _read(self, number: int, item: PictureInput) -> Picture:
-        return read_picture(item, f"pictures[{number}]")
+    def _read(self, item: PictureInput) -> Picture:
+        return read_picture(item)
 
     def _encode(self, number: int, item: Picture) -> Message:
         return encode_extract_item(str(number), item)

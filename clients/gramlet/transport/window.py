@@ -52,9 +52,9 @@ class Window(ABC, Generic[I, T, R]):
         number = self._added
         self._added += 1
         try:
-            self._unanswered[number] = self._read(number, item)
+            self._unanswered[number] = self._read(item)
         except GramletError as error:
-            self._outcomes[number] = error
+            self._outcomes[number] = _at(number, error)
         else:
             self._unsent.append(number)
 
@@ -79,10 +79,8 @@ class Window(ABC, Generic[I, T, R]):
             raise outcome
         if number is None:  # such answers come in order
             number = next(iter(self._unanswered), -1)
-        if isinstance(outcome, GramletError):
-            outcome.field = f"pictures[{number}]"  # the position among the caller's pictures, not in a message
         if self._unanswered.pop(number, None) is not None:
-            self._outcomes[number] = outcome
+            self._outcomes[number] = _at(number, outcome) if isinstance(outcome, GramletError) else outcome
 
     def broken(self) -> None:
         """The stream is lost: every item without an answer is to be sent again."""
@@ -95,7 +93,7 @@ class Window(ABC, Generic[I, T, R]):
             yield self._outcomes.pop(self._taken - 1)
 
     @abstractmethod
-    def _read(self, number: int, item: I) -> T:
+    def _read(self, item: I) -> T:
         """The item as it travels."""
 
     @abstractmethod
@@ -105,3 +103,8 @@ class Window(ABC, Generic[I, T, R]):
     @abstractmethod
     def _decode(self, message: Message) -> tuple[int | None, R | GramletError]:
         """The number of the item, if the answer has it, and its outcome."""
+
+
+def _at(number: int, error: GramletError) -> GramletError:
+    error.field = f"pictures[{number}]"  # the position among the caller's pictures, not in a message
+    return error
