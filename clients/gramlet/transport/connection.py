@@ -159,7 +159,10 @@ class BaseConnection:
     def _failure(self, failed: grpc.RpcError) -> GramletError:
         # Closing the connection ends its calls in several ways; all of them are the caller's doing.
         self.check_open()
-        return decode_rpc_error(cast(FailedCall, failed), self.address)
+        call = cast(FailedCall, failed)
+        if call.code() is not grpc.StatusCode.UNAVAILABLE:
+            self._contact.made = True  # even a broken stream shows that there is a server
+        return decode_rpc_error(call, self.address)
 
 
 C = TypeVar("C", bound=BaseConnection)
