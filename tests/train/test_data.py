@@ -7,7 +7,7 @@ import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.folders import entry_of, is_layout_of_sets
-from gramlet.train.types import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
+from gramlet.train.configuration import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
 from gramlet_server.train import data
 from gramlet_server.train.data import Limits
 

@@ -12,16 +12,8 @@ from typing import Any, TypeAlias, TypedDict, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gramlet.embed.types import (
-    Descriptor,
-    Exactness,
-    Gradient,
-    Item,
-    MapSettings,
-    Method,
-    Metric,
-    Tsne,
-)
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
+from gramlet.embed.types import Item
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.folders import SUFFIXES
 from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture

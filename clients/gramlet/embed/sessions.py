@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 from gramlet.embed.inputs import UnreadItem, new_map_id
+from gramlet.embed.map_wire import decode_position
 from gramlet.embed.types import (
     Described,
     Item,
@@ -21,7 +22,7 @@ from gramlet.embed.types import (
     StyleMap,
 )
 from gramlet.embed.v1 import embed_pb2
-from gramlet.embed.wire import decode_event, decode_position, encode_item, encode_start, encode_transform_item
+from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item
 from gramlet.errors import GramletError
 from gramlet.transport.resumption import Resumption
 

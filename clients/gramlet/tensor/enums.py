@@ -8,37 +8,33 @@ from typing import Any, Generic, TypeVar
 
 from gramlet.errors import InvalidInput
 
-T = TypeVar("T", bound=Enum)
+E = TypeVar("E", bound=Enum)
 
 
-class EnumCodec(Generic[T]):
-    """One enumeration: the Python members and their wire values. 0, the unset value, stands for `default`."""
+class EnumCodec(Generic[E]):
+    """One enumeration: its members and their values on the wire.
 
-    def __init__(self, members: Mapping[T, int], default: T | None = None) -> None:
+    Args:
+        members: The value of each member.
+        default: The member that the unset value, 0, stands for; None: it must be set.
+    """
+
+    def __init__(self, members: Mapping[E, int], default: E | None = None) -> None:
         self._to_wire = dict(members)
-        self._from_wire: dict[int, T | None] = {0: default} | {value: member for member, value in members.items()}
+        self._from_wire = {value: member for member, value in members.items()}
+        if default is not None:
+            self._from_wire.setdefault(0, default)
 
-    def encode(self, member: T | None) -> Any:  # the stubs' types of enumerations do not exist at run time
-        """The wire value, an int; None is the unset value."""
-        return 0 if member is None else self._to_wire[member]
+    def encode(self, member: E) -> Any:  # the stubs' types of enumerations do not exist at run time
+        """The value on the wire, an int."""
+        return self._to_wire[member]
 
-    def decode_optional(self, value: int, field: str) -> T | None:
-        """The member; the default, or None without one, if unset.
-
-        Raises:
-            InvalidInput: A value that this release does not know.
-        """
-        if value not in self._from_wire:
-            raise InvalidInput(f"unknown value {value}", field=field)
-        return self._from_wire[value]
-
-    def decode(self, value: int, field: str) -> T:
+    def decode(self, value: int, field: str) -> E:
         """The member.
 
         Raises:
             InvalidInput: Unset without a default, or a value that this release does not know.
         """
-        member = self.decode_optional(value, field)
-        if member is None:
-            raise InvalidInput("must be set", field=field)
-        return member
+        if value in self._from_wire:
+            return self._from_wire[value]
+        raise InvalidInput(f"unknown value {value}" if value else "must be set", field=field)

@@ -13,23 +13,21 @@ from gramlet.errors import InvalidInput, NotFound
 from gramlet.folders import entry_of, is_layout_of_sets
 from gramlet.inputs import PictureInput, choose, read_picture
 from gramlet.tensor.hashing import picture_hash
-from gramlet.train.types import (
+from gramlet.train.configuration import (
     TRAIN,
     ClassWeights,
     Configuration,
     Entry,
-    Head,
     HeadKind,
-    HeadRef,
     Metric,
     Optimizer,
     Recipe,
-    Result,
     Schedule,
     Strategy,
     TrainOrder,
     Unreadable,
 )
+from gramlet.train.types import Head, HeadRef, Result
 from gramlet.types import Picture
 
 PicturesInput: TypeAlias = (

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from gramlet.embed.types import Descriptor, Exactness, MapSettings, Measured, Method, Metric
+from gramlet.embed.settings import Descriptor, Exactness, MapSettings, Method, Metric
+from gramlet.embed.types import Measured
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Features, Form
 from gramlet.types import Array

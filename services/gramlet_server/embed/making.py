@@ -13,18 +13,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from gramlet.embed.settings import Descriptor, MapSettings, Method
 from gramlet.embed.types import (
     BadItem,
     Described,
-    Descriptor,
     Item,
     Layout,
     LayoutIteration,
     MapEvent,
-    MapSettings,
     MapStart,
     MeasuredItems,
-    Method,
     Place,
     Queued,
     Refused,

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
-from gramlet.train.types import TRAIN, VALIDATION, Configuration, Duplicate, Entry, Recipe, Strategy, Suspect
+from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, Recipe, Strategy
+from gramlet.train.types import Duplicate, Suspect
 from numpy.typing import NDArray
 
 from gramlet_server.train.fit import is_full_batch_only

@@ -8,7 +8,7 @@ from pathlib import Path
 import obstore
 from gramlet.errors import InvalidInput, NotFound, PermissionDenied
 from gramlet.folders import entry_of, is_layout_of_sets
-from gramlet.train.types import Entry, Upload
+from gramlet.train.configuration import Entry, Upload
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
 

@@ -27,23 +27,8 @@ import torch
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
-from gramlet.train.types import (
-    TRAIN,
-    VALIDATION,
-    Accepted,
-    Configuration,
-    Entry,
-    Epoch,
-    Event,
-    Findings,
-    Head,
-    HeadRef,
-    Outcome,
-    Result,
-    Skipped,
-    Started,
-    Upload,
-)
+from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, Upload
+from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef, Outcome, Result, Skipped, Started
 
 from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
