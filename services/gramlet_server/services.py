@@ -131,7 +131,7 @@ def train(shared: Shared) -> Service:
         # Beside the start, not before it: a run that comes at once only waits for what is left.
         threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
         shared.keep_sweeping(KIND)
-        return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.drain)
+        return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.lifecycle.drain)
 
     return Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, build)
 

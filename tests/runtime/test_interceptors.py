@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import grpc
 import pytest
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet_server.runs.events import Conflated
+from gramlet_server.runs.lifecycle import Lifecycle, Work
 from gramlet_server.runtime.logs import JsonFormatter, TextFormatter
 from gramlet_server.runtime.metrics import Metrics
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -68,12 +68,12 @@ def test_without_a_usable_request_id_one_is_made(serving: Any, sent: tuple[tuple
 def test_work_done_for_a_call_calls_others_under_its_id(serving: Any, kind: str) -> None:
     sent: list[Metadata] = []
 
-    def work() -> Iterator[None]:
+    def work() -> Generator[None, None, None]:
         sent.append(Endpoint().metadata)
         yield
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-        list(Conflated(work(), lambda _: False))
+        list(Lifecycle(1, 0).start(lambda: Work("r", queued=lambda _: None, events=work)))
         return request
 
     with serving() as running:

@@ -337,9 +337,10 @@ def test_a_server_that_leaves_ends_its_runs_so_that_they_go_on_elsewhere(engine,
     order = TrainOrder(configuration(data_set, MLP, keep_on_cancel=True))
     training = leaving.start(order, data_set.uploads(range(len(data_set.entries))))
     assert next(iter(training))
-    leaving.drain()
-    with pytest.raises(Unavailable, match=training.run_id):
+    leaving.lifecycle.drain()
+    with pytest.raises(Unavailable, match=training.run_id) as caught:
         list(training)
+    assert caught.value.retry_after == 0.0
     assert Registry(store).heads() == []
     result = Client(staying, data_set).run(TrainOrder(resume_run_id=training.run_id))
     assert result.head.version == 1
@@ -359,12 +360,12 @@ def test_two_runs_at_once_under_one_name_give_two_versions(runs, store, data_set
 
 def test_more_runs_than_may_wait_are_refused_before_any_work(engine, store, base, data_set):
     runs = Runs(engine, store, base, RunSettings(running_limit=1, queue_limit=0))
-    turn = runs._turns.take()
+    ticket = runs.lifecycle.queue.take()
     with pytest.raises(Overloaded) as caught:
         runs.start(TrainOrder(configuration(data_set, PROBE)), ())
     assert caught.value.retry_after
     assert not store.list("runs")
-    turn.leave()
+    runs.lifecycle.queue.leave(ticket)
     assert Client(runs, data_set).run(TrainOrder(configuration(data_set, PROBE))).head.accuracy == 1.0
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import re
+import uuid
 from datetime import UTC, datetime
 
-from gramlet.errors import Aborted, AlreadyExists, InvalidInput, NotFound
+from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 
 from gramlet_server.runs.store import Store
 
@@ -33,14 +34,14 @@ class Run:
         self._prefix = f"runs/{kind}/{run_id}"
 
     @classmethod
-    def create(cls, store: Store, kind: str, run_id: str) -> Run:
-        """Begins a run.
+    def create(cls, store: Store, kind: str, run_id: str = "") -> Run:
+        """Begins a run. Without an id it gets a random one.
 
         Raises:
-            InvalidInput: Not a name for a run.
-            AlreadyExists: There is such a run.
+            InvalidInput: The id is not 1 to 64 letters, digits, '-' or '_'.
+            AlreadyExists: There is a run of that id.
         """
-        run = cls(store, kind, _checked(run_id), 1)
+        run = cls(store, kind, _checked(run_id or uuid.uuid4().hex), 1)
         try:
             run._own()
         except AlreadyExists:
@@ -77,6 +78,17 @@ class Run:
         if run._newest_epoch() == 0:
             raise NotFound(f"the store {store.address} has no run {run_id}", field="run_id")
         return run
+
+    def check_weights(self, made_with: str, serving: str, field: str = "resume_run_id") -> None:
+        """Compares the digest of the weights that the run was begun with to that of the network here.
+
+        Raises:
+            FailedPrecondition: They differ.
+        """
+        if made_with != serving:
+            raise FailedPrecondition(
+                f"run {self.run_id} was made with other weights than this network's ({serving[:12]})", field=field
+            )
 
     def append(self, log: str, number: int, data: bytes) -> None:
         """Writes a numbered entry of a log, which anybody may do, owner or not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class FeaturePass:
                 seen.add(entry.sha256)
         return tuple(found)
 
-    def run(self, uploads: Iterable[Upload]) -> Iterator[Extracting | Skipped]:
+    def run(self, uploads: Iterable[Upload]) -> Generator[Extracting | Skipped, None, None]:
         """Reads what is cached and extracts the rest.
 
         Args:

@@ -18,6 +18,7 @@ import io
 import tempfile
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef,
 
 from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
 from gramlet_server.train import data as data_sets
 from gramlet_server.train import figures
@@ -115,29 +117,28 @@ class Job:
         run: Its place in the store, which it owns.
         configuration: Checked, with its entries split.
         model: The network.
-
-    Attributes:
-        done: Whether the head is registered.
+        lifecycle: Asked after each step whether the server is shutting down.
     """
 
-    def __init__(self, tools: Tools, run: Run, configuration: Configuration, model: Model) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        run: Run,
+        configuration: Configuration,
+        model: Model,
+        lifecycle: Lifecycle,
+    ) -> None:
         self.run = run
-        self.done = False
         self._tools = tools
         self._configuration = configuration
         self._model = model
-        self._keep_best = configuration.keep_on_cancel
-
-    def abandon(self) -> None:
-        """Nothing is to be kept when the run is closed now: it goes on elsewhere."""
-        self._keep_best = False
+        self._lifecycle = lifecycle
 
     def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
         """The whole run, in a thread of its own. Closing it stops the work, and keeps the best head if asked to."""
         compute_alone(not any(recipe.stages for recipe in self._configuration.recipes))
         result = self._find("result")
         if result is not None:
-            self.done = True
             yield Accepted(self.run.run_id, len(self._configuration.entries), (), ())
             yield self._result(from_json(_Done, result))
             return
@@ -153,7 +154,6 @@ class Job:
             fit_seconds = time.perf_counter() - started
             done = _Done(HeadRef(head.name, head.version), outcomes, best, prepared.seconds, fit_seconds)
             self.run.put("result", to_json(done))
-            self.done = True
             for number in range(len(finished)):
                 self.run.put(f"recipe-{number}", b"")  # their weights are large, and the head has what it needs
         yield self._result(done)
@@ -183,7 +183,10 @@ class Job:
         names = tuple(seen.entries[position].name for position in asked)
         yield Accepted(self.run.run_id, len(seen.entries), asked, names)
         started = time.perf_counter()
-        yield from features.run(uploads)
+        with closing(features.run(uploads)) as events:
+            for event in events:
+                yield event
+                self._lifecycle.check_draining(self.run.run_id)
         seconds = time.perf_counter() - started
         if not stored:
             unreadable = tuple(_Unreadable(*item) for item in sorted(features.skipped.items()))
@@ -220,7 +223,7 @@ class Job:
         try:
             yield from self._epochs(fit)
         except GeneratorExit:
-            if self._keep_best and fit.best is not None:
+            if self._configuration.keep_on_cancel and fit.best is not None:
                 self._register(prepared, self._finish(fit, prepared.data), complete=False)
             raise
         finished = self._finish(fit, prepared.data)
@@ -234,10 +237,11 @@ class Job:
             yield event
             now = time.perf_counter()
             pause = max(self._tools.checkpoint_seconds, CHECKPOINT_SHARE * cost)
-            if isinstance(event, Epoch) and now - saved >= pause:
+            if isinstance(event, Epoch) and (self._lifecycle.draining or now - saved >= pause):
                 self.run.put(f"checkpoint-{fit.number}", fit.checkpoint())
                 saved = time.perf_counter()
                 cost = saved - now
+            self._lifecycle.check_draining(self.run.run_id)
 
     def _finish(self, fit: Fit, data: Data) -> _Finished:
         """The best epoch's weights as they will be served, calibrated and judged."""

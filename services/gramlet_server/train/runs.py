@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import threading
-import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
-from gramlet.errors import FailedPrecondition, NotFound, Unavailable
+from gramlet.errors import NotFound
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import Configuration, TrainOrder, Upload
 from gramlet.train.types import Event, Extracting, Queued, Step
 
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.runs.events import Conflated
-from gramlet_server.runs.queue import Turn, Turns
+from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.telemetry import Observer
@@ -60,27 +57,6 @@ class _Order:
     weights_digest: str
 
 
-class Training:
-    """One run being read: an iterator of its events. Cancelling it stops the work within one batch."""
-
-    def __init__(self, run_id: str, events: Iterator[Event], turn: Turn) -> None:
-        self.run_id = run_id
-        self._turn = turn
-        self._conflated = Conflated(events, lambda event: isinstance(event, Step | Extracting))
-
-    def __iter__(self) -> Iterator[Event]:
-        return self._conflated
-
-    def cancel(self) -> None:
-        """Stops the run; it can be resumed. Returns at once."""
-        self._turn.leave()
-        self._conflated.cancel()
-
-    def join(self) -> None:
-        """Waits until the work has stopped."""
-        self._conflated.join()
-
-
 class Runs:
     """All trainings of a process."""
 
@@ -104,12 +80,12 @@ class Runs:
             checkpoint_seconds=self._settings.checkpoint_seconds,
         )
         observer = observer or Observer()
-        self._turns = Turns(
+        self.lifecycle = Lifecycle(
             self._settings.running_limit,
             self._settings.queue_limit,
-            lambda running, queued: observer.runs(KIND, running, queued),
+            replaceable=(Step, Extracting),
+            changed=partial(observer.runs, KIND),
         )
-        self._draining = threading.Event()
 
     def warm_up(self) -> None:
         """Loads what the first run would wait for: torch's compiler comes with its first optimizer, and takes 2 s."""
@@ -117,11 +93,7 @@ class Runs:
         importlib.import_module("matplotlib.figure")
         importlib.import_module("matplotlib.backends.backend_agg")
 
-    def drain(self) -> None:
-        """Ends all runs after their batch with Unavailable, so that they go on elsewhere."""
-        self._draining.set()
-
-    def start(self, order: TrainOrder, uploads: Iterable[Upload]) -> Training:
+    def start(self, order: TrainOrder, uploads: Iterable[Upload]) -> Execution[Event]:
         """Starts or resumes a run.
 
         Args:
@@ -129,27 +101,28 @@ class Runs:
             uploads: The pictures that `Accepted` asks for. Taken when it has been told.
 
         Raises:
-            Overloaded: As many runs are under way and wait as may. Nothing was done.
+            Overloaded: The queue is full. Nothing was done.
+            Unavailable: The server is shutting down. Nothing was done.
             InvalidInput: Something is wrong with the order.
             PermissionDenied: The data set is not below an allowed root.
             AlreadyExists: The run id is taken.
             NotFound: There is no such run to resume.
             FailedPrecondition: The run to resume was made with other weights, or stages cannot be unfrozen here.
         """
-        with ExitStack() as undo:
-            turn = self._turns.take()
-            undo.callback(turn.leave)
+
+        def prepare() -> Work[Event]:
             model = self._tools.features.model()
             if order.configuration is not None:
                 configuration = self._checked(order.configuration, model)
-                run = Run.create(self._store, KIND, order.run_id or uuid.uuid4().hex)
+                run = Run.create(self._store, KIND, order.run_id)
                 run.put("configuration", to_json(_Order(configuration, model.weights_digest)))
             else:
                 run = Run.take_over(self._store, KIND, order.resume_run_id)
                 configuration = self._resumed(run, model)
-            job = Job(self._tools, run, configuration, model)
-            undo.pop_all()
-        return Training(run.run_id, self._events(turn, job, uploads), turn)
+            job = Job(self._tools, run, configuration, model, self.lifecycle)
+            return Work(run.run_id, queued=Queued, events=lambda: job.events(uploads))
+
+        return self.lifecycle.start(prepare)
 
     def _checked(self, configuration: Configuration, model: Model) -> Configuration:
         limits = self._settings.limits
@@ -169,22 +142,5 @@ class Runs:
             raise NotFound(
                 f"run {run.run_id} was cut off before it began: start it again", field="resume_run_id"
             ) from None
-        if order.weights_digest != model.weights_digest:
-            raise FailedPrecondition(
-                f"run {run.run_id} was made with other weights than this network's ({model.weights_digest[:12]})",
-                field="resume_run_id",
-            )
+        run.check_weights(order.weights_digest, model.weights_digest)
         return order.configuration
-
-    def _events(self, turn: Turn, job: Job, uploads: Iterable[Upload]) -> Iterator[Event]:
-        try:
-            for position in turn.positions():
-                yield Queued(position)
-            with closing(job.events(uploads)) as events:
-                for event in events:
-                    yield event
-                    if self._draining.is_set() and not job.done:
-                        job.abandon()
-                        raise Unavailable(f"the server is going away: resume run {job.run.run_id} elsewhere")
-        finally:
-            turn.leave()

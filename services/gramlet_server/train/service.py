@@ -37,8 +37,7 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
         """The events of a run."""
         order = messages.decode_order(request_iterator)
         training = self._runs.start(order, messages.decode_uploads(request_iterator))
-        # Called however the call ends; a finished run does not mind.
-        context.add_callback(training.cancel)
+        training.cancel_with_call(context.add_callback)
         for event in training:
             yield messages.encode_event(event, training.run_id)
 
