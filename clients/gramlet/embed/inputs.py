@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
@@ -159,8 +158,3 @@ def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:
         return UnreadItem(one.id, one.label, cast("PictureInput | None", one.picture), one.vector)
     name = os.fspath(one) if isinstance(one, str | os.PathLike) else str(number)
     return UnreadItem(name, "", one)
-
-
-def new_map_id() -> str:
-    """A name that no other map has."""
-    return secrets.token_hex(8)

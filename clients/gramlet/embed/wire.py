@@ -20,10 +20,10 @@ from gramlet.embed.types import (
 )
 from gramlet.embed.v1 import embed_pb2
 from gramlet.errors import InvalidInput
-from gramlet.names import check_name
 from gramlet.tensor.arrays import TENSOR
 from gramlet.tensor.codec import EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE
+from gramlet.types import check_name
 
 # --- requests ---
 

@@ -7,7 +7,6 @@ import math
 from gramlet.errors import InvalidInput
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
-from gramlet.names import check_name
 from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
@@ -33,6 +32,7 @@ from gramlet.stylize.v1 import stylize_pb2
 from gramlet.tensor.codec import EventCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.enums import EnumCodec
 from gramlet.tensor.wire import PICTURE, TIMING
+from gramlet.types import check_name
 
 _INITIAL = EnumCodec(
     {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -28,7 +27,7 @@ from gramlet.train.configuration import (
     Unreadable,
 )
 from gramlet.train.types import Head, HeadRef, Result
-from gramlet.types import Picture
+from gramlet.types import Picture, new_name
 
 PicturesInput: TypeAlias = (
     "str | os.PathLike[str] | Mapping[str, Iterable[PictureInput]] "
@@ -150,12 +149,7 @@ def make_order(
     else:
         local = read_labelled(pictures)
         values["entries"] = local.entries
-    return TrainOrder(Configuration(name, **values), run_id=run_id or new_run_id()), local
-
-
-def new_run_id() -> str:
-    """A name that no other run has."""
-    return secrets.token_hex(8)
+    return TrainOrder(Configuration(name, **values), run_id=run_id or new_name()), local
 
 
 def read_labelled(pictures: PicturesInput) -> LabelledPictures:

@@ -10,7 +10,7 @@ place, and the error of that is measured.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -441,14 +441,3 @@ def squared_distances_to(sketch: Array, sketches: Array) -> NDArray[np.float64]:
     difference = sketches - sketch
     found: NDArray[np.float64] = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
     return found
-
-
-def stage_names(settings: MapSettings, known: Mapping[str, int]) -> None:
-    """Checks the stages' names.
-
-    Raises:
-        InvalidInput: One is unknown.
-    """
-    for stage in settings.stages:
-        if stage not in known:
-            raise InvalidInput(f"no stage {stage}; there are {', '.join(known)}", field="start.settings.stages")

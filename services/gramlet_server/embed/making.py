@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -31,7 +30,8 @@ from gramlet.embed.types import (
     StyleMap,
 )
 from gramlet.errors import FailedPrecondition, GramletError, InvalidInput, Unavailable
-from gramlet.feature.types import Extraction, Features, GramNormalization
+from gramlet.feature.types import Extraction, Features, GramNormalization, find_stage
+from gramlet.tensor.hashing import content_hash
 from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
 
 from gramlet_server.embed import project, quality, stored, thumbnails
@@ -205,14 +205,9 @@ def complete(settings: MapSettings, features: FeatureSource) -> tuple[MapSetting
     if settings.descriptor is Descriptor.VECTOR:
         return replace(settings, stages=()), "", ""
     model = features.model()
-    known = [stage.name for stage in model.stages]
     settings = replace(settings, stages=settings.stages or default_stages(model.backbone, settings.descriptor))
     for index, stage in enumerate(settings.stages):
-        if stage not in known:
-            raise InvalidInput(
-                f"{model.backbone} has no stage {stage!r}; it has {', '.join(known)}",
-                field=f"start.settings.stages[{index}]",
-            )
+        find_stage(stage, model.stages, model.backbone, f"start.settings.stages[{index}]")
     return settings, model.backbone, model.weights_digest
 
 
@@ -274,18 +269,6 @@ def _of_vector(item: Item | BadItem, describer: Describer) -> Array | GramletErr
         return describer.of_vector(item.vector)
     except InvalidInput as error:
         return error
-
-
-def content_digest(item: Item) -> str:
-    """Equal for items of equal picture and vector, whatever their names."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (item.picture, item.vector):
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.dtype}{part.shape}".encode())
-            digest.update(np.ascontiguousarray(part).tobytes())
-        elif part is not None:
-            digest.update(part)
-    return digest.hexdigest()
 
 
 def _check_start(old: StyleMap, settings: MapSettings) -> None:
@@ -398,7 +381,7 @@ class _Work:
         assert isinstance(item, Item), "only what was decoded has a descriptor"
         try:
             jpeg = self._thumbnail(item, seen)
-            content = content_digest(item)
+            content = content_hash(item.picture, item.vector)
             measurer.add(descriptor, content)
         except InvalidInput as error:
             return error
