@@ -15,7 +15,7 @@ from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings,
 from gramlet.embed.types import Item
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.folders import SUFFIXES
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.inputs import PictureInput, as_resize, fill, is_one_picture, read_picture
 from gramlet.types import Array, Resize, ResizeMode
 
 ItemsInput: TypeAlias = "str | os.PathLike[str] | Iterable[PictureInput | Item] | ArrayLike"
@@ -49,7 +49,6 @@ class MapOptions(TypedDict, total=False):
     quality_neighbors: int
 
 
-_ENUMERATIONS = {"descriptor": Descriptor, "metric": Metric, "exactness": Exactness, "method": Method}
 _OF_TSNE = {field.name for field in dataclasses.fields(Tsne)}
 
 
@@ -61,25 +60,12 @@ def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
         TypeError: There is no such setting.
     """
     values: dict[str, Any] = {"descriptor": Descriptor.VECTOR if vectors else Descriptor.GRAM, **options}
-    for name, kind in _ENUMERATIONS.items():
-        if name in values:
-            values[name] = choose(cast(Any, kind), values[name], name)
-    if "stages" in values:
-        values["stages"] = (values["stages"],) if isinstance(values["stages"], str) else tuple(values["stages"])
-    if isinstance(values.get("resize"), int):
-        values["resize"] = Resize(ResizeMode.CENTER_CROP, values["resize"])
-    for name in ("sketch_size", "dimensions", "iterations", "early_iterations", "neighbors", "quality_neighbors"):
-        if not 0 <= values.get(name, 0) < 2**32:
-            raise InvalidInput(f"must be a whole number from 0 on, not {values[name]}", field=name)
-    if not 0 <= values.get("seed", 0) < 2**64:
-        raise InvalidInput("must be between 0 and 2^64 - 1", field="seed")
-    tsne: dict[str, Any] = {name: values.pop(name) for name in _OF_TSNE & values.keys()}
     if "perplexity" in values:
-        given = values.pop("perplexity")
-        tsne["perplexities"] = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
-    if "gradient" in tsne:
-        tsne["gradient"] = choose(Gradient, tsne["gradient"], "gradient")
-    return MapSettings(tsne=Tsne(**tsne), **values)
+        values["perplexities"] = values.pop("perplexity")
+    if "resize" in values:
+        values["resize"] = as_resize(values["resize"], ResizeMode.CENTER_CROP)
+    tsne = fill(Tsne, {name: values.pop(name) for name in _OF_TSNE & values.keys()})
+    return fill(MapSettings, {**values, "tsne": tsne})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypedDict
 
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.folders import entry_of, is_layout_of_sets
-from gramlet.inputs import PictureInput, choose, read_picture
+from gramlet.inputs import PictureInput, fill, read_picture
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import (
     TRAIN,
@@ -80,16 +80,6 @@ class TrainOptions(RecipeOptions, DataOptions, total=False):
     """Everything that `train` takes as a keyword: one recipe, and how the data are used."""
 
 
-_ENUMERATIONS: dict[str, Any] = {
-    "kind": HeadKind,
-    "strategy": Strategy,
-    "optimizer": Optimizer,
-    "schedule": Schedule,
-    "metric": Metric,
-    "class_weights": ClassWeights,
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class LabelledPictures:
     """A data set as the client has it: its entries, and how to read each picture when the server asks for it."""
@@ -105,14 +95,7 @@ def make_recipe(options: Mapping[str, Any]) -> Recipe:
         InvalidInput: An unknown value of an enumeration.
         TypeError: There is no such keyword.
     """
-    values = dict(options)
-    for name, kind in _ENUMERATIONS.items():
-        if name in values:
-            values[name] = choose(kind, values[name], name)
-    if "stages" in values:
-        stages = values["stages"]
-        values["stages"] = (stages,) if isinstance(stages, str) else tuple(stages)
-    return Recipe(**values)
+    return fill(Recipe, options)
 
 
 def make_order(
@@ -139,8 +122,6 @@ def make_order(
     values["recipes"] = (make_recipe(about_recipe),) if recipes is None else tuple(recipes)
     if "split_seed" in values:
         values["seed"] = values.pop("split_seed")
-    if "unreadable" in values:
-        values["unreadable"] = choose(Unreadable, values["unreadable"], "unreadable")
     local = LabelledPictures((), ())
     if on_server or (isinstance(pictures, str) and pictures.startswith("s3://")):
         if not isinstance(pictures, str | os.PathLike):
@@ -149,7 +130,7 @@ def make_order(
     else:
         local = read_labelled(pictures)
         values["entries"] = local.entries
-    return TrainOrder(Configuration(name, **values), run_id=run_id or new_name()), local
+    return TrainOrder(fill(Configuration, {"name": name, **values}), run_id=run_id or new_name()), local
 
 
 def read_labelled(pictures: PicturesInput) -> LabelledPictures:
