@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,13 +14,15 @@ from numpy.typing import ArrayLike
 
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
 from gramlet.embed.types import Item
-from gramlet.errors import InvalidInput, NotFound
-from gramlet.folders import SUFFIXES
+from gramlet.errors import InvalidInput
+from gramlet.folders import Folder, read_folder
 from gramlet.inputs import PictureInput, as_resize, fill, is_one_picture, read_picture
 from gramlet.types import Array, Resize, ResizeMode
 
-ItemsInput: TypeAlias = "str | os.PathLike[str] | Iterable[PictureInput | Item] | ArrayLike"
-"""A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, as an array (N, n)."""
+_log = logging.getLogger(__name__)
+
+ItemsInput: TypeAlias = "str | os.PathLike[str] | Folder | Iterable[PictureInput | Item] | ArrayLike"
+"""A folder of pictures (its classes are labels), as a path or read; pictures or `Item`s; or vectors, an array (N, n)."""
 
 
 class MapOptions(TypedDict, total=False):
@@ -88,14 +91,16 @@ class UnreadItem:
 
 
 def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[UnreadItem]:
-    """The items in order; of a folder all pictures below it, sorted by path, labelled with their first sub-folder.
+    """The items in order; of a folder all pictures below it in natural order, labelled with their classes.
 
     Raises:
         NotFound: There is no such folder, or no picture below it.
         InvalidInput: Not as many labels as items.
     """
     if isinstance(given, str | os.PathLike):
-        items = _of_folder(Path(given))
+        given = read_folder(given, field="items")
+    if isinstance(given, Folder):
+        items = _of_folder(given)
     elif hasattr(given, "__array__") and np.ndim(cast(Any, given)) == 2:
         rows = np.ascontiguousarray(cast(Any, given), np.float32)
         items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(rows)]
@@ -128,15 +133,10 @@ def has_vectors(items: Sequence[UnreadItem]) -> bool:
     return bool(items) and all(item.vector is not None for item in items)
 
 
-def _of_folder(folder: Path) -> list[UnreadItem]:
-    if not folder.is_dir():
-        raise NotFound(f"there is no folder {folder}", field="items")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = [path.relative_to(folder) for path in paths]
-    if not paths:
-        raise NotFound(f"there are no pictures below {folder}", field="items")
-    labels = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
-    return [UnreadItem(name.as_posix(), label, path) for name, label, path in zip(names, labels, paths, strict=True)]
+def _of_folder(folder: Folder) -> list[UnreadItem]:
+    for remark in folder.remarks():
+        _log.info("%s", remark)
+    return [UnreadItem(picture.name, picture.label, picture.source) for picture in folder.pictures]
 
 
 def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:

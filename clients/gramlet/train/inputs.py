@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from gramlet.errors import InvalidInput, NotFound
-from gramlet.folders import entry_of, is_layout_of_sets
+from gramlet.errors import InvalidInput
+from gramlet.folders import Folder, FolderPicture, for_training, read_folder
 from gramlet.inputs import PictureInput, fill, read_picture
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import (
@@ -30,10 +31,12 @@ from gramlet.train.types import Head, HeadRef, Result
 from gramlet.types import Picture, new_name
 
 PicturesInput: TypeAlias = (
-    "str | os.PathLike[str] | Mapping[str, Iterable[PictureInput]] "
+    "str | os.PathLike[str] | Folder | Mapping[str, Iterable[PictureInput]] "
     "| Iterable[tuple[PictureInput, str] | tuple[PictureInput, str, str]]"
 )
-"""A folder in ImageFolder layout; an s3:// URI that the server reads; pictures by class; or (picture, class[, set])."""
+"""A folder, as a path or read; an s3:// URI that the server reads; pictures by class; or (picture, class[, set])."""
+
+_log = logging.getLogger(__name__)
 
 HeadInput: TypeAlias = "str | HeadRef | Head | Result"
 """A head: `"bees"`, `"bees/3"`, or what `train` and `heads` gave."""
@@ -141,7 +144,9 @@ def read_labelled(pictures: PicturesInput) -> LabelledPictures:
         NotFound: There is no such folder.
     """
     if isinstance(pictures, str | os.PathLike):
-        found = list(_folder(Path(pictures)))
+        pictures = read_folder(pictures)
+    if isinstance(pictures, Folder):
+        found = _of_folder(for_training(pictures))
     elif isinstance(pictures, Mapping):
         found = [_given(p, label, TRAIN, i) for label, items in pictures.items() for i, p in enumerate(items)]
     else:
@@ -149,21 +154,16 @@ def read_labelled(pictures: PicturesInput) -> LabelledPictures:
     return LabelledPictures(tuple(entry for entry, _ in found), tuple(reader for _, reader in found))
 
 
-def _folder(root: Path) -> Iterator[tuple[Entry, Callable[[], Picture]]]:
-    if not root.is_dir():
-        raise NotFound(f"there is no folder {root}", field="pictures")
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    with_sets = is_layout_of_sets(names)
-    found = False
-    for name in names:
-        entry = entry_of(name, with_sets)
-        if entry is not None:
-            found = True
-            # Whatever is in the file travels: the server says what is wrong with it, and skips it or not.
-            reader = (root / name).read_bytes
-            yield dataclasses.replace(entry, sha256=picture_hash(reader())), reader
-    if not found:
-        raise InvalidInput(f"{root} has no pictures in the layout <class>/<picture>", field="pictures")
+def _of_folder(folder: Folder) -> list[tuple[Entry, Callable[[], Picture]]]:
+    for remark in folder.remarks():
+        _log.info("%s", remark)
+    return [_of_file(picture) for picture in folder.pictures]
+
+
+def _of_file(picture: FolderPicture) -> tuple[Entry, Callable[[], Picture]]:
+    # What the file holds travels as it is: the server says what is wrong with it, and skips it or not.
+    read = Path(picture.source).read_bytes
+    return Entry(picture.name, picture.label, picture.set, picture_hash(read())), read
 
 
 def _given(picture: PictureInput, label: str, set_name: str, number: int) -> tuple[Entry, Callable[[], Picture]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
+from gramlet.folders import natural_key
 from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, Recipe, Strategy
 from gramlet.train.types import Duplicate, Suspect
 from gramlet.types import check_name
@@ -166,7 +167,7 @@ def suspects(entries: Sequence[Entry], embeddings: NDArray[Any]) -> tuple[Suspec
 def sets_of(entries: Sequence[Entry]) -> Mapping[str, list[int]]:
     """Positions of each set's entries: `train`, `val`, then the further sets by name."""
     found: dict[str, list[int]] = {TRAIN: [], VALIDATION: []}
-    for name in sorted({entry.set for entry in entries} - set(found)):
+    for name in sorted({entry.set for entry in entries} - set(found), key=natural_key):
         found[name] = []
     for number, entry in enumerate(entries):
         found[entry.set].append(number)
