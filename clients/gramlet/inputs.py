@@ -88,9 +88,7 @@ def _read_file(path: str | os.PathLike[str], field: str) -> bytes:
     except FileNotFoundError:
         raise NotFound(f"there is no file {os.fspath(path)}", field=field) from None
     except IsADirectoryError:
-        raise InvalidInput(
-            f"cannot read {os.fspath(path)}: it is a folder; give read_folder(...)", field=field
-        ) from None
+        raise InvalidInput(f"cannot read {os.fspath(path)}: a folder; give read_folder(...)", field=field) from None
     except OSError as error:
         raise InvalidInput(f"cannot read {os.fspath(path)}: {error.strerror}", field=field) from None
 

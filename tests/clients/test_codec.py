@@ -8,8 +8,7 @@ import pytest
 from gramlet.errors import InvalidInput
 from gramlet.stylize.types import StylizeOrder
 from gramlet.stylize.v1 import stylize_pb2
-from gramlet.tensor.codec import EventCodec, MessageCodec, checked, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, EventCodec, MessageCodec, checked, each
 from gramlet.train.configuration import HeadKind, Recipe, Schedule
 from gramlet.train.v1 import train_pb2
 

@@ -22,7 +22,7 @@ from gramlet.types import Array, Resize, ResizeMode
 _log = logging.getLogger(__name__)
 
 ItemsInput: TypeAlias = "str | os.PathLike[str] | Folder | Iterable[PictureInput | Item] | ArrayLike"
-"""A folder of pictures (its classes are labels), as a path or read; pictures or `Item`s; or vectors, an array (N, n)."""
+"""A folder of pictures (classes are labels), as a path or read; pictures or `Item`s; or vectors, an array (N, n)."""
 
 
 class MapOptions(TypedDict, total=False):

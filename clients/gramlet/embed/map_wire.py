@@ -22,8 +22,7 @@ from gramlet.embed.types import (
 from gramlet.embed.v1 import embed_pb2
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
-from gramlet.tensor.codec import Functions, MessageCodec, checked, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.v1 import picture_pb2, tensor_pb2
 from gramlet.tensor.wire import RESIZE, decode_picture_error, encode_picture_error
 from gramlet.types import Array

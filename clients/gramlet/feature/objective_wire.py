@@ -12,8 +12,7 @@ from gramlet.feature.types import Evaluation, Objective, StageBalance, Style
 from gramlet.feature.v1 import feature_pb2
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.tensor.arrays import ELEMENT_TYPE, FLOAT_TYPE, encode_tensor
-from gramlet.tensor.codec import Functions, MessageCodec, checked, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.wire import MASK, PICTURE, TIMING, decode_float_picture
 from gramlet.types import Array, ElementType, Picture
 

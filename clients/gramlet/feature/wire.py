@@ -9,8 +9,7 @@ from gramlet.errors import GramletError, InternalError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Load, Model, Stage
 from gramlet.feature.v1 import feature_pb2
 from gramlet.tensor.arrays import FLOAT_TYPE, decode_tensor, encode_symmetric, encode_tensor
-from gramlet.tensor.codec import MessageCodec, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, MessageCodec, each
 from gramlet.tensor.wire import (
     RESIZE,
     TIMING,

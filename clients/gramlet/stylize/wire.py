@@ -29,8 +29,7 @@ from gramlet.stylize.types import (
     StylizeStatus,
 )
 from gramlet.stylize.v1 import stylize_pb2
-from gramlet.tensor.codec import EventCodec, Functions, MessageCodec, checked, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.wire import PICTURE, TIMING
 from gramlet.types import check_name
 

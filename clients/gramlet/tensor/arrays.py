@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gramlet.errors import InvalidInput
-from gramlet.tensor.codec import Functions
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, Functions
 from gramlet.tensor.v1 import tensor_pb2
 from gramlet.types import ElementType
 

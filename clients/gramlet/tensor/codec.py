@@ -1,4 +1,6 @@
-"""Dataclasses as messages and back, by tables: a value travels in the message's field of the same name.
+"""Dataclasses and enumerations as messages and back, by tables.
+
+A value travels in the message's field of the same name; a table says only what does not travel as it is.
 
 A table is checked when its module is imported, so that a misspelled or forgotten field fails at once.
 """
@@ -6,13 +8,17 @@ A table is checked when its module is imported, so that a misspelled or forgotte
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from gramlet.errors import InvalidInput
+
 T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 M = TypeVar("M", bound=Message)
 
 _EMPTY_IS_UNSET = {FieldDescriptor.TYPE_ENUM, FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}
@@ -50,6 +56,35 @@ def each(converter: Converter) -> Functions:
         return tuple(converter.decode(value, f"{field}[{index}]") for index, value in enumerate(values))
 
     return Functions(lambda values: [converter.encode(value) for value in values], decode)
+
+
+class EnumCodec(Generic[E]):
+    """One enumeration: its members and their values on the wire.
+
+    Args:
+        members: The value of each member.
+        default: The member that the unset value, 0, stands for; None: it must be set.
+    """
+
+    def __init__(self, members: Mapping[E, int], default: E | None = None) -> None:
+        self._to_wire = dict(members)
+        self._from_wire = {value: member for member, value in members.items()}
+        if default is not None:
+            self._from_wire.setdefault(0, default)
+
+    def encode(self, member: E) -> Any:  # the stubs' types of enumerations do not exist at run time
+        """The value on the wire, an int."""
+        return self._to_wire[member]
+
+    def decode(self, value: int, field: str) -> E:
+        """The member.
+
+        Raises:
+            InvalidInput: Unset without a default, or a value that this release does not know.
+        """
+        if value in self._from_wire:
+            return self._from_wire[value]
+        raise InvalidInput(f"unknown value {value}" if value else "must be set", field=field)
 
 
 class MessageCodec(Generic[T, M]):

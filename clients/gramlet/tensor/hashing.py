@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from gramlet.types import Array, Picture
+from gramlet.types import Picture
 
 
 def picture_hash(picture: Picture) -> str:
@@ -16,8 +16,3 @@ def picture_hash(picture: Picture) -> str:
     sha = hashlib.sha256(f"{picture.dtype}{picture.shape}".encode())
     sha.update(np.ascontiguousarray(picture).data)
     return sha.hexdigest()
-
-
-def content_hash(*parts: Picture | Array | None) -> str:
-    """The hashes of several parts, one after the other; absent parts count too."""
-    return ".".join("" if part is None else picture_hash(part) for part in parts)

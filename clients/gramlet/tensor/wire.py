@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
-from gramlet.tensor.codec import Functions, MessageCodec
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec
 from gramlet.tensor.v1 import picture_pb2, timing_pb2
 from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 
 from gramlet.errors import GramletError
-from gramlet.tensor.codec import Functions, MessageCodec, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, each
 from gramlet.tensor.wire import (
     TIMING,
     decode_picture_error,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gramlet.errors import InvalidInput
-from gramlet.tensor.codec import EventCodec, Functions, MessageCodec, each
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, MessageCodec, each
 from gramlet.tensor.wire import decode_picture, encode_picture
 from gramlet.train.configuration import Configuration, Entry, TrainOrder, Unreadable, Upload
 from gramlet.train.head_wire import EPOCH, HEAD, OUTCOME, RECIPE, SKIPPED
