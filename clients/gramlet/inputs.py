@@ -95,7 +95,7 @@ def _read_file(path: str | os.PathLike[str], field: str) -> bytes:
 
 def _checked_file(data: bytes, field: str, name: str) -> bytes:
     if not data:
-        raise InvalidInput(f"{name}: empty, no picture", field=field)
+        raise InvalidInput(f"{name}: empty, not a picture", field=field)
     if len(data) >= MESSAGE_BYTES:
         raise InvalidInput(f"{name}: {len(data)} bytes do not fit a message of {MESSAGE_BYTES}", field=field)
     return data

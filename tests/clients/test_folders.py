@@ -241,7 +241,7 @@ def test_the_class_is_the_folder_below_the_set(names: list[str], expected: list[
         (["cats/1.jpg", "train/1.jpg"], "rename it"),
         (["data/cats/1.jpg", "data/dogs/1.jpg"], "name here/data instead"),
         (["data/train/cats/1.jpg"], "name here/data instead"),
-        (["cats/train/1.jpg", "dogs/train/1.jpg", "dogs/val/2.jpg"], "turn them round, to train/cats/"),
+        (["cats/train/1.jpg", "dogs/train/1.jpg", "dogs/val/2.jpg"], "swap them, to train/cats/"),
     ],
 )
 def test_a_doubtful_layout_is_refused_with_the_fix(names: list[str], fix: str) -> None:

@@ -37,7 +37,7 @@ CEILINGS = {
     "gramlet.feature.v1.FeatureService/ExtractStream": 23,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 22,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 22,  # 17
-    "gramlet.stylize.v1.StylizeService/Adjust": 19,  # 16
+    "gramlet.stylize.v1.StylizeService/Adjust": 20,  # 16
     "gramlet.embed.v1.EmbedService/DrawMap": 15,  # 14
     "gramlet.stylize.v1.StylizeService/GetStatus": 14,
     "gramlet.embed.v1.EmbedService/GetMap": 13,  # 12

@@ -84,7 +84,7 @@ class UnreadItem:
         """The item as it travels.
 
         Raises:
-            NotFound, InvalidInput: Its picture cannot be read, or is none.
+            NotFound, InvalidInput: Its picture cannot be read, or is not a picture.
         """
         picture = None if self.picture is None else read_picture(self.picture, "picture")
         return Item(self.id, self.label, picture, self.vector)
@@ -116,7 +116,7 @@ def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[U
 
 
 def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
-    """The items to be placed on a map: as `read_items`, or one picture.
+    """The items to transform onto a map: as `read_items`, or one picture.
 
     Raises:
         NotFound: There is no such folder.

@@ -12,7 +12,7 @@ DEFAULT_RESIZE = Resize(ResizeMode.CENTER_CROP, 224)
 
 
 class Descriptor(Enum):
-    """What stands for an item when items are compared: Gram matrices, pooled activations, or a vector given along."""
+    """What represents an item when items are compared: Gram matrices, pooled activations, or a vector sent with it."""
 
     GRAM = "gram"
     POOLED = "pooled"
@@ -87,7 +87,7 @@ class MapSettings:
     """What map to make.
 
     Attributes:
-        descriptor: What stands for an item.
+        descriptor: What represents an item.
         stages: Of the network, for Grams and pooled activations. Empty: the network's own.
         resize: Applied to every picture before the network sees it.
         balance_stages: Scale each of several stages' part of each descriptor to length 1, so that all have the same

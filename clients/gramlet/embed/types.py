@@ -15,11 +15,11 @@ from gramlet.types import Array, Pixels
 
 @dataclass(frozen=True)
 class Item:
-    """A thing to be placed on a map.
+    """One item of a map: a picture, or a vector.
 
     Attributes:
         id: The caller's name for it; need not be unique.
-        label: Its class, or empty. Colours the map and is used to judge it, never to make it.
+        label: Its class, or empty. Colors the map and is used to judge it, never to make it.
         picture: An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8.
         vector: For Descriptor.VECTOR, (n,).
     """
@@ -119,11 +119,11 @@ class Quality:
     """How far a layout can be believed. Larger is better.
 
     Attributes:
-        neighbors: Neighbours k that were looked at.
-        trustworthiness: 0..1: how few strangers the map makes neighbours (Venna and Kaski, 2001).
-        continuity: 0..1: how few neighbours the map tears apart.
+        neighbors: Neighbors k that were looked at.
+        trustworthiness: 0..1: how few items that are far apart the map makes neighbors (Venna and Kaski, 2001).
+        continuity: 0..1: how few neighbors the map separates.
         neighbor_preservation: 0..1: share of each item's k nearest that are still so on the map.
-        label_accuracy: 0..1: share of labelled items with the label of most of their neighbours on the map.
+        label_accuracy: 0..1: share of labelled items with the label of most of their neighbors on the map.
         descriptor_label_accuracy: The same among the descriptors.
         silhouette: -1..1: mean silhouette of the labels on the map (Rousseeuw, 1987).
         descriptor_silhouette: The same among the descriptors.

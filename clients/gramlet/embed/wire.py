@@ -62,12 +62,12 @@ def encode_item(item: Item) -> embed_pb2.EmbedRequest:
 
 
 def encode_transform_start(map_id: str) -> embed_pb2.TransformRequest:
-    """The first message of a placing."""
+    """The first message of a Transform."""
     return embed_pb2.TransformRequest(start=embed_pb2.TransformRequest.Start(map_id=map_id))
 
 
 def encode_transform_item(item: Item) -> embed_pb2.TransformRequest:
-    """An item to be placed."""
+    """An item to transform."""
     return embed_pb2.TransformRequest(item=_ITEM.encode(item))
 
 
@@ -75,7 +75,7 @@ def decode_transform_start(requests: Iterator[embed_pb2.TransformRequest]) -> st
     """Takes the first message: the map's name.
 
     Raises:
-        InvalidInput: It is no start.
+        InvalidInput: It is not a start.
     """
     message = next(requests, embed_pb2.TransformRequest())
     if message.WhichOneof("message") != "start":
@@ -89,7 +89,7 @@ def decode_items(
     """Takes the messages after the first. An item that cannot be decoded fails alone.
 
     Raises:
-        InvalidInput: A message is no item.
+        InvalidInput: A message is not an item.
     """
     for request in requests:
         if request.WhichOneof("message") != "item":

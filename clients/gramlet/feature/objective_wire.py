@@ -102,7 +102,7 @@ def decode_objective(
         field: Its place in the request, for errors.
 
     Raises:
-        InvalidInput: A picture is missing or bad, a weight is negative or no number, or a value is unknown.
+        InvalidInput: A picture is missing or bad, a weight is negative or not a number, or a value is unknown.
     """
     decoded: Any = _OBJECTIVE.decode(message, field)  # its pictures are still as they travel
 
@@ -131,7 +131,7 @@ def decode_objective(
 def encode_setup(
     objective: Objective, gradient_element_type: ElementType = ElementType.FLOAT32
 ) -> feature_pb2.DifferentiateRequest:
-    """The message that puts an objective in place."""
+    """The message that sets an objective."""
     return feature_pb2.DifferentiateRequest(
         setup=feature_pb2.DifferentiateRequest.Setup(
             objective=encode_objective(objective), gradient_element_type=ELEMENT_TYPE.encode(gradient_element_type)
@@ -162,13 +162,13 @@ def decode_evaluate(message: feature_pb2.DifferentiateRequest.Evaluate, field: s
     """The picture (3, H, W) at which to differentiate, as float32, and its sequence number.
 
     Raises:
-        InvalidInput: The tensor is no floating point picture.
+        InvalidInput: The tensor is not a floating point picture.
     """
     return decode_float_picture(message.picture, f"{field}.picture"), message.sequence
 
 
 def encode_ready(weights_digest: str) -> feature_pb2.DifferentiateResponse:
-    """The message that says the objective is in place."""
+    """The message that confirms the objective."""
     return feature_pb2.DifferentiateResponse(
         ready=feature_pb2.DifferentiateResponse.Ready(weights_digest=weights_digest)
     )

@@ -145,7 +145,7 @@ def encode_extract_request(extraction: Extraction, pictures: Iterable[Picture]) 
 def decode_extract_request(
     message: feature_pb2.ExtractRequest,
 ) -> tuple[Extraction, list[Picture | GramletError]]:
-    """What to extract, and the pictures: one that cannot be decoded is an error in its place, and costs no other.
+    """What to extract, and the pictures: one that cannot be decoded becomes an error, and the others go on.
 
     Raises:
         InvalidInput: The extraction is wrong, or there are no pictures.
@@ -176,10 +176,10 @@ def decode_extract_start(requests: Iterator[feature_pb2.ExtractStreamRequest]) -
 
 
 def decode_extract_item(message: feature_pb2.ExtractStreamRequest) -> tuple[str, Picture | GramletError]:
-    """The id and picture of a message of ExtractStream after the first: a bad picture is an error in its place.
+    """The id and picture of a message of ExtractStream after the first: a bad picture becomes an error.
 
     Raises:
-        InvalidInput: The message is no picture.
+        InvalidInput: The message is not a picture.
     """
     if message.WhichOneof("message") != "item":
         raise InvalidInput("after the extraction come pictures", field="item")

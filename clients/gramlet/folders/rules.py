@@ -26,7 +26,7 @@ _SETS = {
 """The set that a folder's name, in lower case, stands for."""
 
 PEEK_BYTES = 32
-"""How much of a file tells whether it is a picture."""
+"""How many bytes of a file show whether it is a picture."""
 
 HIDDEN = "hidden by the system"
 _NO_PICTURE = "not a picture"
@@ -105,7 +105,7 @@ class Listing:
         where: The folder, for errors.
         files: All files below it, in any order.
         peek: Reads the first PEEK_BYTES of a file, given its source. May raise OSError.
-        folders: All folders below it, where the place knows folders.
+        folders: All folders below it, where there are folders besides files.
         left_out: What could not be listed.
     """
 
@@ -276,7 +276,7 @@ def _refuse_a_layout_inside_another(
         )
     if all(parts[1].lower() in _SETS for parts in paths):
         raise InvalidInput(
-            f"{where} has sets inside of its classes, {'/'.join(paths[0][:2])}/: turn them round, to "
+            f"{where} has sets inside of its classes, {'/'.join(paths[0][:2])}/: swap them, to "
             f"{paths[0][1]}/{paths[0][0]}/",
             field=field,
         )

@@ -16,7 +16,7 @@ def _check_ratios(ratios: Iterable[float], field: str) -> tuple[float, ...]:
     ratios = tuple(ratios)
     for index, ratio in enumerate(ratios):
         if not (math.isfinite(ratio) and ratio >= 0):
-            raise InvalidInput(f"{ratio} is no ratio: give a finite number, 0 or more", field=f"{field}[{index}]")
+            raise InvalidInput(f"{ratio} is not a ratio: give a finite number, 0 or more", field=f"{field}[{index}]")
     return ratios
 
 
@@ -45,7 +45,7 @@ def decode_sweep_order(message: stylize_pb2.SweepRequest) -> SweepOrder:
 
     Raises:
         InvalidInput: Neither a stylization nor a sweep to resume, a bad run id, a missing picture, a bad setting, or a
-            ratio that is none.
+            ratio that is not one.
     """
     if message.WhichOneof("start") is None:
         raise InvalidInput("set `stylization` or `resume_run_id`", field="start")

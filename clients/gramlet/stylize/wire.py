@@ -202,7 +202,7 @@ def decode_adjust(message: stylize_pb2.AdjustRequest) -> tuple[str, Adjustment]:
     """The run id, and the change of its weights.
 
     Raises:
-        InvalidInput: A bad run id, a value that is no weight, or nothing to change.
+        InvalidInput: A bad run id, a value that is not a weight, or nothing to change.
     """
     run_id = check_name(message.run_id, "run_id")
     adjustment = _ADJUSTMENT.decode(message.adjustment, "adjustment")

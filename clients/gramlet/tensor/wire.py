@@ -40,7 +40,7 @@ def decode_picture(message: picture_pb2.Picture, field: str = "picture") -> Pict
     """The encoded file as bytes, or the pixels as (H, W, 3) uint8 or (3, H, W) float32. The array may be read-only.
 
     Raises:
-        InvalidInput: No picture, or pixels of another shape, or values that are no numbers.
+        InvalidInput: No picture, or pixels of another shape, or values that are not numbers.
     """
     match message.WhichOneof("source"):
         case "encoded":
@@ -89,7 +89,7 @@ def decode_mask(message: picture_pb2.Picture, field: str = "mask") -> Picture:
 
 
 def decode_picture_or_error(message: picture_pb2.Picture, field: str) -> Picture | GramletError:
-    """Like `decode_picture`; a picture that cannot be decoded is an error in its place and costs no other."""
+    """Like `decode_picture`; a picture that cannot be decoded becomes an error, and the other pictures go on."""
     try:
         return decode_picture(message, field)
     except InvalidInput as error:

@@ -36,7 +36,7 @@ class Strategy(Enum):
 
 
 class Optimizer(Enum):
-    """The optimiser. L-BFGS is full-batch and for linear probes on the frozen network only."""
+    """The optimizer. L-BFGS is full-batch and for linear probes on the frozen network only."""
 
     ADAMW = "adamw"
     SGD = "sgd"

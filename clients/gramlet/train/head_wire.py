@@ -165,7 +165,7 @@ def encode_predict_request(ref: HeadRef, pictures: Sequence[Picture], top_k: int
 def decode_predict_request(
     message: train_pb2.PredictRequest,
 ) -> tuple[HeadRef, list[Picture | GramletError], int]:
-    """The head, the pictures (one that cannot be decoded is an error in its place), and how many classes to return."""
+    """The head, the pictures (one that cannot be decoded becomes an error), and how many classes to return."""
     pictures = [decode_picture_or_error(picture, f"pictures[{i}]") for i, picture in enumerate(message.pictures)]
     return decode_ref(message.head), pictures, message.top_k or DEFAULT_TOP_K
 

@@ -140,7 +140,7 @@ def read_labelled(pictures: PicturesInput) -> LabelledPictures:
     """Names, classes, sets and hashes of pictures. Files are read one at a time, and read again when they are sent.
 
     Raises:
-        InvalidInput: No pictures, or something that is none.
+        InvalidInput: No pictures, or something that is not a picture.
         NotFound: There is no such folder.
     """
     if isinstance(pictures, str | os.PathLike):
@@ -180,7 +180,7 @@ def head_ref(head: HeadInput) -> HeadRef:
     """A head by name and version.
 
     Raises:
-        InvalidInput: `name/version` with a version that is no number.
+        InvalidInput: `name/version` with a version that is not a number.
     """
     if isinstance(head, Result):
         head = head.head

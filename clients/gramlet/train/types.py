@@ -15,7 +15,7 @@ from gramlet.types import Timing
 
 @dataclass(frozen=True)
 class Queued:
-    """The run waits for its turn: so many runs are before it; 0: it is the next."""
+    """The run waits: `position` runs are before it; 0: it is the next."""
 
     position: int
 
@@ -113,7 +113,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ClassReport:
-    """How one class fares. Precision and recall are 0 where nothing was predicted or nothing is there."""
+    """How well the head does on one class. Precision and recall are 0 where nothing was predicted or is there."""
 
     label: str
     precision: float
@@ -132,7 +132,7 @@ class Report:
         top: Share of pictures whose class is among the k most probable, by k.
         macro_f1: Mean F1 of the classes present.
         calibration_error: Expected calibration error, 15 bins of equal width (Guo et al., ICML 2017).
-        confusion: confusion[i][j]: pictures of class i taken for class j.
+        confusion: confusion[i][j]: pictures of class i that were classified as class j.
     """
 
     set: str
@@ -148,7 +148,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one recipe came to: its reports by set, its history, and the wall time of its epochs."""
+    """The outcome of one recipe: its reports by set, its history, and the wall time of its epochs."""
 
     recipe: Recipe
     reports: tuple[Report, ...]
@@ -176,10 +176,10 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A training or validation picture whose nearest neighbours all bear another label: perhaps mislabelled.
+    """A training or validation picture whose nearest neighbors all have another label: perhaps mislabeled.
 
     Attributes:
-        share: Share of its nearest neighbours that bear the suggested label.
+        share: Share of its nearest neighbors that have the suggested label.
     """
 
     name: str
@@ -191,7 +191,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is odd about the data."""
+    """What may be wrong with the data."""
 
     skipped: tuple[Skipped, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
