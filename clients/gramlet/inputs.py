@@ -170,9 +170,13 @@ def whole_number(value: Any, field: str, *, least: int = 0, most: int = 2**32 - 
         InvalidInput: Not a number, not whole, or out of the range.
     """
     number = _number_or_none(value)
-    if number is None or not math.isfinite(number) or number != int(number) or not least <= number <= most:
-        raise InvalidInput(f"must be a whole number from {least} to {most}, not {reprlib.repr(value)}", field=field)
-    return int(value)  # not of the float: it rounds numbers above 2^53
+    is_whole = number is not None and math.isfinite(number) and number == int(number)
+    whole = int(value) if is_whole else -1  # of the value itself: floats round numbers above 2^53
+    if not least <= whole <= most:
+        kind = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
+        limit = f", at most {most}" if whole > most else ""
+        raise InvalidInput(f"must be {kind}{limit}, not {reprlib.repr(value)}", field=field)
+    return whole
 
 
 def any_number(value: Any, field: str) -> float:
