@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from gramlet.train.configuration import Configuration, Recipe, TrainOrder, Upload
 from gramlet.train.inputs import LabelledPictures, read_labelled
-from gramlet.train.types import Configuration, Epoch, Recipe, Result, TrainOrder, Upload
+from gramlet.train.types import Epoch, Result
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine

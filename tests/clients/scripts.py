@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from gramlet.errors import GramletError, Unavailable
+from gramlet.feature.objective_wire import encode_evaluation, encode_ready
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.v1 import feature_pb2
-from gramlet.feature.wire import encode_evaluation, encode_outcome, encode_ready
+from gramlet.feature.wire import encode_outcome
 from gramlet.stylize.types import Iteration, Result, Started, StylizeEvent, StylizeSettings
 from gramlet.stylize.wire import encode_event
 from gramlet.train.v1 import train_pb2

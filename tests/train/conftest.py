@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet.tensor.hashing import picture_hash
-from gramlet.train.types import Configuration, Entry, Event, Recipe, Result, TrainOrder, Upload
+from gramlet.train.configuration import Configuration, Entry, Recipe, TrainOrder, Upload
+from gramlet.train.types import Event, Result
 from gramlet.train.v1.train_pb2_grpc import add_TrainServiceServicer_to_server
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load

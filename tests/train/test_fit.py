@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from gramlet.train.types import ClassWeights, Epoch, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
+from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
+from gramlet.train.types import Epoch
 from gramlet_server.train import head as heads
 from gramlet_server.train.fit import Data, Fit, Samples, calibrated, schedule
 from torch import nn

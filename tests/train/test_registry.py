@@ -6,17 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from gramlet.errors import InvalidInput, NotFound
+from gramlet.train.configuration import HeadKind, Optimizer, Recipe
 from gramlet.train.types import (
     ClassReport,
     Duplicate,
     Epoch,
     Findings,
     Head,
-    HeadKind,
     HeadRef,
-    Optimizer,
     Outcome,
-    Recipe,
     Report,
     Skipped,
     Suspect,

@@ -17,20 +17,8 @@ from gramlet.errors import (
     PermissionDenied,
     Unavailable,
 )
-from gramlet.train.types import (
-    Epoch,
-    Extracting,
-    HeadKind,
-    HeadRef,
-    Optimizer,
-    Recipe,
-    Result,
-    Skipped,
-    Started,
-    Strategy,
-    TrainOrder,
-    Unreadable,
-)
+from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder, Unreadable
+from gramlet.train.types import Epoch, Extracting, HeadRef, Result, Skipped, Started
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import digest, load
 from gramlet_server.feature.engine import Engine

@@ -7,15 +7,11 @@ from typing import Unpack
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
-from gramlet.embed.sessions import MapRun, TransformWindow
-from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap
-from gramlet.embed.wire import (
+from gramlet.embed.map_wire import (
     DELETE_MAP,
     DRAW_MAP,
-    EMBED,
     GET_MAP,
     LIST_MAPS,
-    TRANSFORM,
     decode_drawing_chunk,
     decode_get_map,
     decode_summaries,
@@ -24,6 +20,9 @@ from gramlet.embed.wire import (
     encode_get_map,
     encode_list_maps,
 )
+from gramlet.embed.sessions import MapRun, TransformWindow
+from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap
+from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, choose
 from gramlet.transport.aio import aiter_of, blocking

@@ -24,7 +24,7 @@ from gramlet.stylize.types import (
 )
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.aio import aiter_of, blocking
-from gramlet.transport.run import new_run_id
+from gramlet.types import new_name
 
 
 class AsyncStylizeCalls(AsyncCalls):
@@ -73,7 +73,7 @@ class AsyncStylizeCalls(AsyncCalls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        name = run_id or new_run_id()
+        name = run_id or new_name()
 
         def start() -> StylizeRun:
             stylization = make_stylization(content, style, initial, settings, previous)

@@ -8,16 +8,13 @@ from typing import Unpack, cast, overload
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, choose, is_one_picture
-from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
-from gramlet.train.sessions import PredictBatches, TrainRun
-from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Recipe, Result
-from gramlet.train.wire import (
+from gramlet.train.configuration import Recipe
+from gramlet.train.head_wire import (
     DELETE_HEAD,
     EXPORT_HEAD,
     GET_HEAD,
     LIST_HEADS,
     PREDICT,
-    TRAIN_HEAD,
     decode_details,
     decode_export_chunk,
     decode_heads,
@@ -26,6 +23,10 @@ from gramlet.train.wire import (
     encode_get_head,
     encode_list_heads,
 )
+from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
+from gramlet.train.sessions import PredictBatches, TrainRun
+from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
+from gramlet.train.wire import TRAIN
 from gramlet.transport.aio import blocking
 
 
@@ -70,7 +71,7 @@ class AsyncTrainCalls(AsyncCalls):
         def start() -> TrainRun:
             return TrainRun(*make_order(pictures, name, recipes, options, on_server=on_server, run_id=run_id))
 
-        return AsyncEvents(self._events(TRAIN_HEAD, blocking(start), self._attempts(timeout)), Result)
+        return AsyncEvents(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     def resume_training(
         self, run_id: str, pictures: PicturesInput | None = None, *, timeout: float | None = None
@@ -89,7 +90,7 @@ class AsyncTrainCalls(AsyncCalls):
         def start() -> TrainRun:
             return TrainRun(*resume_order(run_id, pictures))
 
-        return AsyncEvents(self._events(TRAIN_HEAD, blocking(start), self._attempts(timeout)), Result)
+        return AsyncEvents(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture

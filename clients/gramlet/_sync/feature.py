@@ -9,10 +9,10 @@ from typing import Any, Self, TypeVar, Unpack, overload
 from gramlet._sync.calls import Calls
 from gramlet.errors import GramletError
 from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_objective
+from gramlet.feature.objective_wire import DIFFERENTIATE
 from gramlet.feature.sessions import CorpusWindow, DifferentiationState
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
 from gramlet.feature.wire import (
-    DIFFERENTIATE,
     EXTRACT,
     EXTRACT_STREAM,
     GET_MODEL,

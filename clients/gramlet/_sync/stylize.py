@@ -24,8 +24,8 @@ from gramlet.stylize.types import (
     SweepResult,
 )
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
-from gramlet.transport.run import new_run_id
 from gramlet.transport.sync import blocking, iter_of
+from gramlet.types import new_name
 
 
 class StylizeCalls(Calls):
@@ -74,7 +74,7 @@ class StylizeCalls(Calls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        name = run_id or new_run_id()
+        name = run_id or new_name()
 
         def start() -> StylizeRun:
             stylization = make_stylization(content, style, initial, settings, previous)

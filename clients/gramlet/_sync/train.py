@@ -9,16 +9,13 @@ from typing import Unpack, cast, overload
 from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, choose, is_one_picture
-from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
-from gramlet.train.sessions import PredictBatches, TrainRun
-from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Recipe, Result
-from gramlet.train.wire import (
+from gramlet.train.configuration import Recipe
+from gramlet.train.head_wire import (
     DELETE_HEAD,
     EXPORT_HEAD,
     GET_HEAD,
     LIST_HEADS,
     PREDICT,
-    TRAIN_HEAD,
     decode_details,
     decode_export_chunk,
     decode_heads,
@@ -27,6 +24,10 @@ from gramlet.train.wire import (
     encode_get_head,
     encode_list_heads,
 )
+from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
+from gramlet.train.sessions import PredictBatches, TrainRun
+from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
+from gramlet.train.wire import TRAIN
 from gramlet.transport.sync import blocking
 
 
@@ -71,7 +72,7 @@ class TrainCalls(Calls):
         def start() -> TrainRun:
             return TrainRun(*make_order(pictures, name, recipes, options, on_server=on_server, run_id=run_id))
 
-        return Events(self._events(TRAIN_HEAD, blocking(start), self._attempts(timeout)), Result)
+        return Events(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     def resume_training(
         self, run_id: str, pictures: PicturesInput | None = None, *, timeout: float | None = None
@@ -90,7 +91,7 @@ class TrainCalls(Calls):
         def start() -> TrainRun:
             return TrainRun(*resume_order(run_id, pictures))
 
-        return Events(self._events(TRAIN_HEAD, blocking(start), self._attempts(timeout)), Result)
+        return Events(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from gramlet.embed.inputs import UnreadItem
+from gramlet.embed.map_wire import decode_position
 from gramlet.embed.types import (
     Described,
     Item,
@@ -20,18 +21,12 @@ from gramlet.embed.types import (
     Started,
     StyleMap,
 )
-from gramlet.embed.wire import (
-    decode_event,
-    decode_position,
-    encode_item,
-    encode_start,
-    encode_transform_item,
-    encode_transform_start,
-)
+from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item, encode_transform_start
 from gramlet.errors import GramletError
 from gramlet.transport.rpc import Message
-from gramlet.transport.run import Run, new_run_id
+from gramlet.transport.run import Run
 from gramlet.transport.window import Window
+from gramlet.types import new_name
 
 
 class MapRun(Run[MapEvent]):
@@ -39,7 +34,7 @@ class MapRun(Run[MapEvent]):
 
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
         if start.settings is not None and not start.map_id:
-            start = dataclasses.replace(start, map_id=new_run_id())
+            start = dataclasses.replace(start, map_id=new_name())
         super().__init__(start.map_id or start.resume_map_id, ordered=start.settings is not None)
         self._start = start
         self._items = items

@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
+from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
-from gramlet.feature.wire import (
-    decode_evaluation_reply,
-    decode_extract_reply,
-    decode_ready,
-    encode_evaluate,
-    encode_extract_item,
-    encode_extract_start,
-    encode_setup,
-)
+from gramlet.feature.wire import decode_extract_reply, encode_extract_item, encode_extract_start
 from gramlet.inputs import PictureInput, read_picture
 from gramlet.transport.rpc import Message
 from gramlet.transport.window import Window

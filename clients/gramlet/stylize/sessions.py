@@ -27,7 +27,8 @@ from gramlet.stylize.types import (
 )
 from gramlet.stylize.wire import decode_event, encode_order
 from gramlet.transport.rpc import Message
-from gramlet.transport.run import Run, new_run_id
+from gramlet.transport.run import Run
+from gramlet.types import new_name
 
 
 class StylizeRun(Run[StylizeEvent]):
@@ -35,7 +36,7 @@ class StylizeRun(Run[StylizeEvent]):
 
     def __init__(self, order: StylizeOrder) -> None:
         if order.stylization is not None and not order.run_id:
-            order = dataclasses.replace(order, run_id=new_run_id())
+            order = dataclasses.replace(order, run_id=new_name())
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
         self._order = order
         self._started = False
@@ -109,7 +110,7 @@ class SweepRun(Run[SweepEvent]):
 
     def __init__(self, order: SweepOrder) -> None:
         if order.stylization is not None and not order.run_id:
-            order = dataclasses.replace(order, run_id=new_run_id())
+            order = dataclasses.replace(order, run_id=new_name())
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
         self._order = order
         self._started = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
@@ -88,8 +87,3 @@ class Run(ABC, Generic[E]):
     @abstractmethod
     def _remember(self, event: E) -> None:
         """Takes note of a new event."""
-
-
-def new_run_id() -> str:
-    """A random id for a run or a map."""
-    return secrets.token_hex(8)

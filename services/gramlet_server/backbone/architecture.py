@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.types import Stage
+from gramlet.feature.types import Stage, find_stage
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean color, RGB in 0..1: what the networks' inputs are centered on."""
@@ -63,11 +63,7 @@ class Architecture:
         Raises:
             InvalidInput: There is none.
         """
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        known = ", ".join(stage.name for stage in self.stages)
-        raise InvalidInput(f"{self.name} has no stage {name!r}; it has {known}", field="stages")
+        return find_stage(name, self.stages, self.name, "stages")
 
     def activation_shape(self, stage: str, height: int, width: int, antialiased: bool = False) -> tuple[int, int, int]:
         """(C, H, W) of a stage's activations of a picture of that size. A side of 0: the picture is too small."""

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-import numpy as np
 from gramlet.errors import GramletError
 from gramlet.feature.types import Extraction, Features
+from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
 from gramlet_server.telemetry import Observer
 
 Value = TypeVar("Value")
-
-
-def picture_digest(picture: Picture) -> str:
-    """A name for a picture: SHA-256 over an encoded file's bytes, or over shape, type and values of pixels."""
-    if not isinstance(picture, np.ndarray):
-        return hashlib.sha256(b"file " + picture).hexdigest()
-    digest = hashlib.sha256(f"{picture.dtype} {picture.shape} ".encode())
-    digest.update(np.ascontiguousarray(picture).data)
-    return digest.hexdigest()
 
 
 class Cache(Generic[Value]):
@@ -106,7 +96,7 @@ class FeatureCache:
         if self._cache is None or isinstance(picture, GramletError):
             return None
         asked = (extraction.stages, extraction.forms, extraction.gram_normalization, extraction.resize)
-        return picture_digest(picture), *asked
+        return picture_hash(picture), *asked
 
     def get(self, key: Hashable) -> Features | None:
         """Features that are here. Their timing is of no pass: a batch of none."""

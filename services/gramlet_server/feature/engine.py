@@ -17,14 +17,25 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
-from gramlet.feature.types import Evaluation, Extraction, Features, Form, GramNormalization, Load, Model, Objective
+from gramlet.feature.types import (
+    Evaluation,
+    Extraction,
+    Features,
+    Form,
+    GramNormalization,
+    Load,
+    Model,
+    Objective,
+    find_stage,
+)
+from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Array, Limits, Picture, Resize, Timing
 from torch import Tensor
 
 from gramlet_server import __version__
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature import objective as objectives
-from gramlet_server.feature.cache import Cache, Compute, FeatureCache, cached_stages, picture_digest
+from gramlet_server.feature.cache import Cache, Compute, FeatureCache, cached_stages
 from gramlet_server.feature.device import Repeats, device_of
 from gramlet_server.feature.gram import Region, divisor, gram_matrix, region_at
 from gramlet_server.feature.objective import Reading, Targets
@@ -184,15 +195,10 @@ class Engine:
             return [self._outcome(each) for each in pending]
 
     def _check(self, extraction: Extraction) -> None:
-        known = [stage.name for stage in self._network.stages]
         if not extraction.stages:
             raise InvalidInput("name at least one stage", field="extraction.stages")
         for index, stage in enumerate(extraction.stages):
-            if stage not in known:
-                raise InvalidInput(
-                    f"{self._network.name} has no stage {stage!r}; it has {', '.join(known)}",
-                    field=f"extraction.stages[{index}]",
-                )
+            find_stage(stage, self._network.stages, self._network.name, f"extraction.stages[{index}]")
 
     def _prepare(self, picture: Picture | GramletError, resize: Resize) -> Array | GramletError:
         if isinstance(picture, GramletError):
@@ -658,11 +664,11 @@ class _Reader:
 
 
 def _activations_key(picture: Array, antialiased: bool) -> Hashable:
-    return ("activations", antialiased, picture_digest(picture))
+    return ("activations", antialiased, picture_hash(picture))
 
 
 def _gram_key(picture: Array, region: Array | None, normalization: GramNormalization, antialiased: bool) -> Hashable:
-    of = (picture_digest(picture), None if region is None else picture_digest(region))
+    of = (picture_hash(picture), None if region is None else picture_hash(region))
     return ("gram", antialiased, normalization, of)
 
 

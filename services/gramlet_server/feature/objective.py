@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from gramlet.errors import InvalidInput
-from gramlet.feature.types import GramNormalization, Model, Objective, StageBalance, Style
+from gramlet.feature.types import GramNormalization, Model, Objective, StageBalance, Style, find_stage
 from gramlet.types import Array
 from torch import Tensor
 from torch.nn import functional
@@ -322,11 +322,6 @@ def check(objective: Objective, model: Model) -> None:
     Raises:
         InvalidInput: Naming the field of the objective.
     """
-    names = [stage.name for stage in model.stages]
-
-    def known(stage: str, field: str) -> None:
-        if stage not in names:
-            raise InvalidInput(f"{model.backbone} has no stage {stage!r}; it has {', '.join(names)}", field=field)
 
     def weight(value: float, field: str) -> None:
         if not 0 <= value < float("inf"):
@@ -340,7 +335,7 @@ def check(objective: Objective, model: Model) -> None:
     if objective.content_weight:
         if objective.content is None:
             raise InvalidInput("a content weight needs a content picture", field="content")
-        known(objective.content_stage, "content_stage")
+        find_stage(objective.content_stage, model.stages, model.backbone, "content_stage")
     if objective.style_weight:
         if not objective.styles:
             raise InvalidInput("a style weight needs a style picture", field="styles")
@@ -353,7 +348,7 @@ def check(objective: Objective, model: Model) -> None:
         if not sum(style.weight for style in objective.styles) > 0:
             raise InvalidInput("the styles' weights are all 0", field="styles")
         for index, (stage, value) in enumerate(objective.style_stages.items()):
-            known(stage, f"style_stages[{index}].stage")
+            find_stage(stage, model.stages, model.backbone, f"style_stages[{index}].stage")
             weight(value, f"style_stages[{index}].weight")
     if objective.stage_balance is StageBalance.CONTENT and objective.content is None:
         raise InvalidInput("balancing the losses needs the content picture", field="content")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import grpc
 from gramlet.errors import GramletError, InvalidInput
+from gramlet.feature import objective_wire
 from gramlet.feature import wire as messages
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.parts import joined, split
@@ -65,14 +66,14 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             for request in joined(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":
-                        objective, element_type = messages.decode_setup(
+                        objective, element_type = objective_wire.decode_setup(
                             request.setup, self._engine.load_picture, self._engine.load_region
                         )
                         differentiation.replace(objective)
-                        yield messages.encode_ready(self._engine.model().weights_digest)
+                        yield objective_wire.encode_ready(self._engine.model().weights_digest)
                     case "evaluate":
-                        picture, sequence = messages.decode_evaluate(request.evaluate)
+                        picture, sequence = objective_wire.decode_evaluate(request.evaluate)
                         evaluation = differentiation.evaluate(picture)
-                        yield from split(messages.encode_evaluation(evaluation, sequence, element_type))
+                        yield from split(objective_wire.encode_evaluation(evaluation, sequence, element_type))
                     case _:
                         raise InvalidInput("neither an objective nor a picture", field="message")

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.types import GramNormalization, Model, StageBalance
+from gramlet.feature.types import GramNormalization, Model, StageBalance, find_stage
 from gramlet.stylize.types import Colors, Initial, LineSearch, Optimizer, StylizeSettings
 
 DEFAULT = "default"
@@ -135,7 +135,7 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
             "positions",
             field="settings.style_size",
         )
-    _check_stage(resolved.content_stage or "", "settings.content_stage", model)
+    find_stage(resolved.content_stage or "", model.stages, model.backbone, "settings.content_stage")
     check_stages(resolved.style_stages or {}, "settings.style_stages", model)
     return resolved
 
@@ -147,10 +147,4 @@ def check_stages(stages: Iterable[str], field: str, model: Model) -> None:
         InvalidInput: Naming the stage's place in the field.
     """
     for index, stage in enumerate(stages):
-        _check_stage(stage, f"{field}[{index}].stage", model)
-
-
-def _check_stage(stage: str, field: str, model: Model) -> None:
-    if model.stage(stage) is None:
-        known = ", ".join(each.name for each in model.stages)
-        raise InvalidInput(f"{model.backbone} has no stage {stage!r}; it has {known}", field=field)
+        find_stage(stage, model.stages, model.backbone, f"{field}[{index}].stage")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition
 from gramlet.feature.types import Model
-from gramlet.train.types import Head, HeadKind
+from gramlet.train.configuration import HeadKind
+from gramlet.train.types import Head
 from numpy.typing import NDArray
 from torch import Tensor, nn
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,10 @@ from typing import Any
 import numpy as np
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
-from gramlet.train.types import TRAIN, VALIDATION, Configuration, Duplicate, Entry, Recipe, Strategy, Suspect
+from gramlet.folders import natural_key
+from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, Recipe, Strategy
+from gramlet.train.types import Duplicate, Suspect
+from gramlet.types import check_name
 from numpy.typing import NDArray
 
 from gramlet_server.train.fit import is_full_batch_only
@@ -20,8 +22,6 @@ NEIGHBORS = 10
 SUSPICIOUS_SHARE = 0.7
 """A picture is suspect if none of its nearest neighbors bears its label and this share agrees on another."""
 UNFREEZABLE = ("layer1", "layer2", "layer3", "layer4")
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ def check_configuration(configuration: Configuration, limits: Limits, model: Mod
     Raises:
         InvalidInput: With the field at fault.
     """
-    if not _NAME.fullmatch(configuration.name):
-        raise InvalidInput(f"{configuration.name!r} is not 1 to 64 letters, digits, '-' or '_'", field="name")
+    check_name(configuration.name, "name")
     _between(configuration.size, 32, limits.size, "size")
     _between(configuration.views, 0, limits.views, "views")
     _between(len(configuration.recipes), 1, limits.recipes, "recipes")
@@ -168,7 +167,7 @@ def suspects(entries: Sequence[Entry], embeddings: NDArray[Any]) -> tuple[Suspec
 def sets_of(entries: Sequence[Entry]) -> Mapping[str, list[int]]:
     """Positions of each set's entries: `train`, `val`, then the further sets by name."""
     found: dict[str, list[int]] = {TRAIN: [], VALIDATION: []}
-    for name in sorted({entry.set for entry in entries} - set(found)):
+    for name in sorted({entry.set for entry in entries} - set(found), key=natural_key):
         found[name] = []
     for number, entry in enumerate(entries):
         found[entry.set].append(number)

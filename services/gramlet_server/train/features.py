@@ -13,7 +13,8 @@ import numpy as np
 from gramlet.errors import Aborted, GramletError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, Model
 from gramlet.tensor.hashing import picture_hash
-from gramlet.train.types import TRAIN, Entry, Extracting, Skipped, Unreadable, Upload
+from gramlet.train.configuration import TRAIN, Entry, Unreadable, Upload
+from gramlet.train.types import Extracting, Skipped
 from gramlet.types import ElementType, Picture, Resize, ResizeMode
 from numpy.typing import NDArray
 

@@ -6,7 +6,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from gramlet.train.types import VALIDATION, Outcome
+from gramlet.train.configuration import VALIDATION
+from gramlet.train.types import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,19 +16,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from gramlet.train.types import (
+from gramlet.train.configuration import (
     TRAIN,
     VALIDATION,
     ClassWeights,
-    Epoch,
     HeadKind,
     Metric,
     Optimizer,
     Recipe,
     Schedule,
-    Step,
     Strategy,
 )
+from gramlet.train.types import Epoch, Step
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 import torch
-from gramlet.train.types import HeadKind
+from gramlet.train.configuration import HeadKind
 from torch import Tensor, nn
 
 HIDDEN = 500

@@ -27,24 +27,10 @@ import numpy as np
 import torch
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.feature.types import Model
+from gramlet.folders import natural_key
 from gramlet.json_codec import from_json, to_json
-from gramlet.train.types import (
-    TRAIN,
-    VALIDATION,
-    Accepted,
-    Configuration,
-    Entry,
-    Epoch,
-    Event,
-    Findings,
-    Head,
-    HeadRef,
-    Outcome,
-    Result,
-    Skipped,
-    Started,
-    Upload,
-)
+from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, Upload
+from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef, Outcome, Result, Skipped, Started
 
 from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
@@ -331,7 +317,7 @@ def _assemble(features: FeaturePass, boundaries: Mapping[str, str], seconds: flo
     readable = [entry for position, entry in enumerate(features.entries) if position not in features.skipped]
     kept, duplicates = data_sets.duplicates(readable)
     data_sets.check_classes(features.entries, kept)
-    classes = tuple(sorted({entry.label for entry in kept if entry.set == TRAIN}))
+    classes = tuple(sorted({entry.label for entry in kept if entry.set == TRAIN}, key=natural_key))
     sets = {name: [kept[number] for number in numbers] for name, numbers in data_sets.sets_of(kept).items()}
     if not sets[VALIDATION]:
         raise InvalidInput("no picture of the validation set is left", field="entries")

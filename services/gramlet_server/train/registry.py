@@ -18,13 +18,13 @@ from dataclasses import replace
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.train.types import Head, HeadRef
+from gramlet.types import check_name
 from safetensors.torch import load, save
 from torch import Tensor
 
 from gramlet_server.runs.store import Store
 
 _DESCRIPTION = re.compile(r"heads/([^/]+)/(\d+)\.json")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LATE, _HEAD = "delta.", "head."
 
 State = dict[str, Tensor]
@@ -74,8 +74,7 @@ class Registry:
             InvalidInput: No name for a head.
             NotFound: There is no such head.
         """
-        if not _NAME.fullmatch(ref.name):
-            raise InvalidInput(f"{ref.name!r} is not 1 to 64 letters, digits, '-' or '_'", field="head.name")
+        check_name(ref.name, "head.name")
         found = self._read(ref.name, ref.version) if ref.version else self._newest(ref.name)
         if found is None:
             raise NotFound(f"there is no head {ref}", field="head")
@@ -96,8 +95,8 @@ class Registry:
         Raises:
             InvalidInput: No name for a head.
         """
-        if name and not _NAME.fullmatch(name):
-            raise InvalidInput(f"{name!r} is not 1 to 64 letters, digits, '-' or '_'", field="name")
+        if name:
+            check_name(name, "name")
         places = [_DESCRIPTION.fullmatch(entry.key) for entry in self._store.list(f"heads/{name}" if name else "heads")]
         found = (self._read(place[1], int(place[2])) for place in places if place)
         return sorted((item[0] for item in found if item), key=lambda head: (head.name, head.version))

@@ -11,7 +11,8 @@ import torch
 from gramlet.errors import NotFound
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
-from gramlet.train.types import Configuration, Event, Extracting, Queued, Step, TrainOrder, Upload
+from gramlet.train.configuration import Configuration, TrainOrder, Upload
+from gramlet.train.types import Event, Extracting, Queued, Step
 
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work

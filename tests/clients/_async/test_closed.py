@@ -9,7 +9,7 @@ from typing import Any
 import gramlet
 import pytest
 from gramlet.errors import FailedPrecondition, Overloaded
-from gramlet.feature.wire import encode_ready
+from gramlet.feature.objective_wire import encode_ready
 
 from tests.clients._async.calls import MANY, OBJECTIVE, ONE, PICTURE, Call
 from tests.clients.servers import (

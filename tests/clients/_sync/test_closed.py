@@ -10,7 +10,7 @@ from typing import Any
 import gramlet
 import pytest
 from gramlet.errors import FailedPrecondition, Overloaded
-from gramlet.feature.wire import encode_ready
+from gramlet.feature.objective_wire import encode_ready
 
 from tests.clients._sync.calls import MANY, OBJECTIVE, ONE, PICTURE, Call
 from tests.clients.servers import (

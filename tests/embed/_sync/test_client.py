@@ -11,7 +11,8 @@ from typing import Any
 import gramlet
 import numpy as np
 import pytest
-from gramlet.embed.types import Descriptor, LayoutIteration, Position, RefusedItem, StyleMap
+from gramlet.embed.settings import Descriptor
+from gramlet.embed.types import LayoutIteration, Position, RefusedItem, StyleMap
 from gramlet.errors import GramletError, InvalidInput, NotFound
 
 from tests.clients.servers import collect, happened

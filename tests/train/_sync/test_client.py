@@ -11,18 +11,8 @@ import gramlet
 import numpy as np
 import pytest
 from gramlet.errors import InvalidInput, NotFound, PermissionDenied
-from gramlet.train.types import (
-    Accepted,
-    Epoch,
-    Extracting,
-    HeadKind,
-    HeadRef,
-    Optimizer,
-    Prediction,
-    Recipe,
-    Result,
-    Started,
-)
+from gramlet.train.configuration import HeadKind, Optimizer, Recipe
+from gramlet.train.types import Accepted, Epoch, Extracting, HeadRef, Prediction, Result, Started
 from PIL import Image
 
 from tests.clients.servers import collect
