@@ -20,6 +20,7 @@ from gramlet.errors import (
     Aborted,
     AlreadyExists,
     Cancelled,
+    Code,
     DeadlineExceeded,
     FailedPrecondition,
     GramletError,
@@ -43,7 +44,9 @@ from gramlet.feature.types import (
     StageBalance,
     Style,
 )
+from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
+from gramlet.inputs import PictureInput
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.types import (
     Adjusted,
@@ -67,12 +70,13 @@ from gramlet.stylize.types import (
     SweepStarted,
 )
 from gramlet.transport.channel import Tls, request_id
-from gramlet.types import ElementType, Resize, ResizeMode
+from gramlet.types import Array, ElementType, Limits, Pixels, Resize, ResizeMode, Timing
 
 __all__ = [
     "Aborted",
     "Adjusted",
     "AlreadyExists",
+    "Array",
     "AsyncClient",
     "AsyncDifferentiation",
     "AsyncEvents",
@@ -80,6 +84,7 @@ __all__ = [
     "Cancelled",
     "Checkpoint",
     "Client",
+    "Code",
     "Colors",
     "DeadlineExceeded",
     "Differentiation",
@@ -89,6 +94,8 @@ __all__ = [
     "Extraction",
     "FailedPrecondition",
     "Features",
+    "Folder",
+    "FolderPicture",
     "Form",
     "GramNormalization",
     "GramletError",
@@ -97,6 +104,8 @@ __all__ = [
     "InternalError",
     "InvalidInput",
     "Iteration",
+    "LeftOut",
+    "Limits",
     "LineSearch",
     "Model",
     "NotFound",
@@ -104,6 +113,8 @@ __all__ = [
     "Optimizer",
     "Overloaded",
     "PermissionDenied",
+    "PictureInput",
+    "Pixels",
     "Preview",
     "Queued",
     "Recovered",
@@ -123,6 +134,7 @@ __all__ = [
     "SweepQueued",
     "SweepResult",
     "SweepStarted",
+    "Timing",
     "Tls",
     "Unauthenticated",
     "Unavailable",

@@ -232,7 +232,7 @@ async def test_an_extraction_is_given_up_when_patience_is_over() -> None:
     async with async_client_of({FEATURE: Script(ExtractStream=[answering(2), GONE])}, patience=0.3) as client:
         outcomes: Any = client.features(pictures(9), stages="conv1")
         assert [(await anext(outcomes)).height, (await anext(outcomes)).height] == [0, 1]
-        with pytest.raises(Unavailable, match="going away|Internal error from Core"):  # see transport/failures.py
+        with pytest.raises(Unavailable, match=r"going away|Internal error from Core"):  # see transport/failures.py
             await anext(outcomes)
 
 
