@@ -1,0 +1,226 @@
+"""L-BFGS and Adam for points of millions of numbers, as torch code that runs where the point is.
+
+Nothing here waits for the device: a step takes a gradient and returns the next point, and every decision on the way (is
+this pair of use? does the direction go down?) is made by the device itself. So the host can start the next gradient
+before it has read anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.lbfgs import _strong_wolfe  # not public; scipy's public one gives up where this takes the best trial
+
+LEAST_CURVATURE = float(np.finfo(np.float32).eps)
+"""A pair is used only if the slope along the step changed by more than this share of what it was: less is rounding.
+
+The rule of L-BFGS-B (Zhu, Byrd, Lu, Nocedal, 1997), which holds for losses of any scale. torch's own
+bound, 1e-10, does not.
+"""
+
+State = Mapping[str, Tensor]
+"""What an optimizer remembers, as tensors by name."""
+
+Loss = Callable[[Tensor], tuple[float, Tensor]]
+"""Loss and gradient (N,) at a point (N,). Used by the line search only, which waits for each."""
+
+
+class Optimizer(Protocol):
+    """An optimizer, one step at a time. Points and gradients are (N,), float32, on one device."""
+
+    def step(self, point: Tensor, gradient: Tensor) -> Tensor:
+        """The next point. `point` is any at first, and afterwards what the step before returned."""
+        ...
+
+    def state(self) -> State:
+        """Everything that the next steps depend on, as copies."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Continues from another optimizer's state: the steps are the same, bit for bit."""
+        ...
+
+
+class LBFGS:
+    """Limited-memory BFGS (Liu, Nocedal, "On the limited memory BFGS method for large scale optimization", 1989).
+
+    The steps are those of torch.optim.LBFGS, except for rounding. The product of the inverse Hessian with the gradient
+    is computed in its compact form (Byrd, Nocedal, Schnabel, "Representations of quasi-Newton matrices and their use in
+    limited memory methods", 1994, theorem 2.2):
+
+        H g = γ g + S p - γ Y u,   u = R⁻¹ Sᵀg,   p = R⁻ᵀ ((D + γ YᵀY) u - γ Yᵀg)
+
+    S and Y hold the remembered steps and changes of the gradient, R is the upper triangle of SᵀY, D its diagonal, and γ
+    is sᵀy / yᵀy of the newest pair. An iteration reads the history twice, at the speed of memory: once for the inner
+    products with the gradient, once for the direction. Everything else is algebra on matrices of the history's length,
+    in float64 on the device.
+
+    Args:
+        size: N.
+        rate: What a direction is multiplied by.
+        history: Most pairs to remember. Each takes 8 N bytes.
+        device: Where the points are.
+    """
+
+    def __init__(self, size: int, rate: float, history: int, device: torch.device | str = "cpu") -> None:
+        self._rate = rate
+        self._history = history
+        self._pairs = 0  # slots ever written; the newest pair overwrites the oldest
+        # Rows 2i and 2i + 1 are the step of slot i and the change of the gradient along it.
+        self._rows = torch.empty(2 * history, size, device=device)
+        self._products = torch.zeros(2 * history, 2 * history, dtype=torch.float64, device=device)  # row by row
+        self._along = torch.zeros(2 * history, dtype=torch.float64, device=device)  # of the rows and the last gradient
+        self._valid = torch.zeros(history, dtype=torch.float64, device=device)  # 1 where the pair is used
+        self._scale = torch.ones((), dtype=torch.float64, device=device)  # γ
+        self._last: tuple[Tensor, Tensor] | None = None  # the last step, and the gradient where it began
+
+    def step(self, point: Tensor, gradient: Tensor) -> Tensor:
+        """See Optimizer."""
+        direction, _, rate = self._direct(gradient)
+        return self._move(point, gradient, direction.mul_(rate))
+
+    def search(self, point: Tensor, value: float, gradient: Tensor, loss: Loss) -> Tensor:
+        """A step in the same direction whose length satisfies the strong Wolfe conditions.
+
+        Args:
+            point: (N,).
+            value: The loss there.
+            gradient: (N,): the gradient there.
+            loss: Is asked at every trial, the first one at the rate. Its answers are waited for.
+        """
+        direction, slope, rate = self._direct(gradient)
+        found = _strong_wolfe(  # type: ignore[no-untyped-call]
+            lambda x, t, d: loss(x + t * d), point, float(rate), direction, value, gradient, float(slope)
+        )
+        return self._move(point, gradient, direction.mul_(found[2]))
+
+    def state(self) -> State:
+        """See Optimizer."""
+        used = 2 * self._used
+        state = {
+            "rows": self._rows[:used].clone(),
+            "products": self._products[:used, :used].clone(),
+            "along": self._along[:used].clone(),
+            "valid": self._valid[: self._used].clone(),
+            "scale": self._scale.clone(),
+            "pairs": torch.tensor(self._pairs),
+        }
+        if self._last is not None:
+            state["step"], state["gradient"] = (each.clone() for each in self._last)
+        return state
+
+    def restore(self, state: State) -> None:
+        """See Optimizer."""
+        self._pairs = int(state["pairs"])
+        used = 2 * self._used
+        self._rows[:used] = state["rows"]
+        self._products[:used, :used] = state["products"]
+        self._along[:used] = state["along"]
+        self._valid[: self._used] = state["valid"]
+        self._scale = state["scale"].to(self._scale)
+        self._last = None
+        if "step" in state:
+            self._last = state["step"].to(self._rows), state["gradient"].to(self._rows)
+
+    @property
+    def _used(self) -> int:
+        return min(self._pairs, self._history)
+
+    def _move(self, point: Tensor, gradient: Tensor, step: Tensor) -> Tensor:
+        self._last = step, gradient
+        return point + step
+
+    def _direct(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The direction (N,), the slope along it, and what to multiply it by. Remembers the pair that ended here."""
+        # Nothing is known of the length of a gradient without a history: all numbers together move by the rate at most.
+        steepest, careful = -gradient, self._rate / gradient.abs().sum().clamp(min=1.0)
+        if self._last is None:
+            return steepest, -gradient.dot(gradient), careful
+        self._remember(gradient, *self._last)
+        direction = self._quasi_newton(gradient)
+        slope = direction.dot(gradient)
+        # A direction that goes up says that rounding has spoiled the history: no pair of it is used again.
+        self._valid *= slope <= 0
+        unknown = self._valid.sum() == 0
+        return (
+            torch.where(unknown, steepest, direction),
+            torch.where(unknown, -gradient.dot(gradient), slope),
+            torch.where(unknown, careful, self._rate),
+        )
+
+    def _remember(self, gradient: Tensor, step: Tensor, before: Tensor) -> None:
+        """Writes the pair of the last step into its slot, and its inner products with the rows into theirs."""
+        change = gradient - before
+        slot = self._pairs % self._history
+        of_step, of_change = 2 * slot, 2 * slot + 1
+        self._rows[of_step], self._rows[of_change] = step, change
+        self._pairs += 1
+        used = 2 * self._used
+        along = torch.mv(self._rows[:used], gradient).double()  # inner products with the gradient: the first pass
+        # The change is the gradient minus the one before, whose products are known. So no further pass is needed.
+        products = along - self._along[:used]
+        curvature, length = step.dot(change).double(), change.dot(change).double()
+        products[of_step], products[of_change] = curvature, length
+        self._products[of_change, :used] = self._products[:used, of_change] = products
+        self._along[:used] = along
+        valid = curvature > LEAST_CURVATURE * step.dot(before).abs()
+        self._valid[slot] = valid
+        self._scale = torch.where(valid, curvature / length, self._scale)
+
+    def _quasi_newton(self, gradient: Tensor) -> Tensor:
+        """-H g, (N,)."""
+        used = 2 * self._used
+        # Rolled so that the oldest pair comes first. A pair that is not valid becomes one of zeros, with 1 for its
+        # place in R, so that no equation depends on it.
+        oldest = self._pairs % self._history if self._pairs > self._history else 0
+        products = self._products[:used, :used].roll((-2 * oldest, -2 * oldest), (0, 1))
+        along, valid = self._along[:used].roll(-2 * oldest), self._valid[: self._used].roll(-oldest)
+        both = valid[:, None] * valid
+        steps_changes, changes = products[0::2, 1::2] * both, products[1::2, 1::2] * both
+        upper = steps_changes.triu() + torch.diag(1 - valid)
+        u = _solve(upper, along[0::2] * valid, upper=True)
+        right = steps_changes.diagonal() * u + self._scale * (changes @ u - along[1::2] * valid)
+        p = _solve(upper.T, right, upper=False)
+        weights = torch.stack([p, -self._scale * u], dim=1).flatten().roll(2 * oldest)  # of the rows
+        direction = torch.mv(self._rows[:used].T, weights.float())  # the second pass
+        return direction.add_(gradient * self._scale.float()).neg_()
+
+
+def _solve(matrix: Tensor, right: Tensor, *, upper: bool) -> Tensor:
+    solution: Tensor = torch.linalg.solve_triangular(matrix, right[:, None], upper=upper)[:, 0]
+    return solution
+
+
+class Adam:
+    """torch's Adam (Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015).
+
+    Args:
+        size: N.
+        rate: About how far a step moves each number.
+        device: Where the points are.
+    """
+
+    def __init__(self, size: int, rate: float, device: torch.device | str = "cpu") -> None:
+        self._point = torch.zeros(size, device=device, requires_grad=True)
+        self._adam = torch.optim.Adam([self._point], lr=rate)
+
+    def step(self, point: Tensor, gradient: Tensor) -> Tensor:
+        """See Optimizer."""
+        with torch.no_grad():
+            self._point.copy_(point)
+        self._point.grad = gradient.clone()
+        self._adam.step()
+        return self._point.detach().clone()
+
+    def state(self) -> State:
+        """See Optimizer."""
+        return {name: value.clone() for name, value in self._adam.state[self._point].items()}
+
+    def restore(self, state: State) -> None:
+        """See Optimizer."""
+        if state:
+            self._adam.load_state_dict({**self._adam.state_dict(), "state": {0: dict(state)}})
