@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gramlet_server.feature.lbfgs import LBFGS, Adam, Loss, Optimizer
+from gramlet_server.feature.lbfgs import LBFGS, Adam, Optimizer
 from safetensors.torch import load, save
 from torch import Tensor
+
+Loss = Callable[[Tensor], tuple[float, Tensor]]
 
 START = torch.linspace(-1.5, 1.5, 24)
 
@@ -41,7 +43,14 @@ class Searching(LBFGS):
         self._loss = loss
 
     def step(self, point: Tensor, gradient: Tensor) -> Tensor:
-        return self.search(point, self._loss(point)[0], gradient, self._loss)
+        search = self.search(point, self._loss(point)[0], gradient)
+        try:
+            trial = next(search)
+            while True:
+                trial = search.send(self._loss(trial))
+        except StopIteration as ended:
+            reached: Tensor = ended.value[0]
+            return reached
 
 
 def points(optimizer: Optimizer, loss: Loss, steps: int, start: Tensor = START) -> list[Tensor]:
@@ -122,6 +131,6 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 def test_another_one_goes_on_at_the_same_bits(make: Callable[[], Optimizer], after: int) -> None:
     loss, optimizer, other = loss_of(valley), make(), make()
     reached = [START, *points(optimizer, loss, after)][-1]
-    other.restore(load(save(dict(optimizer.state()))))
+    other.restore(load(save({name: tensor.clone() for name, tensor in optimizer.state().items()})))
     for one, same in zip(points(optimizer, loss, 5, reached), points(other, loss, 5, reached), strict=True):
         assert torch.equal(one, same)

@@ -62,6 +62,19 @@ class Device:
         """Work that allocates. Where memory is short, what is kept there for speed makes room for it."""
         return work()
 
+    @property
+    def reads_late(self) -> int:
+        """How many iterations of a descent to begin before the loss of the first of them is read."""
+        return 0
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU on the device."""
+        return tensor
+
+    def fetch(self, result: Tensor) -> Callable[[], Tensor]:
+        """Starts to copy a small result to the CPU; what is returned waits for it, and may be called in any thread."""
+        return lambda: result
+
     def is_lost(self) -> bool:
         """Whether the device can do nothing any more in this process."""
         return False
@@ -115,6 +128,25 @@ class CudaDevice(Device):
                 raise
         # Not among the exception's last words: they hold on to what the failed pass had allocated.
         return work()
+
+    @property
+    def reads_late(self) -> int:
+        return 1
+
+    def place(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device)
+
+    def fetch(self, result: Tensor) -> Callable[[], Tensor]:
+        pinned = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        pinned.copy_(result, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()  # type: ignore[no-untyped-call]
+
+        def wait() -> Tensor:
+            arrived.synchronize()  # type: ignore[no-untyped-call]
+            return pinned
+
+        return wait
 
     def is_lost(self) -> bool:
         try:
