@@ -41,7 +41,7 @@ COMMANDS: dict[str, Callable[[Settings], int]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, shared: Callable[[Settings], Shared] = Shared) -> int:
     """Runs `gramlet-server`; returns its exit code: 0, 1 where something failed, 2 for a wrong command line."""
     try:
         names, settings = _parse(sys.argv[1:] if arguments is None else arguments)
@@ -50,19 +50,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     logs.configure(settings.server.log_format, settings.server.log_level)
     try:
-        return COMMANDS[names[0]](settings) if names[0] in COMMANDS else _serve(names, settings)
+        return COMMANDS[names[0]](settings) if names[0] in COMMANDS else _serve(names, shared(settings))
     except GramletError as error:
         print(f"gramlet-server: {error}", file=sys.stderr)
         return 1
 
 
-def _serve(names: Sequence[str], settings: Settings) -> int:
-    if not settings.features.features:
+def _serve(names: Sequence[str], shared: Shared) -> int:
+    if not shared.settings.features.features:
         keep_large_blocks()
-    shared = Shared(settings)
     code = serve(
         [SERVICES[name](shared) for name in names],
-        settings.server,
+        shared.settings.server,
         shared.metrics,
         announce=lambda server: print(_ready_line(names, shared, server), flush=True),
     )

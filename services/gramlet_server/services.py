@@ -13,6 +13,7 @@ from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.server import Built, Service
 
 if TYPE_CHECKING:
+    from gramlet_server.feature.device import Device
     from gramlet_server.feature.engine import Engine
     from gramlet_server.feature_source import FeatureSource
     from gramlet_server.runs.store import Store
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 class Shared:
     """What the services of a process share. Each part is made when the first service asks for it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self._device = device
 
     @cached_property
     def engine(self) -> Engine:
@@ -41,9 +43,8 @@ class Shared:
             tile_pixels=of_engine.tile_pixels,
             cuda_graphs=of_network.cuda_graphs,
             feature_cache_bytes=of_engine.feature_cache_bytes,
-            simulated_seconds_per_picture=of_engine.simulated_seconds_per_picture,
         )
-        engine = Engine(network, settings, self.settings.limits, self.metrics)
+        engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()
         return engine
 
@@ -89,7 +90,7 @@ def feature(shared: Shared) -> Service:
     def build() -> Built:
         from gramlet_server.feature.service import FeatureServicer
 
-        return Built(FeatureServicer(shared.engine), drain=shared.engine.drain, watch=shared.engine.tell_failure)
+        return Built(FeatureServicer(shared.engine), drain=shared.engine.drain, watch=shared.engine.on_failure)
 
     return Service("gramlet.feature.v1.FeatureService", add_FeatureServiceServicer_to_server, build)
 

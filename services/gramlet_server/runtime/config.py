@@ -108,7 +108,6 @@ class QueueSettings:
     batch_gradients: bool = flag(
         False, "let stylizations of one size share passes; the last bits may then depend on company", parse=switch
     )
-    simulated_seconds_per_picture: float = flag(0.0, "for tests of scaling: the least time a picture", parse=seconds)
     cache_bytes: int = flag(512 * 2**20, "memory for targets of stylizations", parse=size)
     feature_cache_bytes: int = flag(
         64 * 2**20, "memory for features, found again by the picture's hash; 0: none are kept", parse=size_or_none
