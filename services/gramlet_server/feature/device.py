@@ -15,7 +15,7 @@ import torch
 from gramlet.types import Array
 from torch import Tensor
 
-from gramlet_server.feature.graphs import Compute, GraphCache, PassKey, as_float32
+from gramlet_server.feature.graphs import Compute, GraphCache, PassKey
 
 Result = TypeVar("Result")
 
@@ -38,7 +38,7 @@ class Device:
 
     def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
         """Runs one pass; returns its results in float32."""
-        return [as_float32(result).numpy() for result in compute(self.upload(pictures))]
+        return [_float32(result).numpy() for result in compute(self.upload(pictures))]
 
     def with_room(self, work: Callable[[], Result]) -> Result:
         """Runs work that allocates memory. Where memory is short, cached memory is released and the work runs again."""
@@ -101,7 +101,7 @@ class CudaDevice(Device):
         known = self.graphs.count(batch.shape, key)
         results = compute(batch) if known.graph is None else known.graph.replay(batch)
         arrays = self._arrays(results)
-        self.graphs.record_if_due(known, batch, compute)
+        self.graphs.record_if_due(known, batch, lambda pictures: map(_float32, compute(pictures)))
         return arrays
 
     def _pin(self, pictures: Sequence[Array]) -> Tensor:
@@ -116,7 +116,7 @@ class CudaDevice(Device):
         return [each.numpy().copy() for each in pinned]
 
     def _download(self, result: Tensor) -> Tensor:
-        result = as_float32(result)
+        result = _float32(result)
         pinned = torch.empty(result.shape, pin_memory=True)
         self._results.wait_stream(self._compute)
         with torch.cuda.stream(self._results):
@@ -131,3 +131,8 @@ def device_for(device: torch.device, graphs: bool) -> Device:
         return Device()
     memory = torch.cuda.get_device_properties(device).total_memory
     return CudaDevice(device, int(GRAPHS_SHARE * memory) if graphs else 0)
+
+
+def _float32(result: Tensor) -> Tensor:
+    """A result without its gradient graph, in float32 and C order."""
+    return result.detach().float().contiguous()

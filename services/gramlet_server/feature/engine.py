@@ -10,11 +10,10 @@ import numpy as np
 from gramlet.errors import GramletError
 from gramlet.feature.types import Extraction, Features, Load, Model, Objective
 from gramlet.types import Limits, Picture
-from torch import Tensor
 
 from gramlet_server import __version__
 from gramlet_server.backbone.network import Network
-from gramlet_server.feature.cache import Cache, FeatureCache
+from gramlet_server.feature.cache import FeatureCache
 from gramlet_server.feature.device import Device, device_for
 from gramlet_server.feature.differentiation import Differentiator, LocalDifferentiation
 from gramlet_server.feature.extraction import Extractor, Outcome
@@ -87,9 +86,8 @@ class Engine:
             settings.tile_pixels,
         )
         self.feature_cache = FeatureCache(settings.feature_cache_bytes, observer)
-        target_cache: Cache[Tensor] = Cache("targets", settings.cache_bytes, observer, lambda found: found.nbytes)
         self.extractor = Extractor(self.passes, self.feature_cache)
-        self.targets = TargetBuilder(self.passes, target_cache)
+        self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
 
     @property

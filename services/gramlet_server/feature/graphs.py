@@ -19,8 +19,8 @@ from torch import Tensor
 _log = logging.getLogger(__name__)
 
 Compute = Callable[[Tensor], Iterable[Tensor]]
-"""From a batch of pictures (N, 3, H, W) to the results of a pass, in the order in which they are computed. It must not
-wait for the device: no `float(tensor)`, no copy from or to the CPU."""
+"""From a batch of pictures (N, 3, H, W) to the results of a pass, each as soon as it is computed. It must not wait for
+the device: no `float(tensor)`, no copy from or to the CPU."""
 
 RECORD_AFTER = 8
 """A pass is recorded once it has run this often."""
@@ -66,13 +66,8 @@ def record_graph(pictures: Tensor, compute: Compute, pool: Any) -> Graph:
     graph = torch.cuda.CUDAGraph()
     # thread_local: allocations of other threads meanwhile neither belong to this graph nor break the recording.
     with torch.cuda.graph(graph, pool, torch.cuda.current_stream(), capture_error_mode="thread_local"):
-        results = [as_float32(result) for result in compute(pictures)]
+        results = list(compute(pictures))
     return Graph(pictures, results, graph.replay)
-
-
-def as_float32(result: Tensor) -> Tensor:
-    """A result without its gradient graph, in float32 and C order."""
-    return result.detach().float().contiguous()
 
 
 @dataclass

@@ -20,6 +20,7 @@ from gramlet_server.feature.objective import StyleGroup, StyleTarget, Targets, c
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller
 from gramlet_server.feature.tiles import Tile, TileSums
+from gramlet_server.telemetry import Observer
 
 T = TypeVar("T")
 
@@ -32,12 +33,13 @@ class TargetBuilder:
 
     Args:
         passes: The network.
-        cache: Activations and Gram matrices, shared by all objectives.
+        cache_bytes: Memory for activations and Gram matrices, which all objectives share.
+        observer: Receives hits and misses of the cache.
     """
 
-    def __init__(self, passes: Passes, cache: Cache[Tensor]) -> None:
+    def __init__(self, passes: Passes, cache_bytes: int, observer: Observer) -> None:
         self._passes = passes
-        self._cache = cache
+        self._cache: Cache[Tensor] = Cache("targets", cache_bytes, observer, lambda tensor: tensor.nbytes)
 
     def build(self, caller: Caller, objective: Objective) -> Targets:
         """Checks an objective and computes its targets, in passes of the caller.
