@@ -139,15 +139,15 @@ def _train(shared: Shared) -> Built:
 
 
 def _embed(shared: Shared) -> Built:
-    from gramlet_server.embed.descriptors import Budget
-    from gramlet_server.embed.making import MakingSettings, Maps
+    from gramlet_server.embed.distances import Budget
+    from gramlet_server.embed.runs import Maps, RunSettings
     from gramlet_server.embed.service import EmbedServicer
 
     chosen = shared.settings.embed
     budget = Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch)
-    settings = MakingSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget)
+    settings = RunSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget)
     maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
-    return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.drain)
+    return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.lifecycle.drain)
 
 
 # Services that others use come first: they are built first and closed last.
