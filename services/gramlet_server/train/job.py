@@ -46,7 +46,7 @@ from gramlet.train.types import (
     Upload,
 )
 
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
@@ -151,7 +151,7 @@ class Job:
 
     def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
         """The whole run, in a thread of its own. Closing it stops the work, and keeps the best head if asked to."""
-        compute_alone(not any(recipe.stages for recipe in self._configuration.recipes))
+        set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
         result = self._find("result")
         if result is not None:
             yield Accepted(self.run.run_id, len(self._configuration.entries), (), ())
