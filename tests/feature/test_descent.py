@@ -36,7 +36,12 @@ STEEPNESS = torch.linspace(0.2, 6, 3 * 6 * 5).view(3, 6, 5)
 
 @dataclass
 class Formula:
-    """A loss in closed form: quartic and badly scaled. `pauses` is how often an evaluation lets others have the device."""
+    """A loss in closed form, quartic and badly scaled.
+
+    Attributes:
+        pauses: How often an evaluation lets others have the device.
+        spoiled: Whether the loss of an evaluation, counted from 1, is no number.
+    """
 
     weight: float = 1.0
     pauses: int = 0
@@ -277,7 +282,8 @@ def test_weights_before_the_last_iteration_are_confirmed_too() -> None:
 def test_another_size_goes_on_with_the_picture_only() -> None:
     coarse = run(descent(start(6, ending=DescentEnding.PICTURE)))
     snapshot = snapshots(coarse)[-1]
-    assert not snapshot.optimizer and coarse[-1] is snapshot
+    assert coarse[-1] is snapshot
+    assert not snapshot.optimizer
     larger = resized(snapshot.picture, 12, 10)
     fine = run(Descent(start(9), Formula(), AllColors(), Device(), Control(), larger, snapshot))
     assert [event.iteration for event in iterations(fine)] == [7, 8, 9]

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from gramlet_server.pictures.decode import LUMA
+from gramlet.types import Array
 from torch import Tensor
 from torch.nn import functional
+
+from gramlet_server.pictures.decode import LUMA
 
 
 class Canvas(Protocol):
@@ -78,6 +80,12 @@ class LuminanceOnly:
 def luminance(picture: Tensor) -> Tensor:
     """The luminance of a picture, (1, H, W)."""
     return torch.tensordot(picture.new_tensor(LUMA), picture, dims=1)[None]
+
+
+def gray(picture: Array) -> Array:
+    """The luminance as a picture (3, H, W), on the CPU."""
+    found: Array = luminance(torch.tensor(picture)).expand(3, -1, -1).numpy().copy()
+    return found
 
 
 def resized(picture: Tensor, height: int, width: int) -> Tensor:

@@ -15,7 +15,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from gramlet.errors import FailedPrecondition, InvalidInput
@@ -40,6 +40,7 @@ from torch import Tensor
 from gramlet_server.feature.canvas import Canvas, resized
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.lbfgs import LBFGS, Adam
+from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Counts, Snapshot
 
 DIVERGED = 1e3
@@ -58,10 +59,6 @@ HISTORY_BYTES = 2**30
 
 PREVIEW_SIDE = 512
 """The longest side of a preview, in pixels."""
-
-T = TypeVar("T")
-Steps = Generator[None, None, T]
-"""Work on the device thread that yields wherever the device may serve others, and returns its result."""
 
 Terms = tuple[float, ...]
 """The loss, its style, content and total variation terms, and those of each stage; as `Losses.terms`."""
@@ -99,7 +96,11 @@ class Control:
 
 @dataclass(frozen=True)
 class PreviewPixels:
-    """How the picture looks after `iteration`; the pixels (3, h, w), uint8, arrive on the CPU when they are asked for."""
+    """How the picture looks after `iteration`.
+
+    Attributes:
+        pixels: Waits for them: (3, h, w), uint8, on the CPU.
+    """
 
     iteration: int
     pixels: Callable[[], Tensor]
@@ -168,10 +169,19 @@ class Descent:
         self._restarts = 0
         self._begun: deque[_Begun] = deque()
         self._optimizer: LBFGS | Adam | None = None
-        if snapshot is not None and snapshot.optimizer and snapshot.picture.shape == point.shape:
-            self._restore(snapshot, point)
+        if snapshot is not None and snapshot.is_complete and snapshot.picture.shape == point.shape:
+            try:
+                self._restore(snapshot, point)
+            except (KeyError, ValueError):
+                raise InvalidInput("the state's tensors do not go together", field="start.state") from None
         else:
             self._begin(point)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        _, height, width = self._point.shape
+        return height, width
 
     def run(self) -> Generator[Happening | None, None, None]:
         """Descends, and yields what happens; None where the device may serve others.
@@ -251,7 +261,7 @@ class Descent:
     def _restore(self, snapshot: Snapshot, point: Tensor) -> None:
         counts = snapshot.counts
         if counts.settings != _plain(self._start.settings):
-            raise InvalidInput("the state was made with other settings of the optimizer", field="state")
+            raise InvalidInput("the state was made with other settings of the optimizer", field="start.state")
         self._restarts, self._bound, self._best_terms = counts.restarts, counts.bound, counts.best
         self._point, self._best, self._reached = point, snapshot.tensors["best"].to(point), None
         if counts.reached is not None:

@@ -40,6 +40,10 @@ class Device:
         """Runs one pass; returns its results in float32."""
         return [_float32(result).numpy() for result in compute(self.upload(pictures))]
 
+    def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+        """Runs one pass over pictures (N, 3, H, W) of the device; its results stay there, as new tensors in float32."""
+        return [_float32(result) for result in compute(pictures)]
+
     def with_room(self, work: Callable[[], Result]) -> Result:
         """Runs work that allocates memory. Where memory is short, cached memory is released and the work runs again."""
         return work()
@@ -92,6 +96,9 @@ class CudaDevice(Device):
     def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
         return self.with_room(lambda: self._run(pictures, compute, key))
 
+    def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+        return self.with_room(lambda: self._run_resident(pictures, compute, key))
+
     def with_room(self, work: Callable[[], Result]) -> Result:
         try:
             return work()
@@ -135,6 +142,16 @@ class CudaDevice(Device):
         arrays = self._arrays(results)
         self.graphs.record_if_due(known, batch, lambda pictures: map(_float32, compute(pictures)))
         return arrays
+
+    def _run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+        known = self.graphs.count(pictures.shape, key)
+        if known.graph is not None:
+            # Copies, because the next replay of any graph overwrites them.
+            return [result.clone() for result in known.graph.replay(pictures)]
+        results = [_float32(result) for result in compute(pictures)]
+        # A copy, because replays overwrite the pictures of a recorded pass.
+        self.graphs.record_if_due(known, pictures.clone(), lambda pictures: map(_float32, compute(pictures)))
+        return results
 
     def _pin(self, pictures: Sequence[Array]) -> Tensor:
         pinned = torch.empty((len(pictures), *pictures[0].shape), pin_memory=True)

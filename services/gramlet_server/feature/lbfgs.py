@@ -46,7 +46,11 @@ class Optimizer(Protocol):
         ...
 
     def restore(self, state: State) -> None:
-        """Continues from another optimizer's state: the steps are the same, bit for bit."""
+        """Continues from another optimizer's state: the steps are the same, bit for bit.
+
+        Raises:
+            KeyError, ValueError: It is the state of an optimizer of another kind or size.
+        """
         ...
 
 
@@ -151,6 +155,9 @@ class LBFGS:
         """See Optimizer."""
         pairs = int(state["pairs"])
         used = 2 * self._used(pairs)
+        size = self._rows.shape[1]
+        shapes = {"rows": (used, size), "products": (used, used), "along": (used,), "valid": (used // 2,), "scale": ()}
+        _check_shapes(state, shapes | ({"step": (size,), "gradient": (size,)} if "step" in state else {}))
         self._rows[:used] = state["rows"]
         self._products[:used, :used] = state["products"]
         along, valid = torch.zeros_like(self._memory.along), torch.zeros_like(self._memory.valid)
@@ -239,6 +246,12 @@ def _solve(matrix: Tensor, right: Tensor, *, upper: bool) -> Tensor:
     return solution
 
 
+def _check_shapes(state: State, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in shapes.items():
+        if state[name].shape != shape:
+            raise ValueError(f"{name} is {tuple(state[name].shape)}, not {shape}")
+
+
 class Adam:
     """torch's Adam (Kingma, Ba, "Adam: a method for stochastic optimization", ICLR 2015).
 
@@ -267,4 +280,6 @@ class Adam:
     def restore(self, state: State) -> None:
         """See Optimizer."""
         if state:
+            size = self._point.shape
+            _check_shapes(state, {"step": (), "exp_avg": size, "exp_avg_sq": size})
             self._adam.load_state_dict({**self._adam.state_dict(), "state": {0: dict(state)}})

@@ -58,6 +58,11 @@ class Snapshot:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it holds more than the picture: a descent of the same size goes on as if it had never stopped."""
+        return bool(self.counts.settings)
+
     def to_bytes(self) -> bytes:
         """A safetensors file."""
         optimizer = {f"optimizer.{name}": tensor.contiguous() for name, tensor in self.optimizer.items()}
