@@ -23,8 +23,9 @@ from gramlet.feature.descent_types import (
 )
 from gramlet.feature.types import Objective
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, luminance, resized
-from gramlet_server.feature.descent import MOST_RESTARTS, Control, Descent, Happening, PreviewPixels, Steps
+from gramlet_server.feature.descent import MOST_RESTARTS, Control, Descent, Happening, PreviewPixels
 from gramlet_server.feature.device import Device
+from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Snapshot
 from torch import Tensor
 
@@ -140,7 +141,7 @@ def test_its_steps_are_those_of_torch() -> None:
         return losses[-1]
 
     for _ in range(8):
-        reference.step(closure)
+        reference.step(closure)  # type: ignore[no-untyped-call]
     ours = [event.loss for event in iterations(run(descent(start(8))))]
     assert ours == pytest.approx(losses, rel=1e-4)
 

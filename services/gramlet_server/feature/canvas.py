@@ -79,7 +79,8 @@ class LuminanceOnly:
 
 def luminance(picture: Tensor) -> Tensor:
     """The luminance of a picture, (1, H, W)."""
-    return torch.tensordot(picture.new_tensor(LUMA), picture, dims=1)[None]
+    found: Tensor = torch.tensordot(picture.new_tensor(LUMA), picture, dims=1)
+    return found[None]
 
 
 def gray(picture: Array) -> Array:

@@ -26,7 +26,6 @@ from gramlet.feature.descent_types import (
     DescentIteration,
     DescentRecovered,
     DescentReweighted,
-    DescentSettings,
     DescentStart,
     DescentWaiting,
     LineSearch,
@@ -231,7 +230,7 @@ class Descent:
             bound=self._bound,
             best=self._best_terms,
             reached=self._reached.terms if self._reached is not None and reached else None,
-            settings=_plain(self._start.settings),
+            settings=self._start.settings,
         )
         optimizer = {name: _copy(tensor) for name, tensor in self._stepper.state().items()}
         return Snapshot(counts, _copy(self._point), tensors, optimizer)
@@ -260,7 +259,7 @@ class Descent:
 
     def _restore(self, snapshot: Snapshot, point: Tensor) -> None:
         counts = snapshot.counts
-        if counts.settings != _plain(self._start.settings):
+        if counts.settings != self._start.settings:
             raise InvalidInput("the state was made with other settings of the optimizer", field="start.state")
         self._restarts, self._bound, self._best_terms = counts.restarts, counts.bound, counts.best
         self._point, self._best, self._reached = point, snapshot.tensors["best"].to(point), None
@@ -412,10 +411,6 @@ class Descent:
             total_variation_loss=variation,
             stage_losses=dict(zip(self._loss.stages, stages, strict=True)),
         )
-
-
-def _plain(settings: DescentSettings) -> tuple[str | float, ...]:
-    return tuple(getattr(value, "value", value) for value in vars(settings).values())
 
 
 def _copy(tensor: Tensor) -> Tensor:

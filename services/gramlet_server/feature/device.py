@@ -119,10 +119,10 @@ class CudaDevice(Device):
         pinned = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
         pinned.copy_(result, non_blocking=True)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record()  # type: ignore[no-untyped-call]
+        arrived.record()
 
         def wait() -> Tensor:
-            arrived.synchronize()  # type: ignore[no-untyped-call]
+            arrived.synchronize()
             return pinned
 
         return wait

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from gramlet.errors import InvalidInput
+from gramlet.feature.descent_types import DescentSettings
+from gramlet.json_codec import from_json, to_json
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -27,7 +29,7 @@ class Counts:
         best: The loss terms at the best picture; None before the first are known.
         reached: The loss terms where a line search ended; None where none did.
         queue_seconds, compute_seconds: The time of all iterations.
-        settings: Of the optimizer whose history it holds.
+        settings: Of the optimizer whose history it holds; None where it holds none.
     """
 
     iteration: int = 0
@@ -39,7 +41,7 @@ class Counts:
     reached: tuple[float, ...] | None = None
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
-    settings: tuple[str | float, ...] = ()
+    settings: DescentSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Snapshot:
     @property
     def is_complete(self) -> bool:
         """Whether it holds more than the picture: a descent of the same size goes on as if it had never stopped."""
-        return bool(self.counts.settings)
+        return self.counts.settings is not None
 
     def to_bytes(self) -> bytes:
         """A safetensors file."""
         optimizer = {f"optimizer.{name}": tensor.contiguous() for name, tensor in self.optimizer.items()}
-        metadata = {"format": _FORMAT, "counts": json.dumps(asdict(self.counts))}
+        metadata = {"format": _FORMAT, "counts": to_json(self.counts).decode()}
         return save({"picture": self.picture, **self.tensors, **optimizer}, metadata)
 
     @classmethod
@@ -93,5 +95,4 @@ def _counts(data: bytes) -> Counts:
     metadata = json.loads(data[8 : 8 + length])["__metadata__"]
     if metadata["format"] != _FORMAT:
         raise ValueError(metadata["format"])
-    values = json.loads(metadata["counts"])
-    return Counts(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return from_json(Counts, metadata["counts"].encode())
