@@ -1,7 +1,7 @@
 """How every service but FeatureService reaches the network: one small interface, two adapters.
 
 `gramlet_server.feature.engine.Engine` is the adapter in this process; `RemoteFeatures` is a FeatureService over gRPC.
-A service is written against `FeatureSource` and cannot tell which one it has.
+A service is written against `FeatureSource` and behaves the same with both.
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ from gramlet.errors import GramletError
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
 from gramlet.types import Array, Picture
 
-__all__ = ["Differentiation", "FeatureSource", "Picture"]
-
 
 class Differentiation(Protocol):
-    """An objective in place at the network."""
+    """An objective whose loss and gradient the network computes, picture by picture."""
 
     @property
     def reconnects(self) -> int:
-        """How often the network was lost and found again since the start."""
+        """How often the connection to the network was lost and found again since the start."""
         ...
 
     def evaluate(self, picture: Array) -> Evaluation:
-        """Loss and gradient at a picture (3, H, W).
+        """Loss and gradient at a picture (3, H, W), float32, RGB in 0..1 or a little outside.
 
         Raises:
-            Unavailable: The network stayed lost for longer than the source is willing to wait.
+            InvalidInput: The picture's shape is not the content's.
+            Unavailable: The network was unreachable for longer than the source waits.
         """
         ...
 
     def replace(self, objective: Objective) -> None:
-        """Changes the objective from the next evaluation on. Targets that it shares with the old one are kept."""
+        """Changes the objective from the next evaluation on. Targets that it shares with the old one are kept.
+
+        Raises:
+            InvalidInput: Naming the field of the objective.
+        """
         ...
 
 
 class FeatureSource(Protocol):
-    """The network, wherever it runs."""
+    """The network, in this process or elsewhere."""
 
     @property
     def address(self) -> str:
@@ -51,23 +54,27 @@ class FeatureSource(Protocol):
         ...
 
     def extract(self, pictures: Iterable[Picture], extraction: Extraction) -> Iterator[Features | GramletError]:
-        """Features of each picture, in order, one outcome a picture: a bad picture yields its error and costs no other.
+        """Features of each picture, in order. A picture that fails yields its error and does not affect the others.
 
-        Pictures are taken from the iterable as results are consumed, a bounded window ahead.
+        Pictures are taken from the iterable as results are consumed, a bounded number ahead.
 
         Raises:
             InvalidInput: The extraction itself is wrong.
+            Overloaded: The device's queue is full.
+            Unavailable: The network was unreachable for longer than the source waits.
         """
         ...
 
     def differentiate(self, objective: Objective) -> AbstractContextManager[Differentiation]:
-        """Puts an objective in place for as long as the context lasts.
+        """Opens a differentiation of an objective for as long as the context lasts.
 
         Raises:
             InvalidInput: The objective names an unknown stage, or its pictures do not fit.
+            Overloaded: The device's queue is full.
+            Unavailable: The network was unreachable for longer than the source waits.
         """
         ...
 
     def close(self) -> None:
-        """Lets go of the network."""
+        """Releases the network, or the connection to it."""
         ...

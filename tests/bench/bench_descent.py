@@ -22,7 +22,7 @@ import torch
 from gramlet.feature.types import Evaluation, Style
 from gramlet.stylize.types import Iteration, StylizeSettings
 from gramlet_server.backbone import load_network
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.stylize import presets
@@ -76,7 +76,7 @@ def lbfgs() -> Iterator[Row]:
             inside.append(time.perf_counter() - began)
             return evaluation
 
-        compute_alone()  # as a run does
+        set_single_threaded()  # as a run does
         for _ in range(history):
             descent.step(evaluate)
         inside.clear()
@@ -85,7 +85,7 @@ def lbfgs() -> Iterator[Row]:
             began = time.perf_counter()
             descent.step(evaluate)
             took.append(time.perf_counter() - began - inside[-1])
-        compute_alone(False)
+        set_single_threaded(False)
         own = statistics.median(took)
         row: Row = {"bench": "lbfgs", "size": size, "history": history, "optimizer_seconds": round(own, 4)}
         yield row | {f"share_{name}": round(own / (own + seconds), 3) for name, seconds in evaluations.items()}

@@ -12,8 +12,9 @@ import gramlet
 from gramlet.errors import GramletError
 from gramlet.feature.v1 import feature_pb2_grpc
 from gramlet.stylize.v1 import stylize_pb2_grpc
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 
 FEATURE = "gramlet.feature.v1.FeatureService"
 STYLIZE = "gramlet.stylize.v1.StylizeService"

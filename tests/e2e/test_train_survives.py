@@ -25,7 +25,7 @@ COLORS = {"red": (200, 60, 60), "green": (60, 200, 60)}
 @pytest.fixture(scope="module")
 def feature(cluster: Cluster) -> Iterator[GramletServer]:
     # Slow enough that what is done to an upload in its middle is done in its middle.
-    server = cluster.features("--simulated-seconds-per-picture=0.1")
+    server = cluster.features(seconds_per_picture=0.1)
     server.wait_until_ready()
     yield server
     server.stop()

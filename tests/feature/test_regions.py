@@ -1,4 +1,4 @@
-"""Regions: each style rules its own, with guided Gram matrices, and nowhere else."""
+"""Regions: each style applies to its own region, with guided Gram matrices, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gramlet.errors import InvalidInput
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
 from gramlet.stylize.types import Stylization, StylizeSettings
 from gramlet.types import Array, Limits
-from gramlet_server.feature.engine import Engine, _Reader
+from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.gram import energy, gram_matrix, region_at, style_loss
 from gramlet_server.stylize.optimise import Descent, Job
 from gramlet_server.stylize.prepare import prepare_job
@@ -121,8 +121,10 @@ def test_each_half_gets_the_statistics_of_its_own_style(engine: Engine) -> None:
         while descent.iteration < 25:
             descent.step(differentiation.evaluate)
 
-    def gram(picture: Array, region: Array | None, stage: str) -> torch.Tensor:
-        return _Reader(engine).grams(picture, region, [stage], GramNormalization.POSITIONS, False)[stage]
+    def gram(picture: Array, mask: Array | None, stage: str) -> torch.Tensor:
+        activations = engine.network.activations(torch.from_numpy(picture)[None], [stage])[stage][0]
+        region = None if mask is None else region_at(torch.from_numpy(mask), *activations.shape[1:])[0]
+        return gram_matrix(activations, GramNormalization.POSITIONS, region)
 
     for stage in ("maxpool", "layer1", "layer2"):
         wanted = [gram(style.picture, None, stage) for style in job.styles]
@@ -149,7 +151,7 @@ def test_the_part_of_a_style_that_counts_is_all_that_counts(engine: Engine) -> N
     assert loss(Style(patched)) != pytest.approx(loss(Style(STYLES[0])), rel=0.01)
 
 
-def test_every_stage_starts_at_its_weight_times_the_share_that_is_ruled(engine: Engine) -> None:
+def test_every_stage_starts_at_its_weight_times_the_share_of_its_regions(engine: Engine) -> None:
     content = HALVES.content
     assert content is not None
     left, right = HALVES.styles
@@ -161,10 +163,10 @@ def test_every_stage_starts_at_its_weight_times_the_share_that_is_ruled(engine: 
 
 
 def test_styles_that_overlap_divide_their_region_by_weight(engine: Engine) -> None:
-    with engine.differentiation() as d:
-        d.replace(replace(HALVES, stage_balance=StageBalance.NONE, styles=(Style(STYLES[0], 3.0), HALVES.styles[1])))
-        assert d._targets is not None
-        everywhere, right = d._targets.style["maxpool"]
+    styles = (Style(STYLES[0], 3.0), HALVES.styles[1])
+    with engine.passes.scheduler.caller() as caller:
+        targets = engine.targets.build(caller, replace(HALVES, stage_balance=StageBalance.NONE, styles=styles))
+    everywhere, right = targets.style["maxpool"]
     assert (everywhere.region, right.region is None) == (None, False)
     assert everywhere.weight == pytest.approx(0.5 + 0.5 * 3 / 4)
     assert right.weight == pytest.approx(0.5 * 1 / 4)

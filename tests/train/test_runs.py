@@ -195,7 +195,7 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
 
 def test_the_backbone_is_bit_identical_before_and_after(engine, store, weights, data_set):
     before = weights.digest
-    network = engine._network
+    network = engine.network
     copies = [tensor.clone() for tensor in _tensors_of(network)]
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -28,7 +28,7 @@ from gramlet.stylize.types import (
 from gramlet.types import Limits
 
 from gramlet_server import __version__
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.events import Conflated
@@ -266,7 +266,7 @@ class Runs:
 
 def _alone(events: Iterator[E]) -> Iterator[E]:
     """Computes the events with one processor thread: more would be in the way of a network's in the same process."""
-    compute_alone()
+    set_single_threaded()
     yield from events
 
 

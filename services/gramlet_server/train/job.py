@@ -32,7 +32,7 @@ from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, Upload
 from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef, Outcome, Result, Skipped, Started
 
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
@@ -137,7 +137,7 @@ class Job:
 
     def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
         """The whole run, in a thread of its own. Closing it stops the work, and keeps the best head if asked to."""
-        compute_alone(not any(recipe.stages for recipe in self._configuration.recipes))
+        set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
         result = self._find("result")
         if result is not None:
             yield Accepted(self.run.run_id, len(self._configuration.entries), (), ())

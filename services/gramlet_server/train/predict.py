@@ -11,7 +11,7 @@ from gramlet.errors import GramletError, InvalidInput
 from gramlet.train.types import ClassProbability, Head, HeadRef, Prediction
 from gramlet.types import Array, Picture
 
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.train.classifier import BaseStages, Classifier, check_weights, restore
 from gramlet_server.train.features import extraction, feature_of
@@ -77,7 +77,7 @@ class Predictor:
         extracted = self._features.extract([item for item in pictures if not isinstance(item, GramletError)], wanted)
         outcomes = [item if isinstance(item, GramletError) else next(extracted) for item in pictures]
         inputs = [feature_of(item, head.feature_stage) for item in outcomes if not isinstance(item, GramletError)]
-        compute_alone(classifier.late is None)
+        set_single_threaded(classifier.late is None)
         rows = iter(classifier.probabilities(np.stack(inputs)) if inputs else ())
         for number, outcome in enumerate(outcomes, start):
             if isinstance(outcome, GramletError):
