@@ -1,4 +1,4 @@
-"""Pictures come out as a person would see them, whatever file they came in."""
+"""A picture is decoded to the pixels that a person would see, from every kind of file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from gramlet_server.pictures.decode import ORIENTATION, decode
 from gramlet_server.pictures.encode import encode_jpeg, encode_png, to_uint8
 from gramlet_server.pictures.prepare import prepare, stretch
-from gramlet_server.pictures.resize import resize_pixels, to_float
+from gramlet_server.pictures.resize import to_float
 from PIL import Image
 
 LIMITS = Limits()
@@ -271,7 +271,6 @@ def test_a_size_measures_what_it_says(mode: ResizeMode, size: int, shape: tuple[
     floats = to_float(scene())
     for picture in (file(scene(), "PNG"), scene(), floats):
         assert prepare(picture, resize, LIMITS).shape == (3, *shape)
-    assert resize_pixels(scene(), resize).shape == (*shape, 3)
 
 
 def test_a_file_its_pixels_and_its_floats_are_resized_alike() -> None:
@@ -284,8 +283,8 @@ def test_a_file_its_pixels_and_its_floats_are_resized_alike() -> None:
 def test_resizing_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = resize_pixels(stripes, Resize(ResizeMode.STRETCH, 8))
-    assert np.abs(small.astype(float) - 127.5).max() < 8  # every second column alone would give 0 or 255
+    small = prepare(stripes, Resize(ResizeMode.STRETCH, 8), LIMITS)
+    assert np.abs(small - 0.5).max() < 8 / 255  # taking every second column would give 0 or 1
 
 
 def test_center_crop_is_the_middle_of_the_resized_picture() -> None:
