@@ -107,7 +107,7 @@ def stylize(shared: Shared) -> Service:
         runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
         shared.keep_sweeping(KIND)
         shared.keep_sweeping(SWEEPS)
-        return Built(StylizeServicer(runs), drain=runs.drain)
+        return Built(StylizeServicer(runs), drain=runs.lifecycle.drain)
 
     return Service("gramlet.stylize.v1.StylizeService", add_StylizeServiceServicer_to_server, build)
 
