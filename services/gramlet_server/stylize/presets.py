@@ -68,7 +68,7 @@ def _balanced(
 ) -> StylizeSettings:
     """Balanced stages, coarse to fine.
 
-    The style loss of every stage starts near its weight, whatever the scale of its activations. Otherwise the few large
+    The style loss of every stage starts near its weight, for activations of any scale. Otherwise the few large
     activations of some stages of a residual network would dominate the loss (Wang, Li, Vasconcelos, CVPR 2021). The
     coarse scales make the large shapes of the style, which no number of iterations at full size makes. A content stage
     of stride 8 keeps the content at half the content distance of one of stride 16, at the same style distance:

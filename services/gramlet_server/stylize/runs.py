@@ -177,7 +177,7 @@ class Runs:
         return self.lifecycle.start(prepare)
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
-        """Changes the weights of a run from its next iteration on, in whatever process it is executed.
+        """Changes the weights of a run from its next iteration on, in any process that executes it.
 
         Another process sees the change within `adjustments.POLL_SECONDS`. A run that waits or was interrupted applies
         it when it goes on. A run that has begun its last iteration rejects it, even if the run is interrupted there and
@@ -232,7 +232,8 @@ class Runs:
             adjustments=inbox.after,
         )
         try:
-            yield from stylize(prepared, self._features, control, _descent(run))
+            descent = _descent(run) if order.resume_run_id else None
+            yield from stylize(prepared, self._features, control, descent)
         finally:
             if self._inboxes.get(run.run_id) is inbox:  # another call may have resumed the run meanwhile
                 del self._inboxes[run.run_id]
