@@ -9,10 +9,10 @@ from gramlet.feature.types import Model
 from gramlet.folders import entry_of, is_layout_of_sets
 from gramlet.train.types import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
 from gramlet_server.train import data
-from gramlet_server.train.data import Limits
+from gramlet_server.train.data import TrainLimits
 
 MODEL = Model("resnet50", "d" * 64, "random:0", "cpu", "float32", ())
-LIMITS = Limits()
+LIMITS = TrainLimits()
 
 
 def entries(count: int = 5, labels: str = "ab", name: str = "train") -> list[Entry]:

@@ -72,7 +72,8 @@ class Counting:
 
 def tensors(store, result: Result):
     registry = Registry(store)
-    return registry.tensors("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    weights = registry.weights("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    return weights.head, weights.delta
 
 
 def same(left, right) -> bool:

@@ -7,17 +7,14 @@ at its next write.
 from __future__ import annotations
 
 import logging
-import re
 import uuid
 from datetime import UTC, datetime
 
-from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidInput, NotFound
+from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
 
-from gramlet_server.runs.store import Store
+from gramlet_server.runs.store import Store, check_name
 
 _log = logging.getLogger(__name__)
-
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class Run:
@@ -41,7 +38,7 @@ class Run:
             InvalidInput: The id is not 1 to 64 letters, digits, '-' or '_'.
             AlreadyExists: There is a run of that id.
         """
-        run = cls(store, kind, _checked(run_id or uuid.uuid4().hex), 1)
+        run = cls(store, kind, check_name(run_id or uuid.uuid4().hex, "run_id"), 1)
         try:
             run._own()
         except AlreadyExists:
@@ -56,7 +53,7 @@ class Run:
             NotFound: There is no such run.
             Aborted: Somebody else took it over at the same moment.
         """
-        run = cls(store, kind, _checked(run_id), 0)
+        run = cls(store, kind, check_name(run_id, "run_id"), 0)
         newest = run._newest_epoch()
         if newest == 0:
             raise NotFound(f"the store {store.address} has no run {run_id}", field="resume_run_id")
@@ -74,7 +71,7 @@ class Run:
         Raises:
             NotFound: There is no such run.
         """
-        run = cls(store, kind, _checked(run_id), 0)
+        run = cls(store, kind, check_name(run_id, "run_id"), 0)
         if run._newest_epoch() == 0:
             raise NotFound(f"the store {store.address} has no run {run_id}", field="run_id")
         return run
@@ -121,10 +118,15 @@ class Run:
         Raises:
             NotFound: No epoch has one.
         """
-        epochs = self._epochs_with(name)
-        if not epochs:
+        data = self.value(name)
+        if data is None:
             raise NotFound(f"run {self.run_id} has no {name}")
-        return self._store.get(self._key(max(epochs), name))
+        return data
+
+    def value(self, name: str) -> bytes | None:
+        """The newest value of that name; None where no epoch has one."""
+        epochs = self._epochs_with(name)
+        return self._store.get(self._key(max(epochs), name)) if epochs else None
 
     def has(self, name: str) -> bool:
         """Whether any epoch has a value of that name."""
@@ -148,9 +150,3 @@ class Run:
 
     def _key(self, epoch: int, name: str) -> str:
         return f"{self._prefix}/{epoch:08d}/{name}"
-
-
-def _checked(run_id: str) -> str:
-    if not _RUN_ID.fullmatch(run_id):
-        raise InvalidInput(f"{run_id!r} is not 1 to 64 letters, digits, '-' or '_'", field="run_id")
-    return run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,19 @@ import obstore
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_name(name: str, field: str) -> str:
+    """A name that a user chose (of a run, a head, a map), which is safe as a part of a key.
+
+    Raises:
+        InvalidInput: It is not 1 to 64 letters, digits, '-' or '_'.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is not 1 to 64 letters, digits, '-' or '_'", field=field)
+    return name
 
 
 @dataclass(frozen=True)

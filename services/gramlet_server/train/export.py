@@ -67,7 +67,7 @@ class Exporter:
             if with_backbone:
                 raise InvalidInput("only ONNX files can hold the network", field="with_backbone")
             return self._registry.file(head.name, content)
-        classifier = restore(head, *self._registry.tensors(head.name, content), self._base)
+        classifier = restore(head, self._registry.weights(head.name, content), self._base)
         return to_onnx(head, classifier, self._base, with_backbone=with_backbone)
 
 

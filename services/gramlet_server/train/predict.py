@@ -13,8 +13,14 @@ from gramlet.types import Array, Picture
 
 from gramlet_server.backbone.threads import compute_alone
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.train.classifier import BaseStages, Classifier, check_weights, restore
-from gramlet_server.train.features import extraction, feature_of
+from gramlet_server.train.classifier import (
+    BaseStages,
+    Classifier,
+    check_network,
+    extraction,
+    feature_of,
+    restore,
+)
 from gramlet_server.train.registry import Registry
 
 CACHE_BYTES = 512 * 1024 * 1024
@@ -58,7 +64,7 @@ class Predictor:
         if not pictures:
             raise InvalidInput("send at least one picture", field="pictures")
         head, content = self._registry.find(ref)
-        check_weights(head, self._features.model())
+        check_network(head, self._features.model())
         classifier = self._classifier(head, content)
         outcomes: list[Prediction | GramletError] = []
         for start in range(0, len(pictures), BATCH):
@@ -91,7 +97,7 @@ class Predictor:
             if content in self._loaded:
                 self._loaded.move_to_end(content)
                 return self._loaded[content]
-        classifier = restore(head, *self._registry.tensors(head.name, content), self._base)
+        classifier = restore(head, self._registry.weights(head.name, content), self._base)
         with self._lock:
             self._loaded[content] = classifier
             while len(self._loaded) > 1 and self.cached_bytes > self._cache_bytes:
