@@ -1,4 +1,4 @@
-"""The data set of a run: what is wrong with it is found before any work, and what is odd about it is told."""
+"""The data set of a run: errors are found before any work, and oddities are reported."""
 
 from dataclasses import replace
 

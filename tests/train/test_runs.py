@@ -1,4 +1,4 @@
-"""Whole runs on a real network and small pictures, in this process: what a client is asked, told, and gets."""
+"""Whole runs on a real network and small pictures, in this process: what a client sends and receives."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
