@@ -1,4 +1,4 @@
-"""Whole runs on a real network and small pictures, in this process: what a client is asked, told, and gets."""
+"""Whole runs on a real network and small pictures, in this process: what a client sends and receives."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -60,7 +60,8 @@ class Counting:
 
 def tensors(store, result: Result):
     registry = Registry(store)
-    return registry.tensors("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    weights = registry.weights("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    return weights.head, weights.delta
 
 
 def same(left, right) -> bool:

@@ -65,7 +65,9 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             for request in joined(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":
-                        objective, element_type = objective_wire.decode_setup(request.setup, self._picture, self._region)
+                        objective, element_type = objective_wire.decode_setup(
+                            request.setup, self._picture, self._region
+                        )
                         differentiation.replace(objective)
                         yield objective_wire.encode_ready(self._engine.network.digest)
                     case "evaluate":
