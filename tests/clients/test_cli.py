@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from gramlet.stylize.wire import encode_event
 from PIL import Image
 
 from tests.clients.servers import STYLIZE, Script, free_port, serving
+from tests.ctrl_c import GRAMLET
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -337,7 +337,7 @@ def endless(request: Any, context: Any) -> Iterator[Any]:
 def command(server: Any, picture: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     arguments = ["stylize", str(picture), str(picture), "-o", str(out), "--server", f"127.0.0.1:{server.port}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "gramlet.cli", *arguments, "--run-id", "mine", *options],
+        [*GRAMLET, *arguments, "--run-id", "mine", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

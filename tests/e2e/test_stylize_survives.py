@@ -16,7 +16,8 @@ from gramlet.stylize.types import Adjusted, Checkpoint, Iteration, Recovered, Re
 from gramlet.types import Pixels
 from PIL import Image
 
-from tests.e2e.cluster import BIN, Cluster, GramletServer
+from tests.ctrl_c import GRAMLET
+from tests.e2e.cluster import Cluster, GramletServer
 
 ITERATIONS = 24
 # Slow enough that what is done to a run in its middle is done in its middle.
@@ -207,6 +208,4 @@ def command(
     Image.fromarray(style).save(folder / "style.png")
     paths = [str(folder / "content.png"), str(folder / "style.png"), "-o", str(folder / "out.png")]
     sizes = ["--size", "64", "--iterations", str(iterations), "--server", server.address]
-    return subprocess.Popen(
-        [str(BIN / "gramlet"), "stylize", *paths, *sizes, *flags], stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([*GRAMLET, "stylize", *paths, *sizes, *flags], stdout=subprocess.PIPE, text=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +57,36 @@ def classic_loss(network: nn.Module, content: Tensor, style: Tensor) -> Callable
     return loss
 
 
-def losses_of_lbfgs(loss: Callable[[Tensor], Tensor], content: Tensor, iterations: int, **options: Any) -> list[float]:
-    """The loss at every picture from which an iteration of one long run of torch's L-BFGS steps."""
-    picture = content.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([picture], max_iter=iterations, tolerance_grad=0, tolerance_change=0, **options)
-    seen: list[float] = []
+@dataclass(frozen=True)
+class DirectStep:
+    """One step of torch's L-BFGS: where it began, loss and gradient there, what the optimizer knew, where it led.
+
+    Attributes:
+        history: The state of torch.optim.LBFGS before the step; empty before the first.
+    """
+
+    point: Tensor
+    loss: float
+    gradient: Tensor
+    history: Mapping[str, Any]
+    after: Tensor
+
+
+def steps_of_lbfgs(loss: Callable[[Tensor], Tensor], start: Tensor, steps: int, **options: Any) -> list[DirectStep]:
+    """The steps of torch's L-BFGS from a picture, each (3, H, W)."""
+    picture = start.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([picture], max_iter=1, tolerance_grad=0, tolerance_change=0, **options)
+    taken = []
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = loss(picture)
         value.backward()
-        seen.append(float(value.detach()))
         return value
 
-    optimizer.step(closure)
-    return seen
+    for _ in range(steps):
+        point, history = picture.detach().clone(), copy.deepcopy(dict(optimizer.state[picture]))
+        value = float(optimizer.step(closure).detach())
+        assert picture.grad is not None
+        taken.append(DirectStep(point, value, picture.grad.clone(), history, picture.detach().clone()))
+    return taken

@@ -1,0 +1,90 @@
+"""The one place where the guards name hand-written modules. After a move of modules, change these lines and no others.
+
+`..._wire` is where messages are encoded and decoded, `..._types` where the dataclasses are.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from gramlet import types as shared_types
+from gramlet.embed import types as embed_types
+from gramlet.embed import wire as embed_wire
+from gramlet.feature import types as feature_types
+from gramlet.feature import wire as feature_wire
+from gramlet.stylize import sweep_wire
+from gramlet.stylize import types as stylize_types
+from gramlet.stylize import wire as stylize_wire
+from gramlet.tensor import parts as parts_wire
+from gramlet.tensor import wire as tensor_wire
+from gramlet.train import types as train_types
+from gramlet.train import wire as train_wire
+from gramlet_server import __main__ as command_line
+from gramlet_server import services as composition
+from gramlet_server.runtime import server as runtime_server
+
+__all__ = [
+    "ROOT",
+    "embed_types",
+    "embed_wire",
+    "feature_types",
+    "feature_wire",
+    "gramlet_command",
+    "gramlet_server_command",
+    "parts_wire",
+    "serving_all",
+    "shared_types",
+    "stylize_types",
+    "stylize_wire",
+    "sweep_wire",
+    "tensor_wire",
+    "train_types",
+    "train_wire",
+]
+
+ROOT = Path(__file__).parents[2]
+
+
+def gramlet_command(arguments: Sequence[str]) -> int:
+    """Runs a command line of `gramlet` in this process; returns its exit code."""
+    return _run(ROOT / "clients/pyproject.toml", "gramlet", arguments)
+
+
+def gramlet_server_command(arguments: Sequence[str]) -> int:
+    """Runs a command line of `gramlet-server` in this process; returns its exit code."""
+    return _run(ROOT / "services/pyproject.toml", "gramlet-server", arguments)
+
+
+@contextmanager
+def serving_all(*flags: str) -> Iterator[str]:
+    """The server of `gramlet-server all` with these flags, in this process on a free port. Yields its address."""
+    names, settings = command_line._parse(["all", "--port", "0", "--device", "cpu", *flags])
+    shared = composition.Shared(settings)
+    services = [composition.SERVICES[name](shared) for name in names]
+    server = runtime_server.Server(services, settings.server, shared.metrics)
+    built: SimpleQueue[Exception | None] = SimpleQueue()
+    server.start(built.put)
+    try:
+        failure = built.get(timeout=120)
+        if failure is not None:
+            raise failure
+        yield f"127.0.0.1:{server.port}"
+    finally:
+        server.stop(drain_seconds=0)
+        shared.close()
+
+
+def _run(project: Path, script: str, arguments: Sequence[str]) -> int:
+    """Calls the function that pyproject.toml names for the script: a move of it needs no change here."""
+    module, _, function = tomllib.loads(project.read_text())["project"]["scripts"][script].partition(":")
+    main: Callable[[Sequence[str]], Any] = getattr(import_module(module), function)
+    try:
+        return int(main(arguments))
+    except SystemExit as exit_:
+        return int(exit_.code or 0)

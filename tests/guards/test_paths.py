@@ -1,0 +1,92 @@
+"""One call of every RPC enters the files that docs/architecture.md names, and no more files than its ceiling allows.
+
+`python -m tests.guards.paths` prints what is entered now. The page documents each call under the heading
+`## The path of every call` as
+
+    ### gramlet.stylize.v1.StylizeService/Stylize
+
+    - `clients/gramlet/_sync/stylize.py`: what happens there
+    - `services/gramlet_server/stylize/service.py`: and there
+
+with no file of `runtime/`, which wraps every call, and none of `backbone/`, the network.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.guards.paths import CALLS, Paths, measured, rpcs
+from tests.guards.product import ROOT
+
+PAGE = ROOT / "docs/architecture.md"
+HEADING = "## The path of every call"
+
+# Files that one call may enter, the worst call first, as measured on d1fdcda. Where a call entered fewer on c3b0cf4,
+# before modules moved into rooms, a comment says how many. When a call needs fewer, lower its number. The aim of issue
+# 11 is a median of at most 11 and a worst call of at most 24; d1fdcda has 16 and 40, c3b0cf4 had 15 and 36.
+CEILINGS = {
+    "gramlet.train.v1.TrainService/Train": 40,  # 36
+    "gramlet.stylize.v1.StylizeService/Sweep": 39,  # 34
+    "gramlet.embed.v1.EmbedService/Embed": 37,  # 33
+    "gramlet.stylize.v1.StylizeService/Stylize": 37,  # 32
+    "gramlet.embed.v1.EmbedService/Transform": 28,  # 24
+    "gramlet.train.v1.TrainService/Predict": 25,  # 23
+    "gramlet.feature.v1.FeatureService/ExtractStream": 21,  # 18
+    "gramlet.feature.v1.FeatureService/Differentiate": 20,  # 18
+    "gramlet.feature.v1.FeatureService/Extract": 20,  # 17
+    "gramlet.stylize.v1.StylizeService/Adjust": 17,  # 16
+    "gramlet.embed.v1.EmbedService/DrawMap": 15,  # 14
+    "gramlet.stylize.v1.StylizeService/GetStatus": 14,
+    "gramlet.embed.v1.EmbedService/GetMap": 13,  # 12
+    "gramlet.train.v1.TrainService/ExportHead": 13,
+    "gramlet.train.v1.TrainService/GetHead": 13,
+    "gramlet.embed.v1.EmbedService/ListMaps": 11,  # 10
+    "gramlet.train.v1.TrainService/DeleteHead": 10,
+    "gramlet.train.v1.TrainService/ListHeads": 10,
+    "gramlet.embed.v1.EmbedService/DeleteMap": 8,  # 7
+    "gramlet.feature.v1.FeatureService/GetModel": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def paths() -> Paths:
+    """The files that one call of each RPC enters."""
+    return measured()
+
+
+def documented() -> Paths:
+    """The files that the page names for each RPC."""
+    if not PAGE.exists():
+        pytest.skip(f"{PAGE.name} is not written yet")
+    _, found, rest = PAGE.read_text().partition(f"\n{HEADING}\n")
+    assert found, f"{PAGE.name} has no heading `{HEADING}`"
+    section = re.split(r"^## ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    calls = re.split(r"^### (\S+)\s*$", section, flags=re.MULTILINE)[1:]
+    return {
+        rpc: tuple(re.findall(r"^- `([^`]+)`", text, re.MULTILINE))
+        for rpc, text in zip(calls[::2], calls[1::2], strict=True)
+    }
+
+
+def test_every_rpc_is_called_and_has_a_ceiling() -> None:
+    assert sorted(CALLS) == sorted(rpcs())
+    assert sorted(CEILINGS) == sorted(rpcs())
+
+
+def test_the_page_names_every_rpc() -> None:
+    pages = documented()
+    assert sorted(pages) == sorted(rpcs())
+    assert [rpc for rpc, files in pages.items() if not files] == []
+
+
+@pytest.mark.parametrize("rpc", CALLS)
+def test_a_call_enters_no_more_files_than_its_ceiling(rpc: str, paths: Paths) -> None:
+    assert 0 < len(paths[rpc]) <= CEILINGS[rpc], "\n".join(paths[rpc])
+
+
+@pytest.mark.parametrize("rpc", CALLS)
+def test_a_call_enters_every_file_that_the_page_names(rpc: str, paths: Paths) -> None:
+    missing = [file for file in documented().get(rpc, ()) if file not in paths[rpc]]
+    assert missing == [], "\n".join(["entered were:", *paths[rpc]])

@@ -1,0 +1,134 @@
+"""The messages of FeatureService, and those of gramlet.tensor.v1 that they carry."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import gramlet
+import numpy as np
+from gramlet import InvalidInput, NotFound
+from gramlet.feature.v1 import feature_pb2 as pb
+
+from tests.guards.product import feature_types as types
+from tests.guards.product import feature_wire as wire
+from tests.guards.product import parts_wire, shared_types
+from tests.guards.wire_cases import DIGEST, FILE, MASK, PICTURE, PIXELS, Case, plain, with_each
+
+GRAM = np.array([[1.0, -0.5], [-0.5, 2.0]], np.float32)
+TIMING = shared_types.Timing(0.5, 0.25, 3)
+EXTRACTION = types.Extraction(
+    ("conv1", "layer3"), tuple(types.Form), resize=gramlet.Resize(gramlet.ResizeMode.LONGEST_SIDE, 96)
+)
+OBJECTIVE = types.Objective(
+    content=PICTURE,
+    content_stage="layer2",
+    content_weight=1.5,
+    styles=(
+        gramlet.Style(PICTURE, 2.0, content_region=MASK),
+        gramlet.Style(PICTURE * 0.5, 0.0, style_region=MASK * 0.5),
+    ),
+    style_stages={"conv1": 0.25, "layer1": 4.0},
+    style_weight=1e3,
+    total_variation_weight=0.5,
+    gram_normalization=gramlet.GramNormalization.POSITIONS,
+    stage_balance=gramlet.StageBalance.CONTENT,
+    antialiased=True,
+    reduced_precision=True,
+)
+MODEL = types.Model(
+    backbone="resnet50",
+    weights_digest=DIGEST,
+    weights_source="random:0",
+    device="cpu",
+    precision="float32",
+    stages=(types.Stage("conv1", 64, 2), types.Stage("avgpool", 2048, 0)),
+    limits=types.Limits(1, 2, 3, 4, 5),
+    load=types.Load(6, 7, 8, 9.5),
+    server_version="0.1",
+)
+EVALUATION = types.Evaluation(4.0, 2.5, 1.25, 0.25, {"conv1": 0.75, "layer1": 0.5}, PICTURE - 0.5, TIMING)
+
+
+def cases() -> Iterator[Case]:
+    """Every request and reply."""
+    yield Case("get model", pb.GetModelRequest())
+    yield Case("model", wire.encode_model(MODEL), wire.decode_model, MODEL)
+    yield from _extract()
+    yield from _extract_stream()
+    yield from _differentiate()
+
+
+def _extract() -> Iterator[Case]:
+    pictures = [FILE, PIXELS, PICTURE]
+    request = wire.encode_extract_request(EXTRACTION, pictures)
+    yield Case("extract", request, wire.decode_extract_request, (EXTRACTION, pictures))
+    for name, extraction in _extractions():
+        message = wire.encode_extract_request(extraction, [FILE])
+        yield Case(f"extract, {name}", message, wire.decode_extract_request, (extraction, [FILE]))
+    features = types.Features({"conv1": PICTURE}, {"conv1": GRAM}, {"conv1": PICTURE[:, 0, 0]}, 8, 9, TIMING)
+    for element_type in (kind for kind in gramlet.ElementType if kind.value != "uint8"):
+        yield _extracted(f"features, {element_type.value}", features, element_type=element_type)
+    yield _extracted("features, triangle", features, triangle=True)
+    yield _extracted("error", NotFound("no picture", field="pictures[0]"))
+
+
+def _extractions() -> Iterator[tuple[str, Any]]:
+    yield from with_each(EXTRACTION, "gram_normalization", gramlet.GramNormalization)
+    for mode in gramlet.ResizeMode:
+        size = 0 if mode is gramlet.ResizeMode.KEEP else 96
+        yield f"resize {mode.value}", dataclasses.replace(EXTRACTION, resize=gramlet.Resize(mode, size))
+    for name in ("float16", "bfloat16"):
+        yield name, dataclasses.replace(EXTRACTION, element_type=gramlet.ElementType(name))
+    yield "triangle", dataclasses.replace(EXTRACTION, triangle=True)
+
+
+def _extracted(name: str, outcome: Any, **how: Any) -> Case:
+    extraction = types.Extraction(("conv1",), tuple(types.Form), **how)
+    message = pb.ExtractResponse(results=[wire.encode_outcome(outcome, extraction)])
+    return Case(f"extracted, {name}", message, lambda reply: wire.decode_outcome(reply.results[0]), outcome)
+
+
+def _extract_stream() -> Iterator[Case]:
+    start = pb.ExtractStreamRequest(extraction=wire.encode_extraction(EXTRACTION))
+    yield Case("stream, extraction", start, lambda sent: wire.decode_extract_start(iter([sent])), EXTRACTION)
+    item = wire.encode_extract_item("a", FILE)
+    yield Case("stream, item", item, wire.decode_extract_item, ("a", FILE))
+    error = InvalidInput("too dark", field="item.picture")
+    outcome = wire.encode_outcome(error, EXTRACTION)
+    reply = pb.ExtractStreamResponse(id="a", result=outcome)
+    yield Case("stream, outcome", reply, lambda sent: wire.decode_outcome(sent.result), error)
+
+
+def _differentiate() -> Iterator[Case]:
+    def objective(sent: Any) -> Any:
+        return wire.decode_setup(sent.setup, _as_it_is, _as_it_is)
+
+    float16 = gramlet.ElementType.FLOAT16
+    setup = wire.encode_setup(OBJECTIVE, float16)
+    yield Case("differentiate, setup", setup, objective, (OBJECTIVE, float16))
+    balanced = dataclasses.replace(OBJECTIVE, styles=(), content=None)
+    for name, each in with_each(balanced, "stage_balance", gramlet.StageBalance):
+        whole = (each, gramlet.ElementType.FLOAT32)
+        yield Case(f"differentiate, {name}", wire.encode_setup(each), objective, whole)
+    evaluate = wire.encode_evaluate(PICTURE, 7)
+    yield Case("differentiate, evaluate", evaluate, lambda sent: wire.decode_evaluate(sent.evaluate), (PICTURE, 7))
+    yield Case("differentiated, ready", wire.encode_ready(DIGEST), lambda sent: sent.ready.weights_digest, DIGEST)
+    evaluation = wire.encode_evaluation(EVALUATION, 7)
+    yield Case(
+        "differentiated, evaluation", evaluation, lambda sent: wire.decode_evaluation(sent.evaluation), EVALUATION
+    )
+    yield _part("differentiate, part", evaluate)
+    yield _part("differentiated, part", evaluation)
+
+
+def _part(name: str, whole: Any) -> Case:
+    carrier = type(whole)()
+    carrier.part.data, carrier.part.last = whole.SerializeToString(deterministic=True), True
+    return Case(name, carrier, lambda sent: parts_wire.Joiner().add(sent), whole)
+
+
+def _as_it_is(picture: Any, field: str) -> Any:
+    assert plain(picture), field
+    return picture
