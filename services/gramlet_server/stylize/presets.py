@@ -22,7 +22,7 @@ LIMITS = {
 
 
 def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
-    """DESIGN section 5: raw Grams, stage weights 1/n² for n channels, style weight 1000, content weight 1."""
+    """Raw Grams, stage weights 1/n² for n channels, style weight 1000: docs/architecture.md, "The mathematics"."""
     return StylizeSettings(
         preset="classic",
         size=512,
