@@ -141,18 +141,18 @@ def embed(shared: Shared) -> Service:
     from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 
     def build() -> Built:
-        from gramlet_server.embed.descriptors import Budget
-        from gramlet_server.embed.making import MakingSettings, Maps
+        from gramlet_server.embed.distances import Budget
+        from gramlet_server.embed.runs import Maps, RunSettings
         from gramlet_server.embed.service import EmbedServicer
 
         chosen = shared.settings.embed
-        settings = MakingSettings(
+        settings = RunSettings(
             chosen.embed_runs,
             chosen.embed_queue_limit,
             budget=Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch),
         )
         maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
-        return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.drain)
+        return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.lifecycle.drain)
 
     return Service("gramlet.embed.v1.EmbedService", add_EmbedServiceServicer_to_server, build)
 

@@ -158,7 +158,8 @@ def gramlet() -> Any:
     from gramlet.embed.types import MapSettings
     from gramlet.feature.types import Features
     from gramlet_server.embed import project
-    from gramlet_server.embed.descriptors import Budget, Describer, Measurer
+    from gramlet_server.embed.descriptors import Describer
+    from gramlet_server.embed.distances import Budget, Measurer
 
     def run(file: Path) -> np.ndarray:
         settings = MapSettings(stages=tuple(CHANNELS), balance_stages=False)  # what the direct way compares

@@ -1,4 +1,4 @@
-"""Headless Chromium by way of chromedriver's own protocol (W3C WebDriver), spoken with the standard library."""
+"""Headless Chromium, controlled by chromedriver's protocol (W3C WebDriver) with the standard library."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _ARGUMENTS = [
 
 
 class Page:
-    """A page in a browser."""
+    """A page in the browser."""
 
     def __init__(self, session: str) -> None:
         self._session = session
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """Runs JavaScript, `return ...`, in the page."""
+        """Runs JavaScript in the page; `return` gives its result."""
         return self._post("execute/sync", script=script, args=list(arguments))
 
     def until(self, script: str) -> None:
-        """Waits in the page until an expression is true."""
+        """Waits until a JavaScript expression is true."""
         ask = "const done = arguments[0]; (function look() { (%s) ? done() : requestAnimationFrame(look); })();"
         self._post("execute/async", script=ask % script, args=[])
 
@@ -46,17 +46,17 @@ class Page:
         self._post("actions", actions=[pointer])
 
     def press(self, selector: str, *keys: str) -> None:
-        """Gives an element the focus and presses keys."""
+        """Focuses an element and presses keys."""
         element = self._post("element", using="css selector", value=selector)
         (identifier,) = element.values()
         self._post(f"element/{identifier}/value", text="".join(keys))
 
     def screenshot(self) -> bytes:
-        """A PNG of what is to be seen."""
+        """A PNG of the visible part of the page."""
         return base64.b64decode(_call(f"{self._session}/screenshot", None))
 
     def errors(self) -> list[str]:
-        """What the browser complained about since the last time: errors of scripts, and requests that were blocked."""
+        """The errors since the last call: those of scripts, and requests that the browser blocked."""
         return [entry["message"] for entry in self._post("se/log", type="browser") if entry["level"] == "SEVERE"]
 
     def open(self, path: Path) -> None:
@@ -69,7 +69,7 @@ class Page:
 
 @contextmanager
 def chromium(offline: bool = True) -> Iterator[Page]:
-    """A headless Chromium, without network. Skips the test where Debian's chromium and chromium-driver are missing."""
+    """A headless Chromium without network. Skips the test without Debian's chromium and chromium-driver."""
     driver, browser = shutil.which("chromedriver"), shutil.which("chromium")
     if not driver or not browser:
         pytest.skip("no chromium and chromedriver: apt-get install --no-install-recommends chromium chromium-driver")

@@ -1,32 +1,35 @@
-"""What tests of EmbedService share: drawn pictures, Gram matrices made up, a real network, a server, a browser."""
+"""What tests of EmbedService share: drawn pictures, made-up Gram matrices, maps, and a server."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
 import gramlet
 import numpy as np
 import pytest
-from gramlet.embed.types import Item, MapEvent, MapSettings, MapStart, StyleMap
+from gramlet.embed.types import BadItem, Item, MapEvent, MapSettings, MapStart, StyleMap
 from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 from gramlet.errors import GramletError
 from gramlet.feature.types import Features
-from gramlet_server.embed.making import MakingSettings, Maps
+from gramlet_server.embed.runs import Maps, RunSettings
 from gramlet_server.embed.service import EmbedServicer
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.telemetry import Observer
 from PIL import Image
 
 SIDE = 64
 
 
 def drawn(color: tuple[int, int, int], seed: int, side: int = SIDE) -> bytes:
-    """A PNG: speckles on a ground of a color."""
+    """A PNG of speckles on a background of one color."""
     random = np.random.default_rng(seed)
     picture = np.clip(np.array(color) + random.normal(0, 40, (side, side, 3)), 0, 255).astype(np.uint8)
     file = io.BytesIO()
@@ -35,7 +38,7 @@ def drawn(color: tuple[int, int, int], seed: int, side: int = SIDE) -> bytes:
 
 
 def clusters(items: int, groups: int = 4, size: int = 20, seed: int = 0) -> tuple[np.ndarray, list[str]]:
-    """Vectors (items, size) around `groups` centers, and the name of each one's group."""
+    """Vectors (items, size) around `groups` centers, and the name of each vector's group."""
     random = np.random.default_rng(seed)
     centers = random.normal(0, 4, (groups, size))
     group = np.arange(items) % groups
@@ -85,36 +88,67 @@ def store(tmp_path: Path) -> Store:
     return Store.open(str(tmp_path / "store"))
 
 
-@pytest.fixture
-def maps(engine: Engine, store: Store) -> Maps:
-    """Maps that are checkpointed every 20 iterations."""
-    return Maps(engine, store, MakingSettings(checkpoint_every=20))
+class Idle(Observer):
+    """An observer that sets `event` whenever no run is left."""
 
+    def __init__(self) -> None:
+        self.event = threading.Event()
 
-Make = Callable[..., StyleMap]
-
-
-@pytest.fixture
-def make(maps: Maps) -> Make:
-    """`make(items, settings, **start)`: the finished map."""
-
-    def run(items: Sequence[Item], settings: MapSettings, **start: object) -> StyleMap:
-        return made(maps, MapStart(settings, count=len(items), **start), items)[-1]  # type: ignore[arg-type, return-value]
-
-    return run
-
-
-def made(maps: Maps, start: MapStart, items: Sequence[Item]) -> list[MapEvent]:
-    """All events of a map's making."""
-    return list(maps.events(start, iter(items)))
+    def runs(self, service: str, running: int, queued: int) -> None:
+        if running == 0:
+            self.event.set()
 
 
 @pytest.fixture
-def server(maps: Maps, engine: Engine, store: Store) -> Iterator[str]:
-    """The address of an EmbedService."""
-    servicer = EmbedServicer(maps, engine, store)
+def idle() -> Idle:
+    """The observer of `maps`."""
+    return Idle()
+
+
+@pytest.fixture
+def maps(engine: Engine, store: Store, idle: Idle) -> Maps:
+    """Maps with a checkpoint every 20 iterations."""
+    return Maps(engine, store, RunSettings(checkpoint_every=20), observer=idle)
+
+
+@pytest.fixture
+def replica(engine: Engine, store: Store) -> Maps:
+    """Another process at the same store."""
+    return Maps(engine, store, RunSettings(checkpoint_every=20))
+
+
+def events_of(maps: Maps, start: MapStart, items: Sequence[Item | BadItem]) -> Generator[MapEvent, None, None]:
+    """Computes a map in this thread. Unlike a reader of `maps.start`, the caller gets every event."""
+    return maps.prepare(start, iter(items)).events()
+
+
+def computed(maps: Maps, start: MapStart, items: Sequence[Item | BadItem]) -> StyleMap:
+    """The finished map."""
+    *_, last = events_of(maps, start, items)
+    assert isinstance(last, StyleMap)
+    return last
+
+
+MakeMap = Callable[..., StyleMap]
+
+
+@pytest.fixture
+def make_map(maps: Maps) -> MakeMap:
+    """`make_map(items, settings, **start)` computes a map."""
+
+    def make(items: Sequence[Item | BadItem], settings: MapSettings, **start: object) -> StyleMap:
+        return computed(maps, MapStart(settings, count=len(items), **start), items)  # type: ignore[arg-type]
+
+    return make
+
+
+@contextmanager
+def serving(servicer: EmbedServicer, maps: Maps) -> Iterator[str]:
+    """An EmbedService. Gives its address."""
     service = Service(
-        "gramlet.embed.v1.EmbedService", add_EmbedServiceServicer_to_server, lambda: Built(servicer, drain=maps.drain)
+        "gramlet.embed.v1.EmbedService",
+        add_EmbedServiceServicer_to_server,
+        lambda: Built(servicer, drain=maps.lifecycle.drain),
     )
     server = Server([service], ServerSettings(port=0))
     outcomes: SimpleQueue[GramletError | None] = SimpleQueue()
@@ -125,7 +159,14 @@ def server(maps: Maps, engine: Engine, store: Store) -> Iterator[str]:
 
 
 @pytest.fixture
+def server(maps: Maps, engine: Engine, store: Store) -> Iterator[str]:
+    """The address of an EmbedService."""
+    with serving(EmbedServicer(maps, engine, store), maps) as address:
+        yield address
+
+
+@pytest.fixture
 def client(server: str) -> Iterator[gramlet.Client]:
-    """A client of it."""
+    """A client of that server."""
     with gramlet.Client(server, timeout=120) as client:
         yield client

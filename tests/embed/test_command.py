@@ -43,23 +43,23 @@ def test_maps_are_listed_shown_drawn_used_and_deleted(
     vectors = tmp_path / "vectors.npy"
     np.save(vectors, clusters(20)[0])
     assert main(["embed", str(vectors), "--map-id", "v", "--iterations", "40", "--server", server]) == 0
-    made = [str(folder), "--map-id", "m", "--method", "pca", "--stages", "conv1", "--size", str(SIDE)]
-    assert main(["embed", *made, "--server", server]) == 0
+    pictures = [str(folder), "--map-id", "m", "--method", "pca", "--stages", "conv1", "--size", str(SIDE)]
+    assert main(["embed", *pictures, "--server", server]) == 0
     capsys.readouterr()
 
-    def told(*arguments: str) -> str:
+    def printed(*arguments: str) -> str:
         assert main(["maps", *arguments, "--server", server]) == 0
         return capsys.readouterr().out
 
-    assert [line.split(":")[0] for line in told().splitlines()] == ["m", "v"]
-    assert "8 items by pca of gram (conv1)" in told("show", "m")
+    assert [line.split(":")[0] for line in printed().splitlines()] == ["m", "v"]
+    assert "8 items by pca of gram (conv1)" in printed("show", "m")
     page = tmp_path / "map.html"
-    told("draw", "m", "-o", str(page))
+    printed("draw", "m", "-o", str(page))
     assert page.read_text().startswith("<!doctype html>")
     picture = next((folder / "blue").iterdir())
-    assert f"nearest blue/{picture.name}" in told("place", "m", str(picture))
-    assert "m deleted" in told("delete", "m")
-    assert told().startswith("v:")
+    assert f"nearest blue/{picture.name}" in printed("place", "m", str(picture))
+    assert "m deleted" in printed("delete", "m")
+    assert printed().startswith("v:")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from gramlet.embed.types import Descriptor, Exactness, MapSettings, Method, Metric
 from gramlet.errors import InvalidInput
-from gramlet_server.embed.descriptors import Budget, Describer, Measurer, check_memory, default_stages, memory_bound
+from gramlet_server.embed.descriptors import Describer
+from gramlet_server.embed.distances import Budget, Measurer
+from gramlet_server.embed.runs import check_memory, default_stages, memory_bound
 
 from tests.embed.conftest import gram_features
 
@@ -15,7 +17,7 @@ VECTORS = MapSettings(descriptor=Descriptor.VECTOR)
 
 
 def _joined(seed: int) -> np.ndarray:
-    """The descriptor as the design says it: flattened and joined, in float64."""
+    """The flattened and joined Gram matrices in float64, of which a descriptor keeps the distances."""
     return np.concatenate([gram.ravel() for gram in gram_features(seed).grams.values()]).astype(np.float64)
 
 
@@ -32,7 +34,7 @@ def test_a_packed_triangle_has_the_distances_of_the_whole_matrices() -> None:
 
 @pytest.mark.parametrize("sketch_size", [64, 100_000])
 def test_exact_distances_are_those_of_float64(sketch_size: int) -> None:
-    """Through the file of slices where descriptors are longer than a sketch, and in memory where they are not."""
+    """Descriptors that are longer than a sketch go through the file, the others stay in memory."""
     settings = replace(GRAMS, sketch_size=sketch_size, exactness=Exactness.EXACT)
     describer = Describer(settings)
     with Measurer(70, settings, Budget()) as measurer:
@@ -48,8 +50,8 @@ def test_exact_distances_are_those_of_float64(sketch_size: int) -> None:
 
 
 def test_many_blocks_and_slices_give_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gramlet_server.embed.descriptors._BLOCK_BYTES", 4 * 1000 * 7)
-    monkeypatch.setattr("gramlet_server.embed.descriptors._SLICE_BYTES", 4 * 300 * 50)
+    monkeypatch.setattr("gramlet_server.embed.distances.BLOCK_BYTES", 4 * 1000 * 7)
+    monkeypatch.setattr("gramlet_server.embed.distances.SLICE_BYTES", 4 * 300 * 50)
     vectors = np.random.default_rng(0).normal(3, 1, (50, 1000)).astype(np.float32)
     settings = replace(VECTORS, sketch_size=64, exactness=Exactness.EXACT)
     with Measurer(50, settings, Budget()) as measurer:
@@ -59,7 +61,7 @@ def test_many_blocks_and_slices_give_the_same_distances(monkeypatch: pytest.Monk
     np.testing.assert_allclose(distances.squared, _squared(vectors.astype(np.float64)), rtol=1e-4)
 
 
-def test_the_error_of_sketches_is_measured_and_as_small_as_promised() -> None:
+def test_the_error_of_sketches_is_measured_and_as_small_as_documented() -> None:
     random = np.random.default_rng(1)
     vectors = (random.normal(size=(60, 8)) @ random.normal(size=(8, 5000))).astype(np.float32)
     settings = replace(VECTORS, sketch_size=1024, exactness=Exactness.SKETCH)
@@ -76,7 +78,7 @@ def test_the_error_of_sketches_is_measured_and_as_small_as_promised() -> None:
     assert np.sqrt(np.mean(errors**2)) == pytest.approx(distances.measured.rms_error, rel=0.5)
 
 
-def test_sketches_take_over_where_files_would_be_too_large() -> None:
+def test_sketches_are_used_where_files_would_be_too_large() -> None:
     vectors = np.random.default_rng(0).normal(size=(20, 500)).astype(np.float32)
     settings = replace(VECTORS, sketch_size=100)
     with Measurer(20, settings, Budget(disk_bytes=1000)) as measurer:
@@ -108,7 +110,7 @@ def test_correlation_of_packed_grams_is_that_of_the_whole_matrices() -> None:
     np.testing.assert_allclose(found @ found.T, truth, atol=1e-5)
 
 
-def test_balanced_stages_have_the_same_say() -> None:
+def test_balanced_stages_have_the_same_weight() -> None:
     descriptor = Describer(replace(GRAMS, balance_stages=True)).of_features(gram_features(1))
     assert np.linalg.norm(descriptor[:36]) == pytest.approx(1, abs=1e-6)
     assert np.linalg.norm(descriptor[36:]) == pytest.approx(1, abs=1e-6)
@@ -121,7 +123,7 @@ def test_a_descriptor_without_direction_is_taken_for_zero_and_counted() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.array([1, np.nan]), np.array([np.inf, 1]), np.zeros((2, 2)), np.zeros(0)])
-def test_what_is_no_vector_of_numbers_is_refused(bad: np.ndarray) -> None:
+def test_values_that_are_not_finite_vectors_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(InvalidInput) as error:
         Describer(VECTORS).of_vector(bad.astype(np.float32))
     assert error.value.field == "vector"

@@ -22,11 +22,12 @@ from gramlet.embed.types import (
 from gramlet.errors import InvalidInput
 from gramlet_server.embed import plot, thumbnails
 from gramlet_server.embed.drawing import draw
-from gramlet_server.embed.page import Frame, page
+from gramlet_server.embed.page import page
+from gramlet_server.embed.stored import Frame
 from gramlet_server.runs.store import Store
 from PIL import Image
 
-from tests.embed.conftest import Make, vector_items
+from tests.embed.conftest import MakeMap, vector_items
 
 MEASURED = Measured(Exactness.EXACT, 9, 1e-7, 1e-7, 10, 0)
 
@@ -55,42 +56,42 @@ def image_of(png: bytes) -> Image.Image:
     return Image.open(io.BytesIO(png))
 
 
-def test_spread_leaves_hardly_any_overlap_and_moves_what_lies_free_not_at_all() -> None:
+def test_spread_leaves_hardly_any_overlap_and_does_not_move_free_items() -> None:
     random = np.random.default_rng(0)
-    places = np.vstack([random.normal(500, 60, (100, 2)), [[60.0, 60.0], [940.0, 940.0]]])
-    moved = plot.spread(places, 50, 1000, 1000)
+    points = np.vstack([random.normal(500, 60, (100, 2)), [[60.0, 60.0], [940.0, 940.0]]])
+    moved = plot.spread(points, 50, 1000, 1000)
     distance = np.abs(moved[:, None] - moved[None]).max(axis=2)
     np.fill_diagonal(distance, np.inf)
     assert (distance < 45).sum() <= 4
     assert moved.min() >= 25
     assert moved.max() <= 975
-    np.testing.assert_allclose(moved[-2:], places[-2:], atol=0.5)
+    np.testing.assert_allclose(moved[-2:], points[-2:], atol=0.5)
 
 
-def test_items_at_one_place_are_all_seen() -> None:
+def test_items_at_one_point_are_all_visible() -> None:
     moved = plot.spread(np.full((9, 2), 300.0), 40, 600, 600)
     distance = np.abs(moved[:, None] - moved[None]).max(axis=2)
     np.fill_diagonal(distance, np.inf)
     assert distance.min() > 35
 
 
-def test_the_grid_gives_every_item_a_cell_at_the_least_possible_way() -> None:
-    places = np.random.default_rng(3).random((6, 2))
-    cells, columns, rows = plot.grid_places(places, 1.5)
+def test_the_grid_gives_every_item_a_cell_at_the_least_possible_distance() -> None:
+    points = np.random.default_rng(3).random((6, 2))
+    cells, columns, rows = plot.assign_cells(points, 1.5)
     assert (columns, rows) == (3, 2)
     assert len({tuple(cell) for cell in cells.tolist()}) == 6
-    unit = (places - places.min(axis=0)) / np.ptp(places, axis=0) * [columns - 1, rows - 1]
+    unit = (points - points.min(axis=0)) / np.ptp(points, axis=0) * [columns - 1, rows - 1]
     every = np.array([(c, r) for r in range(rows) for c in range(columns)], float)
     least = min(((unit - every[list(order)]) ** 2).sum() for order in itertools.permutations(range(6)))
     assert ((unit - cells) ** 2).sum() == pytest.approx(least)
 
 
-def test_large_grids_are_assigned_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_grids_are_assigned_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plot, "_ASSIGNED_AT_ONCE", 50)
-    places = np.random.default_rng(3).random((400, 2))
-    cells, columns, rows = plot.grid_places(places, 1.0)
+    points = np.random.default_rng(3).random((400, 2))
+    cells, columns, rows = plot.assign_cells(points, 1.0)
     assert len({tuple(cell) for cell in cells.tolist()}) == 400
-    unit = (places - places.min(axis=0)) / np.ptp(places, axis=0) * [columns - 1, rows - 1]
+    unit = (points - points.min(axis=0)) / np.ptp(points, axis=0) * [columns - 1, rows - 1]
     assert np.abs(unit - cells).mean() < 1.5
 
 
@@ -118,8 +119,8 @@ def test_few_and_many_items_without_and_with_pictures(items: int) -> None:
     assert image_of(plot.grid(a_map(items), [None] * items, 0, 400, "")).height > 20
 
 
-def test_labels_are_drawn_as_they_are() -> None:
-    """Matplotlib would take dollars for mathematics, and fail on what is none."""
+def test_labels_are_drawn_literally() -> None:
+    """Matplotlib would read text between dollar signs as mathematics, and fail if it is not."""
     style_map = a_map(labels=("$\\frac{", "x" * 60, ""))
     assert image_of(plot.scatter(style_map, some_jpegs(30), 0, 400, "$\\oops{")).width > 300
 
@@ -142,7 +143,7 @@ def test_sheets_hold_each_picture_in_its_cell() -> None:
     assert sheets.sizes == ((24, 16),) * 7
 
 
-def test_the_page_asks_nobody_for_anything_and_trusts_no_name() -> None:
+def test_the_page_sends_no_request_and_escapes_every_name() -> None:
     style_map = a_map(3, labels=("</script><script>alert(1)</script>",))
     style_map = replace(style_map, places=(Place("<img src=x onerror=alert(1)>", "a"), *style_map.places[1:]))
     frames = [(Frame(10, 1.0, style_map.layouts[0].coordinates),)]
@@ -154,10 +155,10 @@ def test_the_page_asks_nobody_for_anything_and_trusts_no_name() -> None:
     assert text.count("</script>") == 2
 
 
-def test_drawings_of_stored_maps(make: Make, store: Store) -> None:
+def test_drawings_of_stored_maps(make_map: MakeMap, store: Store) -> None:
     settings = MapSettings(tsne=Tsne(perplexities=(3.0, 5.0), iterations=30))
     items = vector_items(16)
-    make(items, replace(settings, descriptor=settings.descriptor.VECTOR), map_id="m")
+    make_map(items, replace(settings, descriptor=settings.descriptor.VECTOR), map_id="m")
     png = draw(store, MapDrawing("m", DrawingForm.SCATTER, width=300))
     assert (png.content_type, png.data[:4]) == ("image/png", b"\x89PNG")
     html = draw(store, MapDrawing("m", DrawingForm.PAGE))

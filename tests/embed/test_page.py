@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet.embed.types import Layout
-from gramlet_server.embed.page import Frame, page
+from gramlet_server.embed.page import page
+from gramlet_server.embed.stored import Frame
 from PIL import Image
 
 from tests.embed.browser import Page, chromium
@@ -27,7 +28,7 @@ def browser() -> Iterator[Page]:
 
 
 def opened(browser: Page, path: Path, dimensions: int = 2) -> Page:
-    """A page of two layouts, of three and one frames."""
+    """Opens a page of two layouts with three frames and one frame."""
     style_map = a_map(ITEMS, dimensions, layouts=2)
     first = style_map.layouts[0].coordinates
     frames = [[Frame(10, 2.0, first[::-1] * 0.01), Frame(20, 1.0, first * 0.5)], []]
@@ -45,7 +46,7 @@ def test_hovering_shows_a_large_picture_and_the_name(browser: Page, tmp_path: Pa
     page = opened(browser, tmp_path / "map.html")
     assert page.run("return gramletMap.count") == ITEMS
     for item in (0, 17):
-        page.move_to(*page.run("return gramletMap.place(arguments[0])", item))
+        page.move_to(*page.run("return gramletMap.pointOf(arguments[0])", item))
         page.until(f"gramletMap.hovered() === {item}")
         assert page.run("return document.querySelector('#card p').textContent") == f"{item}.png"
         assert page.run("return document.querySelectorAll('#card p')[1].textContent") == "ab"[item % 2]
@@ -56,12 +57,12 @@ def test_hovering_shows_a_large_picture_and_the_name(browser: Page, tmp_path: Pa
 def test_sliders_move_between_layouts_and_iterations(browser: Page, tmp_path: Path) -> None:
     page = opened(browser, tmp_path / "map.html")
     assert page.run("return document.getElementById('frame-name').textContent") == "750, KL 0.500"
-    before = page.run("return gramletMap.place(3)")
+    before = page.run("return gramletMap.pointOf(3)")
     page.press("#frame", "\ue012")  # left
     assert page.run("return [gramletMap.layout(), gramletMap.frame()]") == [0, 1]
     assert page.run("return document.getElementById('frame-name').textContent") == "20, KL 1.000"
     page.press("#frame", "\ue012")
-    assert page.run("return gramletMap.place(3)") != before
+    assert page.run("return gramletMap.pointOf(3)") != before
     page.press("#layout", "\ue014")  # right
     assert page.run("return [gramletMap.layout(), gramletMap.frame()]") == [1, 0]
     assert page.run("return document.getElementById('layout-name').textContent") == "perplexity 6"
@@ -69,7 +70,7 @@ def test_sliders_move_between_layouts_and_iterations(browser: Page, tmp_path: Pa
     assert page.errors() == []
 
 
-def test_what_is_seen_has_the_pictures_and_the_colors_of_labels(browser: Page, tmp_path: Path) -> None:
+def test_the_page_shows_the_pictures_in_the_colors_of_their_labels(browser: Page, tmp_path: Path) -> None:
     page = opened(browser, tmp_path / "map.html")
     page.until("document.fonts.status === 'loaded'")
     pixels = picture(page)
@@ -83,17 +84,17 @@ def test_what_is_seen_has_the_pictures_and_the_colors_of_labels(browser: Page, t
     assert (np.abs(hidden - (0x00, 0x72, 0xB2)).sum(axis=2) < 12).sum() < of_a.sum() / 3
 
 
-def test_pictures_move_apart_unless_their_true_places_are_wanted(browser: Page, tmp_path: Path) -> None:
+def test_pictures_move_apart_unless_their_true_points_are_wanted(browser: Page, tmp_path: Path) -> None:
     style_map = a_map(ITEMS)
     crowded = replace(style_map, layouts=(Layout(np.zeros((ITEMS, 2), np.float32), style_map.layouts[0].quality),))
     (tmp_path / "map.html").write_bytes(page(crowded, some_jpegs(ITEMS), [[]], ""))
     browser.open(tmp_path / "map.html")
     browser.until("window.gramletMap && gramletMap.ready()")
-    places = np.array([browser.run("return gramletMap.place(arguments[0])", item) for item in range(ITEMS)])
-    distance = np.abs(places[:, None] - places[None]).max(axis=2) + 1e9 * np.eye(ITEMS)
+    points = np.array([browser.run("return gramletMap.pointOf(arguments[0])", item) for item in range(ITEMS)])
+    distance = np.abs(points[:, None] - points[None]).max(axis=2) + 1e9 * np.eye(ITEMS)
     assert distance.min() > 30
     browser.run("document.getElementById('apart').click()")
-    first, last = (browser.run("return gramletMap.place(arguments[0])", item) for item in (0, ITEMS - 1))
+    first, last = (browser.run("return gramletMap.pointOf(arguments[0])", item) for item in (0, ITEMS - 1))
     assert first == last
 
 

@@ -7,8 +7,10 @@ import pytest
 from gramlet.embed.types import Descriptor, Gradient, MapSettings, Method, Tsne
 from gramlet.errors import FailedPrecondition, InvalidInput
 from gramlet_server.embed import project, tsne
-from gramlet_server.embed.project import Arranged, Progress
+from gramlet_server.embed.project import FinishedLayout, LayoutProgress
 from gramlet_server.embed.quality import judge
+from gramlet_server.embed.runs import check_ranges
+from gramlet_server.embed.tsne import EarlierLayout
 from sklearn.decomposition import PCA
 
 from tests.embed.conftest import clusters
@@ -21,9 +23,10 @@ def squared_of(vectors: np.ndarray) -> np.ndarray:
     return ((wide[:, None] - wide[None]) ** 2).sum(axis=2).astype(np.float32)
 
 
-def arranged(squared: np.ndarray, settings: MapSettings) -> Arranged:
+def laid_out(squared: np.ndarray, settings: MapSettings) -> FinishedLayout:
+    """The last layout."""
     *_, last = project.layouts(squared, settings)
-    assert isinstance(last, Arranged)
+    assert isinstance(last, FinishedLayout)
     return last
 
 
@@ -54,11 +57,11 @@ def test_the_gradient_of_all_pairs_is_that_of_the_formula(affinities, dimensions
 
 
 @pytest.mark.parametrize("gradient", [Gradient.BARNES_HUT, Gradient.EXACT, Gradient.INTERPOLATION])
-def test_every_gradient_leads_to_a_map_as_good(gradient: Gradient) -> None:
+def test_every_gradient_leads_to_a_good_map(gradient: Gradient) -> None:
     vectors, labels = clusters(120)
     settings = replace(SHORT, tsne=replace(SHORT.tsne, gradient=gradient, iterations=100))
     squared = squared_of(vectors)
-    quality = judge(squared, arranged(squared, settings).coordinates, labels, 10)
+    quality = judge(squared, laid_out(squared, settings).coordinates, labels, 10)
     assert quality.label_accuracy == 1.0
     assert quality.trustworthiness > 0.85
 
@@ -67,9 +70,9 @@ def test_every_gradient_leads_to_a_map_as_good(gradient: Gradient) -> None:
 @pytest.mark.parametrize("method", [Method.TSNE, Method.PCA, Method.ISOMAP, Method.MDS, Method.LLE])
 def test_every_method_keeps_groups_together(method: Method, dimensions: int) -> None:
     vectors, labels = clusters(60, groups=2)
-    settings, _ = project.fitted(replace(SHORT, method=method, dimensions=dimensions), 60)
+    settings, _ = project.fit_to_items(replace(SHORT, method=method, dimensions=dimensions), 60)
     squared = squared_of(vectors)
-    layout = arranged(squared, settings)
+    layout = laid_out(squared, settings)
     assert layout.coordinates.shape == (60, dimensions)
     accuracy = judge(squared, layout.coordinates, labels, 5).label_accuracy
     assert accuracy is not None
@@ -96,34 +99,36 @@ def test_large_sets_have_the_same_principal_coordinates(monkeypatch: pytest.Monk
 
 def test_same_seed_same_map_and_another_seed_another() -> None:
     squared = squared_of(clusters(80)[0])
-    first, second = (arranged(squared, SHORT).coordinates for _ in range(2))
+    first, second = (laid_out(squared, SHORT).coordinates for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    assert not np.array_equal(first, arranged(squared, replace(SHORT, seed=1)).coordinates)
+    assert not np.array_equal(first, laid_out(squared, replace(SHORT, seed=1)).coordinates)
 
 
-def test_a_descent_goes_on_from_a_state_bit_for_bit() -> None:
+def test_a_descent_continues_from_a_state_bit_for_bit() -> None:
     squared = squared_of(clusters(80)[0])
     steps = list(project.layouts(squared, SHORT))
     middle = steps[44]
-    assert isinstance(middle, Progress)
+    assert isinstance(middle, LayoutProgress)
     *_, resumed = project.layouts(squared, SHORT, states={0: middle.state})
-    assert isinstance(resumed, Arranged)
+    assert isinstance(resumed, FinishedLayout)
     np.testing.assert_array_equal(resumed.coordinates, steps[-1].coordinates)  # type: ignore[union-attr]
     assert resumed.kl_divergence == steps[-1].kl_divergence  # type: ignore[union-attr]
 
 
-def test_the_divergence_falls_and_is_told_when_asked_for() -> None:
-    steps = [s for s in project.layouts(squared_of(clusters(80)[0]), SHORT, report_every=20) if isinstance(s, Progress)]
-    told = [(step.iteration, step.kl_divergence) for step in steps if step.kl_divergence is not None]
-    assert [iteration for iteration, _ in told] == [20, 40, 60, 80, 100, 120]
-    assert told[-1][1] < 0.7 * told[0][1]
+def test_the_divergence_falls_and_is_reported_as_often_as_asked_for() -> None:
+    steps = [
+        s for s in project.layouts(squared_of(clusters(80)[0]), SHORT, report_every=20) if isinstance(s, LayoutProgress)
+    ]
+    reported = [(step.iteration, step.kl_divergence) for step in steps if step.kl_divergence is not None]
+    assert [iteration for iteration, _ in reported] == [20, 40, 60, 80, 100, 120]
+    assert reported[-1][1] < 0.7 * reported[0][1]
     assert len(steps) == 120
 
 
-def test_several_perplexities_give_a_row_of_maps_and_finished_ones_are_not_made_again() -> None:
+def test_several_perplexities_give_several_layouts_and_finished_ones_are_not_computed_again() -> None:
     settings = replace(SHORT, tsne=replace(SHORT.tsne, perplexities=(5.0, 15.0), iterations=20))
     squared = squared_of(clusters(60)[0])
-    found = [step for step in project.layouts(squared, settings) if isinstance(step, Arranged)]
+    found = [step for step in project.layouts(squared, settings) if isinstance(step, FinishedLayout)]
     assert [(step.layout, step.perplexity) for step in found] == [(0, 5.0), (1, 15.0)]
     rest = list(project.layouts(squared, settings, done={0}))
     assert {step.layout for step in rest} == {1}
@@ -132,51 +137,51 @@ def test_several_perplexities_give_a_row_of_maps_and_finished_ones_are_not_made_
 @pytest.mark.parametrize("items", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("method", [Method.TSNE, Method.ISOMAP, Method.MDS, Method.LLE, Method.PCA])
 def test_few_items_still_give_a_map_and_a_note(items: int, method: Method) -> None:
-    settings, notes = project.fitted(replace(SHORT, method=method), items)
-    layout = arranged(squared_of(clusters(items)[0]), settings)
+    settings, notes = project.fit_to_items(replace(SHORT, method=method), items)
+    layout = laid_out(squared_of(clusters(items)[0]), settings)
     assert layout.coordinates.shape == (items, 2)
     assert np.isfinite(layout.coordinates).all()
     assert notes or method in (Method.PCA, Method.MDS)
 
 
-def test_too_large_perplexities_are_lowered_and_said() -> None:
-    settings, notes = project.fitted(MapSettings(tsne=Tsne(perplexities=(5.0, 30.0, 50.0))), 40)
+def test_too_large_perplexities_are_lowered_with_a_note() -> None:
+    settings, notes = project.fit_to_items(MapSettings(tsne=Tsne(perplexities=(5.0, 30.0, 50.0))), 40)
     assert settings.tsne.perplexities == (5.0, 13.0)
     assert "too few for perplexity 5, 30, 50" in notes[0]
 
 
 def test_items_that_are_all_the_same_give_a_finite_map() -> None:
-    layout = arranged(np.zeros((20, 20), np.float32), project.fitted(SHORT, 20)[0])
+    layout = laid_out(np.zeros((20, 20), np.float32), project.fit_to_items(SHORT, 20)[0])
     assert np.isfinite(layout.coordinates).all()
 
 
 def test_a_grown_set_starts_from_the_old_map_and_stays_recognizable() -> None:
     vectors, _ = clusters(100)
     settings = replace(SHORT, tsne=replace(SHORT.tsne, iterations=400))
-    old = arranged(squared_of(vectors[:80]), settings).coordinates
-    rows: list[int | None] = [*range(80), *[None] * 20]
+    old = laid_out(squared_of(vectors[:80]), settings).coordinates
+    earlier = EarlierLayout((*range(80), *[None] * 20), old)
     squared = squared_of(vectors)
-    start = project.grown_start(squared, rows, old)
+    start = earlier.initial_coordinates(squared)
     np.testing.assert_array_equal(start[:80], old)
-    *_, grown = project.layouts(squared, project.gentle(settings, 100), start=start)
-    assert isinstance(grown, Arranged)
-    turned = project.turned_onto(grown.coordinates, rows, old)
-    moved = np.linalg.norm(turned[:80] - old, axis=1).mean()
+    *_, grown = project.layouts(squared, project.fit_to_start(settings, 100), start=start)
+    assert isinstance(grown, FinishedLayout)
+    aligned = earlier.align(grown.coordinates)
+    moved = np.linalg.norm(aligned[:80] - old, axis=1).mean()
     assert moved < 0.1 * np.linalg.norm(old, axis=1).mean()
-    afresh = arranged(squared, settings)
-    assert moved < np.linalg.norm(project.turned_onto(afresh.coordinates, rows, old)[:80] - old, axis=1).mean()
-    # It is as good a map as one made afresh.
-    assert grown.kl_divergence < afresh.kl_divergence + 0.05
+    from_principal = laid_out(squared, settings)
+    assert moved < np.linalg.norm(earlier.align(from_principal.coordinates)[:80] - old, axis=1).mean()
+    # It is as good a map as one that starts from principal coordinates.
+    assert grown.kl_divergence < from_principal.kl_divergence + 0.05
 
 
-def test_a_new_item_is_placed_among_its_own_kind() -> None:
+def test_a_new_item_is_transformed_into_its_own_group() -> None:
     vectors, labels = clusters(84)
-    layout = arranged(squared_of(vectors[:80]), SHORT).coordinates
+    layout = laid_out(squared_of(vectors[:80]), SHORT).coordinates
     for number in range(80, 84):
         distances = np.linalg.norm(vectors[:80] - vectors[number], axis=1).astype(np.float64)
         order = np.argsort(distances)[:15]
-        place = tsne.place(order, distances[order], layout, 5.0)
-        nearest = int(np.linalg.norm(layout - place, axis=1).argmin())
+        point = tsne.transform(order, distances[order], layout, 5.0)
+        nearest = int(np.linalg.norm(layout - point, axis=1).argmin())
         assert labels[nearest] == labels[number]
 
 
@@ -197,7 +202,7 @@ def test_a_new_item_is_placed_among_its_own_kind() -> None:
 )
 def test_settings_out_of_range_are_refused_by_name(changed: dict[str, object], field: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        project.check(replace(MapSettings(), **changed))  # type: ignore[arg-type]
+        check_ranges(replace(MapSettings(), **changed))  # type: ignore[arg-type]
     assert error.value.field == f"start.settings.{field}"
 
 
@@ -207,8 +212,8 @@ def test_umap_makes_a_map_or_says_how_to_install_it() -> None:
         import umap  # noqa: F401
     except ImportError:
         with pytest.raises(FailedPrecondition, match=r"gramlet-server\[umap\]"):
-            project.check(settings)
+            check_ranges(settings)
     else:
         vectors, labels = clusters(60)
-        layout = arranged(squared_of(vectors), settings)
+        layout = laid_out(squared_of(vectors), settings)
         assert judge(squared_of(vectors), layout.coordinates, labels, 5).label_accuracy == 1.0

@@ -21,7 +21,7 @@ def test_measures_are_those_of_scikit_learn() -> None:
     assert found.descriptor_silhouette == pytest.approx(silhouette_score(vectors, labels), abs=1e-4)
 
 
-def test_a_perfect_map_has_the_best_of_everything() -> None:
+def test_a_perfect_map_has_the_best_value_of_every_measure() -> None:
     vectors, labels = clusters(90, size=2, groups=3)
     found = judge(squared_of(vectors), vectors.astype(np.float64), labels, 8)
     assert (found.trustworthiness, found.continuity, found.neighbor_preservation) == (1.0, 1.0, 1.0)
@@ -36,13 +36,13 @@ def test_label_accuracy_counts_items_among_their_own() -> None:
     assert found.label_accuracy == pytest.approx(5 / 6)  # the b at 2 lies among a's
 
 
-def test_without_two_labels_there_is_nothing_to_say_about_labels() -> None:
+def test_without_two_labels_no_label_measure_is_given() -> None:
     vectors, _ = clusters(20)
     for labels in ([""] * 20, ["same"] * 20):
         assert judge(squared_of(vectors), vectors[:, :2].astype(float), labels, 5).label_accuracy is None
 
 
-def test_unlabelled_items_are_left_out_of_what_is_said_about_labels() -> None:
+def test_unlabelled_items_are_left_out_of_label_measures() -> None:
     vectors, labels = clusters(60, groups=2)
     coordinates = vectors[:, :2].astype(float)
     some = [label if number < 40 else "" for number, label in enumerate(labels)]
@@ -53,7 +53,7 @@ def test_unlabelled_items_are_left_out_of_what_is_said_about_labels() -> None:
 
 
 @pytest.mark.parametrize("items", [1, 2, 3])
-def test_few_items_are_judged_too(items: int) -> None:
+def test_few_items_are_measured_too(items: int) -> None:
     vectors, labels = clusters(items, groups=2)
     found = judge(squared_of(vectors), vectors[:, :2].astype(float), labels, 10)
     assert 0 <= found.trustworthiness <= 1

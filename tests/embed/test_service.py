@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import inspect
-import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +13,14 @@ from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._sync.embed import EmbedCalls
 from gramlet.embed import wire as messages
 from gramlet.embed.types import (
+    BadItem,
     Descriptor,
     Exactness,
     Gradient,
+    Item,
     LayoutIteration,
     MapDrawing,
+    MapEvent,
     MapSettings,
     MapStart,
     Method,
@@ -30,9 +33,13 @@ from gramlet.embed.types import (
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.types import Resize, ResizeMode
-from gramlet_server.embed.making import Maps
+from gramlet_server.embed.runs import Maps
+from gramlet_server.embed.service import EmbedServicer
+from gramlet_server.feature.engine import Engine
+from gramlet_server.runs.lifecycle import Execution
+from gramlet_server.runs.store import Store
 
-from tests.embed.conftest import SIDE, clusters, vector_items
+from tests.embed.conftest import SIDE, Idle, clusters, serving, vector_items
 
 QUICK = {"perplexity": 5, "iterations": 40, "early_iterations": 20}
 ODD = MapSettings(
@@ -119,7 +126,7 @@ def test_pictures_that_cannot_be_read_are_refused_alone_with_the_reason(client: 
 
 
 @pytest.mark.parametrize("items", ["/nowhere", b"one picture", 3])
-def test_what_is_no_set_of_pictures_is_refused_before_any_call(client: gramlet.Client, items: object) -> None:
+def test_items_that_are_no_set_of_pictures_are_refused_before_any_call(client: gramlet.Client, items: object) -> None:
     with pytest.raises(GramletError) as error:
         client.embed(items)  # type: ignore[arg-type]
     assert error.value.field == "items"
@@ -135,27 +142,43 @@ def test_wrong_settings_name_their_field(client: gramlet.Client) -> None:
     assert error.value.field == "start.settings.dimensions"
 
 
-def test_leaving_the_loop_frees_the_server(client: gramlet.Client, maps: Maps) -> None:
+def test_leaving_the_loop_frees_the_server(client: gramlet.Client, idle: Idle) -> None:
     vectors, _ = clusters(30)
-    idle = threading.Event()
-    leave = maps._turns._changed
-    maps._turns._changed = lambda running, queued: (leave(running, queued), running or idle.set())  # type: ignore[assignment]
     with client.embed(vectors, iterations=1_000_000, report_every=1) as events:
         next(event for event in events if isinstance(event, LayoutIteration))
-    assert idle.wait(20)
+    assert idle.event.wait(20)
 
 
-def test_a_lost_server_is_resumed_by_itself(client: gramlet.Client, maps: Maps, server: str) -> None:
+class Replicas:
+    """Two processes at one store, behind one address: calls go to `current`."""
+
+    def __init__(self, current: Maps, other: Maps) -> None:
+        self.current = current
+        self.other = other
+
+    def start(self, start: MapStart, items: Iterable[Item | BadItem]) -> Execution[MapEvent]:
+        return self.current.start(start, items)
+
+    def replace(self) -> None:
+        """The current process shuts down, and the other one gets the calls."""
+        leaving, self.current = self.current, self.other
+        leaving.lifecycle.drain()
+
+
+def test_a_map_continues_on_another_replica_when_its_server_shuts_down(
+    maps: Maps, replica: Maps, engine: Engine, store: Store
+) -> None:
     vectors, _ = clusters(30)
-    whole = client.embed(vectors, **QUICK).result()
-    seen, drained = [], False
-    with client.embed(vectors, **QUICK, report_every=1) as events:
-        for event in events:
-            seen.append(event)
-            if isinstance(event, LayoutIteration) and not drained:
-                drained = True
-                maps.drain()  # ends with Unavailable ...
-                threading.Timer(0.3, maps._draining.clear).start()  # ... and another replica is there
+    seen: list[MapEvent] = []
+    replicas = Replicas(maps, replica)
+    servicer = EmbedServicer(replicas, engine, store)  # type: ignore[arg-type]
+    with serving(servicer, maps) as address, gramlet.Client(address, timeout=120) as client:
+        whole = client.embed(vectors, **QUICK).result()
+        with client.embed(vectors, **QUICK, report_every=1) as events:
+            for event in events:
+                seen.append(event)
+                if isinstance(event, LayoutIteration) and replicas.current is maps:
+                    replicas.replace()
     last = seen[-1]
     assert isinstance(last, StyleMap)
     np.testing.assert_array_equal(last.layouts[0].coordinates, whole.layouts[0].coordinates)

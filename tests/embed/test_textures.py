@@ -1,4 +1,4 @@
-"""Does what the Grams call style match what people see? Five textures, their contents at random."""
+"""Style as Gram matrices measure it is style as people see it: five textures with random contents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from gramlet.embed.types import Item, MapSettings, MapStart, StyleMap
 from gramlet.types import Resize
 from gramlet_server.backbone import load_network
-from gramlet_server.embed.making import Maps
+from gramlet_server.embed.runs import Maps
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
 from PIL import Image, ImageDraw, ImageFilter
@@ -65,7 +65,7 @@ def real_engine(resnet50_weights: Path) -> Iterator[Engine]:
 
 
 @pytest.mark.weights
-def test_the_map_puts_each_texture_together_whatever_it_fills(real_engine: Engine, tmp_path: Path) -> None:
+def test_the_map_puts_each_texture_together_whatever_shapes_it_fills(real_engine: Engine, tmp_path: Path) -> None:
     items = [
         Item(f"{texture} {seed}", texture, textured(texture, seed)) for texture in TEXTURES for seed in range(EACH)
     ]

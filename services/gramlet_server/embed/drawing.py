@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from gramlet.embed.types import DrawingForm, MapDrawing
 from gramlet.errors import InvalidInput
 
-from gramlet_server.embed import plot, stored
-from gramlet_server.embed.page import page
+from gramlet_server.embed import stored
 from gramlet_server.runs.store import Store
 
 _WIDTHS = (200, 8000)
@@ -16,7 +15,7 @@ _WIDTHS = (200, 8000)
 
 @dataclass(frozen=True)
 class Drawing:
-    """A file: `image/png` or `text/html`."""
+    """A file; its type is `image/png` or `text/html`."""
 
     content_type: str
     data: bytes
@@ -26,9 +25,12 @@ def draw(store: Store, wanted: MapDrawing) -> Drawing:
     """Draws a finished map.
 
     Raises:
-        NotFound: There is none of that name.
+        NotFound: There is no finished map of that name.
         InvalidInput: It has no such layout, or the width is out of range.
     """
+    # Imported here because both load matplotlib, which takes a second and which no other call needs.
+    from gramlet_server.embed import page, plot
+
     style_map = stored.get_map(store, wanted.map_id)
     if wanted.layout is not None and wanted.layout >= len(style_map.layouts):
         raise InvalidInput(f"the map has {len(style_map.layouts)} layouts, counted from 0", field="layout")
@@ -37,6 +39,6 @@ def draw(store: Store, wanted: MapDrawing) -> Drawing:
     run = stored.open_run(store, wanted.map_id)
     jpegs = stored.get_thumbnails(run)
     if wanted.form is DrawingForm.PAGE:
-        return Drawing("text/html", page(style_map, jpegs, stored.get_frames(run, style_map), wanted.title))
+        return Drawing("text/html", page.page(style_map, jpegs, stored.get_frames(run, style_map), wanted.title))
     draw_png = plot.scatter if wanted.form is DrawingForm.SCATTER else plot.grid
     return Drawing("image/png", draw_png(style_map, jpegs, wanted.layout, wanted.width, wanted.title))

@@ -1,61 +1,58 @@
-"""A map as one HTML file that needs nothing else: `page.html` with the map's data written into it."""
+"""A map as one HTML file that needs no other file: `page.html` with its style, its script and the map's data."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
 import numpy as np
 from gramlet.embed.types import Layout, StyleMap
-from gramlet.types import Array
 
 from gramlet_server.embed import thumbnails
 from gramlet_server.embed.plot import NO_LABEL, label_colors
-
-
-@dataclass(frozen=True)
-class Frame:
-    """How a layout looked on the way: (N, d) coordinates after some iteration."""
-
-    iteration: int
-    kl_divergence: float
-    coordinates: Array
+from gramlet_server.embed.stored import Frame
 
 
 def page(style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str) -> bytes:
-    """The file, UTF-8. It asks no host for anything: its own content security policy forbids it to.
+    """The file, in UTF-8. Its content security policy forbids every request to a host.
 
     Args:
         style_map: The map.
         jpegs: A thumbnail or None for each item.
-        frames: Per layout, how it looked on the way; the finished layout is added.
-        title: Or empty: the map's id.
+        frames: The frames of each layout. The finished layout is added as the last frame.
+        title: Empty: the map's id.
     """
     title = title or style_map.map_id
-    template = resources.files("gramlet_server.embed").joinpath("page.html").read_text(encoding="utf-8")
     data = json.dumps(_data(style_map, jpegs, frames, title), separators=(",", ":"), allow_nan=False)
-    # Inside a script element the only dangerous character is the one that could end it.
+    # In a script element only `<` is dangerous: it could begin the tag that ends the element.
     data = data.replace("<", "\\u003c")
-    return template.replace("{{title}}", html.escape(title)).replace("{{data}}", data).encode()
+    parts = {"title": html.escape(title), "style": _file("page.css"), "script": _file("page.js"), "data": data}
+    # One pass, so that a title which looks like a placeholder stays as it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html")).encode()
+
+
+def _file(name: str) -> str:
+    return resources.files("gramlet_server.embed").joinpath(name).read_text(encoding="utf-8")
 
 
 def _data(
     style_map: StyleMap, jpegs: Sequence[bytes | None], frames: Sequence[Sequence[Frame]], title: str
 ) -> dict[str, Any]:
-    colors = label_colors([place.label for place in style_map.places])
+    colors = label_colors([item.label for item in style_map.places])
     names = list(colors)
     numbers = {name: number for number, name in enumerate(names)}
     sheets = thumbnails.paste(jpegs)
     return {
         "title": title,
         "dimensions": style_map.settings.dimensions,
-        "ids": [place.id for place in style_map.places],
-        "labels": [numbers.get(place.label, -1) for place in style_map.places],
+        "ids": [item.id for item in style_map.places],
+        "labels": [numbers.get(item.label, -1) for item in style_map.places],
         "names": names,
         "colors": list(colors.values()),
         "noLabel": NO_LABEL,
@@ -73,14 +70,14 @@ def _data(
 def _layout(style_map: StyleMap, layout: Layout, frames: Sequence[Frame]) -> dict[str, Any]:
     name = f"perplexity {layout.perplexity:g}" if layout.perplexity else style_map.settings.method.value.upper()
     last = Frame(style_map.settings.tsne.iterations, layout.kl_divergence, layout.coordinates)
-    # The last iteration is the layout itself.
+    # The finished layout takes the place of a frame of the last iteration: it may have been aligned since.
     shown = [frame for frame in frames if frame.iteration < last.iteration] + [last]
     quality = {key: value for key, value in asdict(layout.quality).items() if value is not None}
     return {"name": name, "quality": quality, "frames": [_frame(frame) for frame in shown]}
 
 
 def _frame(frame: Frame) -> dict[str, Any]:
-    """Coordinates as 16-bit fractions of a cube: its lowest corner, its side, then all x, all y, all z."""
+    """The coordinates as 16-bit fractions of a cube (its lowest corner and its side): all x, then all y, then all z."""
     low = frame.coordinates.min(axis=0)
     side = max(float(np.ptp(frame.coordinates, axis=0).max()), 1e-12)
     fractions = np.round((frame.coordinates - low) / side * 65535).astype("<u2")

@@ -1,4 +1,4 @@
-"""Maps as PNG files: the pictures themselves at their places, or on a grid."""
+"""Maps as PNG files: the pictures at their points of the layout, or on a grid."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from gramlet_server.embed import thumbnails
 from gramlet_server.embed.tsne import Floats
 
-# Okabe and Ito's colours (2008), told apart by colour-blind eyes, then darker and lighter ones for further labels.
+# The palette of Okabe and Ito (2008), which color-blind people can distinguish; then darker shades for further labels.
 COLORS = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b2a300", "#7f3c8d"),
     *("#1b4f72", "#8a5a00", "#00543d", "#7d3300", "#7a3e63", "#2b7cab", "#6b6200", "#4a4a4a"),
@@ -35,9 +35,9 @@ _ASSIGNED_AT_ONCE = 1500
 
 @dataclass(frozen=True)
 class _Panel:
-    """One layout to be drawn: (N, 2) places in pixels of a canvas (width, height), the greatest depth last."""
+    """One layout to draw: the points (N, 2) of its items, in pixels of a canvas (width, height), and its caption."""
 
-    places: Floats
+    points: Floats
     width: int
     height: int
     caption: str
@@ -47,91 +47,105 @@ DrawPanel = Callable[[Axes, _Panel, Sequence[bytes | None], Sequence[str]], None
 
 
 def label_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label, in alphabetical order. More than 16 labels share colours."""
+    """A color for each label, in alphabetical order. More than 16 labels share colors."""
     names = sorted({label for label in labels if label})
     return {name: COLORS[number % len(COLORS)] for number, name in enumerate(names)}
 
 
 def scatter(style_map: StyleMap, jpegs: Sequence[bytes | None], layout: int | None, width: int, title: str) -> bytes:
-    """A PNG with every picture at its place, moved aside where it would hide another.
+    """A PNG with every picture at its point, or next to it where pictures would hide each other.
 
-    A moved picture is tied to its place by a line. Where there are too many pictures to show, the others are dots.
+    A line connects a picture that was moved with its point. If there is not enough room for all pictures, some items
+    are drawn as dots.
 
     Args:
         style_map: The map.
         jpegs: A thumbnail or None for each item.
-        layout: Which one; None: all in a row.
+        layout: The number of the layout; None: all of them in a row.
         width: Of each layout, in pixels.
-        title: Or empty.
+        title: Empty for none.
     """
     panels = [_panel(style_map, number, width) for number in _chosen(style_map, layout)]
     return _draw(style_map, jpegs, panels, title, _scatter_panel)
 
 
 def grid(style_map: StyleMap, jpegs: Sequence[bytes | None], layout: int | None, width: int, title: str) -> bytes:
-    """A PNG with the pictures on a regular grid, as near to their places as can be (linear assignment).
+    """A PNG with the pictures on a regular grid, each as close to its point as possible (linear assignment).
 
-    Arguments as `scatter`.
+    Arguments as for `scatter`.
     """
     panels = []
     for number in _chosen(style_map, layout):
         flat = _panel(style_map, number, width)
-        cells, _, rows = grid_places(flat.places, flat.width / flat.height)
+        cells, _, rows = assign_cells(flat.points, flat.width / flat.height)
         side = width / (cells[:, 0].max() + 1)
         panels.append(_Panel((cells + 0.5) * side, width, int(np.ceil(rows * side)), flat.caption))
     return _draw(style_map, jpegs, panels, title, _grid_panel)
 
 
-def grid_places(places: Floats, aspect: float) -> tuple[Floats, int, int]:
-    """Cells (column, row) of a grid with at least N cells, one an item, near to the places (N, 2).
+def assign_cells(points: Floats, aspect: float) -> tuple[Floats, int, int]:
+    """Gives every item a cell of its own in a grid, close to its point.
 
-    Up to 1,500 items the sum of squared ways is the least possible; larger sets are first halved, again and again, at
-    the median of their longer side.
+    Up to 1,500 items, the sum of squared distances between points and cells is the least possible. A larger set is
+    split at the median of its longer side until each part is that small.
+
+    Args:
+        points: (N, 2).
+        aspect: Width of the grid divided by its height.
 
     Returns:
-        (N, 2) columns and rows, and the number of columns and of rows.
+        The column and row of each item's cell, (N, 2); the number of columns; the number of rows.
     """
-    items = len(places)
+    items = len(points)
     columns = max(1, min(items, round(np.sqrt(items * aspect))))
     rows = -(-items // columns)
     cells = np.array([(column, rows - 1 - row) for row in range(rows) for column in range(columns)], float)
-    low, high = places.min(axis=0), places.max(axis=0)
-    unit = (places - low) / np.maximum(high - low, 1e-12) * [columns - 1, rows - 1]
+    low, high = points.min(axis=0), points.max(axis=0)
+    unit = (points - low) / np.maximum(high - low, 1e-12) * [columns - 1, rows - 1]
     assigned = np.empty(items, np.intp)
-    # The cells that stay empty are the last of the bottom row.
+    # The cells that stay empty are at the end of the bottom row.
     _assign(unit, cells[:items], np.arange(items), np.arange(items), assigned)
     return cells[assigned], columns, rows
 
 
 def _assign(
-    places: Floats,
+    points: Floats,
     cells: Floats,
     items: np.ndarray[tuple[int], np.dtype[np.intp]],
     free: np.ndarray[tuple[int], np.dtype[np.intp]],
     assigned: np.ndarray[tuple[int], np.dtype[np.intp]],
 ) -> None:
-    """Gives each of `items` one of as many `free` cells."""
+    """Writes one of the `free` cells for each of `items`, which are as many, into `assigned`."""
     if len(items) <= _ASSIGNED_AT_ONCE:
-        ways = ((places[items, None, :] - cells[None, free, :]) ** 2).sum(axis=2)
-        chosen_items, chosen_cells = linear_sum_assignment(ways)
+        distances = ((points[items, None, :] - cells[None, free, :]) ** 2).sum(axis=2)
+        chosen_items, chosen_cells = linear_sum_assignment(distances)
         assigned[items[chosen_items]] = free[chosen_cells]
         return
     axis = int(np.ptp(cells[free], axis=0).argmax())
-    items = items[np.argsort(places[items, axis], kind="stable")]
+    items = items[np.argsort(points[items, axis], kind="stable")]
     free = free[np.argsort(cells[free, axis], kind="stable")]
     half = len(items) // 2
-    _assign(places, cells, items[:half], free[:half], assigned)
-    _assign(places, cells, items[half:], free[half:], assigned)
+    _assign(points, cells, items[:half], free[:half], assigned)
+    _assign(points, cells, items[half:], free[half:], assigned)
 
 
-def spread(places: Floats, size: float, width: float, height: float, rounds: int = 300) -> Floats:
-    """Moves squares of side `size` apart until hardly any two overlap, each as little as need be.
+def spread(points: Floats, size: float, width: float, height: float, rounds: int = 300) -> Floats:
+    """Moves squares apart until hardly any two overlap, each as little as possible.
 
-    Every overlapping pair is pushed apart along the axis where it overlaps less, and all stay on the canvas.
+    Every overlapping pair is pushed apart along the axis on which it overlaps less. All squares stay on the canvas.
+
+    Args:
+        points: (N, 2) centers of the squares, in pixels.
+        size: Side of a square.
+        width, height: Of the canvas.
+        rounds: How often all overlapping pairs are pushed apart, at most.
+
+    Returns:
+        (N, 2) centers.
     """
-    moved = places.copy()
+    moved = points.copy()
     margin = size / 2
-    # Items at one place have no direction to part in: a fixed trace of noise gives them one.
+    # Items at the same point have no direction in which to move apart: a little fixed noise gives them one.
     moved += np.random.default_rng(0).normal(size=moved.shape) * 1e-3 * size
     for _ in range(rounds):
         pairs = cKDTree(moved).query_pairs(size * 0.98, p=np.inf, output_type="ndarray")
@@ -160,13 +174,13 @@ def _panel(style_map: StyleMap, number: int, width: int) -> _Panel:
     height = int(width * np.clip(extent[1] / extent[0], 0.3 if style_map.settings.dimensions == 1 else 0.6, 1.2))
     margin = _MARGIN * width + _size(len(flat), width, height) / 2
     scale = min((width - 2 * margin) / extent[0], (height - 2 * margin) / extent[1])
-    places = (flat - low - extent / 2) * scale + [width / 2, height / 2]
+    points = (flat - low - extent / 2) * scale + [width / 2, height / 2]
     name = f"perplexity {layout.perplexity:g}" if layout.perplexity else style_map.settings.method.value.upper()
-    return _Panel(places, width, height, f"{name}   ·   trustworthiness {layout.quality.trustworthiness:.3f}")
+    return _Panel(points, width, height, f"{name}   ·   trustworthiness {layout.quality.trustworthiness:.3f}")
 
 
 def _flat(coordinates: Floats) -> Floats:
-    """(N, 2), whatever the map's dimensions. Three are looked at from a corner."""
+    """Coordinates (N, 1), (N, 2) or (N, 3) as (N, 2). Three dimensions are seen from a corner of the cube."""
     if coordinates.shape[1] == 1:
         return np.column_stack([coordinates, np.zeros(len(coordinates))])
     if coordinates.shape[1] == 2:
@@ -176,17 +190,17 @@ def _flat(coordinates: Floats) -> Floats:
 
 
 def _size(items: int, width: float, height: float) -> float:
-    """Side in pixels of a picture, so that all together cover part of the canvas."""
+    """The side of a picture in pixels, chosen so that all together cover 40 % of the canvas."""
     return float(np.clip(np.sqrt(_PICTURES_COVER * width * height / items), _SMALLEST, width / 9))
 
 
 def _draw(
     style_map: StyleMap, jpegs: Sequence[bytes | None], panels: Sequence[_Panel], title: str, draw_panel: DrawPanel
 ) -> bytes:
-    colors = label_colors([place.label for place in style_map.places])
-    top = (54 if title else 0) + (40 if colors else 0) + 12
-    bottom = 44
-    gap = 28
+    """A PNG of the panels in a row, each above its caption, under the title and the legend."""
+    colors = label_colors([item.label for item in style_map.places])
+    color_of = [colors.get(item.label, NO_LABEL) for item in style_map.places]
+    top, bottom, gap = (54 if title else 0) + (40 if colors else 0) + 12, 44, 28
     width = sum(panel.width for panel in panels) + gap * (len(panels) + 1)
     height = max(panel.height for panel in panels) + top + bottom
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
@@ -196,16 +210,9 @@ def _draw(
         axes = figure.add_axes((left / width, bottom / height, panel.width / width, panel.height / height))
         axes.set(xlim=(0, panel.width), ylim=(0, panel.height))
         axes.set_axis_off()
-        draw_panel(axes, panel, jpegs, [colors.get(place.label, NO_LABEL) for place in style_map.places])
-        figure.text(
-            (left + panel.width / 2) / width,
-            14 / height,
-            panel.caption,
-            ha="center",
-            size=11,
-            color="#444",
-            va="bottom",
-        )
+        draw_panel(axes, panel, jpegs, color_of)
+        middle = (left + panel.width / 2) / width
+        figure.text(middle, 14 / height, panel.caption, ha="center", size=11, color="#444", va="bottom")
         left += panel.width + gap
     if title:
         figure.text(gap / width, 1 - 14 / height, title, ha="left", va="top", size=19, color="#111", parse_math=False)
@@ -236,12 +243,12 @@ def _legend(figure: Figure, colors: dict[str, str], top: float) -> None:
 
 
 def _scatter_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], colors: Sequence[str]) -> None:
-    size = _size(len(panel.places), panel.width, panel.height)
-    pictured = _pictured(panel.places, jpegs, size, panel.width, panel.height)
-    dots = np.setdiff1d(np.arange(len(panel.places)), pictured)
+    size = _size(len(panel.points), panel.width, panel.height)
+    pictured = _pictured(panel.points, jpegs, size, panel.width, panel.height)
+    dots = np.setdiff1d(np.arange(len(panel.points)), pictured)
     axes.scatter(
-        panel.places[dots, 0],
-        panel.places[dots, 1],
+        panel.points[dots, 0],
+        panel.points[dots, 1],
         s=34,
         c=[colors[i] for i in dots],
         alpha=0.8,
@@ -250,8 +257,8 @@ def _scatter_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], col
     )
     if not len(pictured):
         return
-    moved = spread(panel.places[pictured], size * 1.06, panel.width, panel.height)
-    for (x, y), (to_x, to_y), item in zip(panel.places[pictured], moved, pictured.tolist(), strict=True):
+    moved = spread(panel.points[pictured], size * 1.06, panel.width, panel.height)
+    for (x, y), (to_x, to_y), item in zip(panel.points[pictured], moved, pictured.tolist(), strict=True):
         if max(abs(x - to_x), abs(y - to_y)) > size / 2:
             axes.plot([x, to_x], [y, to_y], color=colors[item], alpha=0.45, linewidth=0.8, zorder=2)
             axes.plot([x], [y], ".", color=colors[item], markersize=4, zorder=2)
@@ -259,28 +266,28 @@ def _scatter_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], col
 
 
 def _grid_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], colors: Sequence[str]) -> None:
-    size = 2 * min(panel.places[:, 0].min(), panel.places[:, 1].min())
-    for (x, y), jpeg, color in zip(panel.places, jpegs, colors, strict=True):
+    size = 2 * min(panel.points[:, 0].min(), panel.points[:, 1].min())
+    for (x, y), jpeg, color in zip(panel.points, jpegs, colors, strict=True):
         _paste(axes, jpeg, (x, y), size, color)
 
 
 def _pictured(
-    places: Floats, jpegs: Sequence[bytes | None], size: float, width: float, height: float
+    points: Floats, jpegs: Sequence[bytes | None], size: float, width: float, height: float
 ) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """The items whose pictures are shown: all, or one in each square of the canvas where those are too many."""
+    """The items whose pictures are drawn: all, or one for each square of the canvas if those are too many."""
     have = np.array([i for i, jpeg in enumerate(jpegs) if jpeg is not None], np.intp)
     if len(have) * size * size <= 0.8 * width * height:
         return have
-    squares = np.floor(places[have] / size).astype(int)
+    squares = np.floor(points[have] / size).astype(int)
     _, first = np.unique(squares, axis=0, return_index=True)
     return have[np.sort(first)]
 
 
-def _paste(axes: Axes, jpeg: bytes | None, place: tuple[float, float], size: float, color: str) -> None:
+def _paste(axes: Axes, jpeg: bytes | None, point: tuple[float, float], size: float, color: str) -> None:
     frame = max(2.0, size / 20)
     inner = max(int(size - 2 * frame), 4)
     if jpeg is None:
-        axes.plot([place[0]], [place[1]], "o", color=color, markersize=inner * 0.4, zorder=3)
+        axes.plot([point[0]], [point[1]], "o", color=color, markersize=inner * 0.4, zorder=3)
         return
     picture = thumbnails.decode(jpeg)
     scale = inner / max(picture.size)
@@ -288,7 +295,7 @@ def _paste(axes: Axes, jpeg: bytes | None, place: tuple[float, float], size: flo
     pixels = np.asarray(picture.resize(fitted, Image.Resampling.LANCZOS))
     box = AnnotationBbox(
         OffsetImage(pixels, dpi_cor=False, resample=False),
-        place,
+        point,
         frameon=True,
         pad=0,
         bboxprops={"edgecolor": color, "linewidth": frame * 72 / _DPI, "boxstyle": "square,pad=0"},

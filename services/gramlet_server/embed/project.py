@@ -1,22 +1,22 @@
-"""From distances to coordinates: t-SNE and the other methods, behind one generator.
+"""From distances to coordinates: t-SNE and the other methods, as one generator.
 
-Every method starts from squared distances. Where an implementation wants vectors, it gets principal coordinates, which
+Every method starts from squared distances. An implementation that needs vectors is given principal coordinates, which
 have the same distances.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from gramlet.embed.types import Gradient, MapSettings, Method
-from gramlet.errors import FailedPrecondition, InvalidInput
+from gramlet.embed.types import MapSettings, Method
+from gramlet.errors import FailedPrecondition
 from gramlet.types import Array
 from numpy.typing import NDArray
-from scipy.linalg import eigh, orthogonal_procrustes
+from scipy.linalg import eigh
 from scipy.sparse import SparseEfficiencyWarning
 from scipy.sparse.linalg import LinearOperator, eigsh
 from sklearn.manifold import MDS, Isomap, LocallyLinearEmbedding
@@ -28,12 +28,12 @@ from gramlet_server.embed.tsne import Floats, State
 _DENSE_UP_TO = 1000
 _LLE_COORDINATES = 256
 _START_SPREAD = 1e-4
-_GENTLE_ITERATIONS = 250
+_ITERATIONS_FROM_MAP = 250
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One iteration of a layout is done."""
+class LayoutProgress:
+    """One iteration of a layout is done. The divergence is None where it was not computed."""
 
     layout: int
     perplexity: float
@@ -44,8 +44,8 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Arranged:
-    """A layout is done. (N, d); perplexity and divergence are 0 but for t-SNE."""
+class FinishedLayout:
+    """The coordinates (N, d) of a layout. Perplexity and divergence are 0 except for t-SNE."""
 
     layout: int
     coordinates: Floats
@@ -53,73 +53,44 @@ class Arranged:
     kl_divergence: float = 0.0
 
 
-def check(settings: MapSettings) -> None:
-    """Checks what the projection can check before there is any item.
+def fit_to_items(settings: MapSettings, items: int) -> tuple[MapSettings, tuple[str, ...]]:
+    """Lowers the settings to what a small number of items allows.
 
-    Raises:
-        InvalidInput: A setting is out of its range.
-        FailedPrecondition: UMAP is not installed here.
+    Returns:
+        The settings, and a note for each setting that was changed.
     """
-    rules = {
-        "dimensions": (1 <= settings.dimensions <= 3, "is 1, 2 or 3"),
-        "neighbors": (settings.neighbors >= 1, "is at least 1"),
-        "quality_neighbors": (settings.quality_neighbors >= 1, "is at least 1"),
-        "sketch_size": (settings.sketch_size >= 64, "is at least 64"),
-        "tsne.perplexities": (
-            bool(settings.tsne.perplexities) and all(1 <= p < np.inf for p in settings.tsne.perplexities),
-            "are numbers from 1 on, at least one",
-        ),
-        "tsne.iterations": (settings.tsne.iterations >= 1, "is at least 1"),
-        "tsne.early_exaggeration": (settings.tsne.early_exaggeration >= 1, "is at least 1"),
-        "tsne.learning_rate": (settings.tsne.learning_rate is None or settings.tsne.learning_rate > 0, "is positive"),
-        "tsne.angle": (0 <= settings.tsne.angle <= 1, "lies between 0 and 1"),
-        "tsne.gradient": (
-            settings.dimensions <= 2 or settings.tsne.gradient is not Gradient.INTERPOLATION,
-            "by interpolation has at most 2 dimensions",
-        ),
-    }
-    for name, (right, rule) in rules.items():
-        if not right:
-            raise InvalidInput(f"{name.rpartition('.')[2]} {rule}", field=f"start.settings.{name}")
-    if settings.method is Method.UMAP:
-        _umap()
-
-
-def fitted(settings: MapSettings, items: int) -> tuple[MapSettings, tuple[str, ...]]:
-    """The settings that so few items allow, and a note on each that had to change."""
     notes: list[str] = []
-    most = max((items - 1) / 3, 1.0)
-    perplexities = tuple(dict.fromkeys(min(p, most) for p in settings.tsne.perplexities))
+    largest = max((items - 1) / 3, 1.0)
+    perplexities = tuple(dict.fromkeys(min(perplexity, largest) for perplexity in settings.tsne.perplexities))
     if settings.method is Method.TSNE and perplexities != settings.tsne.perplexities:
-        asked = ", ".join(f"{p:g}" for p in settings.tsne.perplexities)
-        used = ", ".join(f"{p:.3g}" for p in perplexities)
+        asked = ", ".join(f"{perplexity:g}" for perplexity in settings.tsne.perplexities)
+        used = ", ".join(f"{perplexity:.3g}" for perplexity in perplexities)
         notes.append(f"{items} items are too few for perplexity {asked}: {used} was used.")
     neighbors = min(settings.neighbors, max(items - 1, 1))
     if settings.method in (Method.UMAP, Method.ISOMAP, Method.LLE) and neighbors != settings.neighbors:
         notes.append(f"{items} items are too few for {settings.neighbors} neighbors: {neighbors} were used.")
     method = settings.method
-    least = settings.dimensions + 2
-    if items < least and method is not Method.PCA:
+    if items < settings.dimensions + 2 and method is not Method.PCA:
         notes.append(f"{items} items are too few for {method.value}: they were laid out by principal coordinates.")
         method = Method.PCA
-    changed = replace(settings, method=method, neighbors=neighbors)
-    return replace(changed, tsne=replace(settings.tsne, perplexities=perplexities)), tuple(notes)
+    tsne = replace(settings.tsne, perplexities=perplexities)
+    return replace(settings, method=method, neighbors=neighbors, tsne=tsne), tuple(notes)
 
 
-def gentle(settings: MapSettings, items: int) -> MapSettings:
-    """The settings for a start from an old map, which is to be recognised afterwards.
+def fit_to_start(settings: MapSettings, items: int) -> MapSettings:
+    """The settings for a descent that starts from an earlier map and has to stay recognizable.
 
-    No early exaggeration, which would fold the old map up; and a short descent in small steps, since long ones wander
-    on among maps that are equally good.
+    There is no early exaggeration, because it would collapse the earlier map. The descent is short and its steps are
+    small, because a long one drifts to another map that is equally good.
     """
-    tuning = settings.tsne
+    tsne = settings.tsne
     return replace(
         settings,
         tsne=replace(
-            tuning,
+            tsne,
             early_iterations=0,
-            iterations=min(tuning.iterations, _GENTLE_ITERATIONS),
-            learning_rate=tuning.learning_rate or items / tuning.early_exaggeration,
+            iterations=min(tsne.iterations, _ITERATIONS_FROM_MAP),
+            learning_rate=tsne.learning_rate or items / tsne.early_exaggeration,
         ),
     )
 
@@ -132,29 +103,44 @@ def layouts(
     states: Mapping[int, State] | None = None,
     done: Container[int] = (),
     report_every: int = 10,
-) -> Iterator[Progress | Arranged]:
-    """Makes every layout, one after the other; closing the generator stops the work within one iteration.
+) -> Iterator[LayoutProgress | FinishedLayout]:
+    """Computes every layout, one after the other. Closing the generator stops the work within one iteration.
 
     Args:
         squared: (N, N) squared distances.
-        settings: As `fitted` returned them.
-        start: (N, d) coordinates from which t-SNE starts, best with `gentle` settings; None: the principal ones.
-        states: By layout, states from which an interrupted descent goes on.
+        settings: As `fit_to_items` returned them.
+        start: (N, d) coordinates from which t-SNE starts, best with `fit_to_start`; None: the principal ones.
+        states: For each layout whose descent was interrupted, the state from which it continues.
         done: Layouts that exist already.
-        report_every: Iterations between divergences.
+        report_every: Iterations between two divergences.
     """
     if settings.method is Method.TSNE:
         yield from _tsne_layouts(squared, settings, start, states or {}, done, report_every)
-    else:
-        yield Arranged(0, _other_layout(squared, settings))
+    elif 0 not in done:
+        yield FinishedLayout(0, _other_layout(squared, settings))
+
+
+def check_installed(method: Method) -> None:
+    """Checks that a method can be used on this server.
+
+    Raises:
+        FailedPrecondition: It is UMAP, which is an optional extra and not installed here.
+    """
+    if method is Method.UMAP:
+        _umap()
 
 
 def principal_coordinates(squared: Array, dimensions: int, seed: int) -> tuple[Floats, float]:
-    """Classical scaling (Torgerson, 1952): kernel PCA of the centred inner products.
+    """Classical scaling (Torgerson, 1952): kernel PCA of the centered inner products.
+
+    Args:
+        squared: (N, N) squared distances.
+        dimensions: How many coordinates; those beyond N - 1 are 0.
+        seed: Of the iterative solver for large N.
 
     Returns:
-        (N, dimensions) coordinates, axes in order of decreasing variance, and the share of the variance they hold.
-        Of each axis's two directions, the one whose largest coordinate is positive.
+        (N, dimensions) coordinates, and the share of the variance that they hold, 0 to 1. The axes come in order of
+        decreasing variance; on each axis the coordinate of largest magnitude is positive.
     """
     items = len(squared)
     wanted = min(dimensions, max(items - 1, 1))
@@ -174,7 +160,7 @@ def principal_coordinates(squared: Array, dimensions: int, seed: int) -> tuple[F
 
 
 def _largest_eigenpairs(squared: Array, rows: Floats, wanted: int, seed: int) -> tuple[Floats, Floats]:
-    """Of the centred inner products, which are never written out: matrix-vector products suffice."""
+    """The largest eigenpairs of the centered inner products, by Lanczos iteration: it needs products with vectors."""
 
     def product(vector: Floats) -> Floats:
         flat = vector.ravel()
@@ -191,7 +177,7 @@ def _largest_eigenpairs(squared: Array, rows: Floats, wanted: int, seed: int) ->
 
 
 def nearest(squared: Array, k: int) -> tuple[NDArray[np.intp], Floats]:
-    """Each item's k nearest others, nearest first, and their distances: (N, k) each."""
+    """Each item's k nearest other items, nearest first, and their distances: (N, k) each."""
     indices = np.empty((len(squared), k), np.intp)
     distances = np.empty((len(squared), k))
     for i, row in enumerate(squared):
@@ -203,41 +189,6 @@ def nearest(squared: Array, k: int) -> tuple[NDArray[np.intp], Floats]:
     return indices, distances
 
 
-def grown_start(squared: Array, old: Sequence[int | None], old_coordinates: Floats, neighbors: int = 5) -> Floats:
-    """Where the items of a grown set start: old ones at their old places, new ones among their nearest old ones.
-
-    Args:
-        squared: (N, N).
-        old: Per item, its row on the old map, or None.
-        old_coordinates: (M, d).
-
-    Returns:
-        (N, d).
-    """
-    known = np.array([i for i, row in enumerate(old) if row is not None])
-    start = np.empty((len(old), old_coordinates.shape[1]))
-    start[known] = old_coordinates[[row for row in old if row is not None]]
-    for i, row in enumerate(old):
-        if row is None:
-            to_known = squared[i, known].astype(np.float64)
-            close = known[np.argsort(to_known, kind="stable")[:neighbors]]
-            weights = 1.0 / (squared[i, close] + 1e-12 * (squared[i].max() + 1e-30))
-            start[i] = weights @ start[close] / weights.sum()
-    return start
-
-
-def turned_onto(coordinates: Floats, old: Sequence[int | None], old_coordinates: Floats) -> Floats:
-    """A layout (N, d) turned, mirrored and shifted so that the old items lie as near their old places as can be.
-
-    Arguments as `grown_start`. Distances on the layout do not change (orthogonal Procrustes; Schönemann, 1966).
-    """
-    known = [i for i, row in enumerate(old) if row is not None]
-    now, then = coordinates[known], old_coordinates[[row for row in old if row is not None]]
-    rotation, _ = orthogonal_procrustes(now - now.mean(axis=0), then - then.mean(axis=0))
-    turned: Floats = (coordinates - now.mean(axis=0)) @ rotation + then.mean(axis=0)
-    return turned
-
-
 def _tsne_layouts(
     squared: Array,
     settings: MapSettings,
@@ -245,27 +196,32 @@ def _tsne_layouts(
     states: Mapping[int, State],
     done: Container[int],
     report_every: int,
-) -> Iterator[Progress | Arranged]:
-    items = len(squared)
-    most = max(settings.tsne.perplexities)
-    indices, distances = nearest(squared, min(items - 1, max(int(3 * most), 1)))
-    for layout, perplexity in enumerate(settings.tsne.perplexities):
+) -> Iterator[LayoutProgress | FinishedLayout]:
+    items, tuning = len(squared), settings.tsne
+
+    def neighbors_for(perplexity: float) -> int:
+        return min(items - 1, max(int(3 * perplexity), 1))
+
+    indices, distances = nearest(squared, neighbors_for(max(tuning.perplexities)))
+    for layout, perplexity in enumerate(tuning.perplexities):
         if layout in done:
             continue
-        k = min(items - 1, max(int(3 * perplexity), 1))
+        k = neighbors_for(perplexity)
         probabilities = tsne.affinities(indices[:, :k].copy(), distances[:, :k].copy(), perplexity)
         state = states.get(layout) or State.start(_first_coordinates(squared, settings, start))
-        tuning = settings.tsne
         divergence = 0.0
         for step in tsne.descend(probabilities, state, tuning, report_every):
             state = step.state
             divergence = divergence if step.kl_divergence is None else step.kl_divergence
-            yield Progress(layout, perplexity, state.iteration, tuning.iterations, step.kl_divergence, state)
-        yield Arranged(layout, state.coordinates, perplexity, divergence)
+            yield LayoutProgress(layout, perplexity, state.iteration, tuning.iterations, step.kl_divergence, state)
+        yield FinishedLayout(layout, state.coordinates, perplexity, divergence)
 
 
 def _first_coordinates(squared: Array, settings: MapSettings, start: Floats | None) -> Floats:
-    """The given start, or principal coordinates shrunk to almost a point; a trace of noise parts what coincides."""
+    """The given start, or else principal coordinates scaled down to a tiny spread.
+
+    A little noise separates items whose coordinates are equal: t-SNE has no gradient between them.
+    """
     noise = np.random.default_rng(settings.seed).normal(size=(len(squared), settings.dimensions))
     if start is not None:
         return start + noise * 1e-3 * max(float(start.std()), 1e-6)
@@ -285,17 +241,21 @@ def _other_layout(squared: Array, settings: MapSettings) -> Floats:
     if settings.method is Method.ISOMAP:
         return _isomap(distances, settings)
     if settings.method is Method.MDS:
-        first, _ = principal_coordinates(squared, settings.dimensions, settings.seed)
-        scaling = MDS(
-            n_components=settings.dimensions,
-            metric="precomputed",
-            metric_mds=True,
-            n_init=1,
-            init="random",
-            random_state=settings.seed,
-        )
-        return np.asarray(scaling.fit_transform(distances, init=first))
+        return _mds(squared, distances, settings)
     return _umap_layout(distances, settings)
+
+
+def _mds(squared: Array, distances: Floats, settings: MapSettings) -> Floats:
+    first, _ = principal_coordinates(squared, settings.dimensions, settings.seed)
+    scaling = MDS(
+        n_components=settings.dimensions,
+        metric="precomputed",
+        metric_mds=True,
+        n_init=1,
+        init="random",
+        random_state=settings.seed,
+    )
+    return np.asarray(scaling.fit_transform(distances, init=first))
 
 
 def _isomap(distances: Floats, settings: MapSettings) -> Floats:
@@ -303,7 +263,7 @@ def _isomap(distances: Floats, settings: MapSettings) -> Floats:
         n_neighbors=settings.neighbors, n_components=settings.dimensions, metric="precomputed", eigen_solver="dense"
     )
     with warnings.catch_warnings():
-        # Where the graph of neighbours falls apart, scikit-learn joins the parts by their shortest links, and warns.
+        # If the graph of neighbors is not connected, scikit-learn joins its parts by their shortest links, and warns.
         warnings.filterwarnings("ignore", message="The number of connected components", category=UserWarning)
         warnings.simplefilter("ignore", SparseEfficiencyWarning)
         return np.asarray(isomap.fit_transform(distances))
@@ -338,7 +298,7 @@ def _umap_layout(distances: Floats, settings: MapSettings) -> Floats:
 def _umap() -> Any:  # umap-learn is an optional extra
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ImportWarning)  # of a part that would need another library
+            warnings.simplefilter("ignore", ImportWarning)  # a part of it would need another library
             import umap
     except ImportError:
         raise FailedPrecondition(

@@ -1,8 +1,9 @@
-"""How far a map can be believed, in numbers, from distances among the items and on the map."""
+"""How well a layout keeps the neighborhoods of the items, from the distances among the items and on the layout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from gramlet.embed.types import Quality
@@ -15,27 +16,29 @@ _ROWS = 256
 
 
 def judge(squared: Array, coordinates: Floats, labels: Sequence[str], neighbors: int) -> Quality:
-    """Judges one layout.
+    """Measures the quality of one layout.
+
+    Trustworthiness and continuity are those of Venna and Kaski (2001), the silhouette is that of Rousseeuw (1987).
 
     Args:
         squared: (N, N) squared distances among the descriptors.
         coordinates: (N, d).
-        labels: One an item; an empty one means that it has none.
-        neighbors: Neighbourhood k, lowered to what N allows: trustworthiness is defined for k < N / 2.
+        labels: The label of each item; empty for an item without one.
+        neighbors: Size k of a neighborhood. It is lowered for small N: trustworthiness is defined for k < N / 2.
     """
     items = len(squared)
     k = max(1, min(neighbors, (items - 1) // 2))
     if items < 3:
         return Quality(k, 1.0, 1.0, 1.0)
-    strangers, torn, kept = 0.0, 0.0, 0
+    intruders, lost, kept = 0.0, 0.0, 0
     classes, known = _classes(labels)
     right = [0, 0]
     silhouettes: list[list[float]] = [[], []]
     for rows, mapped in _strips(squared, coordinates):
         ranks_before, ranks_after = _ranks(squared[rows], rows), _ranks(mapped, rows)
         near_before, near_after = _near(ranks_before, k), _near(ranks_after, k)
-        strangers += float((ranks_before[near_after & ~near_before] - k).sum())
-        torn += float((ranks_after[near_before & ~near_after] - k).sum())
+        intruders += float((ranks_before[near_after & ~near_before] - k).sum())
+        lost += float((ranks_after[near_before & ~near_after] - k).sum())
         kept += int((near_before & near_after).sum())
         if known is not None:
             before = squared[rows].astype(np.float64)
@@ -43,15 +46,12 @@ def judge(squared: Array, coordinates: Floats, labels: Sequence[str], neighbors:
                 right[which] += _right_votes(ranks, rows, classes, known, k)
                 silhouettes[which] += _silhouettes(distances, rows, classes, known)
     worst = items * k * (2 * items - 3 * k - 1) / 2
-    quality = Quality(k, 1 - strangers / worst, 1 - torn / worst, kept / (items * k))
+    quality = Quality(k, 1 - intruders / worst, 1 - lost / worst, kept / (items * k))
     if known is None:
         return quality
     labelled = int(known.sum())
-    return Quality(
-        k,
-        quality.trustworthiness,
-        quality.continuity,
-        quality.neighbor_preservation,
+    return replace(
+        quality,
         label_accuracy=right[0] / labelled,
         descriptor_label_accuracy=right[1] / labelled,
         silhouette=float(np.mean(silhouettes[0])),
@@ -60,7 +60,7 @@ def judge(squared: Array, coordinates: Floats, labels: Sequence[str], neighbors:
 
 
 def _classes(labels: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.bool_] | None]:
-    """A number for each item's label, and which items have one; None for the latter without two different labels."""
+    """The number of each item's label, and which items have one: None unless there are two different labels."""
     names = sorted({label for label in labels if label})
     numbers = {name: number for number, name in enumerate(names)}
     classes = np.array([numbers.get(label, -1) for label in labels], np.intp)
@@ -68,7 +68,7 @@ def _classes(labels: Sequence[str]) -> tuple[NDArray[np.intp], NDArray[np.bool_]
 
 
 def _strips(squared: Array, coordinates: Floats) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-    """Row numbers, and the squared distances of those rows on the map."""
+    """Strips of row numbers, each with the squared distances (rows, N) of those items on the layout."""
     for start in range(0, len(squared), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(squared)))
         mapped = np.zeros((len(rows), len(squared)))
@@ -78,7 +78,7 @@ def _strips(squared: Array, coordinates: Floats) -> Iterator[tuple[NDArray[np.in
 
 
 def _ranks(distances: NDArray[np.floating], rows: NDArray[np.intp]) -> NDArray[np.int32]:
-    """Rank of every item among the neighbours of each row's item: 1 the nearest, 0 the item itself."""
+    """The rank of every item among the neighbors of each row's item: 1 is the nearest, 0 the item itself."""
     own = np.arange(len(rows))
     distances = distances.copy()
     distances[own, rows] = -1.0
@@ -95,7 +95,7 @@ def _near(ranks: NDArray[np.int32], k: int) -> NDArray[np.bool_]:
 def _right_votes(
     ranks: NDArray[np.int32], rows: NDArray[np.intp], classes: NDArray[np.intp], known: NDArray[np.bool_], k: int
 ) -> int:
-    """How many labelled items have the label of most of their k nearest labelled neighbours; ties go to the nearer."""
+    """How many labelled items have the label of most of their k nearest labelled neighbors. The nearer wins a tie."""
     right = 0
     for own, row in enumerate(rows):
         if not known[row]:
@@ -110,7 +110,10 @@ def _right_votes(
 def _silhouettes(
     squared: Floats, rows: NDArray[np.intp], classes: NDArray[np.intp], known: NDArray[np.bool_]
 ) -> list[float]:
-    """(b - a) / max(a, b) of each labelled row: a the mean distance within its label, b to the nearest other label."""
+    """(b - a) / max(a, b) of each labelled row.
+
+    a is its mean distance to the items of its own label, b its mean distance to those of the nearest other label.
+    """
     distances = np.sqrt(np.maximum(squared, 0.0))[:, known]
     members = np.eye(classes.max() + 1)[classes[known]]  # (labelled, labels)
     counts = members.sum(axis=0)

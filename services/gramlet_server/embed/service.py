@@ -10,43 +10,42 @@ from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 
 from gramlet_server.embed import stored
 from gramlet_server.embed.drawing import draw
-from gramlet_server.embed.making import Maps
-from gramlet_server.embed.placing import placed
+from gramlet_server.embed.runs import Maps
+from gramlet_server.embed.transform import transform
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
 
 
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
-    """Maps of style over gRPC."""
+    """EmbedService over gRPC."""
 
     def __init__(self, maps: Maps, features: FeatureSource, store: Store) -> None:
-        self.maps = maps
+        self._maps = maps
         self._features = features
         self._store = store
 
     def Embed(
         self, request_iterator: Iterator[embed_pb2.EmbedRequest], context: grpc.ServicerContext
     ) -> Iterator[embed_pb2.EmbedResponse]:
-        """The events of a map's making."""
+        """Computes a map, or resumes it."""
         start = messages.decode_start(request_iterator)
-        making = self.maps.start(start, messages.decode_items(request_iterator))
-        # Called however the call ends; a finished map does not mind.
-        context.add_callback(making.cancel)
-        yield from map(messages.encode_event, making)
+        execution = self._maps.start(start, messages.decode_items(request_iterator))
+        execution.cancel_with_call(context.add_callback)
+        yield from map(messages.encode_event, execution)
 
     def Transform(
         self, request_iterator: Iterator[embed_pb2.TransformRequest], context: grpc.ServicerContext
     ) -> Iterator[embed_pb2.TransformResponse]:
-        """The positions of new items."""
+        """The positions of new items on a map."""
         map_id = messages.decode_transform_start(request_iterator)
         items = messages.decode_items(request_iterator)
-        for identifier, outcome in placed(map_id, items, self._features, self._store):
+        for identifier, outcome in transform(map_id, items, self._features, self._store):
             yield messages.encode_position(identifier, outcome)
 
     def DrawMap(
         self, request: embed_pb2.DrawMapRequest, context: grpc.ServicerContext
     ) -> Iterator[embed_pb2.DrawMapResponse]:
-        """A drawing in pieces."""
+        """A drawing of a map, in chunks."""
         drawing = draw(self._store, messages.decode_drawing(request))
         yield from messages.encode_chunks(drawing.content_type, drawing.data)
 
@@ -55,12 +54,12 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         return embed_pb2.GetMapResponse(map=messages.encode_map(stored.get_map(self._store, request.map_id)))
 
     def ListMaps(self, request: embed_pb2.ListMapsRequest, context: grpc.ServicerContext) -> embed_pb2.ListMapsResponse:
-        """All maps in short."""
+        """A summary of every map."""
         return messages.encode_summaries(stored.list_maps(self._store))
 
     def DeleteMap(
         self, request: embed_pb2.DeleteMapRequest, context: grpc.ServicerContext
     ) -> embed_pb2.DeleteMapResponse:
-        """Forgets a map."""
+        """Removes a map."""
         stored.delete_map(self._store, request.map_id)
         return embed_pb2.DeleteMapResponse()

@@ -1,14 +1,17 @@
-"""Maps in the store: finished ones, and those whose making was interrupted.
+"""Maps in the store: finished, running and interrupted ones.
 
-Values of a map, in the order in which they are written: `plan` as its making begins; `thumbnails`, `sketches`,
-`distances`, then `items`, from which on the making can be resumed; `state` again and again; a `layout-N` for each
-layout; `map` when it is finished, after which `distances` and `state` are dropped.
+The values of a map, in the order in which they are written:
+
+1. `plan`, when the run is created.
+2. `thumbnails`, `sketches`, `distances`, then `items`. Once `items` is there, the map can be resumed without its items.
+3. `state` every few iterations, and a `layout-N` for each finished layout.
+4. `map`, when the map is finished. `distances` and `state` are emptied then.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +23,6 @@ from gramlet.types import Array
 from numpy.typing import NDArray
 
 from gramlet_server.embed import thumbnails
-from gramlet_server.embed.page import Frame
 from gramlet_server.embed.tsne import State
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
@@ -30,7 +32,16 @@ KIND = "maps"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a map is to be, as its making begins."""
+    """The map to compute, as its caller ordered it, with every default filled in.
+
+    Attributes:
+        settings: The map's settings.
+        created: Seconds since 1970-01-01T00:00:00Z.
+        backbone, weights_digest: The network; empty for a map of vectors.
+        from_map_id: The map from which t-SNE starts, or empty.
+        report_every: Iterations between two events.
+        omit_coordinates: Leave the coordinates out of the events.
+    """
 
     settings: MapSettings
     created: float
@@ -42,20 +53,54 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """All that is known when the last item has been described, but for the arrays.
+class ItemSet:
+    """The items of a map after the last one was described, without their arrays.
 
-    `contents` has a digest of each item's picture or vector, by which the items of a grown set are recognised.
+    Attributes:
+        settings: The plan's settings, lowered to what the number of items allows.
+        items: Those that are on the map, in the order in which they came.
+        contents: A digest of each item's picture or vector. A later map finds its items again by it.
+        measured: The accuracy of the distances.
+        sketch_error: Root mean square relative error of the distances between sketches.
+        refused: The items that are not on the map.
+        notes: Sentences for the reader of the map.
+        seconds: From the start of the run until now.
     """
 
     settings: MapSettings
-    places: tuple[Place, ...]
+    items: tuple[Place, ...]
     contents: tuple[str, ...]
     measured: Measured
     sketch_error: float
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The coordinates (N, d) of a layout after some iteration, to be shown later."""
+
+    iteration: int
+    kl_divergence: float
+    coordinates: Array
+
+
+@dataclass(frozen=True)
+class StoredLayout:
+    """A finished layout, and its frames: earlier states of it, oldest first."""
+
+    layout: Layout
+    frames: tuple[Frame, ...]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A layout that is being computed: its number, the state of its descent, and its frames so far."""
+
+    layout: int
+    state: State
+    frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True)
@@ -68,17 +113,7 @@ class _LayoutFacts:
 @dataclass(frozen=True)
 class _MapFacts:
     layouts: int
-    notes: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """A layout under way: its number, the descent's state, and how it looked before."""
-
-    layout: int
-    state: State
-    frames: tuple[Frame, ...]
 
 
 def put_plan(run: Run, plan: Plan) -> None:
@@ -87,33 +122,42 @@ def put_plan(run: Run, plan: Plan) -> None:
 
 
 def get_plan(run: Run) -> Plan:
-    """What the map is to be."""
+    """The map to compute."""
     return from_json(Plan, run.get("plan"))
 
 
-def put_gathered(run: Run, gathered: Gathered, squared: Array, sketches: Array, jpegs: list[bytes | None]) -> None:
-    """Writes all that the feature pass found; `items` last, since it stands for the rest."""
+def put_items(run: Run, items: ItemSet, squared: Array, sketches: Array, jpegs: list[bytes | None]) -> None:
+    """Writes the items and their arrays; `items` last, because its presence means that the others are complete.
+
+    Args:
+        run: The map.
+        items: The items.
+        squared: (N, N) squared distances.
+        sketches: (N, k).
+        jpegs: A thumbnail or None for each item.
+    """
     run.put("thumbnails", thumbnails.pack(jpegs))
     run.put("sketches", _to_npz(sketches=sketches))
     run.put("distances", _to_npz(upper=squared[np.triu_indices(len(squared), 1)]))
-    run.put("items", to_json(gathered))
+    run.put("items", to_json(items))
 
 
-def get_gathered(run: Run) -> Gathered:
-    """What the feature pass found."""
-    return from_json(Gathered, run.get("items"))
+def has_items(run: Run) -> bool:
+    """Whether all items have been described and stored."""
+    return run.has("items")
 
 
-def has_gathered(run: Run) -> bool:
-    """Whether the feature pass has ended."""
-    try:
-        return bool(run.get("items"))
-    except NotFound:
-        return False
+def get_items(run: Run) -> ItemSet:
+    """The items of a map.
+
+    Raises:
+        NotFound: They have not all been described yet.
+    """
+    return from_json(ItemSet, run.get("items"))
 
 
 def get_distances(run: Run, items: int) -> Array:
-    """(N, N) squared distances."""
+    """The (N, N) squared distances among the items of a map that is not finished."""
     squared = np.zeros((items, items), np.float32)
     squared[np.triu_indices(items, 1)] = _from_npz(run.get("distances"))["upper"]
     for i in range(items):
@@ -122,71 +166,81 @@ def get_distances(run: Run, items: int) -> Array:
 
 
 def get_sketches(run: Run) -> Array:
-    """(N, k): what new items are compared with."""
+    """The (N, k) sketches of a map's items, with which new items are compared."""
     return _from_npz(run.get("sketches"))["sketches"]
 
 
 def get_thumbnails(run: Run) -> list[bytes | None]:
-    """A small JPEG, or None, for each item."""
+    """A thumbnail for each item; None where it has no picture."""
     return thumbnails.unpack(run.get("thumbnails"))
 
 
-def put_state(run: Run, unfinished: Unfinished) -> None:
-    """Writes a checkpoint."""
-    state = unfinished.state
+def put_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
+    """Writes the state of a layout that is being computed."""
+    state = checkpoint.state
     run.put(
         "state",
         _to_npz(
-            layout=np.array(unfinished.layout),
+            layout=np.array(checkpoint.layout),
             iteration=np.array(state.iteration),
             coordinates=state.coordinates,
             update=state.update,
             gains=state.gains,
-            **_frame_arrays(unfinished.frames),
+            **_frame_arrays(checkpoint.frames),
         ),
     )
 
 
-def get_state(run: Run) -> Unfinished | None:
-    """The newest checkpoint, if there is any."""
+def get_checkpoint(run: Run) -> Checkpoint | None:
+    """The newest checkpoint of a map that is not finished; None if there is none yet."""
     try:
         arrays = _from_npz(run.get("state"))
     except NotFound:
         return None
     state = State(arrays["coordinates"], arrays["update"], arrays["gains"], int(arrays["iteration"]))
-    return Unfinished(int(arrays["layout"]), state, _frames(arrays))
+    return Checkpoint(int(arrays["layout"]), state, _frames(arrays))
 
 
-def put_layout(run: Run, number: int, layout: Layout, frames: tuple[Frame, ...]) -> None:
-    """Writes a finished layout."""
+def put_layout(run: Run, number: int, stored: StoredLayout) -> None:
+    """Writes a finished layout with its frames."""
+    layout = stored.layout
     facts = _LayoutFacts(layout.quality, layout.perplexity, layout.kl_divergence)
     run.put(
         f"layout-{number}",
         _to_npz(
             facts=np.frombuffer(to_json(facts), np.uint8),
             coordinates=layout.coordinates,
-            **_frame_arrays(frames),
+            **_frame_arrays(stored.frames),
         ),
     )
 
 
-def get_layout(run: Run, number: int) -> tuple[Layout, tuple[Frame, ...]] | None:
-    """A finished layout, if there is one of that number, and how it looked on the way."""
-    try:
-        arrays = _from_npz(run.get(f"layout-{number}"))
-    except NotFound:
-        return None
-    facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
-    layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
-    return layout, _frames(arrays)
+def get_layouts(run: Run, count: int) -> dict[int, StoredLayout]:
+    """Those of the layouts 0 to `count` - 1 that are finished, by number."""
+    found = ((number, _get_layout(run, number)) for number in range(count))
+    return {number: layout for number, layout in found if layout is not None}
 
 
-def put_map(run: Run, style_map: StyleMap) -> None:
-    """Writes the last value of a map and drops what only its making needed."""
-    facts = _MapFacts(len(style_map.layouts), style_map.notes, style_map.seconds)
+def put_map(run: Run, plan: Plan, items: ItemSet, layouts: Sequence[Layout], seconds: float) -> StyleMap:
+    """Finishes a map, and empties the values that only its computation needed. Returns the map.
+
+    Args:
+        run: The map.
+        plan: As it was ordered.
+        items: Its items.
+        layouts: All of its layouts, which have been stored.
+        seconds: How long the computation took.
+    """
+    facts = _MapFacts(len(layouts), seconds)
     run.put("map", to_json(facts))
     for name in ("distances", "state"):
         run.put(name, b"")
+    return _assembled(run.run_id, plan, items, layouts, facts)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the map is finished."""
+    return run.has("map")
 
 
 def get_map(store: Store, map_id: str) -> StyleMap:
@@ -200,27 +254,13 @@ def get_map(store: Store, map_id: str) -> StyleMap:
         facts = from_json(_MapFacts, run.get("map"))
     except NotFound:
         raise NotFound(f"there is no finished map {map_id}", field="map_id") from None
-    plan, gathered = get_plan(run), get_gathered(run)
-    found = [get_layout(run, number) for number in range(facts.layouts)]
-    return StyleMap(
-        map_id=map_id,
-        created=plan.created,
-        settings=gathered.settings,
-        places=gathered.places,
-        layouts=tuple(one[0] for one in found if one is not None),
-        measured=gathered.measured,
-        backbone=plan.backbone,
-        weights_digest=plan.weights_digest,
-        refused=gathered.refused,
-        notes=facts.notes,
-        seconds=facts.seconds,
-    )
+    layouts = [one.layout for one in get_layouts(run, facts.layouts).values()]
+    return _assembled(map_id, get_plan(run), get_items(run), layouts, facts)
 
 
 def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:
-    """How each layout of a finished map looked on the way."""
-    found = [get_layout(run, number) for number in range(len(style_map.layouts))]
-    return [one[1] for one in found if one is not None]
+    """The frames of each layout of a finished map."""
+    return [one.frames for one in get_layouts(run, len(style_map.layouts)).values()]
 
 
 def list_maps(store: Store) -> list[MapSummary]:
@@ -234,7 +274,7 @@ def list_maps(store: Store) -> list[MapSummary]:
 
 
 def delete_map(store: Store, map_id: str) -> None:
-    """Forgets a map, finished or not.
+    """Removes a map, finished or not, with everything that belongs to it.
 
     Raises:
         NotFound: There is none.
@@ -246,7 +286,7 @@ def delete_map(store: Store, map_id: str) -> None:
 
 
 def open_run(store: Store, map_id: str) -> Run:
-    """A map to be read, whoever owns its making.
+    """A map, to read or to delete it. It can be read while another process computes it.
 
     Raises:
         NotFound: No map can have that name.
@@ -256,9 +296,35 @@ def open_run(store: Store, map_id: str) -> Run:
     return Run(store, KIND, map_id, 0)
 
 
+def _get_layout(run: Run, number: int) -> StoredLayout | None:
+    try:
+        arrays = _from_npz(run.get(f"layout-{number}"))
+    except NotFound:
+        return None
+    facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
+    layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
+    return StoredLayout(layout, _frames(arrays))
+
+
+def _assembled(map_id: str, plan: Plan, items: ItemSet, layouts: Sequence[Layout], facts: _MapFacts) -> StyleMap:
+    return StyleMap(
+        map_id=map_id,
+        created=plan.created,
+        settings=items.settings,
+        places=items.items,
+        layouts=tuple(layouts),
+        measured=items.measured,
+        backbone=plan.backbone,
+        weights_digest=plan.weights_digest,
+        refused=items.refused,
+        notes=items.notes,
+        seconds=facts.seconds,
+    )
+
+
 def _summary(run: Run, values: set[str]) -> MapSummary:
     plan = get_plan(run)
-    items = len(get_gathered(run).places) if "items" in values else 0
+    items = len(get_items(run).items) if "items" in values else 0
     layouts = sum(name.startswith("layout-") for name in values)
     return MapSummary(run.run_id, plan.created, plan.settings.method, items, layouts, "map" in values)
 

@@ -1,4 +1,4 @@
-"""How many threads BLAS uses. Its setting belongs to the whole process, and several maps may be made at once."""
+"""How many threads BLAS uses. The setting belongs to the whole process, and several maps may be computed at once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _limit = ExitStack()
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For products too small to gain from more threads, which on a busy machine only wait for each other.
+    """One BLAS thread, for products that are too small to gain from more.
 
-    Whoever leaves last gives the threads back.
+    On a busy machine the threads of a small product only wait for each other. The limit is set when the first thread
+    of this process enters, and removed when the last one leaves.
     """
     global _inside
     with _lock:

@@ -1,4 +1,4 @@
-"""Small pictures for drawing maps: one JPEG an item, packed into a blob, or pasted into sheets."""
+"""Thumbnails for drawings: one JPEG for each item, packed into a blob, or pasted into sheets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BYTES_FOR_ALL = 48 * 1024 * 1024
 
 
 def side_for(count: int) -> int:
-    """Longest side in pixels of each thumbnail of `count`: large where few, so that all stay within some 50 MiB."""
+    """The longest side in pixels of each of `count` thumbnails: smaller for more, so that all take about 50 MiB."""
     for side in (224, 160, 128, 96, 64):
         if count * side * side * 0.35 <= _BYTES_FOR_ALL:
             return side
@@ -24,7 +24,7 @@ def side_for(count: int) -> int:
 
 
 def encode(pixels: Array, side: int) -> bytes:
-    """A JPEG of a picture (3, H, W) in 0..1, its longest side `side`."""
+    """A JPEG of a picture (3, H, W) in 0..1, with its longest side reduced to at most `side` pixels."""
     image = Image.fromarray((pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     data = io.BytesIO()
@@ -33,12 +33,12 @@ def encode(pixels: Array, side: int) -> bytes:
 
 
 def pack(jpegs: Iterable[bytes | None]) -> bytes:
-    """All in one blob; None for an item without a picture."""
+    """All thumbnails in one blob, each after its length; None for an item without a picture."""
     return b"".join(struct.pack("<I", len(jpeg or b"")) + (jpeg or b"") for jpeg in jpegs)
 
 
 def unpack(blob: bytes) -> list[bytes | None]:
-    """The inverse of `pack`."""
+    """The thumbnails of a blob that `pack` made."""
     jpegs: list[bytes | None] = []
     position = 0
     while position < len(blob):
@@ -56,11 +56,11 @@ def decode(jpeg: bytes) -> Image.Image:
 
 @dataclass(frozen=True)
 class Sheets:
-    """Thumbnails pasted side by side, row by row, into as few JPEGs as need be.
+    """Thumbnails pasted side by side, row by row, into as few JPEGs as possible.
 
     Attributes:
         jpegs: The sheets.
-        cell: Side in pixels of the square that each thumbnail has to itself, its own corner at the top left.
+        cell: Side in pixels of the square cell of each thumbnail, which lies in the cell's top left corner.
         columns: Cells in a row.
         rows: Rows of a full sheet.
         sizes: (width, height) of each item's thumbnail; (0, 0) where it has none.
@@ -74,7 +74,7 @@ class Sheets:
 
 
 def paste(jpegs: Sequence[bytes | None]) -> Sheets:
-    """Pastes thumbnails into sheets, item i in cell i modulo cells a sheet."""
+    """Pastes thumbnails into sheets: item i into cell i modulo the number of cells in a sheet."""
     images = [None if jpeg is None else decode(jpeg) for jpeg in jpegs]
     sizes = tuple((0, 0) if image is None else image.size for image in images)
     cell = max((max(size) for size in sizes), default=0)
@@ -86,9 +86,9 @@ def paste(jpegs: Sequence[bytes | None]) -> Sheets:
     for start in range(0, len(images), columns * rows):
         members = images[start : start + columns * rows]
         sheet = Image.new("RGB", (columns * cell, -(-len(members) // columns) * cell))
-        for place, image in enumerate(members):
+        for cell_number, image in enumerate(members):
             if image is not None:
-                sheet.paste(image, (place % columns * cell, place // columns * cell))
+                sheet.paste(image, (cell_number % columns * cell, cell_number // columns * cell))
         data = io.BytesIO()
         sheet.save(data, "JPEG", quality=82)
         sheets.append(data.getvalue())

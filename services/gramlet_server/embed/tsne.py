@@ -1,8 +1,8 @@
 """t-SNE from distances (van der Maaten and Hinton, 2008), as a generator that can be watched, stopped and resumed.
 
-Affinities, Barnes-Hut and interpolation are openTSNE's. The descent is written out here, because it has to stop within
-one iteration and to continue from a stored state bit for bit; its constants are openTSNE's and scikit-learn's. For a
-few thousand items all pairs, in single precision and strips that fit the cache, are faster than any tree.
+Affinities, Barnes-Hut and interpolation are openTSNE's. The descent is written here because it must stop within one
+iteration, and must continue from a stored state bit for bit. Its constants are those of openTSNE and scikit-learn. Up
+to a few thousand items, computing all pairs in single precision, in strips that fit the cache, is faster than any tree.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from gramlet.types import Array
 from numpy.typing import NDArray
 from openTSNE.affinity import joint_probabilities_nn
 from openTSNE.tsne import kl_divergence_bh, kl_divergence_fft
+from scipy.linalg import orthogonal_procrustes
 from scipy.sparse import csr_matrix, triu
 
 from gramlet_server.embed.threads import one_thread
@@ -27,19 +28,20 @@ _MIN_GAIN = 0.01
 _MAX_STEP = 5.0
 _EARLY_MOMENTUM = 0.5
 _MOMENTUM = 0.8
-# openTSNE's for placing: small steps, because a new item starts close to where it belongs.
-_PLACING_ITERATIONS = 250
-_PLACING_RATE = 0.1
-_PLACING_GRADIENT = 0.25
+_NEIGHBORS_OF_NEW = 5
+# openTSNE's settings for new items: small steps, because a new item starts close to its final point.
+_TRANSFORM_ITERATIONS = 250
+_TRANSFORM_RATE = 0.1
+_TRANSFORM_GRADIENT = 0.25
 _INTERPOLATION = {"n_interpolation_points": 3, "min_num_intervals": 50, "ints_in_interval": 1}
 
 Force = Callable[[Floats, float, bool], tuple[float, Floats]]
-"""(coordinates, exaggeration, whether the divergence is wanted) → (divergence or nan, a quarter of its gradient)."""
+"""(coordinates (N, d), exaggeration, whether to compute the divergence) → (divergence or nan, ¼ of its gradient)."""
 
 
 @dataclass(frozen=True)
 class State:
-    """Everything from which the descent goes on: (N, d) each, and the iterations done."""
+    """The whole state of a descent: coordinates, update and gains, (N, d) each, and how many iterations are done."""
 
     coordinates: Floats
     update: Floats
@@ -48,28 +50,82 @@ class State:
 
     @classmethod
     def start(cls, coordinates: Floats) -> State:
-        """A descent that has not begun."""
+        """The state before the first iteration."""
         return cls(coordinates.astype(np.float64), np.zeros(coordinates.shape), np.ones(coordinates.shape))
 
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration is done. The divergence, early exaggeration taken out, is None where it was not reckoned."""
+    """One iteration is done. The divergence is None where it was not computed; it never contains the exaggeration."""
 
     state: State
     kl_divergence: float | None
 
 
+@dataclass(frozen=True)
+class EarlierLayout:
+    """The layout of an earlier map, from which t-SNE starts on a set that has grown since.
+
+    Attributes:
+        rows: For each of the N items, its row on the earlier map; None for a new one. At least one is not new.
+        coordinates: (M, d), of the earlier map.
+    """
+
+    rows: tuple[int | None, ...]
+    coordinates: Floats
+
+    def initial_coordinates(self, squared: Array) -> Floats:
+        """Where t-SNE starts, (N, d): an item of the earlier map at its old point, a new one among its neighbors.
+
+        A new item starts at the mean of its nearest items of the earlier map, weighted by inverse squared distance.
+
+        Args:
+            squared: (N, N) squared distances.
+        """
+        known, old = self._matched()
+        start = np.empty((len(self.rows), self.coordinates.shape[1]))
+        start[known] = old
+        for i, row in enumerate(self.rows):
+            if row is None:
+                to_known = squared[i, known].astype(np.float64)
+                near = known[np.argsort(to_known, kind="stable")[:_NEIGHBORS_OF_NEW]]
+                weights = 1.0 / (squared[i, near] + 1e-12 * (squared[i].max() + 1e-30))
+                start[i] = weights @ start[near] / weights.sum()
+        return start
+
+    def align(self, coordinates: Floats) -> Floats:
+        """Rotates, mirrors and shifts a layout (N, d) onto the earlier one (orthogonal Procrustes; Schönemann, 1966).
+
+        The sum of squared shifts of the items of the earlier map becomes the least possible. The distances on the
+        layout do not change.
+        """
+        known, old = self._matched()
+        new = coordinates[known]
+        rotation, _ = orthogonal_procrustes(new - new.mean(axis=0), old - old.mean(axis=0))
+        aligned: Floats = (coordinates - new.mean(axis=0)) @ rotation + old.mean(axis=0)
+        return aligned
+
+    @property
+    def known(self) -> int:
+        """How many items are not new."""
+        return sum(row is not None for row in self.rows)
+
+    def _matched(self) -> tuple[NDArray[np.intp], Floats]:
+        """The numbers of the items of the earlier map, and their coordinates there."""
+        known = np.array([i for i, row in enumerate(self.rows) if row is not None])
+        return known, self.coordinates[[row for row in self.rows if row is not None]]
+
+
 def affinities(neighbors: NDArray[np.intp], distances: Floats, perplexity: float) -> csr_matrix:
-    """Joint probabilities (N, N) from each item's nearest neighbours and distances, (N, k) each, nearest first."""
+    """Joint probabilities (N, N) from each item's nearest neighbors and their distances, (N, k) each, nearest first."""
     return joint_probabilities_nn(neighbors, distances, [perplexity], n_jobs=1)
 
 
 def descend(probabilities: csr_matrix, state: State, settings: Tsne, report_every: int) -> Iterator[Step]:
-    """Gradient descent from `state` to the last iteration; yields after each.
+    """Gradient descent from `state` to the last iteration; yields after each iteration.
 
-    The divergence is that of the coordinates from which the iteration stepped, every `report_every` iterations and at
-    the last.
+    The divergence is computed every `report_every` iterations and at the last one. It is that of the coordinates
+    before the iteration's step.
     """
     force = _force(probabilities, state.coordinates.shape, settings)
     while state.iteration < settings.iterations:
@@ -86,8 +142,8 @@ def descend(probabilities: csr_matrix, state: State, settings: Tsne, report_ever
 
 def _stepped(state: State, gradient: Floats, rate: float, momentum: float) -> State:
     """One step with momentum and a gain for each coordinate (delta-bar-delta; Jacobs, 1988)."""
-    turned = np.sign(state.update) != np.sign(gradient)
-    gains = np.maximum(np.where(turned, state.gains + 0.2, state.gains * 0.8 + _MIN_GAIN), _MIN_GAIN)
+    downhill = np.sign(state.update) != np.sign(gradient)
+    gains = np.maximum(np.where(downhill, state.gains + 0.2, state.gains * 0.8 + _MIN_GAIN), _MIN_GAIN)
     update = momentum * state.update - rate * gains * gradient
     length = np.linalg.norm(update, axis=1, keepdims=True)
     update *= np.minimum(1.0, _MAX_STEP / np.maximum(length, 1e-12))
@@ -108,7 +164,7 @@ def _force(probabilities: csr_matrix, shape: tuple[int, ...], settings: Tsne) ->
 
 
 class AllPairs:
-    """The force from all pairs, in float32, a strip of rows at a time; the pairs (i, j) and (j, i) share one kernel.
+    """The force from all pairs, in float32, one strip of rows at a time; the pairs (i, j) and (j, i) share one kernel.
 
     With W = 1 / (1 + |yᵢ - yⱼ|²) and Z = Σ W, a quarter of the gradient is Σⱼ (a Pᵢⱼ - Wᵢⱼ / Z) Wᵢⱼ (yᵢ - yⱼ).
     """
@@ -117,7 +173,7 @@ class AllPairs:
         self._p: Array = probabilities.toarray().astype(np.float32)
         data = probabilities.data
         self._negative_entropy = float(np.sum(data * np.log(np.maximum(data, 1e-300))))
-        above = triu(probabilities, format="coo")  # the other half is the same
+        above = triu(probabilities, format="coo")  # the probabilities are symmetric
         self._rows, self._columns, self._data = above.row, above.col, 2 * above.data
 
     def __call__(self, coordinates: Floats, exaggeration: float, wanted: bool) -> tuple[float, Floats]:
@@ -172,7 +228,7 @@ class _Approximate:
     def __call__(self, coordinates: Floats, exaggeration: float, wanted: bool) -> tuple[float, Floats]:
         if self._exaggerated[0] != exaggeration:
             self._exaggerated = (exaggeration, self._p * exaggeration)
-        # One thread: openTSNE starts its threads anew every iteration, which costs more than they win.
+        # openTSNE starts new threads in every iteration, which costs more time than they save.
         divergence, gradient = self._kernel(
             np.ascontiguousarray(coordinates),
             self._exaggerated[1],
@@ -184,14 +240,17 @@ class _Approximate:
         return divergence / exaggeration - float(np.log(exaggeration)), gradient
 
 
-def place(neighbors: NDArray[np.intp], distances: Floats, layout: Floats, perplexity: float) -> Floats:
-    """Coordinates (d,) of a new item on a layout (N, d) that stays as it is.
+def transform(neighbors: NDArray[np.intp], distances: Floats, layout: Floats, perplexity: float) -> Floats:
+    """The coordinates (d,) of a new item on a t-SNE layout, which stays as it is.
 
-    It starts at the weighted mean of its nearest neighbours and descends the divergence between its own neighbourhood
-    among the items and on the layout (Poličar, Stražar and Zupan, 2023). Other new items play no part in it.
+    The item starts at the weighted mean of its nearest neighbors. The descent minimizes the divergence between its
+    neighborhood among the items and on the layout (Poličar, Stražar and Zupan, 2023). Other new items have no effect.
 
     Args:
-        neighbors, distances: (k,) each: nearest items of the layout, nearest first.
+        neighbors: (k,) row numbers of the nearest items of the layout, nearest first.
+        distances: (k,) their distances.
+        layout: (N, d) coordinates.
+        perplexity: Of the new item's neighborhood.
     """
     found = joint_probabilities_nn(
         neighbors[None],
@@ -204,18 +263,21 @@ def place(neighbors: NDArray[np.intp], distances: Floats, layout: Floats, perple
     )
     probabilities = found.toarray().ravel()
     state = State.start((probabilities @ layout)[None])
-    for _ in range(_PLACING_ITERATIONS):
+    for _ in range(_TRANSFORM_ITERATIONS):
         away = state.coordinates - layout  # (N, d)
         kernel = 1.0 / (1.0 + np.einsum("ij,ij->i", away, away))
         gradient = ((probabilities - kernel / kernel.sum()) * kernel) @ away
-        gradient *= min(1.0, _PLACING_GRADIENT / max(float(np.linalg.norm(gradient)), 1e-12))
-        state = _stepped(state, gradient[None], _PLACING_RATE, _MOMENTUM)
+        gradient *= min(1.0, _TRANSFORM_GRADIENT / max(float(np.linalg.norm(gradient)), 1e-12))
+        state = _stepped(state, gradient[None], _TRANSFORM_RATE, _MOMENTUM)
     moved: Floats = state.coordinates[0]
     return moved
 
 
-def mean_place(neighbors: NDArray[np.intp], distances: Floats, layout: Floats) -> Floats:
-    """Coordinates (d,) of a new item on a layout of another method: the mean of its neighbours, the nearer the more."""
+def interpolate(neighbors: NDArray[np.intp], distances: Floats, layout: Floats) -> Floats:
+    """The coordinates (d,) of a new item on a layout of another method: its neighbors' mean, by inverse distance.
+
+    Arguments as for `transform`.
+    """
     weights = 1.0 / np.maximum(distances, 1e-9 * max(float(distances.max()), 1e-30))
     mean: Floats = weights @ layout[neighbors] / weights.sum()
     return mean

@@ -8,40 +8,44 @@ import numpy as np
 from gramlet.embed.types import BadItem, Descriptor, Item, Method, Neighbor, Position, StyleMap
 from gramlet.errors import FailedPrecondition, GramletError, InvalidInput
 from gramlet.types import Array
+from numpy.typing import NDArray
 
-from gramlet_server.embed import stored
-from gramlet_server.embed.descriptors import Describer, Sketcher, squared_distances_to
-from gramlet_server.embed.making import describe
-from gramlet_server.embed.tsne import Floats, mean_place, place
+from gramlet_server.embed import stored, tsne
+from gramlet_server.embed.descriptors import Describer, describe
+from gramlet_server.embed.distances import Sketcher, squared_distances_to
+from gramlet_server.embed.tsne import Floats
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
 
-_PERPLEXITY = 5.0  # openTSNE's for placing: a new item belongs among few
-_TOLD = 5
+_PERPLEXITY = 5.0  # openTSNE's for new items: only a few neighbors decide
+_NEIGHBORS_REPORTED = 5
 
 
-def placed(
+def transform(
     map_id: str, items: Iterable[Item | BadItem], features: FeatureSource, store: Store
 ) -> Iterator[tuple[str, Position | GramletError]]:
     """Each item's id with its position, or with its error, in order. Closing the iterator stops within one item.
 
     Raises:
-        NotFound: There is no such finished map.
-        FailedPrecondition: The map was made with another network.
+        NotFound: There is no finished map of that name.
+        FailedPrecondition: The map was computed with the features of other weights.
     """
     style_map = stored.get_map(store, map_id)
     settings = style_map.settings
     if settings.descriptor is not Descriptor.VECTOR and features.model().weights_digest != style_map.weights_digest:
         raise FailedPrecondition(f"map {map_id} was made with other weights", field="start.map_id")
-    placer = _Placer(style_map, stored.get_sketches(stored.open_run(store, map_id)))
-    for item, descriptor, _ in describe(items, settings, Describer(settings), features):
+    transformer = _Transformer(style_map, stored.get_sketches(stored.open_run(store, map_id)))
+    for described in describe(items, Describer(settings), features):
+        identifier, descriptor = described.item.id, described.outcome
         if isinstance(descriptor, GramletError):
-            yield item.id, descriptor
+            yield identifier, descriptor
         else:
-            yield item.id, placer.position(item.id, descriptor)
+            yield identifier, transformer.position(identifier, descriptor)
 
 
-class _Placer:
+class _Transformer:
+    """Finds the coordinates of new items on every layout of a map."""
+
     def __init__(self, style_map: StyleMap, sketches: Array) -> None:
         settings = style_map.settings
         self._map = style_map
@@ -50,21 +54,22 @@ class _Placer:
         self._layouts = [layout.coordinates.astype(np.float64) for layout in style_map.layouts]
 
     def position(self, identifier: str, descriptor: Array) -> Position | GramletError:
-        if descriptor.size != self._map.measured.descriptor_size:
-            expected = self._map.measured.descriptor_size
+        """The position of an item with that descriptor (n,); an error if n is not that of the map's items."""
+        expected = self._map.measured.descriptor_size
+        if descriptor.size != expected:
             return InvalidInput(f"it has {descriptor.size} elements, the map's items {expected}", field="item.vector")
         squared = squared_distances_to(self._sketcher(descriptor), self._sketches)
         k = min(len(squared), int(3 * _PERPLEXITY))
-        order = np.argsort(squared, kind="stable")[: max(k, _TOLD)]
+        order = np.argsort(squared, kind="stable")[: max(k, _NEIGHBORS_REPORTED)]
         distances = np.sqrt(squared[order])
-        near = tuple(
+        neighbors = tuple(
             Neighbor(int(index), self._map.places[index].id, float(distance))
-            for index, distance in zip(order[:_TOLD], distances, strict=False)
+            for index, distance in zip(order[:_NEIGHBORS_REPORTED], distances, strict=False)
         )
-        rows = [self._row(order[:k], distances[:k], layout) for layout in self._layouts]
-        return Position(identifier, np.stack(rows).astype(np.float32), near)
+        points = [self._point(order[:k], distances[:k], layout) for layout in self._layouts]
+        return Position(identifier, np.stack(points).astype(np.float32), neighbors)
 
-    def _row(self, order: np.ndarray[tuple[int], np.dtype[np.intp]], distances: Floats, layout: Floats) -> Floats:
+    def _point(self, order: NDArray[np.intp], distances: Floats, layout: Floats) -> Floats:
         if self._map.settings.method is Method.TSNE and len(order) > 3:
-            return place(order, distances, layout, min(_PERPLEXITY, (len(order) - 1) / 3))
-        return mean_place(order, distances, layout)
+            return tsne.transform(order, distances, layout, min(_PERPLEXITY, (len(order) - 1) / 3))
+        return tsne.interpolate(order, distances, layout)
