@@ -22,7 +22,7 @@ LIMITS = {
 
 
 def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
-    """Raw Grams, stage weights 1/n² for n channels, style weight 1000: docs/architecture.md, "The mathematics"."""
+    """DESIGN section 5: raw Grams, stage weights 1/n² for n channels, style weight 1000, content weight 1."""
     return StylizeSettings(
         preset="classic",
         size=512,
