@@ -1,4 +1,4 @@
-"""Preset `classic` is the formulas of DESIGN section 5, and nothing else.
+"""Preset `classic` is exactly the formulas of docs/architecture.md, "The mathematics".
 
 L-BFGS without a line search amplifies rounding from step to step: two right implementations, or one on two kinds of
 processor, soon take different ways. So each step is compared with torch's from the same picture and the same history,
