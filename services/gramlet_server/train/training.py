@@ -27,7 +27,7 @@ from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import VALIDATION, Configuration, Entry, Upload
 from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef, Outcome, Result, Skipped, Started
 
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
@@ -106,7 +106,7 @@ class TrainingRun:
 
     def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
         """Does the run. Closing the generator stops it, and keeps the best head so far if the configuration says so."""
-        compute_alone(not any(recipe.stages for recipe in self._configuration.recipes))
+        set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
         if stored := self._run.value("result"):
             yield Accepted(self._run.run_id, len(self._configuration.entries), (), ())
             yield self._result(from_json(_StoredResult, stored))
