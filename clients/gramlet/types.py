@@ -6,16 +6,15 @@ Arrays are C-contiguous; activations are (C, H, W), Gram matrices (C, C), pictur
 
 from __future__ import annotations
 
+import re
+import secrets
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
-
+from gramlet.errors import InvalidInput
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -75,3 +74,22 @@ class Limits:
     decoded_pixels: int = 64_000_000
     network_pixels: int = 4096 * 4096
     pictures_per_extract: int = 64
+
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_name(name: str, field: str) -> str:
+    """The name itself: the one rule for names of runs, sweeps, maps and heads, which become parts of paths in a store.
+
+    Raises:
+        InvalidInput: It is not 1 to 64 letters, digits, '-' or '_'.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is not 1 to 64 letters, digits, '-' or '_'", field=field)
+    return name
+
+
+def new_name() -> str:
+    """A name that nothing else has: 16 random hexadecimal digits."""
+    return secrets.token_hex(8)

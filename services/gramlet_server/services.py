@@ -117,7 +117,7 @@ def _stylize(shared: Shared) -> Built:
     runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
     shared.keep_sweeping(KIND)
     shared.keep_sweeping(SWEEPS)
-    return Built(StylizeServicer(runs), drain=runs.drain)
+    return Built(StylizeServicer(runs), drain=runs.lifecycle.drain)
 
 
 def _train(shared: Shared) -> Built:

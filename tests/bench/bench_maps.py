@@ -155,7 +155,7 @@ def direct() -> Any:
 
 def gramlet() -> Any:
     """EmbedService's way, imported and ready."""
-    from gramlet.embed.types import MapSettings
+    from gramlet.embed.settings import MapSettings
     from gramlet.feature.types import Features
     from gramlet_server.embed import project
     from gramlet_server.embed.descriptors import Describer

@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gramlet.embed.inputs import make_settings
+from gramlet.embed.settings import Method
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.feature.inputs import make_extraction
 from gramlet.feature.types import Form, GramNormalization, Style
 from gramlet.inputs import is_one_picture, read_mask, read_picture
 from gramlet.stylize.inputs import make_stylization
 from gramlet.stylize.types import Initial, Optimizer
+from gramlet.train.configuration import HeadKind, Recipe
+from gramlet.train.inputs import make_recipe
 from gramlet.types import Limits, Picture, Resize, ResizeMode
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare
@@ -226,3 +230,33 @@ def test_settings_take_names_of_stages_and_of_members(png: bytes) -> None:
 def test_an_unknown_setting_is_a_mistake_of_the_program(png: bytes) -> None:
     with pytest.raises(TypeError, match="itterations"):
         make_stylization(png, png, None, {"itterations": 3})  # type: ignore[typeddict-unknown-key]
+
+
+@pytest.mark.parametrize("value", [64, 64.0, np.int64(64), np.float32(64), np.array(64), torch.tensor(64)])
+def test_a_whole_number_may_be_of_any_type(png: bytes, value: Any) -> None:
+    size = make_stylization(png, png, None, {"size": value}).settings.size
+    assert (size, type(size)) == (64, int)
+
+
+@pytest.mark.parametrize("value", [64.5, "64", (64, 64), True, float("nan"), 2**32, None.__class__, b"64", -1])
+def test_what_is_not_a_whole_number_is_refused_by_its_name(png: bytes, value: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        make_stylization(png, png, None, {"size": value})
+    assert caught.value.field == "size"
+
+
+def test_a_seed_keeps_all_of_its_64_bits(png: bytes) -> None:
+    assert make_stylization(png, png, None, {"seed": 2**64 - 1}).settings.seed == 2**64 - 1
+
+
+def test_recipes_and_maps_take_the_same_types() -> None:
+    recipe = make_recipe(
+        {"epochs": 3.0, "stages": "layer4", "stage_rates": {"layer4": np.float64(0.5)}, "kind": "linear"}
+    )
+    assert recipe == Recipe(HeadKind.LINEAR, epochs=3, stages=("layer4",), stage_rates={"layer4": 0.5})
+    settings = make_settings({"perplexity": 5, "resize": np.int64(96), "method": "pca"})
+    assert (settings.tsne.perplexities, settings.resize.size, settings.method) == ((5.0,), 96, Method.PCA)
+    for wrong in ({"calibrate": "no"}, {"stage_rates": [0.5]}, {"schedule": 3}):
+        with pytest.raises(InvalidInput) as caught:
+            make_recipe(wrong)
+        assert caught.value.field == next(iter(wrong))

@@ -10,9 +10,10 @@ import gramlet
 import numpy as np
 import pytest
 from gramlet.errors import GramletError, NotFound, Overloaded, Unavailable
+from gramlet.feature.objective_wire import encode_evaluation, encode_ready
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.v1 import feature_pb2
-from gramlet.feature.wire import encode_evaluation, encode_outcome, encode_ready
+from gramlet.feature.wire import encode_outcome
 from gramlet.stylize.types import Checkpoint, Iteration, Result, Started, StylizeEvent, StylizeSettings
 from gramlet.stylize.wire import encode_event
 from gramlet_server.remote_features import RemoteFeatures

@@ -7,20 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet import types
 from gramlet.errors import BY_CODE, GramletError, InvalidInput
+from gramlet.feature import objective_wire
 from gramlet.feature import wire as feature
 from gramlet.feature.types import (
+    Evaluation,
     Extraction,
     Features,
     Form,
     GramNormalization,
+    Model,
     Objective,
     PictureStyle,
+    Stage,
     StageBalance,
     Style,
 )
 from gramlet.feature.v1 import feature_pb2
+from gramlet.stylize import types
 from gramlet.stylize import wire as stylize
 from gramlet.stylize.types import Colors, Initial, LineSearch, Optimizer, Stylization, StylizeOrder, StylizeSettings
 from gramlet.stylize.v1 import stylize_pb2
@@ -178,7 +182,7 @@ def test_an_objective_arrives_as_it_was() -> None:
         antialiased=True,
         reduced_precision=True,
     )
-    decoded = feature.decode_objective(feature.encode_objective(objective), as_array, as_array)
+    decoded = objective_wire.decode_objective(objective_wire.encode_objective(objective), as_array, as_array)
     for name in ("content",):
         assert np.array_equal(getattr(decoded, name), getattr(objective, name))
     for one, other in zip(decoded.styles, objective.styles, strict=True):
@@ -191,8 +195,8 @@ def test_an_objective_arrives_as_it_was() -> None:
 
 
 def test_an_objective_without_content_has_none() -> None:
-    message = feature.encode_objective(Objective(styles=(Style(PICTURE),)))
-    decoded = feature.decode_objective(message, as_array, as_array)
+    message = objective_wire.encode_objective(Objective(styles=(Style(PICTURE),)))
+    decoded = objective_wire.decode_objective(message, as_array, as_array)
     assert decoded.content is None
 
 
@@ -212,7 +216,7 @@ def test_an_objective_without_content_has_none() -> None:
 )
 def test_a_wrong_objective_names_the_field(change: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        feature.decode_objective(feature_pb2.Objective(**change), as_array, as_array)
+        objective_wire.decode_objective(feature_pb2.Objective(**change), as_array, as_array)
     assert caught.value.field == field
 
 
@@ -363,7 +367,7 @@ def test_an_event_of_a_later_release_is_passed_over() -> None:
         (
             feature.encode_model,
             feature.decode_model,
-            types.Model("b", "d", "s", "cpu", "float32", (types.Stage("conv1", 64, 2),), server_version="1"),
+            Model("b", "d", "s", "cpu", "float32", (Stage("conv1", 64, 2),), server_version="1"),
         ),
         (
             stylize.encode_status,
@@ -378,9 +382,9 @@ def test_descriptions_arrive_as_they_were(encode: Any, decode: Any, value: Any) 
 
 @pytest.mark.parametrize("element_type", [ElementType.FLOAT32, ElementType.BFLOAT16])
 def test_an_evaluation_arrives_with_its_gradient(element_type: ElementType) -> None:
-    evaluation = types.Evaluation(3.0, 1.0, 1.5, 0.5, {"conv1": 1.0}, np.full((3, 2, 2), 0.5, np.float32), Timing(1, 2))
-    message = feature.encode_evaluation(evaluation, 7, element_type)
+    evaluation = Evaluation(3.0, 1.0, 1.5, 0.5, {"conv1": 1.0}, np.full((3, 2, 2), 0.5, np.float32), Timing(1, 2))
+    message = objective_wire.encode_evaluation(evaluation, 7, element_type)
     assert message.evaluation.sequence == 7
-    decoded = feature.decode_evaluation(message.evaluation)
+    decoded = objective_wire.decode_evaluation(message.evaluation)
     assert np.array_equal(decoded.gradient, evaluation.gradient)
     assert dataclasses.replace(decoded, gradient=PICTURE) == dataclasses.replace(evaluation, gradient=PICTURE)

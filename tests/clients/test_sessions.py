@@ -11,10 +11,11 @@ from gramlet.errors import (
     Overloaded,
     Unavailable,
 )
+from gramlet.feature.objective_wire import encode_evaluation, encode_ready
 from gramlet.feature.sessions import CorpusWindow, DifferentiationState
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective, PictureStyle
 from gramlet.feature.v1 import feature_pb2
-from gramlet.feature.wire import encode_evaluation, encode_outcome, encode_ready
+from gramlet.feature.wire import encode_outcome
 from gramlet.stylize.sessions import StylizeRun
 from gramlet.stylize.types import (
     Adjusted,

@@ -12,7 +12,8 @@ from queue import SimpleQueue
 import gramlet
 import numpy as np
 import pytest
-from gramlet.embed.types import BadItem, Item, MapEvent, MapSettings, MapStart, StyleMap
+from gramlet.embed.settings import MapSettings
+from gramlet.embed.types import BadItem, Item, MapEvent, MapStart, StyleMap
 from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 from gramlet.errors import GramletError
 from gramlet.feature.types import Features

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gramlet.embed.types import Descriptor, Exactness, MapSettings, Method, Metric
+from gramlet.embed.settings import Descriptor, Exactness, MapSettings, Method, Metric
 from gramlet.errors import InvalidInput
 from gramlet_server.embed.descriptors import Describer
 from gramlet_server.embed.distances import Budget, Measurer

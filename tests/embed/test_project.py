@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gramlet.embed.types import Descriptor, Gradient, MapSettings, Method, Tsne
+from gramlet.embed.settings import Descriptor, Gradient, MapSettings, Method, Tsne
 from gramlet.errors import FailedPrecondition, InvalidInput
 from gramlet_server.embed import project, tsne
 from gramlet_server.embed.project import FinishedLayout, LayoutProgress

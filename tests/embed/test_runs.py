@@ -4,22 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gramlet.embed.settings import Descriptor, MapSettings, Method, Metric, Tsne
 from gramlet.embed.types import (
     BadItem,
     Described,
-    Descriptor,
     Item,
     LayoutIteration,
-    MapSettings,
     MapStart,
     MeasuredItems,
-    Method,
-    Metric,
     Position,
     RefusedItem,
     Started,
     StyleMap,
-    Tsne,
 )
 from gramlet.errors import (
     AlreadyExists,

@@ -11,24 +11,19 @@ import numpy as np
 import pytest
 from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._sync.embed import EmbedCalls
+from gramlet.embed import map_wire
 from gramlet.embed import wire as messages
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
 from gramlet.embed.types import (
     BadItem,
-    Descriptor,
-    Exactness,
-    Gradient,
     Item,
     LayoutIteration,
     MapDrawing,
     MapEvent,
-    MapSettings,
     MapStart,
-    Method,
-    Metric,
     Position,
     RefusedItem,
     StyleMap,
-    Tsne,
 )
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError, InvalidInput, NotFound
@@ -61,12 +56,12 @@ ODD = MapSettings(
 
 @pytest.mark.parametrize("settings", [MapSettings(), ODD, replace(ODD, resize=Resize())])
 def test_settings_arrive_as_they_were_sent(settings: MapSettings) -> None:
-    message = embed_pb2.Settings.FromString(messages.encode_settings(settings).SerializeToString())
-    assert messages.decode_settings(message) == settings
+    message = embed_pb2.Settings.FromString(map_wire.encode_settings(settings).SerializeToString())
+    assert map_wire.decode_settings(message) == settings
 
 
 def test_unset_settings_take_their_defaults() -> None:
-    assert messages.decode_settings(embed_pb2.Settings()) == MapSettings()
+    assert map_wire.decode_settings(embed_pb2.Settings()) == MapSettings()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +73,7 @@ def test_starts_arrive_as_they_were_sent(start: MapStart) -> None:
 
 def test_drawings_arrive_as_they_were_sent() -> None:
     for drawing in (MapDrawing("m"), MapDrawing("m", layout=0, width=300, title="t")):
-        assert messages.decode_drawing(messages.encode_drawing(drawing)) == drawing
+        assert map_wire.decode_drawing(map_wire.encode_drawing(drawing)) == drawing
 
 
 def test_a_folder_becomes_a_map_with_its_folders_as_labels(client: gramlet.Client, folder: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gramlet.embed.types import Item, MapSettings, MapStart, StyleMap
+from gramlet.embed.settings import MapSettings
+from gramlet.embed.types import Item, MapStart, StyleMap
 from gramlet.types import Resize
 from gramlet_server.backbone import load_network
 from gramlet_server.embed.runs import Maps

@@ -166,9 +166,8 @@ def test_callers_share_passes(engines: Engines) -> None:
 def test_a_stylization_ends_at_the_same_bits_when_it_is_resumed(engines: Engines, tmp_path: Path) -> None:
     def order(run_id: str) -> StylizeOrder:
         content, style = (np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8) for seed in (1, 2))
-        return StylizeOrder(
-            Stylization(content, (PictureStyle(style),), StylizeSettings(size=96, iterations=12)), run_id
-        )
+        settings = StylizeSettings(size=96, iterations=12)
+        return StylizeOrder(Stylization(content, (PictureStyle(style),), settings), run_id=run_id)
 
     settings = RunSettings(checkpoint_every=4)
     store = Store.open(str(tmp_path))

@@ -11,20 +11,26 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import gramlet.embed.map_wire
+import gramlet.embed.settings
+import gramlet.embed.types
+import gramlet.embed.wire
+import gramlet.feature.objective_wire
+import gramlet.feature.wire
+import gramlet.train.configuration
+import gramlet.train.head_wire
+import gramlet.train.types
+import gramlet.train.wire
 from gramlet import types as shared_types
-from gramlet.embed import types as embed_types
-from gramlet.embed import wire as embed_wire
 from gramlet.feature import types as feature_types
-from gramlet.feature import wire as feature_wire
 from gramlet.stylize import sweep_wire
 from gramlet.stylize import types as stylize_types
 from gramlet.stylize import wire as stylize_wire
 from gramlet.tensor import parts as parts_wire
 from gramlet.tensor import wire as tensor_wire
-from gramlet.train import types as train_types
-from gramlet.train import wire as train_wire
 from gramlet_server import __main__ as command_line
 from gramlet_server import services as composition
 from gramlet_server.runtime import server as runtime_server
@@ -47,6 +53,18 @@ __all__ = [
     "train_types",
     "train_wire",
 ]
+
+
+def _together(*modules: ModuleType) -> Any:
+    """The names of several modules, as of one."""
+    return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
+
+
+embed_types = _together(gramlet.embed.settings, gramlet.embed.types)
+embed_wire = _together(gramlet.embed.map_wire, gramlet.embed.wire)
+feature_wire = _together(gramlet.feature.wire, gramlet.feature.objective_wire)
+train_types = _together(gramlet.train.configuration, gramlet.train.types)
+train_wire = _together(gramlet.train.head_wire, gramlet.train.wire)
 
 ROOT = Path(__file__).parents[2]
 

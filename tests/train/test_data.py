@@ -1,4 +1,4 @@
-"""The data set of a run: what is wrong with it is found before any work, and what is odd about it is told."""
+"""The data set of a run: errors are found before any work, and oddities are reported."""
 
 from dataclasses import replace
 
@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
-from gramlet.folders import entry_of, is_layout_of_sets
-from gramlet.train.types import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
+from gramlet.train.configuration import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
 from gramlet_server.train import data
-from gramlet_server.train.data import Limits
+from gramlet_server.train.data import TrainLimits
 
 MODEL = Model("resnet50", "d" * 64, "random:0", "cpu", "float32", ())
-LIMITS = Limits()
+LIMITS = TrainLimits()
 
 
 def entries(count: int = 5, labels: str = "ab", name: str = "train") -> list[Entry]:
@@ -144,18 +143,3 @@ def test_a_mislabelled_picture_among_clear_neighbors_is_suspected():
 def test_classes_that_overlap_make_nobody_suspect():
     embeddings = np.random.default_rng(0).standard_normal((40, 8))
     assert data.suspects(entries(20), embeddings) == ()
-
-
-@pytest.mark.parametrize(
-    ("names", "expected"),
-    [
-        (["a/1.jpg", "b/2.PNG", "notes.txt", "stray.jpg"], [("a", "train"), ("b", "train")]),
-        (["a/deep/1.jpg"], [("a", "train")]),
-        (["train/a/1.jpg", "val/a/2.jpg", "sketches/a/3.webp"], [("a", "train"), ("a", "val"), ("a", "sketches")]),
-        (["a/.hidden.jpg", ".git/1.jpg"], []),
-    ],
-)
-def test_folders_are_read_in_the_image_folder_layout(names, expected):
-    with_sets = is_layout_of_sets(names)
-    found = [entry_of(name, with_sets) for name in names]
-    assert [(entry.label, entry.set) for entry in found if entry] == expected

@@ -1,4 +1,4 @@
-"""Whole runs on a real network and small pictures, in this process: what a client is asked, told, and gets."""
+"""Whole runs on a real network and small pictures, in this process: what a client sends and receives."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,20 +17,8 @@ from gramlet.errors import (
     PermissionDenied,
     Unavailable,
 )
-from gramlet.train.types import (
-    Epoch,
-    Extracting,
-    HeadKind,
-    HeadRef,
-    Optimizer,
-    Recipe,
-    Result,
-    Skipped,
-    Started,
-    Strategy,
-    TrainOrder,
-    Unreadable,
-)
+from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder, Unreadable
+from gramlet.train.types import Epoch, Extracting, HeadRef, Result, Skipped, Started
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import digest, load
 from gramlet_server.feature.engine import Engine
@@ -72,7 +60,8 @@ class Counting:
 
 def tensors(store, result: Result):
     registry = Registry(store)
-    return registry.tensors("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    weights = registry.weights("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    return weights.head, weights.delta
 
 
 def same(left, right) -> bool:

@@ -2,11 +2,14 @@
 
 import inspect
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
 import gramlet
+import grpc
 import numpy as np
 import pytest
 from gramlet._async.train import AsyncTrainCalls
@@ -14,27 +17,18 @@ from gramlet._sync.train import TrainCalls
 from gramlet.cli import __main__ as cli
 from gramlet.errors import InvalidInput, NotFound, PermissionDenied
 from gramlet.train import wire as messages
-from gramlet.train.types import (
-    Accepted,
-    Epoch,
-    Extracting,
-    HeadKind,
-    HeadRef,
-    Optimizer,
-    Prediction,
-    Recipe,
-    Result,
-    Started,
-)
+from gramlet.train.configuration import Configuration, HeadKind, Optimizer, Recipe, TrainOrder
+from gramlet.train.types import Accepted, Epoch, Extracting, HeadRef, Prediction, Result, Started
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 from gramlet_server.runs.store import Store
-from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Server
+from gramlet_server.runtime.server import Built, Server, Service
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs, RunSettings
 from gramlet_server.train.service import TrainServicer
 from PIL import Image
+
+from tests.e2e.cluster import wait_until
 
 from .conftest import make_files
 
@@ -55,7 +49,13 @@ def folder(tmp_path_factory) -> Path:
 def address(engine, weights, folder, tmp_path_factory) -> Iterator[str]:
     store, base = Store.open(str(tmp_path_factory.mktemp("store"))), BaseStages(lambda: weights)
     runs = Runs(engine, store, base, RunSettings(dataset_roots=(str(folder),)))
-    servicer = TrainServicer(runs, engine, store, base)
+    with serving(TrainServicer(runs, engine, store, base)) as address:
+        yield address
+
+
+@contextmanager
+def serving(servicer: TrainServicer) -> Iterator[str]:
+    """A server with that servicer; yields its address."""
     service = Service(
         "gramlet.train.v1.TrainService", train_pb2_grpc.add_TrainServiceServicer_to_server, lambda: Built(servicer)
     )
@@ -265,14 +265,56 @@ def test_the_command_line_trains_predicts_and_looks_after_heads(address, folder,
     assert "--name" in capsys.readouterr().err
 
 
-def test_people_are_told_what_came_out(address, folder, capsys):
-    arguments = ["train", str(folder), "--name", "told", "--kind", "linear", "--epochs", "3", "--size", "64"]
+def test_the_command_line_prints_the_reports_for_people(address, folder, capsys):
+    arguments = ["train", str(folder), "--name", "shown", "--kind", "linear", "--epochs", "3", "--size", "64"]
     assert cli.main([*arguments, "--server", address]) == 0
-    told = capsys.readouterr().out
-    for words in ("precision", "recall", "told/1:", "calibration error"):
-        assert words in told
-    assert cli.main(["predict", "told", str(folder / "val/red/0.png"), "--server", address]) == 0
+    printed = capsys.readouterr().out
+    for words in ("precision", "recall", "shown/1:", "calibration error"):
+        assert words in printed
+    assert cli.main(["predict", "shown", str(folder / "val/red/0.png"), "--server", address]) == 0
     assert "red" in capsys.readouterr().out
+
+
+class Waiting:
+    """A feature source that describes its network only when the test lets it."""
+
+    def __init__(self, engine) -> None:
+        self.engine = engine
+        self.may_answer = threading.Event()
+
+    def __getattr__(self, name):
+        return getattr(self.engine, name)
+
+    def model(self):
+        assert self.may_answer.wait(60)
+        return self.engine.model()
+
+
+class Noting(TrainServicer):
+    """Notes the context of every Train call."""
+
+    contexts: list[grpc.ServicerContext]
+
+    def Train(self, request_iterator, context):
+        self.contexts.append(context)
+        return super().Train(request_iterator, context)
+
+
+def test_a_call_cancelled_while_its_run_is_prepared_leaves_no_run_behind(engine, store, base, folder):
+    source = Waiting(engine)
+    runs = Runs(source, store, base, RunSettings(running_limit=1, queue_limit=0, dataset_roots=(str(folder),)))
+    servicer = Noting(runs, engine, store, base)
+    servicer.contexts = []
+    with serving(servicer) as address, grpc.insecure_channel(address) as channel:
+        # The server reads the pictures itself, so that the run would go on for long without its call.
+        endless = Configuration("endless", (Recipe(epochs=10_000, patience=0),) * 16, dataset=str(folder), size=64)
+        order = messages.encode_order(TrainOrder(endless))
+        call = train_pb2_grpc.TrainServiceStub(channel).Train(iter([order]))
+        wait_until(lambda: runs.lifecycle.queue.running == 1)
+        call.cancel()
+        wait_until(lambda: not servicer.contexts[0].is_active())
+        source.may_answer.set()
+        wait_until(lambda: runs.lifecycle.queue.running == 0)
 
 
 def test_importing_the_client_loads_neither_torch_nor_matplotlib():

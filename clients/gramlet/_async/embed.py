@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any, Unpack
 
+from gramlet.embed import map_wire
 from gramlet.embed import wire as messages
 from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
 from gramlet.embed.sessions import MapRun, Placing
@@ -70,14 +71,14 @@ class AsyncEmbedCalls(AsyncCalls):
 
     async def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""
-        return messages.decode_summaries(
+        return map_wire.decode_summaries(
             await self._unary(self._embed_stub.ListMaps, embed_pb2.ListMapsRequest(), timeout)
         )
 
     async def map(self, map_id: str, *, timeout: float | None = None) -> StyleMap:
         """A stored map."""
         reply = await self._unary(self._embed_stub.GetMap, embed_pb2.GetMapRequest(map_id=map_id), timeout)
-        return messages.decode_map(reply.map)
+        return map_wire.decode_map(reply.map)
 
     async def delete_map(self, map_id: str, *, timeout: float | None = None) -> None:
         """Removes a map, finished or not."""
@@ -98,7 +99,7 @@ class AsyncEmbedCalls(AsyncCalls):
         attempts = self._attempts(timeout)
         while True:
             stream = self._connection.server_stream(
-                self._embed_stub.DrawMap, messages.encode_drawing(drawing), attempts
+                self._embed_stub.DrawMap, map_wire.encode_drawing(drawing), attempts
             )
             try:
                 return await _whole(stream)

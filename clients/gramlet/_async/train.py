@@ -9,10 +9,11 @@ from typing import Any, Unpack, cast, overload
 
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, choose, is_one_picture
-from gramlet.train import wire as messages
+from gramlet.train import head_wire
+from gramlet.train.configuration import Recipe
 from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
 from gramlet.train.sessions import PredictBatches, TrainRun
-from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Recipe, Result
+from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 from gramlet.transport.aio import AsyncCalls, AsyncStream
 from gramlet.transport.events import AsyncEvents
@@ -78,16 +79,16 @@ class AsyncTrainCalls(AsyncCalls):
     async def heads(self, name: str = "", *, timeout: float | None = None) -> list[Head]:
         """All heads, or all versions of one, without histories and confusion matrices."""
         reply = await self._unary(self._train_stub.ListHeads, train_pb2.ListHeadsRequest(name=name), timeout)
-        return [messages.decode_head(head) for head in reply.heads]
+        return [head_wire.decode_head(head) for head in reply.heads]
 
     async def head(self, head: HeadInput, *, timeout: float | None = None) -> HeadDetails:
         """A head with its reports, history and drawings."""
-        request = train_pb2.GetHeadRequest(head=messages.encode_ref(head_ref(head)))
-        return messages.decode_details(await self._unary(self._train_stub.GetHead, request, timeout))
+        request = train_pb2.GetHeadRequest(head=head_wire.encode_ref(head_ref(head)))
+        return head_wire.decode_details(await self._unary(self._train_stub.GetHead, request, timeout))
 
     async def delete_head(self, head: HeadInput, *, timeout: float | None = None) -> None:
         """Removes one version of a head; `"bees/3"`. Its number is not used again."""
-        request = train_pb2.DeleteHeadRequest(head=messages.encode_ref(head_ref(head)))
+        request = train_pb2.DeleteHeadRequest(head=head_wire.encode_ref(head_ref(head)))
         await self._unary(self._train_stub.DeleteHead, request, timeout)
 
     async def export_head(
@@ -99,7 +100,7 @@ class AsyncTrainCalls(AsyncCalls):
         timeout: float | None = None,
     ) -> bytes:
         """A head as a file."""
-        request = messages.encode_export_request(head_ref(head), choose(ExportFormat, format, "format"), with_backbone)
+        request = head_wire.encode_export_request(head_ref(head), choose(ExportFormat, format, "format"), with_backbone)
         attempts = self._attempts(timeout)
         while True:
             stream = self._connection.server_stream(self._train_stub.ExportHead, request, attempts)

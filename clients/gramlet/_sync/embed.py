@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Unpack
 
+from gramlet.embed import map_wire
 from gramlet.embed import wire as messages
 from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
 from gramlet.embed.sessions import MapRun, Placing
@@ -110,7 +111,7 @@ class EmbedCalls(Calls):
 
     def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""
-        return messages.decode_summaries(self._unary(self._embed_stub.ListMaps, embed_pb2.ListMapsRequest(), timeout))
+        return map_wire.decode_summaries(self._unary(self._embed_stub.ListMaps, embed_pb2.ListMapsRequest(), timeout))
 
     def map(self, map_id: str, *, timeout: float | None = None) -> StyleMap:
         """A stored map.
@@ -119,7 +120,7 @@ class EmbedCalls(Calls):
             NotFound: There is no finished map of that name.
         """
         reply = self._unary(self._embed_stub.GetMap, embed_pb2.GetMapRequest(map_id=map_id), timeout)
-        return messages.decode_map(reply.map)
+        return map_wire.decode_map(reply.map)
 
     def delete_map(self, map_id: str, *, timeout: float | None = None) -> None:
         """Removes a map, finished or not.
@@ -156,7 +157,7 @@ class EmbedCalls(Calls):
         drawing = MapDrawing(map_id, choose(DrawingForm, form, "form"), layout, width, title)
         attempts = self._attempts(timeout)
         while True:
-            request = messages.encode_drawing(drawing)
+            request = map_wire.encode_drawing(drawing)
             try:
                 with closing(self._connection.server_stream(self._embed_stub.DrawMap, request, attempts)) as stream:
                     return b"".join(reply.chunk for reply in stream.remaining())

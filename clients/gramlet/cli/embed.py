@@ -13,17 +13,13 @@ from gramlet.cli.files import PICTURES, check_output, write_atomically
 from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.embed.inputs import MapOptions
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric
 from gramlet.embed.types import (
     Described,
-    Descriptor,
     DrawingForm,
-    Exactness,
-    Gradient,
     LayoutIteration,
     MapEvent,
     MeasuredItems,
-    Method,
-    Metric,
     Queued,
     RefusedItem,
     Started,

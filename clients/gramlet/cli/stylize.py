@@ -14,7 +14,7 @@ from gramlet.cli.files import PICTURES, check_directory, check_output, encode_pi
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.feature.types import GramNormalization, StageBalance, Style
-from gramlet.folders import SUFFIXES
+from gramlet.folders import read_folder
 from gramlet.inputs import PictureInput
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import (
@@ -174,10 +174,7 @@ def contents_of(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise InvalidInput(f"{folder} has no pictures ({', '.join(SUFFIXES)})", field="content")
-    return found
+    return [Path(path) for path in read_folder(folder, labels=False, field="content")]
 
 
 def run_set(arguments: argparse.Namespace, contents: list[Path], client: Client, terminal: Terminal) -> int:

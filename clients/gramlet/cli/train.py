@@ -12,27 +12,18 @@ from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines
 from gramlet.errors import InvalidInput
-from gramlet.train.inputs import DataOptions, RecipeOptions, make_recipe
-from gramlet.train.types import (
-    Accepted,
+from gramlet.train.configuration import (
     ClassWeights,
-    Epoch,
-    Event,
-    Extracting,
-    Findings,
     HeadKind,
     Metric,
     Optimizer,
-    Queued,
     Recipe,
-    Result,
     Schedule,
-    Skipped,
-    Started,
-    Step,
     Strategy,
     Unreadable,
 )
+from gramlet.train.inputs import DataOptions, RecipeOptions, make_recipe
+from gramlet.train.types import Accepted, Epoch, Event, Extracting, Findings, Queued, Result, Skipped, Started, Step
 from gramlet.transport.events import Events
 
 HELP = "train a classification head on labelled pictures"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
@@ -12,23 +12,17 @@ from typing import Any, TypeAlias, TypedDict, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gramlet.embed.types import (
-    Descriptor,
-    Exactness,
-    Gradient,
-    Item,
-    MapSettings,
-    Method,
-    Metric,
-    Tsne,
-)
-from gramlet.errors import InvalidInput, NotFound
-from gramlet.folders import SUFFIXES
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
+from gramlet.embed.types import Item
+from gramlet.errors import InvalidInput
+from gramlet.folders import Folder, read_folder
+from gramlet.inputs import PictureInput, as_resize, fill, is_one_picture, read_picture
 from gramlet.types import Array, Resize, ResizeMode
 
-ItemsInput: TypeAlias = "str | os.PathLike[str] | Iterable[PictureInput | Item] | ArrayLike"
-"""A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, as an array (N, n)."""
+_log = logging.getLogger(__name__)
+
+ItemsInput: TypeAlias = "str | os.PathLike[str] | Folder | Iterable[PictureInput | Item] | ArrayLike"
+"""A folder of pictures (classes are labels), as a path or read; pictures or `Item`s; or vectors, an array (N, n)."""
 
 
 class MapOptions(TypedDict, total=False):
@@ -58,7 +52,6 @@ class MapOptions(TypedDict, total=False):
     quality_neighbors: int
 
 
-_ENUMERATIONS = {"descriptor": Descriptor, "metric": Metric, "exactness": Exactness, "method": Method}
 _OF_TSNE = {field.name for field in dataclasses.fields(Tsne)}
 
 
@@ -70,25 +63,12 @@ def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
         TypeError: There is no such setting.
     """
     values: dict[str, Any] = {"descriptor": Descriptor.VECTOR if vectors else Descriptor.GRAM, **options}
-    for name, kind in _ENUMERATIONS.items():
-        if name in values:
-            values[name] = choose(cast(Any, kind), values[name], name)
-    if "stages" in values:
-        values["stages"] = (values["stages"],) if isinstance(values["stages"], str) else tuple(values["stages"])
-    if isinstance(values.get("resize"), int):
-        values["resize"] = Resize(ResizeMode.CENTER_CROP, values["resize"])
-    for name in ("sketch_size", "dimensions", "iterations", "early_iterations", "neighbors", "quality_neighbors"):
-        if not 0 <= values.get(name, 0) < 2**32:
-            raise InvalidInput(f"must be a whole number from 0 on, not {values[name]}", field=name)
-    if not 0 <= values.get("seed", 0) < 2**64:
-        raise InvalidInput("must be between 0 and 2^64 - 1", field="seed")
-    tsne: dict[str, Any] = {name: values.pop(name) for name in _OF_TSNE & values.keys()}
     if "perplexity" in values:
-        given = values.pop("perplexity")
-        tsne["perplexities"] = tuple(map(float, given)) if isinstance(given, Iterable) else (float(given),)
-    if "gradient" in tsne:
-        tsne["gradient"] = choose(Gradient, tsne["gradient"], "gradient")
-    return MapSettings(tsne=Tsne(**tsne), **values)
+        values["perplexities"] = values.pop("perplexity")
+    if "resize" in values:
+        values["resize"] = as_resize(values["resize"], ResizeMode.CENTER_CROP)
+    tsne = fill(Tsne, {name: values.pop(name) for name in _OF_TSNE & values.keys()})
+    return fill(MapSettings, {**values, "tsne": tsne})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,21 +84,23 @@ class UnreadItem:
         """The item as it travels.
 
         Raises:
-            NotFound, InvalidInput: Its picture cannot be read, or is none.
+            NotFound, InvalidInput: Its picture cannot be read, or is not a picture.
         """
         picture = None if self.picture is None else read_picture(self.picture, "picture")
         return Item(self.id, self.label, picture, self.vector)
 
 
 def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[UnreadItem]:
-    """The items in order; of a folder all pictures below it, sorted by path, labelled with their first sub-folder.
+    """The items in order; of a folder all pictures below it in natural order, labelled with their classes.
 
     Raises:
         NotFound: There is no such folder, or no picture below it.
         InvalidInput: Not as many labels as items.
     """
     if isinstance(given, str | os.PathLike):
-        items = _of_folder(Path(given))
+        given = read_folder(given, field="items")
+    if isinstance(given, Folder):
+        items = _of_folder(given)
     elif hasattr(given, "__array__") and np.ndim(cast(Any, given)) == 2:
         rows = np.ascontiguousarray(cast(Any, given), np.float32)
         items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(rows)]
@@ -134,7 +116,7 @@ def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[U
 
 
 def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
-    """The items to be placed on a map: as `read_items`, or one picture.
+    """The items to transform onto a map: as `read_items`, or one picture.
 
     Raises:
         NotFound: There is no such folder.
@@ -151,15 +133,10 @@ def has_vectors(items: Sequence[UnreadItem]) -> bool:
     return bool(items) and all(item.vector is not None for item in items)
 
 
-def _of_folder(folder: Path) -> list[UnreadItem]:
-    if not folder.is_dir():
-        raise NotFound(f"there is no folder {folder}", field="items")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    names = [path.relative_to(folder) for path in paths]
-    if not paths:
-        raise NotFound(f"there are no pictures below {folder}", field="items")
-    labels = [name.parts[0] if len(name.parts) > 1 else "" for name in names]
-    return [UnreadItem(name.as_posix(), label, path) for name, label, path in zip(names, labels, paths, strict=True)]
+def _of_folder(folder: Folder) -> list[UnreadItem]:
+    for remark in folder.remarks():
+        _log.info("%s", remark)
+    return [UnreadItem(picture.name, picture.label, picture.source) for picture in folder.pictures]
 
 
 def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:
@@ -167,8 +144,3 @@ def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:
         return UnreadItem(one.id, one.label, cast("PictureInput | None", one.picture), one.vector)
     name = os.fspath(one) if isinstance(one, str | os.PathLike) else str(number)
     return UnreadItem(name, "", one)
-
-
-def new_map_id() -> str:
-    """A name that no other map has."""
-    return secrets.token_hex(8)

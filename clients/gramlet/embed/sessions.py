@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
-from gramlet.embed.inputs import UnreadItem, new_map_id
+from gramlet.embed.inputs import UnreadItem
+from gramlet.embed.map_wire import decode_position
 from gramlet.embed.types import (
     Described,
     Item,
@@ -21,9 +22,10 @@ from gramlet.embed.types import (
     StyleMap,
 )
 from gramlet.embed.v1 import embed_pb2
-from gramlet.embed.wire import decode_event, decode_position, encode_item, encode_start, encode_transform_item
+from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item
 from gramlet.errors import GramletError
 from gramlet.transport.resumption import Resumption
+from gramlet.types import new_name
 
 
 class MapRun:
@@ -34,7 +36,7 @@ class MapRun:
 
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
         if start.settings is not None and not start.map_id:
-            start = dataclasses.replace(start, map_id=new_map_id())
+            start = dataclasses.replace(start, map_id=new_name())
         self._start = start
         self._items = items
         self.map_id = start.map_id or start.resume_map_id

@@ -1,6 +1,6 @@
-"""Maps of style, as Python sees them: plain frozen dataclasses over NumPy arrays.
+"""What EmbedService talks about: items, the events of a map's making, maps. Plain frozen dataclasses over NumPy arrays.
 
-Client and server share these. `gramlet.embed.wire` turns them into protobuf messages and back.
+The settings of a map: `settings`.
 """
 
 from __future__ import annotations
@@ -8,127 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gramlet.embed.settings import Exactness, MapSettings, Method
 from gramlet.errors import GramletError
-from gramlet.types import Array, Pixels, Resize, ResizeMode
-
-DEFAULT_RESIZE = Resize(ResizeMode.CENTER_CROP, 224)
-"""Every picture gets the shape that the network was trained on."""
-
-
-class Descriptor(Enum):
-    """What stands for an item when items are compared: Gram matrices, pooled activations, or a vector given along."""
-
-    GRAM = "gram"
-    POOLED = "pooled"
-    VECTOR = "vector"
-
-
-class Metric(Enum):
-    """The distance between two descriptors x and y.
-
-    EUCLIDEAN is |x - y|; COSINE is |x/|x| - y/|y||, the chord between directions; CORRELATION is COSINE after the mean
-    of each descriptor's elements is taken off.
-    """
-
-    EUCLIDEAN = "euclidean"
-    COSINE = "cosine"
-    CORRELATION = "correlation"
-
-
-class Exactness(Enum):
-    """Distances from every element, from random sketches, or the server's choice between the two."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    SKETCH = "sketch"
-
-
-class Method(Enum):
-    """How descriptors become coordinates."""
-
-    TSNE = "tsne"
-    PCA = "pca"
-    UMAP = "umap"
-    ISOMAP = "isomap"
-    MDS = "mds"
-    LLE = "lle"
-
-
-class Gradient(Enum):
-    """How the repulsion of t-SNE is computed: all pairs, a tree of cells, a grid, or the fastest of these."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    BARNES_HUT = "barnes-hut"
-    INTERPOLATION = "interpolation"
-
-
-@dataclass(frozen=True)
-class Tsne:
-    """What t-SNE needs to know.
-
-    Attributes:
-        perplexities: One layout for each. A single perplexity can mislead.
-        iterations: Those of the early exaggeration included.
-        early_exaggeration: Factor of the attraction in the first phase.
-        early_iterations: Iterations of the first phase.
-        learning_rate: Step length; None: items / exaggeration (Belkina et al., 2019).
-        angle: Of Barnes-Hut, 0 to 1; smaller is more exact.
-        gradient: How the repulsion is computed.
-    """
-
-    perplexities: tuple[float, ...] = (30.0,)
-    iterations: int = 750
-    early_exaggeration: float = 12.0
-    early_iterations: int = 250
-    learning_rate: float | None = None
-    angle: float = 0.5
-    gradient: Gradient = Gradient.AUTO
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """What map to make.
-
-    Attributes:
-        descriptor: What stands for an item.
-        stages: Of the network, for Grams and pooled activations. Empty: the network's own.
-        resize: Applied to every picture before the network sees it.
-        balance_stages: Scale each of several stages' part of each descriptor to length 1, so that all have the same
-            say. Otherwise the one with the largest numbers decides.
-        metric: The distance between descriptors.
-        exactness: How exactly distances are computed.
-        sketch_size: Elements of a sketch.
-        method: How descriptors become coordinates.
-        dimensions: Of the map: 1, 2 or 3.
-        tsne: For Method.TSNE.
-        neighbors: Of UMAP, Isomap and LLE.
-        seed: Of everything random. Same seed, same items, same map.
-        quality_neighbors: Neighbourhood of the quality measures.
-    """
-
-    descriptor: Descriptor = Descriptor.GRAM
-    stages: tuple[str, ...] = ()
-    resize: Resize = DEFAULT_RESIZE
-    balance_stages: bool = True
-    metric: Metric = Metric.EUCLIDEAN
-    exactness: Exactness = Exactness.AUTO
-    sketch_size: int = 4096
-    method: Method = Method.TSNE
-    dimensions: int = 2
-    tsne: Tsne = Tsne()
-    neighbors: int = 15
-    seed: int = 0
-    quality_neighbors: int = 10
+from gramlet.types import Array, Pixels
 
 
 @dataclass(frozen=True)
 class Item:
-    """A thing to be placed on a map.
+    """One item of a map: a picture, or a vector.
 
     Attributes:
         id: The caller's name for it; need not be unique.
-        label: Its class, or empty. Colours the map and is used to judge it, never to make it.
+        label: Its class, or empty. Colors the map and is used to judge it, never to make it.
         picture: An encoded file, or pixels: (3, H, W) float32 in 0..1, or (H, W, 3) uint8.
         vector: For Descriptor.VECTOR, (n,).
     """
@@ -228,11 +119,11 @@ class Quality:
     """How far a layout can be believed. Larger is better.
 
     Attributes:
-        neighbors: Neighbours k that were looked at.
-        trustworthiness: 0..1: how few strangers the map makes neighbours (Venna and Kaski, 2001).
-        continuity: 0..1: how few neighbours the map tears apart.
+        neighbors: Neighbors k that were looked at.
+        trustworthiness: 0..1: how few items that are far apart the map makes neighbors (Venna and Kaski, 2001).
+        continuity: 0..1: how few neighbors the map separates.
         neighbor_preservation: 0..1: share of each item's k nearest that are still so on the map.
-        label_accuracy: 0..1: share of labelled items with the label of most of their neighbours on the map.
+        label_accuracy: 0..1: share of labelled items with the label of most of their neighbors on the map.
         descriptor_label_accuracy: The same among the descriptors.
         silhouette: -1..1: mean silhouette of the labels on the map (Rousseeuw, 1987).
         descriptor_silhouette: The same among the descriptors.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Required, TypedDict
+from typing import Any, Required, TypedDict
 
 import numpy as np
 
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Extraction, Form, GramNormalization, Objective, Style
-from gramlet.types import ElementType, Resize, ResizeMode
-
-if TYPE_CHECKING:
-    pass
-from gramlet.inputs import choose, read_picture, read_regions
+from gramlet.inputs import as_resize, fill, read_mask, read_picture
+from gramlet.types import ElementType, Picture, Resize, ResizeMode
 
 
 class ExtractionOptions(TypedDict, total=False):
@@ -55,25 +52,25 @@ def make_extraction(
     Raises:
         InvalidInput: No stage, no form, or an unknown name.
     """
-    names = (stages,) if isinstance(stages, str) else tuple(stages)
     if activations is None:
         activations = not (gram or pooled)
     asked = {Form.ACTIVATIONS: activations, Form.GRAM: gram, Form.POOLED: pooled}
-    forms = tuple(form for form, wanted in asked.items() if wanted)
-    if not names:
-        raise InvalidInput("name at least one stage", field="stages")
-    if not forms:
-        raise InvalidInput("ask for activations, gram or pooled", field="forms")
-    if isinstance(resize, int):
-        resize = Resize(ResizeMode.LONGEST_SIDE, resize)
-    return Extraction(
-        stages=names,
-        forms=forms,
-        gram_normalization=choose(GramNormalization, gram_normalization, "gram_normalization"),
-        triangle=gram,  # half the bytes; decoding makes the matrix whole again
-        element_type=choose(ElementType, element_type, "element_type"),
-        resize=resize or Resize(),
+    extraction = fill(
+        Extraction,
+        {
+            "stages": stages,
+            "forms": [form for form, wanted in asked.items() if wanted],
+            "gram_normalization": gram_normalization,
+            "triangle": bool(gram),  # half the bytes; decoding makes the matrix whole again
+            "element_type": element_type,
+            "resize": Resize() if resize is None else as_resize(resize, ResizeMode.LONGEST_SIDE),
+        },
     )
+    if not extraction.stages:
+        raise InvalidInput("name at least one stage", field="stages")
+    if not extraction.forms:
+        raise InvalidInput("ask for activations, gram or pooled", field="forms")
+    return extraction
 
 
 def read_objective(objective: Objective) -> Objective:
@@ -97,3 +94,13 @@ def read_objective(objective: Objective) -> Objective:
             for field, style in ((f"objective.styles[{i}]", style) for i, style in enumerate(objective.styles))
         ),
     )
+
+
+def read_regions(style: Style[Any], field: str) -> tuple[Picture | None, Picture | None]:
+    """The masks of a style's regions, read: that of the result, and that of the style picture."""
+
+    def mask(name: str) -> Picture | None:
+        value = getattr(style, name)
+        return None if value is None else read_mask(value, f"{field}.{name}")
+
+    return mask("content_region"), mask("style_region")

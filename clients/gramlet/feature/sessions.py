@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gramlet.errors import FailedPrecondition, GramletError, Overloaded, Unavailable
+from gramlet.feature.objective_wire import decode_evaluation, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.v1 import feature_pb2
-from gramlet.feature.wire import (
-    decode_evaluation,
-    decode_outcome,
-    encode_evaluate,
-    encode_extract_item,
-    encode_extraction,
-    encode_setup,
-)
+from gramlet.feature.wire import decode_outcome, encode_extract_item, encode_extraction
 from gramlet.inputs import PictureInput, read_picture
 from gramlet.types import Array, ElementType, Picture
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    pass
+from gramlet.errors import InvalidInput
 from gramlet.types import Array, ElementType, Limits, Picture, Resize, Timing
 
 P_co = TypeVar("P_co", covariant=True)
@@ -48,6 +47,18 @@ class Stage:
     name: str
     channels: int
     stride: int
+
+
+def find_stage(name: str, stages: Iterable[Stage], network: str, field: str) -> Stage:
+    """The stage of that name among those of a network.
+
+    Raises:
+        InvalidInput: There is none; the message names those that there are.
+    """
+    known = {stage.name: stage for stage in stages}
+    if name not in known:
+        raise InvalidInput(f"{network} has no stage {name!r}; it has {', '.join(known)}", field=field)
+    return known[name]
 
 
 @dataclass(frozen=True)

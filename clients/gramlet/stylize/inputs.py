@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from gramlet.errors import InvalidInput
+from gramlet.feature.inputs import read_regions
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance, Style
+from gramlet.inputs import PictureInput, any_number, fill, is_one_picture, read_picture
 from gramlet.stylize.types import Adjustment, Colors, Initial, LineSearch, Optimizer, Stylization, StylizeSettings
 from gramlet.types import Picture
-
-if TYPE_CHECKING:
-    pass
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture, read_regions
 
 StyleInput: TypeAlias = (
     "PictureInput | Style[PictureInput] | Sequence[PictureInput | Style[PictureInput] | tuple[PictureInput, float]]"
@@ -104,10 +102,10 @@ def _read_styles(style: StyleInput) -> tuple[PictureStyle, ...]:
 
 def _read_style(one: Any, field: str) -> PictureStyle:
     if isinstance(one, tuple) and len(one) == 2:
-        return Style(read_picture(one[0], field), float(one[1]))
+        return Style(read_picture(one[0], field), any_number(one[1], f"{field}.weight"))
     if not isinstance(one, Style):
         return Style(read_picture(one, field))
-    return Style(read_picture(one.picture, field), one.weight, *read_regions(one, field))
+    return Style(read_picture(one.picture, field), any_number(one.weight, f"{field}.weight"), *read_regions(one, field))
 
 
 def make_adjustment(
@@ -117,28 +115,25 @@ def make_adjustment(
     style_stages: Mapping[str, float] | Sequence[str] | None,
 ) -> Adjustment:
     """New weights for a run; stages may be given as their names, each of weight 1."""
-    return Adjustment(content_weight, style_weight, total_variation_weight, _stage_weights(style_stages))
+    values = {
+        "content_weight": content_weight,
+        "style_weight": style_weight,
+        "total_variation_weight": total_variation_weight,
+        "style_stages": _stage_weights(style_stages),
+    }
+    return fill(Adjustment, values)
 
 
 def _stage_weights(stages: Mapping[str, float] | Sequence[str] | None) -> Mapping[str, float] | None:
-    return stages if stages is None or isinstance(stages, Mapping) else dict.fromkeys(stages, 1.0)
+    if stages is None or isinstance(stages, Mapping):
+        return stages
+    return dict.fromkeys([stages] if isinstance(stages, str) else stages, 1.0)
 
 
 def _make_settings(options: StylizeOptions, initial: Initial | None) -> StylizeSettings:
-    values: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for name, kind in {
-        "gram_normalization": GramNormalization,
-        "stage_balance": StageBalance,
-        "optimizer": Optimizer,
-        "line_search": LineSearch,
-        "colors": Colors,
-    }.items():
-        if name in values:
-            values[name] = choose(kind, values[name], name)
-    values["style_stages"] = _stage_weights(values.get("style_stages"))
-    for name in ("size", "iterations", "history_size", "scales", "style_size"):
-        if name in values and not 0 < values[name] < 2**32:
-            raise InvalidInput(f"must be a positive whole number, not {values[name]}", field=name)
-    if not 0 <= values.get("seed", 0) < 2**64:
-        raise InvalidInput("must be between 0 and 2^64 - 1", field="seed")
-    return StylizeSettings(initial=initial, **values)
+    values: dict[str, Any] = {
+        **options,
+        "style_stages": _stage_weights(options.get("style_stages")),
+        "initial": initial,
+    }
+    return fill(StylizeSettings, values, positive=("size", "iterations", "history_size", "scales", "style_size"))

@@ -28,7 +28,8 @@ from gramlet.stylize.types import (
 )
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.stylize.wire import decode_event, encode_order
-from gramlet.transport.resumption import Resumption, new_run_id
+from gramlet.transport.resumption import Resumption
+from gramlet.types import new_name
 
 
 class StylizeRun:
@@ -40,7 +41,7 @@ class StylizeRun:
 
     def __init__(self, order: StylizeOrder) -> None:
         if order.stylization is not None and not order.run_id:
-            order = dataclasses.replace(order, run_id=new_run_id())
+            order = dataclasses.replace(order, run_id=new_name())
         self._order = order
         self.run_id = order.run_id or order.resume_run_id
         self.done = False
@@ -119,7 +120,7 @@ class SweepRun:
 
     def __init__(self, order: SweepOrder) -> None:
         if order.stylization is not None and not order.run_id:
-            order = dataclasses.replace(order, run_id=new_run_id())
+            order = dataclasses.replace(order, run_id=new_name())
         self._order = order
         self.run_id = order.run_id or order.resume_run_id
         self.done = False

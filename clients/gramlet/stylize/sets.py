@@ -50,7 +50,7 @@ class StylizeSet:
         """What to ask for this picture.
 
         Raises:
-            NotFound, InvalidInput: There is no such file, or it is no picture.
+            NotFound, InvalidInput: There is no such file, or it is not a picture.
         """
         self._content = read_picture(picture, "content")
         stylization = dataclasses.replace(self._template, content=self._content)

@@ -60,7 +60,7 @@ class StylizeSettings:
     Attributes:
         preset: A name from the service's status, such as `classic`; None is the network's own default.
         size: Longest side of the result, in pixels.
-        iterations: Iterations of the optimiser.
+        iterations: Iterations of the optimizer.
         content_stage: The stage at which contents are compared.
         style_stages: The stages at which styles are compared, each with its weight.
         content_weight, style_weight, total_variation_weight: Weights of the loss terms.
@@ -69,7 +69,7 @@ class StylizeSettings:
         initial: The starting picture.
         seed: Seed of all noise.
         optimizer: L-BFGS or Adam.
-        learning_rate: The optimiser's step length.
+        learning_rate: The optimizer's step length.
         history_size: Pairs of vectors that L-BFGS remembers; at most 1 GiB of them.
         line_search: The line search of L-BFGS.
         antialiased: Run a residual network with its strides antialiased: no grid, about twice the work.
@@ -138,7 +138,7 @@ class StylizeOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class StylizeEvent:
-    """What every event of a stylization tells.
+    """What every event of a stylization reports.
 
     Attributes:
         run_id: The name of the run, with which it can be resumed.
@@ -223,7 +223,7 @@ class Adjusted(StylizeEvent):
 
 
 class RecoveryReason(Enum):
-    """What a run recovered from: a loss that was no number, or a lost FeatureService."""
+    """What a run recovered from: a loss that was not a number, or a lost FeatureService."""
 
     DIVERGED = "diverged"
     RECONNECTED = "reconnected"
@@ -294,7 +294,7 @@ class SweepOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepEvent:
-    """What every event of a sweep tells: the sweep's name, with which it can be resumed."""
+    """What every event of a sweep reports: the sweep's name, with which it can be resumed."""
 
     run_id: str = ""
 
@@ -335,7 +335,7 @@ class SweepCell(SweepEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult(_PngFile, SweepEvent):
-    """The sweep is done: `png` is the file of the labelled grid, `image` the picture."""
+    """The sweep is done: `png` is the file of the labeled grid, `image` the picture."""
 
     png: bytes = field(repr=False)
 

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gramlet.errors import InvalidInput
+from gramlet.tensor.codec import EnumCodec, Functions
 from gramlet.tensor.v1 import tensor_pb2
 from gramlet.types import ElementType
 
-_TO_WIRE = {
-    ElementType.FLOAT32: tensor_pb2.ELEMENT_TYPE_FLOAT32,
-    ElementType.FLOAT16: tensor_pb2.ELEMENT_TYPE_FLOAT16,
-    ElementType.BFLOAT16: tensor_pb2.ELEMENT_TYPE_BFLOAT16,
-    ElementType.UINT8: tensor_pb2.ELEMENT_TYPE_UINT8,
-}
-_FROM_WIRE: dict[int, ElementType] = {
-    tensor_pb2.ELEMENT_TYPE_UNSPECIFIED: ElementType.FLOAT32,
-    **{wire: element_type for element_type, wire in _TO_WIRE.items()},
-}
+ELEMENT_TYPE = EnumCodec(
+    {
+        ElementType.FLOAT32: tensor_pb2.ELEMENT_TYPE_FLOAT32,
+        ElementType.FLOAT16: tensor_pb2.ELEMENT_TYPE_FLOAT16,
+        ElementType.BFLOAT16: tensor_pb2.ELEMENT_TYPE_BFLOAT16,
+        ElementType.UINT8: tensor_pb2.ELEMENT_TYPE_UINT8,
+    },
+    default=ElementType.FLOAT32,
+)
 _STORED_AS: dict[ElementType, np.dtype[Any]] = {
     ElementType.FLOAT32: np.dtype("<f4"),
     ElementType.FLOAT16: np.dtype("<f2"),
@@ -32,28 +32,19 @@ _STORED_AS: dict[ElementType, np.dtype[Any]] = {
 _MOST_AXES = 8
 
 
-def encode_element_type(element_type: ElementType) -> tensor_pb2.ElementType:
-    """The wire's name of an element type."""
-    return _TO_WIRE[element_type]
-
-
-def decode_element_type(value: int, field: str) -> ElementType:
-    """The element type, float32 if unset.
+def decode_float_type(value: int, field: str) -> ElementType:
+    """The element type of a result, float32 if unset.
 
     Raises:
-        InvalidInput: An element type that this release does not know.
+        InvalidInput: Not a floating point type, or one that this release does not know.
     """
-    if value not in _FROM_WIRE:
-        raise InvalidInput(f"unknown element type {value}", field=field)
-    return _FROM_WIRE[value]
-
-
-def decode_float_type(value: int, field: str) -> ElementType:
-    """Like `decode_element_type`, for results that must be floating point."""
-    element_type = decode_element_type(value, field)
+    element_type = ELEMENT_TYPE.decode(value, field)
     if element_type is ElementType.UINT8:
         raise InvalidInput("results are floating point: use float32, float16 or bfloat16", field=field)
     return element_type
+
+
+FLOAT_TYPE = Functions(ELEMENT_TYPE.encode, decode_float_type)
 
 
 def encode_tensor(array: ArrayLike, element_type: ElementType = ElementType.FLOAT32) -> tensor_pb2.Tensor:
@@ -64,7 +55,9 @@ def encode_tensor(array: ArrayLike, element_type: ElementType = ElementType.FLOA
     """
     values = np.asarray(array)
     return tensor_pb2.Tensor(
-        element_type=_TO_WIRE[element_type], shape=values.shape, data=_to_stored(values, element_type).tobytes()
+        element_type=ELEMENT_TYPE.encode(element_type),
+        shape=values.shape,
+        data=_to_stored(values, element_type).tobytes(),
     )
 
 
@@ -77,7 +70,7 @@ def encode_symmetric(matrix: ArrayLike, element_type: ElementType = ElementType.
     values = np.asarray(matrix)
     triangle = _to_stored(values[_upper_triangle(len(values))], element_type)
     return tensor_pb2.Tensor(
-        element_type=_TO_WIRE[element_type],
+        element_type=ELEMENT_TYPE.encode(element_type),
         shape=values.shape,
         data=triangle.tobytes(),
         packing=tensor_pb2.PACKING_UPPER_TRIANGLE,
@@ -94,7 +87,7 @@ def decode_tensor(message: tensor_pb2.Tensor, field: str = "tensor") -> NDArray[
     Raises:
         InvalidInput: The data is not what shape, element type and packing promise.
     """
-    element_type = decode_element_type(message.element_type, f"{field}.element_type")
+    element_type = ELEMENT_TYPE.decode(message.element_type, f"{field}.element_type")
     shape = _checked_shape(message, field)
     packed = message.packing == tensor_pb2.PACKING_UPPER_TRIANGLE
     count = shape[0] * (shape[0] + 1) // 2 if packed else math.prod(shape)
@@ -106,6 +99,9 @@ def decode_tensor(message: tensor_pb2.Tensor, field: str = "tensor") -> NDArray[
         )
     values = _from_stored(np.frombuffer(data, dtype=_STORED_AS[element_type]), element_type)
     return _unpack_triangle(values, shape[0]) if packed else values.reshape(shape)
+
+
+TENSOR = Functions(encode_tensor, decode_tensor)
 
 
 def _checked_shape(message: tensor_pb2.Tensor, field: str) -> tuple[int, ...]:

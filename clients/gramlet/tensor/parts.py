@@ -13,11 +13,11 @@ Message = TypeVar("Message", bound=Any)
 """One with a oneof `message` that has a `part`."""
 
 WHOLE_BYTES = 32 * 2**20
-"""A message of so many bytes still travels whole."""
+"""The most bytes of a message that travels whole."""
 PART_BYTES = 3 * 2**20
-"""Of each part: every server and client takes so much, gRPC's own default being 4 MiB."""
+"""Bytes of each part: below gRPC's own default limit of 4 MiB, so that every server and client accepts it."""
 MOST_BYTES = 2**30
-"""Of a message that is put together again."""
+"""The most bytes of a message that is joined from parts."""
 
 
 def split(message: Message) -> Iterator[Message]:
@@ -34,7 +34,7 @@ def split(message: Message) -> Iterator[Message]:
 
 
 class Joiner(Generic[Message]):
-    """Puts a message together again."""
+    """Joins the parts of messages."""
 
     def __init__(self) -> None:
         self._data = bytearray()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
-from gramlet.tensor.enums import EnumCodec
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec
 from gramlet.tensor.v1 import picture_pb2, timing_pb2
 from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 
@@ -23,6 +23,8 @@ _RESIZE_MODE = EnumCodec(
         ResizeMode.KEEP: picture_pb2.Resize.MODE_UNSPECIFIED,
     }
 )
+_RESIZE = MessageCodec(Resize, picture_pb2.Resize, mode=_RESIZE_MODE)
+TIMING = MessageCodec(Timing, timing_pb2.Timing)
 _STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -38,7 +40,7 @@ def decode_picture(message: picture_pb2.Picture, field: str = "picture") -> Pict
     """The encoded file as bytes, or the pixels as (H, W, 3) uint8 or (3, H, W) float32. The array may be read-only.
 
     Raises:
-        InvalidInput: No picture, or pixels of another shape, or values that are no numbers.
+        InvalidInput: No picture, or pixels of another shape, or values that are not numbers.
     """
     match message.WhichOneof("source"):
         case "encoded":
@@ -86,35 +88,26 @@ def decode_mask(message: picture_pb2.Picture, field: str = "mask") -> Picture:
     return decode_picture(message, field)
 
 
-def encode_resize(resize: Resize) -> picture_pb2.Resize:
-    """How to resize."""
-    return picture_pb2.Resize(mode=_RESIZE_MODE.encode(resize.mode), size=resize.size)
+def decode_picture_or_error(message: picture_pb2.Picture, field: str) -> Picture | GramletError:
+    """Like `decode_picture`; a picture that cannot be decoded becomes an error, and the other pictures go on."""
+    try:
+        return decode_picture(message, field)
+    except InvalidInput as error:
+        return error
 
 
-def decode_resize(message: picture_pb2.Resize, field: str = "resize") -> Resize:
-    """How to resize. An unset message keeps the picture's size.
-
-    Raises:
-        InvalidInput: An unknown mode, a mode without a size, or a size without a mode.
-    """
-    mode = _RESIZE_MODE.decode(message.mode, f"{field}.mode")
-    if mode is ResizeMode.KEEP and message.size:
+def _decode_resize(message: picture_pb2.Resize, field: str) -> Resize:
+    resize = _RESIZE.decode(message, field)
+    if resize.mode is ResizeMode.KEEP and resize.size:
         raise InvalidInput("a size needs a mode", field=f"{field}.mode")
-    if mode is not ResizeMode.KEEP and not message.size:
+    if resize.mode is not ResizeMode.KEEP and not resize.size:
         raise InvalidInput("must be positive", field=f"{field}.size")
-    return Resize(mode, message.size)
+    return resize
 
 
-def encode_timing(timing: Timing) -> timing_pb2.Timing:
-    """Where the time went."""
-    return timing_pb2.Timing(
-        queue_seconds=timing.queue_seconds, compute_seconds=timing.compute_seconds, batch_size=timing.batch_size
-    )
-
-
-def decode_timing(message: timing_pb2.Timing) -> Timing:
-    """Where the time went."""
-    return Timing(message.queue_seconds, message.compute_seconds, message.batch_size)
+PICTURE = Functions(encode_picture, decode_picture)
+MASK = Functions(encode_picture, decode_mask)
+RESIZE = Functions(_RESIZE.encode, _decode_resize)
 
 
 def encode_picture_error(error: GramletError) -> picture_pb2.PictureError:

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
-from gramlet.errors import InvalidInput, NotFound
-from gramlet.folders import entry_of, is_layout_of_sets
-from gramlet.inputs import PictureInput, choose, read_picture
+from gramlet.errors import InvalidInput
+from gramlet.folders import Folder, FolderPicture, for_training, read_folder
+from gramlet.inputs import PictureInput, fill, read_picture
 from gramlet.tensor.hashing import picture_hash
-from gramlet.train.types import (
+from gramlet.train.configuration import (
     TRAIN,
     ClassWeights,
     Configuration,
     Entry,
-    Head,
     HeadKind,
-    HeadRef,
     Metric,
     Optimizer,
     Recipe,
-    Result,
     Schedule,
     Strategy,
     TrainOrder,
     Unreadable,
 )
-from gramlet.types import Picture
+from gramlet.train.types import Head, HeadRef, Result
+from gramlet.types import Picture, new_name
 
 PicturesInput: TypeAlias = (
-    "str | os.PathLike[str] | Mapping[str, Iterable[PictureInput]] "
+    "str | os.PathLike[str] | Folder | Mapping[str, Iterable[PictureInput]] "
     "| Iterable[tuple[PictureInput, str] | tuple[PictureInput, str, str]]"
 )
-"""A folder in ImageFolder layout; an s3:// URI that the server reads; pictures by class; or (picture, class[, set])."""
+"""A folder, as a path or read; an s3:// URI that the server reads; pictures by class; or (picture, class[, set])."""
+
+_log = logging.getLogger(__name__)
 
 HeadInput: TypeAlias = "str | HeadRef | Head | Result"
 """A head: `"bees"`, `"bees/3"`, or what `train` and `heads` gave."""
@@ -83,16 +83,6 @@ class TrainOptions(RecipeOptions, DataOptions, total=False):
     """Everything that `train` takes as a keyword: one recipe, and how the data are used."""
 
 
-_ENUMERATIONS: dict[str, Any] = {
-    "kind": HeadKind,
-    "strategy": Strategy,
-    "optimizer": Optimizer,
-    "schedule": Schedule,
-    "metric": Metric,
-    "class_weights": ClassWeights,
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class LabelledPictures:
     """A data set as the client has it: its entries, and how to read each picture when the server asks for it."""
@@ -108,14 +98,7 @@ def make_recipe(options: Mapping[str, Any]) -> Recipe:
         InvalidInput: An unknown value of an enumeration.
         TypeError: There is no such keyword.
     """
-    values = dict(options)
-    for name, kind in _ENUMERATIONS.items():
-        if name in values:
-            values[name] = choose(kind, values[name], name)
-    if "stages" in values:
-        stages = values["stages"]
-        values["stages"] = (stages,) if isinstance(stages, str) else tuple(stages)
-    return Recipe(**values)
+    return fill(Recipe, options)
 
 
 def make_order(
@@ -142,8 +125,6 @@ def make_order(
     values["recipes"] = (make_recipe(about_recipe),) if recipes is None else tuple(recipes)
     if "split_seed" in values:
         values["seed"] = values.pop("split_seed")
-    if "unreadable" in values:
-        values["unreadable"] = choose(Unreadable, values["unreadable"], "unreadable")
     local = LabelledPictures((), ())
     if on_server or (isinstance(pictures, str) and pictures.startswith("s3://")):
         if not isinstance(pictures, str | os.PathLike):
@@ -152,23 +133,20 @@ def make_order(
     else:
         local = read_labelled(pictures)
         values["entries"] = local.entries
-    return TrainOrder(Configuration(name, **values), run_id=run_id or new_run_id()), local
-
-
-def new_run_id() -> str:
-    """A name that no other run has."""
-    return secrets.token_hex(8)
+    return TrainOrder(fill(Configuration, {"name": name, **values}), run_id=run_id or new_name()), local
 
 
 def read_labelled(pictures: PicturesInput) -> LabelledPictures:
     """Names, classes, sets and hashes of pictures. Files are read one at a time, and read again when they are sent.
 
     Raises:
-        InvalidInput: No pictures, or something that is none.
+        InvalidInput: No pictures, or something that is not a picture.
         NotFound: There is no such folder.
     """
     if isinstance(pictures, str | os.PathLike):
-        found = list(_folder(Path(pictures)))
+        pictures = read_folder(pictures)
+    if isinstance(pictures, Folder):
+        found = _of_folder(for_training(pictures))
     elif isinstance(pictures, Mapping):
         found = [_given(p, label, TRAIN, i) for label, items in pictures.items() for i, p in enumerate(items)]
     else:
@@ -176,21 +154,16 @@ def read_labelled(pictures: PicturesInput) -> LabelledPictures:
     return LabelledPictures(tuple(entry for entry, _ in found), tuple(reader for _, reader in found))
 
 
-def _folder(root: Path) -> Iterator[tuple[Entry, Callable[[], Picture]]]:
-    if not root.is_dir():
-        raise NotFound(f"there is no folder {root}", field="pictures")
-    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
-    with_sets = is_layout_of_sets(names)
-    found = False
-    for name in names:
-        entry = entry_of(name, with_sets)
-        if entry is not None:
-            found = True
-            # Whatever is in the file travels: the server says what is wrong with it, and skips it or not.
-            reader = (root / name).read_bytes
-            yield dataclasses.replace(entry, sha256=picture_hash(reader())), reader
-    if not found:
-        raise InvalidInput(f"{root} has no pictures in the layout <class>/<picture>", field="pictures")
+def _of_folder(folder: Folder) -> list[tuple[Entry, Callable[[], Picture]]]:
+    for remark in folder.remarks():
+        _log.info("%s", remark)
+    return [_of_file(picture) for picture in folder.pictures]
+
+
+def _of_file(picture: FolderPicture) -> tuple[Entry, Callable[[], Picture]]:
+    # What the file holds travels as it is: the server says what is wrong with it, and skips it or not.
+    read = Path(picture.source).read_bytes
+    return Entry(picture.name, picture.label, picture.set, picture_hash(read())), read
 
 
 def _given(picture: PictureInput, label: str, set_name: str, number: int) -> tuple[Entry, Callable[[], Picture]]:
@@ -207,7 +180,7 @@ def head_ref(head: HeadInput) -> HeadRef:
     """A head by name and version.
 
     Raises:
-        InvalidInput: `name/version` with a version that is no number.
+        InvalidInput: `name/version` with a version that is not a number.
     """
     if isinstance(head, Result):
         head = head.head

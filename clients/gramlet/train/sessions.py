@@ -7,27 +7,12 @@ from functools import partial
 
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.inputs import PictureInput, read_picture
+from gramlet.train.configuration import TrainOrder, Upload
+from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
-from gramlet.train.types import (
-    Accepted,
-    Epoch,
-    Event,
-    Prediction,
-    Queued,
-    Result,
-    Skipped,
-    Started,
-    TrainOrder,
-    Upload,
-)
+from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, Result, Skipped, Started
 from gramlet.train.v1 import train_pb2
-from gramlet.train.wire import (
-    decode_event,
-    decode_predict_response,
-    encode_order,
-    encode_predict_request,
-    encode_upload,
-)
+from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.resumption import Resumption
 from gramlet.types import Picture

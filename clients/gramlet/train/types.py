@@ -1,7 +1,6 @@
-"""What TrainService talks about: recipes, runs and their events, heads, reports, predictions.
+"""What TrainService reports: the events of a run, heads with their reports, predictions.
 
-Plain frozen dataclasses, shared by the SDK and the server like those of `gramlet.types`. The defaults here are the
-service's defaults: `gramlet.train.wire` fills what a request leaves unset from them.
+Plain frozen dataclasses, shared by the SDK and the server. What a run is asked to do: `configuration`.
 """
 
 from __future__ import annotations
@@ -10,179 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gramlet.types import Picture, Timing
-
-TRAIN = "train"
-VALIDATION = "val"
-
-
-class HeadKind(Enum):
-    """Linear(2048, 500) → BatchNorm1d → ReLU → Linear(500, classes), or a linear probe."""
-
-    MLP = "mlp"
-    LINEAR = "linear"
-
-
-class Strategy(Enum):
-    """What is trained, and in which order.
-
-    HEAD: the head alone, the network frozen. ALL_AT_ONCE: head and unfrozen stages together from the start.
-    HEAD_THEN_STAGES: the head first, then both at a lower rate (LP-FT: Kumar et al., ICLR 2022).
-    """
-
-    HEAD = "head"
-    ALL_AT_ONCE = "all_at_once"
-    HEAD_THEN_STAGES = "head_then_stages"
-
-
-class Optimizer(Enum):
-    """The optimiser. L-BFGS is full-batch and for linear probes on the frozen network only."""
-
-    ADAMW = "adamw"
-    SGD = "sgd"
-    LBFGS = "lbfgs"
-
-
-class Schedule(Enum):
-    """How the learning rate goes on after the warm-up."""
-
-    CONSTANT = "constant"
-    COSINE = "cosine"
-    LINEAR = "linear"
-
-
-class Metric(Enum):
-    """The validation metric that early stopping watches and the best epoch is chosen by."""
-
-    LOSS = "loss"
-    ACCURACY = "accuracy"
-    MACRO_F1 = "macro_f1"
-
-
-class ClassWeights(Enum):
-    """Weights of the classes in the loss: all 1, or inversely proportional to their number of pictures."""
-
-    NONE = "none"
-    BALANCED = "balanced"
-
-
-class Unreadable(Enum):
-    """What a picture that cannot be read does to the run."""
-
-    SKIP = "skip"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one head is trained.
-
-    Attributes:
-        stages: The late stages to unfreeze, such as ("layer4",) or ("layer3", "layer4"): a suffix of layer1..layer4.
-        stage_rates: Learning rate of each unfrozen stage; `stage_learning_rate` where a stage is not named.
-        learning_rate: Of the head. None: 1e-3 for AdamW, 1e-2 for SGD, 1 for L-BFGS.
-        epochs: Epochs of the head. For ALL_AT_ONCE, of head and stages together, `stage_epochs` counts instead.
-        head_rate_factor: The head's learning rate in the second phase of HEAD_THEN_STAGES, as a share of the first's.
-        patience: Epochs without improvement of `metric` after which training stops. 0: never.
-        update_batch_norm: Let the unfrozen stages' BatchNorm statistics follow the new pictures.
-        calibrate: Fit a temperature on the validation set (Guo et al., ICML 2017).
-    """
-
-    kind: HeadKind = HeadKind.MLP
-    strategy: Strategy = Strategy.HEAD
-    stages: tuple[str, ...] = ()
-    stage_rates: Mapping[str, float] = field(default_factory=dict)
-    stage_learning_rate: float = 1e-4
-    optimizer: Optimizer = Optimizer.ADAMW
-    learning_rate: float | None = None
-    head_rate_factor: float = 0.1
-    epochs: int = 60
-    stage_epochs: int = 6
-    batch_size: int = 32
-    weight_decay: float = 0.01
-    schedule: Schedule = Schedule.COSINE
-    warmup_epochs: int = 0
-    metric: Metric = Metric.LOSS
-    patience: int = 15
-    class_weights: ClassWeights = ClassWeights.NONE
-    label_smoothing: float = 0.0
-    update_batch_norm: bool = False
-    calibrate: bool = True
-    seed: int = 0
-
-    @property
-    def title(self) -> str:
-        """A short name for tables: `mlp head`, `linear head_then_stages layer4`."""
-        return " ".join([self.kind.value, self.strategy.value, *self.stages])
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One picture of a data set, without the picture.
-
-    Attributes:
-        name: Unique in the run: the file's path in the data set.
-        label: Its class.
-        set: `train`, `val`, or any further set on which the heads are reported.
-        sha256: Of the encoded file, hexadecimal; empty where not known. Pictures that the server already knows the
-            features of are not asked for.
-    """
-
-    name: str
-    label: str
-    set: str = TRAIN
-    sha256: str = ""
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """A training run: the data, and one recipe or several to compare.
-
-    Attributes:
-        name: Of the head. The best recipe's head becomes its next version.
-        recipes: One or more; several are trained on the same data and reported side by side.
-        entries: The pictures that the client will send. Empty where `dataset` is given.
-        dataset: A folder or s3:// URI that the server may read, in ImageFolder layout.
-        size: Side of the square that the network sees, in pixels: shorter side to `size`, then a central crop.
-        views: Further augmented views of each training picture, cached like the picture itself.
-        validation_fraction: Share of `train` that becomes `val` where no `val` is given; stratified.
-        seed: Of the split.
-        unreadable: What an unreadable picture does to the run.
-        keep_on_cancel: Keep the best head so far when the run is cancelled.
-    """
-
-    name: str
-    recipes: tuple[Recipe, ...] = (Recipe(),)
-    entries: tuple[Entry, ...] = ()
-    dataset: str = ""
-    size: int = 224
-    views: int = 0
-    validation_fraction: float = 0.2
-    seed: int = 0
-    unreadable: Unreadable = Unreadable.SKIP
-    keep_on_cancel: bool = False
-
-
-@dataclass(frozen=True)
-class TrainOrder:
-    """What is asked of TrainService: a new run, by a name of its own or one that the server chooses; or to resume."""
-
-    configuration: Configuration | None = None
-    run_id: str = ""
-    resume_run_id: str = ""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A picture that the server asked for: its position in the configuration's entries, and the picture."""
-
-    entry: int
-    picture: Picture
+from gramlet.train.configuration import VALIDATION, HeadKind, Recipe
+from gramlet.types import Timing
 
 
 @dataclass(frozen=True)
 class Queued:
-    """The run waits for its turn: so many runs are before it; 0: it is the next."""
+    """The run waits: `position` runs are before it; 0: it is the next."""
 
     position: int
 
@@ -280,7 +113,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ClassReport:
-    """How one class fares. Precision and recall are 0 where nothing was predicted or nothing is there."""
+    """How well the head does on one class. Precision and recall are 0 where nothing was predicted or is there."""
 
     label: str
     precision: float
@@ -299,7 +132,7 @@ class Report:
         top: Share of pictures whose class is among the k most probable, by k.
         macro_f1: Mean F1 of the classes present.
         calibration_error: Expected calibration error, 15 bins of equal width (Guo et al., ICML 2017).
-        confusion: confusion[i][j]: pictures of class i taken for class j.
+        confusion: confusion[i][j]: pictures of class i that were classified as class j.
     """
 
     set: str
@@ -315,7 +148,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one recipe came to: its reports by set, its history, and the wall time of its epochs."""
+    """The outcome of one recipe: its reports by set, its history, and the wall time of its epochs."""
 
     recipe: Recipe
     reports: tuple[Report, ...]
@@ -343,10 +176,10 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A training or validation picture whose nearest neighbours all bear another label: perhaps mislabelled.
+    """A training or validation picture whose nearest neighbors all have another label: perhaps mislabeled.
 
     Attributes:
-        share: Share of its nearest neighbours that bear the suggested label.
+        share: Share of its nearest neighbors that have the suggested label.
     """
 
     name: str
@@ -358,7 +191,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is odd about the data."""
+    """What may be wrong with the data."""
 
     skipped: tuple[Skipped, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 
 from gramlet.errors import AlreadyExists, GramletError, NotFound, Unavailable
 
@@ -49,8 +48,3 @@ class Resumption:
             self.resuming = True  # the order arrived, its answer did not
             return Unavailable(error.message)
         return error
-
-
-def new_run_id() -> str:
-    """A name that no other run has."""
-    return secrets.token_hex(8)

@@ -7,12 +7,12 @@ Names are torchvision's, for stages as for tensors. Stages of the VGG networks a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.types import Stage
+from gramlet.feature.types import Stage, find_stage
 
 MEAN = (0.485, 0.456, 0.406)
 """ImageNet's mean color, RGB in 0..1: what the networks' inputs are centered on."""
@@ -96,19 +96,6 @@ class Architecture:
             if name == stage:
                 break
         return found
-
-
-def find_stage(name: str, stages: Sequence[Stage], network: str, field: str) -> Stage:
-    """The stage of that name among a network's stages.
-
-    Raises:
-        InvalidInput: There is none; the message lists those that there are, and `field` says where the name was.
-    """
-    for stage in stages:
-        if stage.name == name:
-            return stage
-    known = ", ".join(stage.name for stage in stages)
-    raise InvalidInput(f"{network} has no stage {name!r}; it has {known}", field=field)
 
 
 def _batch_norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:

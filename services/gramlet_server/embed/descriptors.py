@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from gramlet.embed.types import BadItem, Descriptor, Item, MapSettings, Metric
+from gramlet.embed.settings import Descriptor, MapSettings, Metric
+from gramlet.embed.types import BadItem, Item
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization
 from gramlet.types import Array, Picture

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gramlet.embed.types import Exactness, MapSettings, Measured
+from gramlet.embed.settings import Exactness, MapSettings
+from gramlet.embed.types import Measured
 from gramlet.errors import InvalidInput
 from gramlet.types import Array
 from numpy.typing import NDArray

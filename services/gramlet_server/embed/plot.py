@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from gramlet.embed.types import StyleMap
+from gramlet.folders import natural_key
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ DrawPanel = Callable[[Axes, _Panel, Sequence[bytes | None], Sequence[str]], None
 
 def label_colors(labels: Sequence[str]) -> dict[str, str]:
     """A color for each label, in alphabetical order. More than 16 labels share colors."""
-    names = sorted({label for label in labels if label})
+    names = sorted({label for label in labels if label}, key=natural_key)
     return {name: COLORS[number % len(COLORS)] for number, name in enumerate(names)}
 
 

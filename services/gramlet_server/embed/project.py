@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from gramlet.embed.types import MapSettings, Method
+from gramlet.embed.settings import MapSettings, Method
 from gramlet.errors import FailedPrecondition
 from gramlet.types import Array
 from numpy.typing import NDArray

@@ -8,23 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from gramlet.embed.types import (
-    BadItem,
-    Described,
-    Descriptor,
-    Gradient,
-    Item,
-    LayoutIteration,
-    MapEvent,
-    MapSettings,
-    MapStart,
-    Method,
-    Queued,
-    Started,
-    StyleMap,
-)
+from gramlet.embed.settings import Descriptor, Gradient, MapSettings, Method
+from gramlet.embed.types import BadItem, Described, Item, LayoutIteration, MapEvent, MapStart, Queued, Started, StyleMap
 from gramlet.errors import FailedPrecondition, InvalidInput
-from gramlet.feature.types import Model
+from gramlet.feature.types import Model, find_stage
 from gramlet.types import Limits
 
 from gramlet_server.embed import project, stored
@@ -193,14 +180,9 @@ def complete(settings: MapSettings, model: Model) -> MapSettings:
     Raises:
         InvalidInput: The network has no such stage, or no stages are given and it has no default ones.
     """
-    known = [stage.name for stage in model.stages]
     stages = settings.stages or default_stages(model.backbone, settings.descriptor)
     for index, stage in enumerate(stages):
-        if stage not in known:
-            raise InvalidInput(
-                f"{model.backbone} has no stage {stage!r}; it has {', '.join(known)}",
-                field=f"start.settings.stages[{index}]",
-            )
+        find_stage(stage, model.stages, model.backbone, f"start.settings.stages[{index}]")
     return replace(settings, stages=stages)
 
 

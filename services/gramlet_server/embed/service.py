@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc
+from gramlet.embed import map_wire
 from gramlet.embed import wire as messages
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 
@@ -40,22 +41,22 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         map_id = messages.decode_transform_start(request_iterator)
         items = messages.decode_items(request_iterator)
         for identifier, outcome in transform(map_id, items, self._features, self._store):
-            yield messages.encode_position(identifier, outcome)
+            yield map_wire.encode_position(identifier, outcome)
 
     def DrawMap(
         self, request: embed_pb2.DrawMapRequest, context: grpc.ServicerContext
     ) -> Iterator[embed_pb2.DrawMapResponse]:
         """A drawing of a map, in chunks."""
-        drawing = draw(self._store, messages.decode_drawing(request))
-        yield from messages.encode_chunks(drawing.content_type, drawing.data)
+        drawing = draw(self._store, map_wire.decode_drawing(request))
+        yield from map_wire.encode_chunks(drawing.content_type, drawing.data)
 
     def GetMap(self, request: embed_pb2.GetMapRequest, context: grpc.ServicerContext) -> embed_pb2.GetMapResponse:
         """A finished map."""
-        return embed_pb2.GetMapResponse(map=messages.encode_map(stored.get_map(self._store, request.map_id)))
+        return embed_pb2.GetMapResponse(map=map_wire.encode_map(stored.get_map(self._store, request.map_id)))
 
     def ListMaps(self, request: embed_pb2.ListMapsRequest, context: grpc.ServicerContext) -> embed_pb2.ListMapsResponse:
         """A summary of every map."""
-        return messages.encode_summaries(stored.list_maps(self._store))
+        return map_wire.encode_summaries(stored.list_maps(self._store))
 
     def DeleteMap(
         self, request: embed_pb2.DeleteMapRequest, context: grpc.ServicerContext

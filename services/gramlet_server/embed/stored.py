@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gramlet.embed.types import Layout, MapSettings, MapSummary, Measured, Place, Quality, Refused, StyleMap
+from gramlet.embed.settings import MapSettings
+from gramlet.embed.types import Layout, MapSummary, Measured, Place, Quality, Refused, StyleMap
 from gramlet.errors import NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.types import Array

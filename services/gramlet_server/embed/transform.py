@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from gramlet.embed.types import BadItem, Descriptor, Item, Method, Neighbor, Position, StyleMap
+from gramlet.embed.settings import Descriptor, Method
+from gramlet.embed.types import BadItem, Item, Neighbor, Position, StyleMap
 from gramlet.errors import FailedPrecondition, GramletError, InvalidInput
 from gramlet.types import Array
 from numpy.typing import NDArray

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from gramlet.embed.types import Gradient, Tsne
+from gramlet.embed.settings import Gradient, Tsne
 from gramlet.types import Array
 from numpy.typing import NDArray
 from openTSNE.affinity import joint_probabilities_nn

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import grpc
 from gramlet.errors import GramletError, InvalidInput
-from gramlet.feature import wire
+from gramlet.feature import objective_wire, wire
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.parts import joined, split
 from gramlet.types import Array, ElementType, Picture, Resize
@@ -65,13 +65,15 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             for request in joined(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":
-                        objective, element_type = wire.decode_setup(request.setup, self._picture, self._region)
+                        objective, element_type = objective_wire.decode_setup(
+                            request.setup, self._picture, self._region
+                        )
                         differentiation.replace(objective)
-                        yield wire.encode_ready(self._engine.network.digest)
+                        yield objective_wire.encode_ready(self._engine.network.digest)
                     case "evaluate":
-                        picture, sequence = wire.decode_evaluate(request.evaluate)
+                        picture, sequence = objective_wire.decode_evaluate(request.evaluate)
                         evaluation = differentiation.evaluate(picture)
-                        yield from split(wire.encode_evaluation(evaluation, sequence, element_type))
+                        yield from split(objective_wire.encode_evaluation(evaluation, sequence, element_type))
                     case _:
                         raise InvalidInput("neither an objective nor a picture", field="message")
 

@@ -1,30 +1,24 @@
-"""One piece of long work in the store, with a fence: whoever created its highest epoch owns it.
+"""A run in the store, with a fence: the process that created its highest epoch owns it.
 
-Everybody writes below their own epoch, so a process that lost its run cannot overwrite anything; it learns of the loss
-at its next write.
+Each owner writes only below its own epoch. So a process that has lost its run cannot overwrite the values of the next
+owner. It learns of the loss at its next write.
 """
 
 from __future__ import annotations
 
-import logging
-import re
-import uuid
 from datetime import UTC, datetime
 
-from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidInput, NotFound
+from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from gramlet.types import check_name, new_name
 
 from gramlet_server.runs.store import Store
 
-_log = logging.getLogger(__name__)
-
-_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
 
 class Run:
-    """One piece of long work in the store, owned by whoever created its highest epoch.
+    """A run in the store. The process that created its highest epoch owns it.
 
-    Keys: `runs/<kind>/<run id>/<epoch>/owner` and, beside it, the values of that epoch; and
-    `runs/<kind>/<run id>/<log>/<number>`, of no epoch, which anybody may add to.
+    Keys: `runs/<kind>/<run id>/<epoch>/owner`, next to the values of that epoch; and
+    `runs/<kind>/<run id>/<log>/<number>`, logs outside of any epoch, which every process may append to.
     """
 
     def __init__(self, store: Store, kind: str, run_id: str, epoch: int) -> None:
@@ -41,7 +35,7 @@ class Run:
             InvalidInput: The id is not 1 to 64 letters, digits, '-' or '_'.
             AlreadyExists: There is a run of that id.
         """
-        run = cls(store, kind, _checked(run_id or uuid.uuid4().hex), 1)
+        run = cls(store, kind, check_name(run_id or new_name(), "run_id"), 1)
         try:
             run._own()
         except AlreadyExists:
@@ -50,13 +44,14 @@ class Run:
 
     @classmethod
     def take_over(cls, store: Store, kind: str, run_id: str) -> Run:
-        """Becomes the owner of a run. Whoever owned it before fails at its next write.
+        """Becomes the owner of a run. The owner before fails at its next write.
 
         Raises:
+            InvalidInput: Not a valid id.
             NotFound: There is no such run.
-            Aborted: Somebody else took it over at the same moment.
+            Aborted: Another process took it over at the same moment.
         """
-        run = cls(store, kind, _checked(run_id), 0)
+        run = cls(store, kind, check_name(run_id, "run_id"), 0)
         newest = run._newest_epoch()
         if newest == 0:
             raise NotFound(f"the store {store.address} has no run {run_id}", field="resume_run_id")
@@ -69,12 +64,13 @@ class Run:
 
     @classmethod
     def find(cls, store: Store, kind: str, run_id: str) -> Run:
-        """A run that another process may own, to read it and to append to its logs.
+        """A run to read and to append to, which another process may own.
 
         Raises:
+            InvalidInput: Not a valid id.
             NotFound: There is no such run.
         """
-        run = cls(store, kind, _checked(run_id), 0)
+        run = cls(store, kind, check_name(run_id, "run_id"), 0)
         if run._newest_epoch() == 0:
             raise NotFound(f"the store {store.address} has no run {run_id}", field="run_id")
         return run
@@ -91,7 +87,7 @@ class Run:
             )
 
     def append(self, log: str, number: int, data: bytes) -> None:
-        """Writes a numbered entry of a log, which anybody may do, owner or not.
+        """Writes a numbered entry of a log. Every process may, whether it owns the run or not.
 
         Raises:
             AlreadyExists: The number is taken.
@@ -99,11 +95,11 @@ class Run:
         self._store.create(f"{self._prefix}/{log}/{number:08d}", data)
 
     def log(self, log: str, after: int = 0) -> list[bytes]:
-        """The entries of a log after the first so many, in order."""
+        """The entries of a log in order, without the first `after` ones."""
         return [self._store.get(entry.key) for entry in self._store.list(f"{self._prefix}/{log}")[after:]]
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes a value of the run, and drops the copies of earlier epochs.
+        """Writes a value of the run, then deletes the copies of earlier epochs.
 
         Raises:
             Aborted: Another process owns the run now.
@@ -121,17 +117,22 @@ class Run:
         Raises:
             NotFound: No epoch has one.
         """
-        epochs = self._epochs_with(name)
-        if not epochs:
+        data = self.value(name)
+        if data is None:
             raise NotFound(f"run {self.run_id} has no {name}")
-        return self._store.get(self._key(max(epochs), name))
+        return data
+
+    def value(self, name: str) -> bytes | None:
+        """The newest value of that name; None where no epoch has one."""
+        epochs = self._epochs_with(name)
+        return self._store.get(self._key(max(epochs), name)) if epochs else None
 
     def has(self, name: str) -> bool:
         """Whether any epoch has a value of that name."""
         return bool(self._epochs_with(name))
 
     def delete(self) -> None:
-        """Removes the run with everything in it."""
+        """Deletes the run and all of its values and logs."""
         for entry in self._store.list(self._prefix):
             self._store.delete(entry.key)
 
@@ -148,9 +149,3 @@ class Run:
 
     def _key(self, epoch: int, name: str) -> str:
         return f"{self._prefix}/{epoch:08d}/{name}"
-
-
-def _checked(run_id: str) -> str:
-    if not _RUN_ID.fullmatch(run_id):
-        raise InvalidInput(f"{run_id!r} is not 1 to 64 letters, digits, '-' or '_'", field="run_id")
-    return run_id

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import grpc
+from gramlet.train import head_wire
 from gramlet.train import wire as messages
 from gramlet.train.types import HeadDetails
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
-from gramlet_server.train import figures
+from gramlet_server.train import report
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.export import Exporter
 from gramlet_server.train.predict import Predictor
@@ -42,13 +43,13 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
 
     def Predict(self, request: train_pb2.PredictRequest, context: grpc.ServicerContext) -> train_pb2.PredictResponse:
         """The classes of a few pictures."""
-        return messages.encode_predict_response(*self._predictor.predict(*messages.decode_predict_request(request)))
+        return head_wire.encode_predict_response(*self._predictor.predict(*head_wire.decode_predict_request(request)))
 
     def GetHead(self, request: train_pb2.GetHeadRequest, context: grpc.ServicerContext) -> train_pb2.GetHeadResponse:
         """A head and its drawings."""
-        head = self._registry.get(messages.decode_ref(request.head))
-        return messages.encode_details(
-            HeadDetails(head, figures.learning_curves([head.outcome]), figures.confusion_matrix(head.outcome))
+        head = self._registry.get(head_wire.decode_ref(request.head))
+        return head_wire.encode_details(
+            HeadDetails(head, report.learning_curves([head.outcome]), report.confusion_matrix(head.outcome))
         )
 
     def ListHeads(
@@ -56,13 +57,13 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
     ) -> train_pb2.ListHeadsResponse:
         """All heads, without their histories."""
         heads = self._registry.heads(request.name)
-        return train_pb2.ListHeadsResponse(heads=[messages.encode_head(head, summary=True) for head in heads])
+        return train_pb2.ListHeadsResponse(heads=[head_wire.encode_head(head, summary=True) for head in heads])
 
     def DeleteHead(
         self, request: train_pb2.DeleteHeadRequest, context: grpc.ServicerContext
     ) -> train_pb2.DeleteHeadResponse:
         """Removes a version."""
-        self._registry.delete(messages.decode_ref(request.head))
+        self._registry.delete(head_wire.decode_ref(request.head))
         return train_pb2.DeleteHeadResponse()
 
     def ExportHead(
@@ -70,8 +71,8 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
     ) -> Iterator[train_pb2.ExportHeadResponse]:
         """A head as a file."""
         data = self._exporter.export(
-            messages.decode_ref(request.head),
-            messages.EXPORT_FORMAT.decode(request.format, "format"),
+            head_wire.decode_ref(request.head),
+            head_wire.EXPORT_FORMAT.decode(request.format, "format"),
             with_backbone=request.with_backbone,
         )
         for start in range(0, len(data), CHUNK_BYTES):

@@ -1,0 +1,192 @@
+"""Codecs of gramlet.train.v1: recipes, reports, heads, predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from gramlet.errors import GramletError
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, each
+from gramlet.tensor.wire import (
+    TIMING,
+    decode_picture_error,
+    decode_picture_or_error,
+    encode_picture,
+    encode_picture_error,
+)
+from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
+from gramlet.train.types import (
+    ClassProbability,
+    ClassReport,
+    Duplicate,
+    Epoch,
+    ExportFormat,
+    Findings,
+    Head,
+    HeadDetails,
+    HeadRef,
+    Outcome,
+    Prediction,
+    Report,
+    Skipped,
+    Suspect,
+)
+from gramlet.train.v1 import train_pb2
+from gramlet.types import Picture
+
+DEFAULT_TOP_K = 5
+
+# --- recipes ---
+
+_KIND = EnumCodec({HeadKind.MLP: train_pb2.HEAD_KIND_MLP, HeadKind.LINEAR: train_pb2.HEAD_KIND_LINEAR})
+_STRATEGY = EnumCodec(
+    {
+        Strategy.HEAD: train_pb2.STRATEGY_HEAD,
+        Strategy.ALL_AT_ONCE: train_pb2.STRATEGY_ALL_AT_ONCE,
+        Strategy.HEAD_THEN_STAGES: train_pb2.STRATEGY_HEAD_THEN_STAGES,
+    },
+)
+_OPTIMIZER = EnumCodec(
+    {
+        Optimizer.ADAMW: train_pb2.OPTIMIZER_ADAMW,
+        Optimizer.SGD: train_pb2.OPTIMIZER_SGD,
+        Optimizer.LBFGS: train_pb2.OPTIMIZER_LBFGS,
+    },
+)
+_SCHEDULE = EnumCodec(
+    {
+        Schedule.CONSTANT: train_pb2.SCHEDULE_CONSTANT,
+        Schedule.COSINE: train_pb2.SCHEDULE_COSINE,
+        Schedule.LINEAR: train_pb2.SCHEDULE_LINEAR,
+    },
+)
+_METRIC = EnumCodec(
+    {
+        Metric.LOSS: train_pb2.METRIC_LOSS,
+        Metric.ACCURACY: train_pb2.METRIC_ACCURACY,
+        Metric.MACRO_F1: train_pb2.METRIC_MACRO_F1,
+    },
+)
+_CLASS_WEIGHTS = EnumCodec(
+    {
+        ClassWeights.NONE: train_pb2.CLASS_WEIGHTS_NONE,
+        ClassWeights.BALANCED: train_pb2.CLASS_WEIGHTS_BALANCED,
+    },
+)
+RECIPE = MessageCodec(
+    Recipe,
+    train_pb2.Recipe,
+    kind=_KIND,
+    strategy=_STRATEGY,
+    optimizer=_OPTIMIZER,
+    schedule=_SCHEDULE,
+    metric=_METRIC,
+    class_weights=_CLASS_WEIGHTS,
+)
+
+# --- heads ---
+
+
+def _encode_confusion(confusion: Sequence[Sequence[int]]) -> list[int]:
+    return [count for row in confusion for count in row]
+
+
+def _decode_confusion(counts: Sequence[int], field: str) -> tuple[tuple[int, ...], ...]:
+    width = math.isqrt(len(counts))
+    return tuple(tuple(counts[start : start + width]) for start in range(0, len(counts), width or 1))
+
+
+EPOCH = MessageCodec(Epoch, train_pb2.Epoch)
+SKIPPED = MessageCodec(Skipped, train_pb2.Skipped)
+_REPORT = MessageCodec(
+    Report,
+    train_pb2.Report,
+    classes=each(MessageCodec(ClassReport, train_pb2.ClassReport)),
+    confusion=Functions(_encode_confusion, _decode_confusion),
+)
+OUTCOME = MessageCodec(Outcome, train_pb2.Outcome, recipe=RECIPE, reports=each(_REPORT), history=each(EPOCH))
+_FINDINGS = MessageCodec(
+    Findings,
+    train_pb2.Findings,
+    skipped=each(SKIPPED),
+    duplicates=each(MessageCodec(Duplicate, train_pb2.Duplicate)),
+    suspects=each(MessageCodec(Suspect, train_pb2.Suspect)),
+)
+HEAD = MessageCodec(Head, train_pb2.Head, kind=_KIND, outcome=OUTCOME, findings=_FINDINGS)
+_REF = MessageCodec(HeadRef, train_pb2.HeadRef)
+_DETAILS = MessageCodec(HeadDetails, train_pb2.GetHeadResponse, head=HEAD)
+EXPORT_FORMAT = EnumCodec(
+    {
+        ExportFormat.SAFETENSORS: train_pb2.EXPORT_FORMAT_SAFETENSORS,
+        ExportFormat.ONNX: train_pb2.EXPORT_FORMAT_ONNX,
+    },
+    default=ExportFormat.SAFETENSORS,
+)
+
+decode_head = HEAD.decode
+encode_ref, decode_ref = _REF.encode, _REF.decode
+encode_details, decode_details = _DETAILS.encode, _DETAILS.decode
+
+
+def encode_head(head: Head, *, summary: bool = False) -> train_pb2.Head:
+    """A head; a summary leaves the history and the confusion matrices out."""
+    message = HEAD.encode(head)
+    if summary:
+        message.outcome.ClearField("history")
+        for report in message.outcome.reports:
+            report.ClearField("confusion")
+    return message
+
+
+def encode_export_request(ref: HeadRef, file_format: ExportFormat, with_backbone: bool) -> train_pb2.ExportHeadRequest:
+    """Asks for a file."""
+    return train_pb2.ExportHeadRequest(
+        head=encode_ref(ref), format=EXPORT_FORMAT.encode(file_format), with_backbone=with_backbone
+    )
+
+
+# --- predictions ---
+
+_PREDICTION = MessageCodec(
+    Prediction,
+    train_pb2.Prediction,
+    classes=each(MessageCodec(ClassProbability, train_pb2.ClassProbability)),
+    timing=TIMING,
+)
+
+
+def encode_predict_request(ref: HeadRef, pictures: Sequence[Picture], top_k: int) -> train_pb2.PredictRequest:
+    """Pictures to classify."""
+    return train_pb2.PredictRequest(
+        head=encode_ref(ref), pictures=[encode_picture(picture) for picture in pictures], top_k=top_k
+    )
+
+
+def decode_predict_request(
+    message: train_pb2.PredictRequest,
+) -> tuple[HeadRef, list[Picture | GramletError], int]:
+    """The head, the pictures (one that cannot be decoded becomes an error), and how many classes to return."""
+    pictures = [decode_picture_or_error(picture, f"pictures[{i}]") for i, picture in enumerate(message.pictures)]
+    return decode_ref(message.head), pictures, message.top_k or DEFAULT_TOP_K
+
+
+def encode_predict_response(ref: HeadRef, outcomes: Sequence[Prediction | GramletError]) -> train_pb2.PredictResponse:
+    """One outcome a picture."""
+    return train_pb2.PredictResponse(head=encode_ref(ref), results=[_encode_predicted(outcome) for outcome in outcomes])
+
+
+def decode_predict_response(message: train_pb2.PredictResponse) -> list[Prediction | GramletError]:
+    """One outcome a picture."""
+    return [_decode_predicted(result) for result in message.results]
+
+
+def _encode_predicted(outcome: Prediction | GramletError) -> train_pb2.PredictResult:
+    if isinstance(outcome, GramletError):
+        return train_pb2.PredictResult(error=encode_picture_error(outcome))
+    return train_pb2.PredictResult(prediction=_PREDICTION.encode(outcome))
+
+
+def _decode_predicted(message: train_pb2.PredictResult) -> Prediction | GramletError:
+    if message.WhichOneof("outcome") == "error":
+        return decode_picture_error(message.error)
+    return _PREDICTION.decode(message.prediction)
