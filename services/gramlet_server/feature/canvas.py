@@ -12,7 +12,7 @@ from gramlet.types import Array
 from torch import Tensor
 from torch.nn import functional
 
-from gramlet_server.pictures.decode import LUMA
+from gramlet_server.pictures.masks import LUMINANCE
 
 
 class Canvas(Protocol):
@@ -79,7 +79,7 @@ class LuminanceOnly:
 
 def luminance(picture: Tensor) -> Tensor:
     """The luminance of a picture, (1, H, W)."""
-    found: Tensor = torch.tensordot(picture.new_tensor(LUMA), picture, dims=1)
+    found: Tensor = torch.tensordot(picture.new_tensor(LUMINANCE), picture, dims=1)
     return found[None]
 
 
