@@ -60,7 +60,7 @@ protos: .venv-protos/.installed
 protos-check: .venv-protos/.installed
 	rm -rf build/protos-check && mkdir -p build/protos-check
 	protos/generate.sh .venv-protos/bin build/protos-check
-	diff --recursive --brief build/protos-check/gramlet clients/gramlet | grep -E '_pb2|^Only in build' \
+	diff --recursive --brief build/protos-check/gramlet clients/gramlet | grep -E '_pb2|\.proto|^Only in build' \
 		&& { echo 'generated code is stale: run make protos'; exit 1; } || true
 
 # Peers are installed beside the environment, so that they cannot change it.

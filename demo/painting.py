@@ -1,4 +1,4 @@
-"""A painting to take a style from: strokes of thick paint that follow a windy sky. Drawn from a seed, nobody's work."""
+"""Draws a painting to take a style from: thick strokes that follow a windy sky, made from a seed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SUN: tuple[Color, ...] = ((250, 214, 84), (246, 178, 46), (238, 236, 172), (206,
 FIELD: tuple[Color, ...] = ((38, 52, 34), (84, 104, 44), (150, 148, 62), (66, 40, 28), (196, 176, 96))
 
 LAYERS = ((3_900, 2.2), (9_100, 1.3), (13_000, 1.0))
-"""Strokes of each coat of paint, and their size."""
+"""The number of strokes in each layer of paint, and their size."""
 
 
 @dataclass(frozen=True)
 class Whirl:
-    """A place that the wind turns around: center and radius as shares of the canvas; `turn` is its sense."""
+    """A vortex of the wind. Center and radius are shares of the canvas; `turn` is 1 or -1 for its direction."""
 
     x: float
     y: float
@@ -28,7 +28,7 @@ class Whirl:
     turn: float = 1.0
 
     def distance(self, x: float, y: float) -> float:
-        """From the center, in radii."""
+        """The distance from the center, in radii."""
         return math.hypot(x - self.x, 0.8 * (y - self.y)) / self.radius
 
 
@@ -37,7 +37,7 @@ SWIRLS = (Whirl(0.42, 0.34, 0.2), Whirl(0.72, 0.42, 0.13, -1.0), Whirl(0.14, 0.5
 
 
 class Painter:
-    """A canvas and a brush. Coordinates are shares of the width and of the height."""
+    """A canvas and a brush. Coordinates are shares of the width and the height."""
 
     def __init__(self, width: int, height: int, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -46,14 +46,14 @@ class Painter:
         self.brush = ImageDraw.Draw(self.canvas)
 
     def paint(self) -> Image.Image:
-        """The finished picture: coarse coats first."""
+        """Paints all layers, the coarsest first, and returns the picture."""
         for strokes, size in LAYERS:
             for _ in range(strokes):
                 self.stroke(self.random.uniform(-0.02, 1.02), self.random.uniform(-0.02, 1.02), size)
         return self.canvas
 
     def stroke(self, x: float, y: float, size: float) -> None:
-        """One curved stroke with a dark and a light edge, as a loaded brush leaves them."""
+        """Paints a curved stroke with a dark and a light edge, like a brush full of paint."""
         color = self.color(x, y)
         step = size * self.random.uniform(0.02, 0.045) / 6
         thick = max(2, round(size * self.random.uniform(0.0045, 0.0085) * self.width))
@@ -68,7 +68,7 @@ class Painter:
             self.brush.line(line, fill=shade, width=max(1, thick - 2 * (light != 0)), joint="curve")
 
     def color(self, x: float, y: float) -> Color:
-        """Of a stroke that begins there: mixed anew for each."""
+        """A random color for a stroke that begins at this point."""
         near = min(sun.distance(x, y) for sun in SUNS)
         if y > horizon(x):
             palette, place = FIELD, self.random.uniform(0, 0.7) + 0.3 * abs(math.sin(11 * x + 14 * y))
@@ -82,7 +82,7 @@ class Painter:
 
 
 def wind(x: float, y: float) -> float:
-    """The direction of strokes, in radians."""
+    """The direction of the strokes at a point, in radians."""
     if y > horizon(x):
         return 0.35 * math.sin(9 * x) - 1.1 * (y - 0.7)
     u, v = 1.0, 0.25 * math.sin(7 * x + 3 * y)
@@ -94,10 +94,10 @@ def wind(x: float, y: float) -> float:
 
 
 def horizon(x: float) -> float:
-    """Where the hills end and the sky begins."""
+    """The height of the line between the hills and the sky."""
     return 0.76 - 0.06 * math.sin(4.3 * x + 0.6) - 0.05 * math.sin(9.1 * x)
 
 
 def paint(width: int = 768, height: int = 608, seed: int = 7) -> Image.Image:
-    """The painting: RGB, of so many pixels."""
+    """Returns the painting, an RGB picture of `width` x `height` pixels."""
     return Painter(width, height, seed).paint()

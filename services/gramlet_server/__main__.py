@@ -1,15 +1,10 @@
-"""`gramlet-server`: which services this process offers, and what they share.
-
-A service is a function below that says how to build it, and a line in SERVICES. What it needs is imported when it is
-built, so that a process loads nothing that it does not serve: `gramlet-server embed` never imports torch.
-"""
+"""`gramlet-server`: the command line of a server process. `services.py` says how each service is built."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from gramlet.errors import GramletError, InvalidInput
 
@@ -19,15 +14,13 @@ from gramlet_server.runtime.config import Settings, add_settings, format_address
 from gramlet_server.runtime.flags import Parser
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
-from gramlet_server.runtime.server import Server, serve
-
-if TYPE_CHECKING:
-    pass
+from gramlet_server.runtime.process import serve
+from gramlet_server.runtime.server import Server
 from gramlet_server.services import SERVICES, Shared
 
 
 def weights(settings: Settings) -> int:
-    """Fetches and checks the weights, for an image or a machine that will start without a way to them."""
+    """Fetches and checks the weights, for an image or a machine that starts later without access to them."""
     from gramlet_server.backbone.weights import load
 
     loaded = load(settings.network.backbone, settings.network.weights)
@@ -41,50 +34,37 @@ COMMANDS: dict[str, Callable[[Settings], int]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `gramlet-server`; returns its exit code: 0, 1 where something failed, 2 for a wrong command line."""
+def main(arguments: Sequence[str] | None = None, shared: Callable[[Settings], Shared] = Shared) -> int:
+    """Runs `gramlet-server`.
+
+    Args:
+        arguments: The command line, without the program's name; by default that of the process.
+        shared: Makes what the services share.
+
+    Returns:
+        The exit code: 0, 1 if something failed, 2 for a wrong command line.
+    """
     try:
-        names, settings = _parse(sys.argv[1:] if arguments is None else arguments)
+        names, settings = parse(sys.argv[1:] if arguments is None else arguments)
     except GramletError as error:
         print(f"gramlet-server: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.server.log_format, settings.server.log_level)
     try:
-        return COMMANDS[names[0]](settings) if names[0] in COMMANDS else _serve(names, settings)
+        return COMMANDS[names[0]](settings) if names[0] in COMMANDS else _serve(names, shared(settings))
     except GramletError as error:
         print(f"gramlet-server: {error}", file=sys.stderr)
         return 1
 
 
-def _serve(names: Sequence[str], settings: Settings) -> int:
-    if not settings.features.features:
-        keep_large_blocks()
-    shared = Shared(settings)
-    code = serve(
-        [SERVICES[name](shared) for name in names],
-        settings.server,
-        shared.metrics,
-        announce=lambda server: print(_ready_line(names, shared, server), flush=True),
-    )
-    shared.close()
-    return code
+def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
+    """Reads a command line and the GRAMLET_* variables; returns the services, or one of COMMANDS, and the settings.
 
-
-def _parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
-    parser = Parser(
-        prog="gramlet-server",
-        usage="gramlet-server SERVICE [SERVICE ...] [flags]",
-        description="Serves what a pretrained network knows about pictures.",
-        epilog="Every flag can also be set by the variable beside its default; the command line wins.",
-    )
-    parser.add_argument(
-        "services",
-        nargs="+",
-        choices=("all", *SERVICES, *COMMANDS),
-        help="services to run in this process; or `probe`: does it serve? or `weights`: fetch and check them",
-    )
-    parser.add_argument("--version", action="version", version=f"gramlet-server {__version__}")
-    add_settings(parser, os.environ)
+    Raises:
+        InvalidInput: Flags that contradict each other.
+        SystemExit: A wrong command line, which is explained on stderr, or `--help`.
+    """
+    parser = _parser()
     parsed = parser.parse_args(arguments)
     settings = read_settings(parsed, os.environ)
     if any(name in COMMANDS for name in parsed.services):
@@ -100,6 +80,37 @@ def _parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
     return names, settings
 
 
+def _parser() -> Parser:
+    parser = Parser(
+        prog="gramlet-server",
+        usage="gramlet-server SERVICE [SERVICE ...] [flags]",
+        description="Serves what a pretrained network knows about pictures.",
+        epilog="Every flag can also be set by the variable beside its default; the command line wins.",
+    )
+    parser.add_argument(
+        "services",
+        nargs="+",
+        choices=("all", *SERVICES, *COMMANDS),
+        help="services to run in this process; or `probe`: does it serve? or `weights`: fetch and check them",
+    )
+    parser.add_argument("--version", action="version", version=f"gramlet-server {__version__}")
+    add_settings(parser, os.environ)
+    return parser
+
+
+def _serve(names: Sequence[str], shared: Shared) -> int:
+    if not shared.settings.features.features:
+        keep_large_blocks()
+    code = serve(
+        [SERVICES[name](shared) for name in names],
+        shared.settings.server,
+        shared.metrics,
+        announce=lambda server: print(_ready_line(names, shared, server), flush=True),
+    )
+    shared.close()
+    return code
+
+
 def _ready_line(names: Sequence[str], shared: Shared, server: Server) -> str:
     settings = shared.settings
     if settings.features.features:
@@ -107,9 +118,8 @@ def _ready_line(names: Sequence[str], shared: Shared, server: Server) -> str:
     else:
         model = shared.features.model()
         network = f"{model.backbone}, {model.device}, weights {model.weights_source}"
-    line = (
-        f"gramlet-server: serving {', '.join(names)} on {format_address(settings.server.host, server.port)} ({network})"
-    )
+    address = format_address(settings.server.host, server.port)
+    line = f"gramlet-server: serving {', '.join(names)} on {address} ({network})"
     if server.metrics_port:
         line += f", metrics on {format_address(settings.server.host, server.metrics_port)}"
     return line

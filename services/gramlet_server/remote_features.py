@@ -16,13 +16,13 @@ from gramlet_server.feature_source import Differentiation
 class RemoteFeatures:
     """A FeatureService over gRPC.
 
-    A lost FeatureService is waited for with backoff, even one that has never answered; whichever replica answers next
-    is given the objective again, and the same evaluation goes on. It must have the same weights: FailedPrecondition if
-    not.
+    When the FeatureService is unreachable, calls are retried with backoff, also if it has never answered yet. The next
+    replica that answers gets the objective again and repeats the evaluation that was lost. It must have the same
+    weights; otherwise the call fails with FailedPrecondition.
 
     Args:
-        client: The connection. It is closed with this.
-        patience: Seconds after which a lost FeatureService is given up with Unavailable.
+        client: The connection. `close` closes it.
+        patience: Seconds without an answer after which a call fails with Unavailable.
     """
 
     def __init__(self, client: Client, patience: float = 120.0) -> None:
@@ -42,7 +42,7 @@ class RemoteFeatures:
         return self._client.extract(pictures, extraction)
 
     def differentiate(self, objective: Objective) -> AbstractContextManager[Differentiation]:
-        """Puts an objective in place; see `FeatureSource.differentiate`."""
+        """Opens a differentiation of an objective; see `FeatureSource.differentiate`."""
         return self._client.differentiate(objective)
 
     def close(self) -> None:

@@ -1,29 +1,41 @@
-"""The composition root: how each service of this process is built, and what they share."""
+"""The composition root: what the services of a process share, and how each is built.
+
+Everything that a service needs is imported when it is built. So a process loads only what it serves: `gramlet-server
+embed` never imports torch.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import Settings
 from gramlet_server.runtime.metrics import Metrics
-from gramlet_server.runtime.server import Built, Service
 
 if TYPE_CHECKING:
+    from gramlet_server.feature.device import Device
     from gramlet_server.feature.engine import Engine
     from gramlet_server.feature_source import FeatureSource
     from gramlet_server.runs.store import Store
 
 
 class Shared:
-    """What the services of a process share. Each part is made when the first service asks for it."""
+    """What the services of a process share. Each part is made when the first service asks for it.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: Of the process.
+        device: Runs the passes of the network in this process; None: the one that the settings name.
+    """
+
+    def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self._device = device
 
     @cached_property
     def engine(self) -> Engine:
@@ -32,24 +44,23 @@ class Shared:
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
-        of_network, of_engine = self.settings.network, self.settings.queue
-        network = load_network(of_network.backbone, of_network.weights, of_network.device, of_network.precision)
+        chosen, queue = self.settings.network, self.settings.queue
+        network = load_network(chosen.backbone, chosen.weights, chosen.device, chosen.precision)
         settings = EngineSettings(
-            batching=Batching(of_engine.batch_pictures, of_engine.batch_pixels, of_engine.queue_limit),
-            batch_gradients=of_engine.batch_gradients,
-            cache_bytes=of_engine.cache_bytes,
-            tile_pixels=of_engine.tile_pixels,
-            cuda_graphs=of_network.cuda_graphs,
-            feature_cache_bytes=of_engine.feature_cache_bytes,
-            simulated_seconds_per_picture=of_engine.simulated_seconds_per_picture,
+            batching=Batching(queue.batch_pictures, queue.batch_pixels, queue.queue_limit),
+            batch_gradients=queue.batch_gradients,
+            cache_bytes=queue.cache_bytes,
+            tile_pixels=queue.tile_pixels,
+            cuda_graphs=chosen.cuda_graphs,
+            feature_cache_bytes=queue.feature_cache_bytes,
         )
-        engine = Engine(network, settings, self.settings.limits, self.metrics)
+        engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()
         return engine
 
     @cached_property
     def features(self) -> FeatureSource:
-        """The network, wherever it is."""
+        """The network, in this process or at a FeatureService."""
         chosen = self.settings.features
         if not chosen.features:
             return self.engine
@@ -63,7 +74,7 @@ class Shared:
 
     @cached_property
     def store(self) -> Store:
-        """Where checkpoints and results are kept."""
+        """Where checkpoints and results are stored."""
         from gramlet_server.runs.store import Store
 
         return Store.open(self.settings.store.store)
@@ -76,91 +87,73 @@ class Shared:
             keep_sweeping(self.store, kind, timedelta(days=days))
 
     def close(self) -> None:
-        """Lets go of the network, if it was ever asked for."""
+        """Releases the network, or the connection to it, if a service used it."""
         for part in ("engine", "features"):
             if part in vars(self):
                 vars(self)[part].close()
 
 
-def feature(shared: Shared) -> Service:
-    """FeatureService: the network itself."""
-    from gramlet.feature.v1.feature_pb2_grpc import add_FeatureServiceServicer_to_server
-
-    def build() -> Built:
-        from gramlet_server.feature.service import FeatureServicer
-
-        return Built(FeatureServicer(shared.engine), drain=shared.engine.drain, watch=shared.engine.tell_failure)
-
-    return Service("gramlet.feature.v1.FeatureService", add_FeatureServiceServicer_to_server, build)
+def _service(name: str, build: Callable[[Shared], Built], shared: Shared) -> Service:
+    """A service, with the names that its proto package gives it."""
+    class_name = f"{name.capitalize()}Service"
+    generated = import_module(f"gramlet.{name}.v1.{name}_pb2_grpc")
+    add = getattr(generated, f"add_{class_name}Servicer_to_server")
+    return Service(f"gramlet.{name}.v1.{class_name}", add, partial(build, shared))
 
 
-def stylize(shared: Shared) -> Service:
-    """StylizeService: neural style transfer."""
-    from gramlet.stylize.v1.stylize_pb2_grpc import add_StylizeServiceServicer_to_server
+def _feature(shared: Shared) -> Built:
+    from gramlet_server.feature.service import FeatureServicer
 
-    def build() -> Built:
-        from gramlet_server.stylize.runs import KIND, SWEEPS, Runs, RunSettings
-        from gramlet_server.stylize.service import StylizeServicer
-
-        chosen = shared.settings.stylize
-        settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
-        runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
-        shared.keep_sweeping(KIND)
-        shared.keep_sweeping(SWEEPS)
-        return Built(StylizeServicer(runs), drain=runs.drain)
-
-    return Service("gramlet.stylize.v1.StylizeService", add_StylizeServiceServicer_to_server, build)
+    engine = shared.engine
+    return Built(FeatureServicer(engine), drain=engine.drain, on_failure=engine.on_failure)
 
 
-def train(shared: Shared) -> Service:
-    """TrainService: transfer-learning heads."""
-    from gramlet.train.v1.train_pb2_grpc import add_TrainServiceServicer_to_server
+def _stylize(shared: Shared) -> Built:
+    from gramlet_server.stylize.runs import KIND, SWEEPS, Runs, RunSettings
+    from gramlet_server.stylize.service import StylizeServicer
 
-    def build() -> Built:
-        from gramlet_server.backbone.weights import load
-        from gramlet_server.train.classifier import BaseStages
-        from gramlet_server.train.runs import KIND, Runs, RunSettings
-        from gramlet_server.train.service import TrainServicer
-
-        chosen, network = shared.settings.train, shared.settings.network
-        roots = tuple(root.strip() for root in chosen.dataset_roots.split(",") if root.strip())
-        settings = RunSettings(chosen.train_runs, chosen.train_queue_limit, dataset_roots=roots)
-        # Read when stages are first unfrozen; frozen networks need no weights here.
-        base = BaseStages(lambda: load(network.backbone, network.weights))
-        runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
-        # Beside the start, not before it: a run that comes at once only waits for what is left.
-        threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
-        shared.keep_sweeping(KIND)
-        return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.lifecycle.drain)
-
-    return Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, build)
+    chosen = shared.settings.stylize
+    settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
+    runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
+    shared.keep_sweeping(KIND)
+    shared.keep_sweeping(SWEEPS)
+    return Built(StylizeServicer(runs), drain=runs.lifecycle.drain)
 
 
-def embed(shared: Shared) -> Service:
-    """EmbedService: maps of style."""
-    from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
+def _train(shared: Shared) -> Built:
+    from gramlet_server.backbone.weights import load
+    from gramlet_server.train.classifier import BaseStages
+    from gramlet_server.train.runs import KIND, Runs, RunSettings
+    from gramlet_server.train.service import TrainServicer
 
-    def build() -> Built:
-        from gramlet_server.embed.distances import Budget
-        from gramlet_server.embed.runs import Maps, RunSettings
-        from gramlet_server.embed.service import EmbedServicer
-
-        chosen = shared.settings.embed
-        settings = RunSettings(
-            chosen.embed_runs,
-            chosen.embed_queue_limit,
-            budget=Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch),
-        )
-        maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
-        return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.lifecycle.drain)
-
-    return Service("gramlet.embed.v1.EmbedService", add_EmbedServiceServicer_to_server, build)
+    chosen, network = shared.settings.train, shared.settings.network
+    roots = tuple(root.strip() for root in chosen.dataset_roots.split(",") if root.strip())
+    settings = RunSettings(chosen.train_runs, chosen.train_queue_limit, dataset_roots=roots)
+    # The weights are read when a training first unfreezes stages; frozen networks need none here.
+    base = BaseStages(lambda: load(network.backbone, network.weights))
+    runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
+    # In parallel, so that the service is ready before; a run that comes earlier waits for the rest of it.
+    threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
+    shared.keep_sweeping(KIND)
+    return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.lifecycle.drain)
 
 
-# Services that others use come first: they are built first, and the last to go.
+def _embed(shared: Shared) -> Built:
+    from gramlet_server.embed.distances import Budget
+    from gramlet_server.embed.runs import Maps, RunSettings
+    from gramlet_server.embed.service import EmbedServicer
+
+    chosen = shared.settings.embed
+    budget = Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch)
+    settings = RunSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget)
+    maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
+    return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.lifecycle.drain)
+
+
+# Services that others use come first: they are built first and closed last.
 SERVICES: dict[str, Callable[[Shared], Service]] = {
-    "feature": feature,
-    "stylize": stylize,
-    "train": train,
-    "embed": embed,
+    "feature": partial(_service, "feature", _feature),
+    "stylize": partial(_service, "stylize", _stylize),
+    "train": partial(_service, "train", _train),
+    "embed": partial(_service, "embed", _embed),
 }

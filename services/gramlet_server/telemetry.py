@@ -1,19 +1,19 @@
-"""What domain code reports about itself while it works. `runtime.metrics` turns it into Prometheus metrics."""
+"""What the services report about their work. `runtime.metrics` turns it into Prometheus metrics."""
 
 from __future__ import annotations
 
 
 class Observer:
-    """Hears what happens and does nothing about it: the default. Methods are called from any thread, return at once."""
+    """Receives reports. This default ignores them. Methods are called from any thread and must return at once."""
 
     def queue_length(self, pictures: int) -> None:
-        """Pictures that wait for the device now."""
+        """The number of pictures that wait for the device has changed."""
 
     def batch(self, kind: str, pictures: int, device_seconds: float) -> None:
-        """A pass over the device is done: `extract`, `gradient`, or `targets` (the fixed side of an objective)."""
+        """A pass on the device has ended. Kinds: `extract`, `gradient`, `targets` (of an objective), `warm-up`."""
 
     def cache(self, name: str, hit: bool) -> None:
-        """A cache was asked, and had the value or not."""
+        """A value was looked up in a cache, and found or not."""
 
     def runs(self, service: str, running: int, queued: int) -> None:
-        """Pieces of long work that a service has under way, and those that wait for their turn."""
+        """How many runs a service executes, and how many wait, has changed."""

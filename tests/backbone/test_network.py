@@ -10,7 +10,8 @@ import torch
 from gramlet.errors import FailedPrecondition, InvalidInput
 from gramlet_server.backbone import load_network, onednn
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
-from gramlet_server.backbone.network import Network, Precision
+from gramlet_server.backbone.network import Network
+from gramlet_server.backbone.precision import Precision
 from gramlet_server.backbone.torchvision_cpu import import_torchvision
 from gramlet_server.backbone.trainable import late_stages, stage_before
 from gramlet_server.backbone.weights import load
@@ -72,7 +73,7 @@ def names(network: Network) -> list[str]:
     return [stage.name for stage in network.stages]
 
 
-def test_every_stage_is_torchvisions(network: Network, pictures: Tensor) -> None:
+def test_every_stage_equals_torchvisions(network: Network, pictures: Tensor) -> None:
     expected = torchvision_activations(network, pictures.double())
     with torch.inference_mode():
         found = network.activations(pictures, names(network))
@@ -83,7 +84,7 @@ def test_every_stage_is_torchvisions(network: Network, pictures: Tensor) -> None
 
 
 @pytest.mark.weights
-def test_every_stage_is_torchvisions_with_real_weights(resnet50_weights: Path, pictures: Tensor) -> None:
+def test_every_stage_equals_torchvisions_with_real_weights(resnet50_weights: Path, pictures: Tensor) -> None:
     network = Network(load("resnet50", str(resnet50_weights)))
     expected = torchvision_activations(network, pictures.double())
     found = network.activations(pictures, names(network))
@@ -92,16 +93,18 @@ def test_every_stage_is_torchvisions_with_real_weights(resnet50_weights: Path, p
 
 
 @pytest.mark.parametrize("stage", ["conv1", "maxpool", "layer2", "avgpool"])
-def test_a_stage_alone_is_the_stage_among_all(resnet50: Network, pictures: Tensor, stage: str) -> None:
-    """conv1's batch norm is folded or not, depending on who asks; nobody can tell."""
-    alone = resnet50.activations(pictures, [stage])[stage]
-    among = resnet50.activations(pictures, names(resnet50))[stage]
-    assert relative(alone, among) < 1e-6
+def test_a_stage_does_not_depend_on_the_others_that_are_asked_for(
+    resnet50: Network, pictures: Tensor, stage: str
+) -> None:
+    """The batch norm after conv1 is folded only where conv1 is not asked for."""
+    single = resnet50.activations(pictures, [stage])[stage]
+    among_all = resnet50.activations(pictures, names(resnet50))[stage]
+    assert relative(single, among_all) < 1e-6
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
 def test_gradients_are_as_exact_as_torchvisions(backbone: str, pictures: Tensor) -> None:
-    """A ReLU's gradient jumps where rounding moves its input across 0, so torchvision's own float32 sets the mark."""
+    """A ReLU's gradient jumps where rounding moves its input across 0, so torchvision's float32 is the reference."""
     network = Network(load(backbone, "random:3"))
 
     def gradient(activations: Any, pictures: Tensor) -> Tensor:
@@ -155,7 +158,7 @@ def test_unknown_stages_are_refused_by_name(resnet50: Network, pictures: Tensor)
     assert caught.value.field == "stages"
 
 
-def test_shapes_are_told_before_the_pass(network: Network) -> None:
+def test_shapes_are_known_before_the_pass(network: Network) -> None:
     for height, width in ((35, 43), (33, 32)):
         found = network.activations(torch.rand(1, 3, height, width), names(network))
         for name, activations in found.items():
@@ -190,7 +193,7 @@ def test_gradients_in_bfloat16_see_small_changes_of_the_picture(resnet50: Networ
 @pytest.mark.parametrize("kernel", [3, 7])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(32, 48), (33, 35), (31, 64)])
-def test_the_stems_gradient_is_torchs(size: tuple[int, int], stride: int, kernel: int) -> None:
+def test_the_stems_gradient_equals_torchs(size: tuple[int, int], stride: int, kernel: int) -> None:
     if not onednn.available(torch.device("cpu"), torch.float32):
         pytest.skip("oneDNN is not used here")
     weight, picture = torch.randn(8, 3, kernel, kernel), torch.randn(2, 3, *size, requires_grad=True)
@@ -201,7 +204,7 @@ def test_the_stems_gradient_is_torchs(size: tuple[int, int], stride: int, kernel
     assert relative(gradient, expected) < 1e-6
 
 
-def test_mixed_precision_is_float32_where_it_is_not_told_otherwise(resnet50: Network, pictures: Tensor) -> None:
+def test_mixed_precision_is_float32_unless_reduced_is_asked_for(resnet50: Network, pictures: Tensor) -> None:
     network = Network(resnet50.weights, precision=Precision.MIXED)
     for smooth in (False, True):
         found = network.activations(pictures, ["layer2"], smooth=smooth)["layer2"]
@@ -215,7 +218,7 @@ def test_a_cpu_refuses_the_precisions_of_cuda(resnet50: Network, precision: Prec
         Network(resnet50.weights, "cpu", precision)
 
 
-def test_shapes_and_names_are_torchvisions(network: Network) -> None:
+def test_shapes_and_names_equal_torchvisions(network: Network) -> None:
     with torch.device("meta"):
         whole = getattr(import_torchvision().models, network.name)()
     theirs = {
@@ -237,7 +240,9 @@ def test_shapes_and_names_are_torchvisions(network: Network) -> None:
         ("vgg19", "relu5_1", "pool4"),
     ],
 )
-def test_late_stages_go_on_where_the_network_stopped(backbone: str, first: str, before: str, pictures: Tensor) -> None:
+def test_late_stages_continue_from_the_stage_before_them(
+    backbone: str, first: str, before: str, pictures: Tensor
+) -> None:
     network = Network(load(backbone, "random:3"))
     assert stage_before(backbone, first) == before
     whole = network.activations(pictures, [before, "avgpool"])
@@ -247,7 +252,7 @@ def test_late_stages_go_on_where_the_network_stopped(backbone: str, first: str, 
     assert torch.equal(whole[before], kept)
 
 
-def test_training_late_stages_leaves_the_network_alone(resnet50: Network, pictures: Tensor) -> None:
+def test_training_late_stages_does_not_change_the_network(resnet50: Network, pictures: Tensor) -> None:
     late = late_stages(resnet50.weights, "layer4")
     parameters = dict(late.named_parameters())
     assert "layer4.0.conv1.weight" in parameters

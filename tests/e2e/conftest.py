@@ -32,8 +32,7 @@ def seaweedfs(cluster: Cluster) -> SeaweedFS:
 def replicas(cluster: Cluster) -> list[GramletServer]:
     """Three FeatureServices whose device takes at least 50 ms a picture, whatever else this machine does."""
     replicas = [
-        cluster.features("--simulated-seconds-per-picture=0.05", "--drain-delay-seconds=2", "--queue-limit=32")
-        for _ in range(3)
+        cluster.features("--drain-delay-seconds=2", "--queue-limit=32", seconds_per_picture=0.05) for _ in range(3)
     ]
     for replica in replicas:
         replica.wait_until_ready()

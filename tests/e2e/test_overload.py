@@ -32,7 +32,7 @@ EXTRACTION = Extraction(stages=("conv1",), forms=(Form.POOLED,))
 @pytest.fixture(scope="module")
 def server(cluster: Cluster) -> Iterator[GramletServer]:
     limits = f"--queue-limit={QUEUE}", f"--batch-pictures={BATCH}"
-    server = cluster.features(f"--simulated-seconds-per-picture={PICTURE_SECONDS}", *limits)
+    server = cluster.features(*limits, seconds_per_picture=PICTURE_SECONDS)
     server.wait_until_ready()
     yield server
     server.stop()

@@ -21,12 +21,12 @@ from tests.e2e.cluster import Cluster, GramletServer
 
 ITERATIONS = 24
 # Slow enough that what is done to a run in its middle is done in its middle.
-PACE = "--simulated-seconds-per-picture=0.1"
+SECONDS_PER_PICTURE = 0.1
 
 
 @pytest.fixture(scope="module")
 def feature(cluster: Cluster) -> Iterator[GramletServer]:
-    server = cluster.features(PACE)
+    server = cluster.features(seconds_per_picture=SECONDS_PER_PICTURE)
     server.wait_until_ready()
     yield server
     server.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gramlet import Client
-from gramlet.train.types import Accepted, Epoch, Event, Extracting, Result
+from gramlet.train.types import Accepted, Epoch, Event, Extracting, HeadRef, Result
 from gramlet_server.runs.store import Store
 from gramlet_server.train.registry import Registry
 from PIL import Image
@@ -25,7 +24,7 @@ COLORS = {"red": (200, 60, 60), "green": (60, 200, 60)}
 @pytest.fixture(scope="module")
 def feature(cluster: Cluster) -> Iterator[GramletServer]:
     # Slow enough that what is done to an upload in its middle is done in its middle.
-    server = cluster.features("--simulated-seconds-per-picture=0.1")
+    server = cluster.features(seconds_per_picture=0.1)
     server.wait_until_ready()
     yield server
     server.stop()
@@ -61,8 +60,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def tensors(store: Store, result: Result) -> bytes:
     registry = Registry(store)
-    content = json.loads(store.get(f"heads/{result.head.name}/{result.head.version:08d}.json"))["content"]
-    state, _ = registry.tensors(result.head.name, content)
+    head, content = registry.find(HeadRef(result.head.name, result.head.version))
+    state = registry.weights(head.name, content).head
     return b"".join(state[name].numpy().tobytes() for name in sorted(state))
 
 

@@ -21,8 +21,9 @@ from gramlet_server.embed.runs import Maps, RunSettings
 from gramlet_server.embed.service import EmbedServicer
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 from gramlet_server.telemetry import Observer
 from PIL import Image
 

@@ -22,7 +22,7 @@ sys.meta_path.insert(0, NoTorch())
 
 _SERVE = """
 import gramlet, numpy as np
-from gramlet_server.services import Shared, embed
+from gramlet_server.services import SERVICES, Shared
 from gramlet_server.runtime.config import Settings, ServerSettings, StoreSettings
 from gramlet_server.runtime.server import Server
 from queue import SimpleQueue
@@ -30,7 +30,7 @@ from queue import SimpleQueue
 shared = Shared(Settings(store=StoreSettings(sys.argv[1])))
 shared.__dict__["features"] = None  # vectors need no network
 built = SimpleQueue()
-server = Server([embed(shared)], ServerSettings(port=0))
+server = Server([SERVICES["embed"](shared)], ServerSettings(port=0))
 server.start(built.put)
 assert built.get(timeout=60) is None
 vectors = np.random.default_rng(0).normal(size=(20, 5))

@@ -1,4 +1,4 @@
-"""Features are kept by the hash of what was sent: within a bound, and as they were."""
+"""Features are cached by the hash of the picture that was sent, within a limit in bytes, and unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization
 from gramlet.types import Array, ElementType, Limits, Resize, ResizeMode
-from gramlet_server.feature import engine as engine_module
+from gramlet_server.feature import extraction as extraction_module
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching
@@ -19,6 +19,7 @@ from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.telemetry import Observer
 
 from tests.e2e.cluster import wait_until
+from tests.e2e.slow_server import SlowDevice
 
 EXTRACTION = Extraction(
     ("conv1", "layer1"), (Form.ACTIVATIONS, Form.GRAM, Form.POOLED), resize=Resize(ResizeMode.CENTER_CROP, 40)
@@ -40,8 +41,8 @@ def counts() -> Counts:
 
 @pytest.fixture
 def caching(engine: Engine, counts: Counts) -> Iterator[Engine]:
-    """An engine with a cache of its own and everybody's network."""
-    caching = Engine(engine._network, observer=counts)
+    """An engine with a cache of its own, and the network of all tests."""
+    caching = Engine(engine.network, observer=counts)
     yield caching
     caching.close()
 
@@ -65,7 +66,7 @@ def test_the_same_picture_is_neither_decoded_nor_computed_again_and_gives_the_sa
 ) -> None:
     file = encode_jpeg(pixels())
     first, worked = features(caching, file), caching.model().load.device_seconds
-    monkeypatch.delattr(engine_module, "prepare")
+    monkeypatch.delattr(extraction_module, "prepare")
     (streamed,) = caching.extract([file], EXTRACTION)
     assert isinstance(streamed, Features)
     for again in (features(caching, file), streamed):
@@ -87,7 +88,7 @@ def test_the_same_picture_is_neither_decoded_nor_computed_again_and_gives_the_sa
         {"resize": Resize(ResizeMode.CENTER_CROP, 32)},
     ],
 )
-def test_features_are_known_only_for_what_was_asked(caching: Engine, change: dict[str, object]) -> None:
+def test_cached_features_are_used_only_for_the_same_extraction(caching: Engine, change: dict[str, object]) -> None:
     features(caching, pixels())
     assert features(caching, pixels(), replace(EXTRACTION, **change)).timing.batch_size == 1  # type: ignore[arg-type]
     assert features(caching, pixels(1)).timing.batch_size == 1
@@ -95,27 +96,27 @@ def test_features_are_known_only_for_what_was_asked(caching: Engine, change: dic
     assert features(caching, pixels(), on_the_wire).timing.batch_size == 0
 
 
-def test_the_features_that_are_kept_stay_within_their_bound(engine: Engine) -> None:
+def test_the_cache_stays_within_its_limit(engine: Engine) -> None:
     pooled = Extraction(("layer4",), (Form.POOLED,))  # 8 KiB a picture
-    bounded = Engine(engine._network, EngineSettings(feature_cache_bytes=20 * 1024))
+    bounded = Engine(engine.network, EngineSettings(feature_cache_bytes=20 * 1024))
     for seed in (0, 1, 0, 2):
         features(bounded, pixels(seed), pooled)
-    assert bounded._kept.bytes == 2 * 8 * 1024
+    assert bounded.feature_cache.bytes == 2 * 8 * 1024
     assert [features(bounded, pixels(seed), pooled).timing.batch_size for seed in (2, 0, 1)] == [0, 0, 1]
     features(bounded, pixels(), EXTRACTION)  # larger than the whole cache
-    assert bounded._kept.bytes == 2 * 8 * 1024
+    assert bounded.feature_cache.bytes == 2 * 8 * 1024
     bounded.close()
 
 
 def test_without_a_cache_every_picture_is_computed(engine: Engine, counts: Counts) -> None:
-    plain = Engine(engine._network, EngineSettings(feature_cache_bytes=0), observer=counts)
+    plain = Engine(engine.network, EngineSettings(feature_cache_bytes=0), observer=counts)
     assert [features(plain, pixels()).timing.batch_size for _ in range(2)] == [1, 1]
     assert not counts.asked
     plain.close()
 
 
-def test_what_is_known_must_fit_a_message_all_the_same(engine: Engine) -> None:
-    caching = Engine(engine._network, limits=Limits(message_bytes=16_000))
+def test_cached_features_must_fit_a_message_too(engine: Engine) -> None:
+    caching = Engine(engine.network, limits=Limits(message_bytes=16_000))
     half = Extraction(("layer4",), (Form.ACTIVATIONS,), element_type=ElementType.FLOAT16)
     features(caching, pixels()[:, :32, :64], half)
     with pytest.raises(InvalidInput, match="ExtractStream"):
@@ -125,10 +126,8 @@ def test_what_is_known_must_fit_a_message_all_the_same(engine: Engine) -> None:
     caching.close()
 
 
-def test_what_is_known_is_given_even_where_the_queue_is_full(engine: Engine) -> None:
-    busy = Engine(
-        engine._network, EngineSettings(Batching(pictures=1, queue_limit=1), simulated_seconds_per_picture=0.1)
-    )
+def test_cached_features_are_returned_even_while_the_queue_is_full(engine: Engine) -> None:
+    busy = Engine(engine.network, EngineSettings(Batching(pictures=1, queue_limit=1)), device=SlowDevice(0.1))
     pooled = Extraction(("conv1",), (Form.POOLED,))
     features(busy, pixels(), pooled)
     others = busy.extract((pixels(seed) for seed in range(1, 9)), pooled)
@@ -139,7 +138,7 @@ def test_what_is_known_is_given_even_where_the_queue_is_full(engine: Engine) -> 
     busy.close()
 
 
-def test_a_cache_drops_what_was_not_used_for_longest() -> None:
+def test_a_cache_drops_the_least_recently_used_value() -> None:
     cache: Cache[bytes] = Cache("some", 10, Observer(), len)
     for key in "abc":
         cache.put(key, b"1234")

@@ -1,9 +1,9 @@
-"""What surrounds a pass on a device: failures, and which passes are recorded. What CUDA does with them: tests/gpu."""
+"""Failures of a device, and which passes are recorded as graphs. tests/gpu runs them on CUDA."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +11,12 @@ import pytest
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
 from gramlet.feature.types import Extraction, Form
+from gramlet.types import Array
 from gramlet_server.backbone import load_network
-from gramlet_server.feature import device as devices
-from gramlet_server.feature.device import CudaDevice, Device, Repeats, _Graph, _Graphs
+from gramlet_server.feature import graphs as graphs_module
+from gramlet_server.feature.device import CudaDevice, Device
 from gramlet_server.feature.engine import Engine
+from gramlet_server.feature.graphs import RECORD_AFTER, RECORD_OWNED_AFTER, Graph, GraphCache, PassKey
 from torch import Tensor
 
 PICTURE = np.full((3, 32, 32), 0.5, np.float32)
@@ -22,11 +24,14 @@ POOLED = Extraction(("conv1",), (Form.POOLED,))
 
 
 class Broken(Device):
-    """A device on which nothing works any more."""
+    """A device whose uploads fail, for good (`lost`) or until it is repaired."""
 
     lost = True
+    repaired = False
 
-    def upload(self, pictures: object) -> Tensor:
+    def upload(self, pictures: Sequence[Array]) -> Tensor:
+        if self.repaired:
+            return super().upload(pictures)
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore for developers")
 
     def is_lost(self) -> bool:
@@ -34,50 +39,56 @@ class Broken(Device):
 
 
 @pytest.fixture
-def broken() -> Iterator[Engine]:
-    engine = Engine(load_network("vgg16", "random:0", "cpu"))
-    engine._device = Broken()
+def device() -> Broken:
+    return Broken()
+
+
+@pytest.fixture
+def broken(device: Broken) -> Iterator[Engine]:
+    engine = Engine(load_network("vgg16", "random:0", "cpu"), device=device)
     yield engine
     engine.close()
 
 
-def test_a_lost_device_is_told_once_and_answers_nobody_any_more(broken: Engine) -> None:
-    told: list[GramletError] = []
-    broken.tell_failure(told.append)
+def test_a_lost_device_is_reported_once_and_every_pass_fails(broken: Engine) -> None:
+    reported: list[GramletError] = []
+    broken.on_failure(reported.append)
     extraction = Extraction(("relu1_1",), (Form.POOLED,))
     for _ in range(2):
         with pytest.raises(Unavailable, match=r"cpu has failed, go on at another server: .* illegal memory access"):
             broken.extract_together([PICTURE], extraction)
         with pytest.raises(Unavailable):
             list(broken.extract([PICTURE], extraction))
-    assert [str(error).count("\n") for error in told] == [0]
+    assert [str(error).count("\n") for error in reported] == [0]
 
 
-def test_an_error_of_a_device_that_lives_is_a_bug_and_no_more(broken: Engine) -> None:
-    broken._device.lost = False  # type: ignore[attr-defined]
-    told: list[GramletError] = []
-    broken.tell_failure(told.append)
+def test_an_error_of_a_working_device_is_a_bug_and_the_next_pass_runs(broken: Engine, device: Broken) -> None:
+    device.lost = False
+    reported: list[GramletError] = []
+    broken.on_failure(reported.append)
     with pytest.raises(torch.AcceleratorError):
         broken.extract_together([PICTURE], Extraction(("relu1_1",), (Form.POOLED,)))
-    broken._device = Device()
+    device.repaired = True
     broken.extract_together([PICTURE], Extraction(("relu1_1",), (Form.POOLED,)))
-    assert not told
+    assert not reported
 
 
-def test_memory_that_does_not_suffice_is_the_pictures_fault(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_does_not_fit_into_memory_is_invalid_input(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(engine._device, "upload", full)
+    monkeypatch.setattr(engine.passes.device, "upload", full)
     (outcome,) = engine.extract_together([PICTURE], POOLED)
     assert isinstance(outcome, InvalidInput)
     assert "does not hold 1 such picture" in outcome.message
 
 
-def test_recorded_passes_make_room_for_work_that_needs_the_memory() -> None:
-    device = object.__new__(CudaDevice)  # without CUDA nothing else of it can be had
+def test_graphs_are_dropped_when_other_work_needs_their_memory() -> None:
+    device = object.__new__(CudaDevice)  # its constructor needs CUDA
     kept = [True]
-    device._graphs = SimpleNamespace(clear=lambda: bool(kept and kept.pop()))  # type: ignore[assignment]
+    device.graphs = SimpleNamespace(clear=lambda: bool(kept and kept.pop()))  # type: ignore[assignment]
 
     def work() -> str:
         if kept:
@@ -92,30 +103,30 @@ def test_recorded_passes_make_room_for_work_that_needs_the_memory() -> None:
         device.with_room(too_much)
 
 
-# --- which passes are recorded; recording itself is replaced: there is no CUDA device here ---
+# --- which passes are recorded; without a CUDA device the recording itself is replaced ---
 
 
 class Recorder:
-    """Stands in for CUDA: a recorded pass adds one, and `fails` is what the next recording raises."""
+    """Takes the place of CUDA: a recorded pass adds one, and `fails` is what the next recording raises."""
 
     def __init__(self) -> None:
         self.fails: Exception | None = None
         self.recorded = 0
         self.reserved = 0
 
-    def record(self, pictures: Tensor, compute: object, pool: object) -> _Graph:
+    def record(self, pictures: Tensor, compute: object, pool: object) -> Graph:
         if self.fails:
             raise self.fails
         self.recorded += 1
         self.reserved += 100
         result = torch.empty(())
-        return _Graph(pictures, [result], lambda: result.copy_(pictures.sum() + 1))  # type: ignore[arg-type, return-value]
+        return Graph(pictures, [result], lambda: result.copy_(pictures.sum() + 1))  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(devices, "_record", recorder.record)
+    monkeypatch.setattr(graphs_module, "record_graph", recorder.record)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: recorder.reserved)
     return recorder
@@ -125,71 +136,72 @@ class Owner:
     """Holds targets."""
 
 
-def meet(graphs: _Graphs, repeats: Repeats, times: int = 1, side: int = 4) -> bool:
-    """The same pass, several times; whether the last one was a replay."""
+def run(graphs: GraphCache, key: PassKey, times: int = 1, side: int = 4) -> bool:
+    """Runs the same pass several times; returns whether the last run was a replay."""
     for _ in range(times):
         pictures = torch.zeros(1, 3, side, side)
-        known = graphs.known(pictures.shape, repeats)
+        known = graphs.count(pictures.shape, key)
         replayed = known.graph is not None
-        if graphs.wants(known):
-            graphs.record(known, pictures, lambda pictures: [pictures])
+        graphs.record_if_due(known, pictures, lambda pictures: [pictures])
     return replayed
 
 
-def test_a_pass_is_recorded_once_it_has_come_often_and_replayed_with_other_pictures(recorder: Recorder) -> None:
-    graphs, owner = _Graphs(torch.device("cuda"), 10**6), Owner()
-    stylization, extraction = Repeats("gradient", (owner,)), Repeats("extract")
-    assert not meet(graphs, stylization, devices.RECORD_AFTER[True])
-    assert meet(graphs, stylization)
-    assert not meet(graphs, extraction, devices.RECORD_AFTER[False])
-    assert meet(graphs, extraction)
-    assert not meet(graphs, extraction, side=8)
+def test_a_pass_that_repeats_is_recorded_and_replayed_with_other_pictures(recorder: Recorder) -> None:
+    graphs, owner = GraphCache(torch.device("cuda"), 10**6), Owner()
+    stylization, extraction = PassKey("gradient", (owner,)), PassKey("extract")
+    assert not run(graphs, stylization, RECORD_OWNED_AFTER)
+    assert run(graphs, stylization)
+    assert not run(graphs, extraction, RECORD_AFTER)
+    assert run(graphs, extraction)
+    assert not run(graphs, extraction, side=8)
     assert recorder.recorded == 2
-    graph = graphs.known((1, 3, 4, 4), extraction).graph
+    graph = graphs.count((1, 3, 4, 4), extraction).graph
     assert graph is not None
     assert [float(result) for result in graph.replay(torch.ones(1, 3, 4, 4))] == [49.0]
 
 
-def test_a_recorded_pass_ends_with_the_targets_that_it_read(recorder: Recorder) -> None:
-    graphs, owner = _Graphs(torch.device("cuda"), 10**6), Owner()
-    assert meet(graphs, Repeats("gradient", (owner,)), 3)
+def test_a_recorded_pass_is_dropped_with_the_targets_that_it_reads(recorder: Recorder) -> None:
+    graphs, owner = GraphCache(torch.device("cuda"), 10**6), Owner()
+    assert run(graphs, PassKey("gradient", (owner,)), 3)
     del owner
     gc.collect()
-    # Perhaps at the same address: it must not be taken for the first one.
-    assert not meet(graphs, Repeats("gradient", (Owner(),)))
-    assert len(graphs._known) == 1
+    # The new owner may have the address of the old one. It must not be mistaken for it.
+    assert not run(graphs, PassKey("gradient", (Owner(),)))
+    assert len(graphs) == 1
 
 
-def test_recorded_passes_are_bounded_in_number_and_in_memory(
+def test_recorded_passes_are_limited_in_number_and_in_memory(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs, often = _Graphs(torch.device("cuda"), 250), devices.RECORD_AFTER[False]
+    graphs, often = GraphCache(torch.device("cuda"), 250), RECORD_AFTER
     for side in (1, 2, 3):
-        meet(graphs, Repeats("extract"), often, side)
-    assert all(meet(graphs, Repeats("extract"), side=side) for side in (1, 2, 3))
-    meet(graphs, Repeats("extract"), often, 4)  # beyond 250: all others are dropped
-    assert [meet(graphs, Repeats("extract"), side=side) for side in (1, 2, 3, 4)] == [False, False, False, True]
+        run(graphs, PassKey("extract"), often, side)
+    assert all(run(graphs, PassKey("extract"), side=side) for side in (1, 2, 3))
+    run(graphs, PassKey("extract"), often, 4)  # exceeds 250: all others are dropped
+    assert [run(graphs, PassKey("extract"), side=side) for side in (1, 2, 3, 4)] == [False, False, False, True]
 
-    monkeypatch.setattr(devices, "KEPT_GRAPHS", 1)
-    meet(graphs, Repeats("extract"), often, 5)
-    meet(graphs, Repeats("extract"), 1, 5)
-    assert not meet(graphs, Repeats("extract"), side=4)
-    monkeypatch.setattr(devices, "KNOWN_PASSES", 3)
-    meet(graphs, Repeats("extract"), side=6)
-    assert len(graphs._known) == 3
+    monkeypatch.setattr(graphs_module, "KEPT_GRAPHS", 1)
+    run(graphs, PassKey("extract"), often, 5)
+    run(graphs, PassKey("extract"), 1, 5)
+    assert not run(graphs, PassKey("extract"), side=4)
+    monkeypatch.setattr(graphs_module, "KNOWN_PASSES", 3)
+    run(graphs, PassKey("extract"), side=6)
+    assert len(graphs) == 3
 
 
-def test_a_pass_that_cannot_be_recorded_goes_on_as_it_is(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
-    graphs, often = _Graphs(torch.device("cuda"), 10**6), 2 * devices.RECORD_AFTER[False]
+def test_a_pass_that_cannot_be_recorded_runs_without_a_graph(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    graphs, often = GraphCache(torch.device("cuda"), 10**6), 2 * RECORD_AFTER
     recorder.fails = torch.OutOfMemoryError("full")
-    assert not meet(graphs, Repeats("extract"), often, 1)
+    assert not run(graphs, PassKey("extract"), often, 1)
     recorder.fails = None
-    assert meet(graphs, Repeats("extract"), often, 2)
-    assert not meet(graphs, Repeats("extract"), 1, 1)
+    assert run(graphs, PassKey("extract"), often, 2)
+    assert not run(graphs, PassKey("extract"), 1, 1)
 
     recorder.fails = torch.AcceleratorError("operation not permitted when stream is capturing")
-    assert not meet(graphs, Repeats("extract"), often, 3)
+    assert not run(graphs, PassKey("extract"), often, 3)
     assert "CUDA graphs are off" in caplog.text
     recorder.fails = None
-    assert not meet(graphs, Repeats("extract"), often, 4)
-    assert not meet(graphs, Repeats("extract"), often, 2)
+    assert not run(graphs, PassKey("extract"), often, 4)
+    assert not run(graphs, PassKey("extract"), often, 2)

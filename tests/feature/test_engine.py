@@ -1,20 +1,23 @@
-"""The engine: features as the network has them, and gradients as they are."""
+"""The engine: features, losses and gradients, alone and in batches."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
 from gramlet.errors import GramletError, InvalidInput, Overloaded, Unavailable
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Objective, StageBalance, Style
 from gramlet.types import Array, ElementType, Limits, Picture, Resize, ResizeMode
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching
+from gramlet_server.telemetry import Observer
+
+from tests.e2e.slow_server import SlowDevice
 
 ALL = Extraction(("conv1", "layer2", "avgpool"), (Form.ACTIVATIONS, Form.GRAM, Form.POOLED))
 
@@ -95,7 +98,7 @@ def test_features_too_large_for_a_message_are_refused_before_any_work(engine: En
     assert engine.model().load.device_seconds == before
 
 
-def test_a_triangle_in_half_precision_counts_for_what_it_takes(engine: Engine) -> None:
+def test_a_triangle_in_half_precision_takes_fewer_bytes(engine: Engine) -> None:
     whole = Extraction(("layer4",), (Form.GRAM,))
     small = replace(whole, triangle=True, element_type=ElementType.FLOAT16)
     pictures: list[Picture | GramletError] = [picture()] * 5
@@ -104,7 +107,7 @@ def test_a_triangle_in_half_precision_counts_for_what_it_takes(engine: Engine) -
     assert len(engine.extract_together(pictures, small)) == 5
 
 
-def test_resizing_is_the_extractions_business(engine: Engine) -> None:
+def test_pictures_are_resized_as_the_extraction_says(engine: Engine) -> None:
     extraction = Extraction(("conv1",), (Form.POOLED,), resize=Resize(ResizeMode.CENTER_CROP, 32))
     (found,) = features_of(engine, [picture(0, 50, 90)], extraction)
     assert (found.height, found.width) == (32, 32)
@@ -140,7 +143,7 @@ def test_the_gradient_is_the_slope_of_the_loss(engine: Engine) -> None:
     assert (above - below) / 2 == pytest.approx(float((at.gradient * direction).sum()), rel=0.02)
 
 
-def test_several_styles_are_weighed_as_if_each_were_compared_alone(engine: Engine) -> None:
+def test_several_styles_add_up_to_the_weighted_losses_of_each(engine: Engine) -> None:
     plain = replace(OBJECTIVE, stage_balance=StageBalance.NONE, content_weight=0.0, total_variation_weight=0.0)
     x = picture(5)
 
@@ -186,40 +189,45 @@ def test_a_picture_of_another_shape_than_the_content_is_refused(engine: Engine) 
         differentiation.evaluate(picture(5, 32, 32))
 
 
-def test_gradients_that_share_a_pass_are_those_of_passes_alone() -> None:
+def test_gradients_of_a_shared_pass_equal_those_of_single_passes() -> None:
     network = load_network("resnet50", "random:0", "cpu")
     together = Engine(network, EngineSettings(batch_gradients=True))
-    alone = Engine(network)
+    single = Engine(network)
     pictures = [picture(seed) for seed in range(3)]
-    with together.differentiate(OBJECTIVE) as d:
-        targets = d._targets
-        assert targets is not None
-        shared = together._gradients([(each, targets) for each in pictures])
-    with alone.differentiate(OBJECTIVE) as d:
+    with together.passes.scheduler.caller() as caller:
+        targets = together.targets.build(caller, OBJECTIVE)
+        shared = together.differentiator.evaluate_batch([(each, targets) for each in pictures])
+    with single.differentiate(OBJECTIVE) as d:
         for each, ours in zip(pictures, shared, strict=True):
-            single = d.evaluate(each)
-            assert ours.loss == pytest.approx(single.loss, rel=1e-4)
-            scale = np.abs(single.gradient).max()
-            np.testing.assert_allclose(ours.gradient / scale, single.gradient / scale, atol=2e-3)
+            expected = d.evaluate(each)
+            assert ours.loss == pytest.approx(expected.loss, rel=1e-4)
+            scale = np.abs(expected.gradient).max()
+            np.testing.assert_allclose(ours.gradient / scale, expected.gradient / scale, atol=2e-3)
     together.close()
-    alone.close()
+    single.close()
 
 
 def test_targets_are_computed_once_for_all_stylizations(engine: Engine) -> None:
-    with engine.differentiate(OBJECTIVE):
-        pass
-    with engine.differentiate(OBJECTIVE), torch.no_grad():
-        hits = []
-        engine._cache._observer = type("Seen", (), {"cache": lambda _, name, hit: hits.append(hit)})()  # type: ignore[assignment]
-        with engine.differentiate(OBJECTIVE):
+    class Lookups(Observer):
+        hits: ClassVar[list[bool]] = []
+
+        def cache(self, name: str, hit: bool) -> None:
+            self.hits.append(hit)
+
+    cached = Engine(engine.network, observer=Lookups())
+    with cached.differentiate(OBJECTIVE):
+        assert not any(Lookups.hits)
+        Lookups.hits.clear()
+        with cached.differentiate(OBJECTIVE):
             pass
-    assert hits
-    assert all(hits)
+    assert Lookups.hits
+    assert all(Lookups.hits)
+    cached.close()
 
 
-def test_a_full_queue_refuses_newcomers_and_says_when_to_come_again() -> None:
-    settings = EngineSettings(Batching(pictures=1, queue_limit=2), simulated_seconds_per_picture=0.4)
-    engine = Engine(load_network("resnet50", "random:0", "cpu"), settings)
+def test_a_full_queue_refuses_new_callers_and_says_when_to_retry() -> None:
+    settings = EngineSettings(Batching(pictures=1, queue_limit=2))
+    engine = Engine(load_network("resnet50", "random:0", "cpu"), settings, device=SlowDevice(0.4))
     extraction = Extraction(("conv1",), (Form.POOLED,))
     outcomes = engine.extract([picture(seed) for seed in range(4)], extraction)
     next(outcomes)

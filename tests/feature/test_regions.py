@@ -1,4 +1,4 @@
-"""Regions: each style rules its own, with guided Gram matrices, and nowhere else."""
+"""Regions: each style applies to its own region, with guided Gram matrices, and nowhere else."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from gramlet.errors import InvalidInput
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
 from gramlet.stylize.types import Stylization, StylizeSettings
 from gramlet.types import Array, Limits
-from gramlet_server.feature.engine import Engine, _Reader
+from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.gram import energy, gram_matrix, region_at, style_loss
-from gramlet_server.stylize.optimise import Descent, Job
-from gramlet_server.stylize.prepare import prepare_job
+from gramlet_server.stylize.descent import Descent
+from gramlet_server.stylize.plan import Pictures
+from gramlet_server.stylize.prepare import prepare_stylization
 
 HEIGHT, WIDTH = 64, 128
 DIVISORS = {GramNormalization.NONE: 1, GramNormalization.POSITIONS: 8 * 10, GramNormalization.ELEMENTS: 24 * 8 * 10}
@@ -115,18 +116,20 @@ def test_each_half_gets_the_statistics_of_its_own_style(engine: Engine) -> None:
     settings = StylizeSettings(size=WIDTH, iterations=25, antialiased=False, scales=1, content_weight=0.0)
     styles = tuple(Style(s.picture, content_region=s.content_region) for s in HALVES.styles)
     assert HALVES.content is not None
-    job = prepare_job(Stylization(HALVES.content, styles, settings), engine, Limits())
-    descent = Descent(job.initial, job.settings)
-    with engine.differentiate(job.objective()) as differentiation:
+    prepared = prepare_stylization(Stylization(HALVES.content, styles, settings), engine, Limits())
+    descent = Descent(prepared.pictures.initial, prepared.settings)
+    with engine.differentiate(prepared.objective()) as differentiation:
         while descent.iteration < 25:
             descent.step(differentiation.evaluate)
 
-    def gram(picture: Array, region: Array | None, stage: str) -> torch.Tensor:
-        return _Reader(engine).grams(picture, region, [stage], GramNormalization.POSITIONS, False)[stage]
+    def gram(picture: Array, mask: Array | None, stage: str) -> torch.Tensor:
+        activations = engine.network.activations(torch.from_numpy(picture)[None], [stage])[stage][0]
+        region = None if mask is None else region_at(torch.from_numpy(mask), *activations.shape[1:])[0]
+        return gram_matrix(activations, GramNormalization.POSITIONS, region)
 
     for stage in ("maxpool", "layer1", "layer2"):
-        wanted = [gram(style.picture, None, stage) for style in job.styles]
-        for own, style in enumerate(job.styles):
+        wanted = [gram(style.picture, None, stage) for style in prepared.pictures.styles]
+        for own, style in enumerate(prepared.pictures.styles):
             found = gram(descent.picture, style.content_region, stage)
             distances = [float((found - each).norm()) for each in wanted]
             assert distances[own] < 0.8 * distances[1 - own]
@@ -149,7 +152,7 @@ def test_the_part_of_a_style_that_counts_is_all_that_counts(engine: Engine) -> N
     assert loss(Style(patched)) != pytest.approx(loss(Style(STYLES[0])), rel=0.01)
 
 
-def test_every_stage_starts_at_its_weight_times_the_share_that_is_ruled(engine: Engine) -> None:
+def test_every_stage_starts_at_its_weight_times_the_share_of_its_regions(engine: Engine) -> None:
     content = HALVES.content
     assert content is not None
     left, right = HALVES.styles
@@ -161,10 +164,10 @@ def test_every_stage_starts_at_its_weight_times_the_share_that_is_ruled(engine: 
 
 
 def test_styles_that_overlap_divide_their_region_by_weight(engine: Engine) -> None:
-    with engine.differentiation() as d:
-        d.replace(replace(HALVES, stage_balance=StageBalance.NONE, styles=(Style(STYLES[0], 3.0), HALVES.styles[1])))
-        assert d._targets is not None
-        everywhere, right = d._targets.style["maxpool"]
+    styles = (Style(STYLES[0], 3.0), HALVES.styles[1])
+    with engine.passes.scheduler.caller() as caller:
+        targets = engine.targets.build(caller, replace(HALVES, stage_balance=StageBalance.NONE, styles=styles))
+    everywhere, right = targets.style["maxpool"]
     assert (everywhere.region, right.region is None) == (None, False)
     assert everywhere.weight == pytest.approx(0.5 + 0.5 * 3 / 4)
     assert right.weight == pytest.approx(0.5 * 1 / 4)
@@ -214,15 +217,15 @@ def test_regions_go_with_their_pictures_into_the_store_and_to_every_scale(engine
     own[:20] = 255
     assert HALVES.content is not None
     order = Stylization(HALVES.content, (Style(STYLES[0], 2.0, mask, own), Style(STYLES[1])), StylizeSettings(size=128))
-    job = prepare_job(order, engine, Limits())
-    again = Job.from_bytes(job.to_bytes())
-    for one, other in zip(job.styles, again.styles, strict=True):
+    pictures = prepare_stylization(order, engine, Limits()).pictures
+    again = Pictures.from_bytes(pictures.to_bytes())
+    for one, other in zip(pictures.styles, again.styles, strict=True):
         np.testing.assert_array_equal(one.content_region, other.content_region)
         np.testing.assert_array_equal(one.style_region, other.style_region)
-    first = again.objective(0.5).styles[0]
+    first = again.at(0.5).styles[0]
     assert first.content_region is not None
     assert first.style_region is not None
     assert first.content_region.shape == (HEIGHT // 2, WIDTH // 2)
     assert first.style_region.shape == first.picture.shape[1:]
     assert first.content_region.mean() == pytest.approx(100 / 256)
-    assert again.objective(0.5).styles[1].content_region is None
+    assert again.at(0.5).styles[1].content_region is None

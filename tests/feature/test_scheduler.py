@@ -1,4 +1,4 @@
-"""The scheduler: fair to callers, generous in batches, bounded, and one failure costs nobody else."""
+"""The scheduler is fair to callers, batches their work, limits its queue, and confines a failure to one picture."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 from gramlet.errors import Cancelled, InvalidInput, Overloaded, Unavailable
 from gramlet.types import Timing
 from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
+
+from tests.e2e.cluster import wait_until
 
 
 class Device:
@@ -52,7 +54,7 @@ def hold(device: Device, caller: Caller) -> None:
     assert device.busy.wait(30)
 
 
-def test_work_of_one_key_shares_passes_whoever_sent_it(scheduler: Scheduler, device: Device) -> None:
+def test_work_of_one_key_shares_passes_also_of_different_callers(scheduler: Scheduler, device: Device) -> None:
     a, b = scheduler.caller(), scheduler.caller()
     hold(device, a)
     futures = [a.submit(device.work("a1")), b.submit(device.work("b1")), b.submit(device.work("other", key="k"))]
@@ -63,7 +65,7 @@ def test_work_of_one_key_shares_passes_whoever_sent_it(scheduler: Scheduler, dev
     assert outcome(futures[0])[1].batch_size == 3
 
 
-def test_a_pass_is_bounded_in_pictures_and_in_pixels(scheduler: Scheduler, device: Device) -> None:
+def test_a_pass_is_limited_in_pictures_and_in_pixels(scheduler: Scheduler, device: Device) -> None:
     a = scheduler.caller()
     hold(device, a)
     futures = [a.submit(device.work(i)) for i in range(6)]
@@ -89,8 +91,8 @@ def test_a_corpus_does_not_starve_a_stylization(scheduler: Scheduler, device: De
     assert sum(len(each) for each in before if isinstance(each[0], int)) <= 8
 
 
-def test_an_endless_row_of_single_calls_starves_nobody(scheduler: Scheduler, device: Device) -> None:
-    """Overload: there are always more calls than a pass takes, each of a caller that is gone after it."""
+def test_an_endless_series_of_single_calls_starves_nobody(scheduler: Scheduler, device: Device) -> None:
+    """Overload: more calls wait than fit a pass, and each caller sends one picture only."""
     stream = scheduler.caller()
     hold(device, stream)
 
@@ -111,7 +113,7 @@ def test_an_endless_row_of_single_calls_starves_nobody(scheduler: Scheduler, dev
     assert waiting.done()
 
 
-def test_being_away_earns_no_credit(scheduler: Scheduler, device: Device) -> None:
+def test_a_pause_earns_no_credit(scheduler: Scheduler, device: Device) -> None:
     device.gate.set()
     old = scheduler.caller()
     for _ in range(50):
@@ -123,7 +125,7 @@ def test_being_away_earns_no_credit(scheduler: Scheduler, device: Device) -> Non
 
 @pytest.fixture
 def patient(device: Device) -> Iterator[Scheduler]:
-    """Would rather wait for an hour than run a pass that is not full."""
+    """Waits very long for expected callers."""
     scheduler = Scheduler(Batching(pictures=4, linger=1e9))
     yield scheduler
     device.gate.set()
@@ -131,7 +133,7 @@ def patient(device: Device) -> Iterator[Scheduler]:
 
 
 def serve_together(scheduler: Scheduler, device: Device, number: int) -> None:
-    """A pass over one picture of each of so many callers, who are gone after it."""
+    """Runs a pass over one picture each of so many callers."""
     works = []
     with scheduler.caller() as first:
         hold(device, first)
@@ -143,7 +145,7 @@ def serve_together(scheduler: Scheduler, device: Device, number: int) -> None:
             outcome(work.future)
 
 
-def test_those_who_come_back_share_the_next_pass(patient: Scheduler, device: Device) -> None:
+def test_callers_that_return_share_the_next_pass(patient: Scheduler, device: Device) -> None:
     serve_together(patient, device, 3)
     back = [patient.caller().submit(device.work(f"back {index}")) for index in range(3)]
     assert [outcome(future)[1].batch_size for future in back] == [3, 3, 3]
@@ -155,11 +157,11 @@ def test_a_pass_that_is_full_waits_for_nobody(patient: Scheduler, device: Device
     assert outcome(crowd[0])[1].batch_size == 4
 
 
-def test_one_caller_alone_is_never_kept_waiting(patient: Scheduler, device: Device) -> None:
+def test_a_single_caller_never_waits_for_others(patient: Scheduler, device: Device) -> None:
     device.gate.set()
     for pictures in (3, 1, 1, 2):
-        with patient.caller() as alone:
-            futures = alone.submit_together([device.work(index) for index in range(pictures)])
+        with patient.caller() as single:
+            futures = single.submit_together([device.work(index) for index in range(pictures)])
             assert [outcome(future)[1].batch_size for future in futures] == [pictures] * pictures
 
 
@@ -170,7 +172,7 @@ def test_nobody_is_waited_for_while_there_is_other_work(patient: Scheduler, devi
     assert outcome(gradient)[0] == "g!"
 
 
-def test_those_who_stay_away_are_not_waited_for_long(device: Device) -> None:
+def test_callers_that_do_not_return_cost_one_short_wait(device: Device) -> None:
     scheduler = Scheduler(Batching(linger=0.01))
     serve_together(scheduler, device, 8)
     for number in range(3):
@@ -178,7 +180,7 @@ def test_those_who_stay_away_are_not_waited_for_long(device: Device) -> None:
     scheduler.close()
 
 
-def test_a_failure_in_a_batch_costs_nobody_else(scheduler: Scheduler, device: Device) -> None:
+def test_a_failure_in_a_batch_does_not_affect_the_others(scheduler: Scheduler, device: Device) -> None:
     a = scheduler.caller()
     hold(device, a)
     futures = [a.submit(device.work(payload)) for payload in ("one", "bad", "two")]
@@ -189,7 +191,7 @@ def test_a_failure_in_a_batch_costs_nobody_else(scheduler: Scheduler, device: De
     assert outcome(futures[2])[0] == "two!"
 
 
-def test_what_a_closed_caller_still_had_waiting_is_never_run(scheduler: Scheduler, device: Device) -> None:
+def test_waiting_work_of_a_closed_caller_is_never_run(scheduler: Scheduler, device: Device) -> None:
     a, b = scheduler.caller(), scheduler.caller()
     hold(device, a)
     gone, stays = b.submit(device.work("gone")), a.submit(device.work("stays"))
@@ -215,18 +217,24 @@ def test_a_full_queue_admits_no_caller(scheduler: Scheduler, device: Device) -> 
     assert scheduler.callers == 1
 
 
-def test_closing_fails_what_waits_and_refuses_what_comes(device: Device) -> None:
+def is_refused(caller: Caller, device: Device) -> bool:
+    try:
+        caller.submit(device.work("late"))
+    except Unavailable:
+        return True
+    return False
+
+
+def test_closing_fails_waiting_work_and_refuses_new_work(device: Device) -> None:
     scheduler = Scheduler(Batching())
     a = scheduler.caller()
     hold(device, a)
     waiting = a.submit(device.work("waiting"))
     closing = threading.Thread(target=scheduler.close)
     closing.start()
-    while not scheduler._stopping:
-        pass
+    wait_until(lambda: is_refused(a, device), what="the scheduler to be closing")
     device.gate.set()
     closing.join()
     with pytest.raises(Unavailable):
         outcome(waiting)
-    with pytest.raises(Unavailable):
-        a.submit(device.work("late"))
+    assert is_refused(a, device)

@@ -1,8 +1,7 @@
-"""Tiles change nothing: no target, no loss, no gradient; and no seam."""
+"""Tiles change neither targets nor losses nor gradients, and leave no seam."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,6 +15,7 @@ from gramlet_server.backbone import load_network
 from gramlet_server.backbone.architecture import ARCHITECTURES
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.tiles import cut
+from gramlet_server.telemetry import Observer
 
 HEIGHT, WIDTH = 21, 470
 
@@ -59,8 +59,8 @@ def backbone(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def engines(backbone: str, engine: Engine) -> Iterator[tuple[Engine, Engine]]:
-    """One that sees pictures whole, and one that sees them in tiles."""
-    network = engine._network if backbone == "resnet50" else load_network(backbone, "random:0", "cpu")
+    """One engine that computes pictures as a whole, and one that computes them in tiles."""
+    network = engine.network if backbone == "resnet50" else load_network(backbone, "random:0", "cpu")
     whole, tiled = Engine(network), Engine(network, EngineSettings(tile_pixels=HEIGHT * 250))
     yield whole, tiled
     whole.close()
@@ -82,12 +82,14 @@ OBJECTIVES = {
 }
 
 
-def test_tiles_give_the_loss_and_the_gradient_of_the_whole(backbone: str, engines: tuple[Engine, Engine]) -> None:
+def test_the_loss_and_the_gradient_in_tiles_equal_those_of_the_whole_picture(
+    backbone: str, engines: tuple[Engine, Engine]
+) -> None:
     x = picture(5)
     whole, tiled = engines
     for name, each in OBJECTIVES[backbone].items():
         stages = list(each.style_stages)
-        assert len(tiled._tiles(x, stages, each.antialiased)) > 2, name
+        assert len(tiled.passes.tiles(x, stages, each.antialiased)) > 2, name
         with whole.differentiate(each) as d:
             expected = d.evaluate(x)
         with tiled.differentiate(each) as d:
@@ -102,7 +104,7 @@ def test_tiles_give_the_loss_and_the_gradient_of_the_whole(backbone: str, engine
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_every_position_is_in_one_core_and_sees_nothing_beyond_its_halo(name: str, antialiased: bool) -> None:
+def test_every_position_is_in_one_core_and_its_receptive_field_within_the_halo(name: str, antialiased: bool) -> None:
     architecture = ARCHITECTURES[name]
     stages = ["conv1", "layer3"] if name == "resnet50" else ["relu1_1", "pool3", "relu5_1"]
     height, width = 1001, 1437
@@ -122,8 +124,8 @@ def test_every_position_is_in_one_core_and_sees_nothing_beyond_its_halo(name: st
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
-def test_the_reach_is_what_a_position_sees(engine: Engine, antialiased: bool) -> None:
-    architecture, network = ARCHITECTURES["resnet50"], engine._network
+def test_the_reach_is_the_radius_of_the_receptive_field(engine: Engine, antialiased: bool) -> None:
+    architecture, network = ARCHITECTURES["resnet50"], engine.network
     for stage in ("conv1", "maxpool", "layer1", "layer2"):
         x = torch.rand(1, 3, 32, 256, generator=torch.Generator().manual_seed(0)).requires_grad_()
         found = network.activations(x, [stage], antialiased=antialiased)[stage]
@@ -137,30 +139,27 @@ def test_the_reach_is_what_a_position_sees(engine: Engine, antialiased: bool) ->
 
 
 def test_a_stage_that_sees_the_whole_picture_is_refused_in_tiles(engine: Engine) -> None:
-    tiled = Engine(engine._network, EngineSettings(tile_pixels=HEIGHT * 250))
+    tiled = Engine(engine.network, EngineSettings(tile_pixels=HEIGHT * 250))
     with pytest.raises(InvalidInput, match="tiles"), tiled.differentiate(objective(["avgpool"])):
         pass
     tiled.close()
 
 
 def test_closing_ends_an_evaluation_between_two_tiles(engine: Engine) -> None:
-    tiled = Engine(engine._network, EngineSettings(tile_pixels=HEIGHT * 250))
-    each = objective(["layer2"])
-    with tiled.differentiation() as differentiation:
-        differentiation.replace(each)
-        passes = []
-        tiles = len(tiled._tiles(picture(5), ["layer2"], False))
-        began = threading.Event()
+    class CloseAfterTwoGradients(Observer):
+        passes = 0
 
-        def count(kind: str, *_: object) -> None:
-            passes.append(kind)
-            if len(passes) == 2:
+        def batch(self, kind: str, pictures: int, device_seconds: float) -> None:
+            self.passes += kind == "gradient"
+            if self.passes == 2:
                 differentiation.close()
-                began.set()
 
-        tiled._scheduler._tell_passed = count
+    observer = CloseAfterTwoGradients()
+    tiled = Engine(engine.network, EngineSettings(tile_pixels=HEIGHT * 250), observer=observer)
+    tiles = len(tiled.passes.tiles(picture(5), ["layer2"], False))
+    with tiled.differentiation() as differentiation:
+        differentiation.replace(objective(["layer2"]))
         with pytest.raises(Cancelled):
             differentiation.evaluate(picture(5))
-        assert began.is_set()
-        assert len(passes) < 2 * tiles
+    assert 2 <= observer.passes < 2 * tiles
     tiled.close()

@@ -1,4 +1,4 @@
-"""The engine on a CUDA device computes what it computes on the CPU, recorded or not, for as long as it is asked."""
+"""The engine on a CUDA device computes the same as on the CPU, with and without recorded graphs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import torch
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Objective, PictureStyle, Style
 from gramlet.stylize.types import Checkpoint, Result, Stylization, StylizeOrder, StylizeSettings
 from gramlet.types import Array
-from gramlet_server.feature.device import RECORD_AFTER, CudaDevice
+from gramlet_server.feature.device import CudaDevice
 from gramlet_server.feature.engine import Engine
+from gramlet_server.feature.graphs import RECORD_AFTER, RECORD_OWNED_AFTER
 from gramlet_server.feature.scheduler import Batching
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs, RunSettings
@@ -53,9 +54,9 @@ def features(engine: Engine, *pictures: Array) -> list[Features]:
 
 
 def graphs(engine: Engine) -> int:
-    device = engine._device
+    device = engine.passes.device
     assert isinstance(device, CudaDevice)
-    return sum(known.graph is not None for known in device._graphs._known.values())
+    return device.graphs.recorded
 
 
 @pytest.mark.parametrize("precision", list(TOLERANCES))
@@ -78,7 +79,7 @@ def test_gradients_are_the_same_bits_recorded_or_not(engines: Engines, precision
     objective = replace(OBJECTIVE, antialiased=antialiased)
     recorded, written = engines(precision), engines(precision, cuda_graphs=False)
     with recorded.differentiate(objective) as one, written.differentiate(objective) as other:
-        for seed in range(RECORD_AFTER[True] + 4):
+        for seed in range(RECORD_OWNED_AFTER + 4):
             found, expected = one.evaluate(picture(seed)), other.evaluate(picture(seed))
             assert (found.loss, found.stage_losses) == (expected.loss, expected.stage_losses)
             np.testing.assert_array_equal(found.gradient, expected.gradient)
@@ -89,7 +90,7 @@ def test_features_are_the_same_bits_recorded_or_not(engines: Engines) -> None:
     # One picture a pass, so that all passes are alike; and none is answered from what was kept.
     batching = Batching(pictures=1)
     recorded, written = engines(batching=batching), engines(batching=batching, cuda_graphs=False)
-    pictures = [picture(seed) for seed in range(RECORD_AFTER[False] + 4)]
+    pictures = [picture(seed) for seed in range(RECORD_AFTER + 4)]
     for found, expected in zip(features(recorded, *pictures), features(written, *pictures), strict=True):
         for stage in STAGES:
             np.testing.assert_array_equal(found.activations[stage], expected.activations[stage])
@@ -165,9 +166,8 @@ def test_callers_share_passes(engines: Engines) -> None:
 def test_a_stylization_ends_at_the_same_bits_when_it_is_resumed(engines: Engines, tmp_path: Path) -> None:
     def order(run_id: str) -> StylizeOrder:
         content, style = (np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8) for seed in (1, 2))
-        return StylizeOrder(
-            Stylization(content, (PictureStyle(style),), StylizeSettings(size=96, iterations=12)), run_id
-        )
+        settings = StylizeSettings(size=96, iterations=12)
+        return StylizeOrder(Stylization(content, (PictureStyle(style),), settings), run_id=run_id)
 
     settings = RunSettings(checkpoint_every=4)
     store = Store.open(str(tmp_path))

@@ -82,7 +82,7 @@ def gramlet_server_command(arguments: Sequence[str]) -> int:
 @contextmanager
 def serving_all(*flags: str) -> Iterator[str]:
     """The server of `gramlet-server all` with these flags, in this process on a free port. Yields its address."""
-    names, settings = command_line._parse(["all", "--port", "0", "--device", "cpu", *flags])
+    names, settings = command_line.parse(["all", "--port", "0", "--device", "cpu", *flags])
     shared = composition.Shared(settings)
     services = [composition.SERVICES[name](shared) for name in names]
     server = runtime_server.Server(services, settings.server, shared.metrics)

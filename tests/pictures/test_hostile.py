@@ -1,4 +1,4 @@
-"""Whatever bytes come, the answer is the right picture or an InvalidInput; nothing else, and no memory to speak of."""
+"""Any bytes give the right picture or an InvalidInput, never another error, and cost little memory."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_turned_pictures_have_their_red_corner_at_the_top_left(malformed: Path) 
 
 
 def test_unusual_files_show_the_picture_that_plain_ones_show(malformed: Path) -> None:
-    """All of these were made from one scene."""
+    """These files were made from one scene."""
     plain = decode((malformed / "bmp_24bit.bmp").read_bytes(), LIMITS).astype(float)
     gray = decode((malformed / "jpeg_gray.jpg").read_bytes(), LIMITS).astype(float)
     colored = ["png_16bit_rgb.png", "png_interlaced_adam7.png", "png_animated_apng.png", "jpeg_cmyk.jpg"]
@@ -77,7 +77,7 @@ def test_unusual_files_show_the_picture_that_plain_ones_show(malformed: Path) ->
 
 
 def kinds() -> list[bytes]:
-    """A small file of each format and of the trickier modes, to be damaged."""
+    """A small file of each format and of the unusual modes, to be damaged."""
     y, x = np.mgrid[0:24, 0:31]
     pixels = np.stack([x * 8, y * 10, (x * y) % 256], axis=2).astype(np.uint8)
     image = Image.fromarray(pixels)
@@ -115,7 +115,7 @@ MAGIC = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*
 def test_damaged_files_are_decoded_or_refused(data: st.DataObject) -> None:
     original = data.draw(st.sampled_from(FILES))
     damaged = bytearray(original)
-    # Headers are where the mischief is.
+    # Damage to a header does more than damage to pixels, so it is more likely.
     positions = st.one_of(st.integers(0, min(len(damaged), 160) - 1), st.integers(0, len(damaged) - 1))
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(positions)] = data.draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
@@ -144,7 +144,7 @@ def test_files_cut_short_are_refused_not_filled_with_gray(samples: Path, cut: fl
 
 
 def test_a_giants_header_costs_no_memory() -> None:
-    """WebP, GIF, BMP and TIFF headers that promise gigabytes, read by a process that may not have them."""
+    """The headers of these WebP, GIF and TIFF files promise many pixels; the memory of the process must not grow."""
     webp = (
         b"RIFF\x2a\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + struct.pack("<I", 16382)[:3] * 2 + b"VP8 \x0c\0\0\0" + bytes(12)
     )
@@ -174,8 +174,8 @@ def test_a_giants_header_costs_no_memory() -> None:
     assert int(kibibytes) < 50_000
 
 
-def test_damage_does_not_outlive_its_file() -> None:
-    """No setting of Pillow's is touched: a good picture after a bad one is as good."""
+def test_a_damaged_file_does_not_affect_the_next_one() -> None:
+    """No setting of Pillow is changed."""
     good = FILES[3]
     before = outcome(good)
     for path in FILES:

@@ -1,4 +1,4 @@
-"""Pictures with a color profile come out in sRGB, and no profile can make a picture fail."""
+"""Pictures with a color profile are converted to sRGB, and no profile can make a picture fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 LIMITS = Limits()
 
-# Columns are what red, green and blue emit, as XYZ under D50, which profiles are in.
+# Columns are the XYZ of red, green and blue under D50, as in profiles.
 SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
 DISPLAY_P3 = np.array([[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]])
 ADOBE_RGB = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
@@ -67,7 +67,7 @@ def gray_profile(gamma: float) -> bytes:
 
 
 def press_profile() -> bytes:
-    """Inks of about an offset press: the Lab color (8 bits) of every combination of full inks."""
+    """The inks of an offset press, roughly: the Lab color (8 bits) of every combination of full inks."""
     inks = np.array([[55, -37, -50], [48, 74, -3], [89, -5, 93], [16, 0, 0]])
     table = bytearray()
     for combination in range(16):
@@ -96,7 +96,7 @@ def encoded_as_srgb(light: np.ndarray[Any, Any]) -> Pixels:
 
 
 def light_of(levels: Pixels) -> np.ndarray[Any, Any]:
-    """What sRGB's curve makes of levels."""
+    """The light of levels, by the curve of sRGB."""
     values = levels / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
@@ -106,7 +106,7 @@ def as_srgb(light: np.ndarray[Any, Any], colorants: np.ndarray[Any, Any]) -> Pix
 
 
 def colors() -> Pixels:
-    """(16, 32, 3), all within the gamut of sRGB as Display P3 and Adobe RGB see it, or little outside."""
+    """(16, 32, 3): Display P3 and Adobe RGB map them into the gamut of sRGB, or little outside of it."""
     return np.random.default_rng(0).integers(60, 200, (16, 32, 3)).astype(np.uint8)
 
 
@@ -182,7 +182,7 @@ def test_inks_are_those_of_the_press() -> None:
     image = Image.fromarray(pixels, "CMYK")
     paper, cyan, black = decoded(file(image, "TIFF", icc_profile=press_profile()))[0]
     assert paper.min() >= 254
-    # CIELAB (55, -37, -50): light that sRGB has but for a little less red than none.
+    # CIELAB (55, -37, -50): sRGB has this color except that its red would be slightly negative.
     assert np.abs(cyan - [0, 145, 214]).max() <= 6
     assert black.max() < 45
     assert decoded(file(image, "TIFF"))[0, 1].tolist() == [0, 255, 255]
@@ -210,7 +210,7 @@ def test_srgb_keeps_every_level(icc: bytes) -> None:
         profile(b"Lab ", {}, kind=b"abst", connection=b"Lab "),
     ],
 )
-def test_a_profile_that_cannot_be_used_is_none(icc: bytes) -> None:
+def test_a_profile_that_cannot_be_used_is_ignored(icc: bytes) -> None:
     assert np.array_equal(decoded(file(colors(), "TIFF", icc_profile=icc)), colors())
 
 
@@ -233,7 +233,7 @@ def test_a_damaged_profile_never_fails_its_picture(data: st.DataObject) -> None:
     assert decoded(file(pixels, "TIFF", icc_profile=bytes(damaged))).shape == (16, 32, 3)
 
 
-def test_a_tiffs_profile_of_another_type_is_none() -> None:
+def test_a_profile_of_a_tiff_that_is_no_bytes_is_ignored() -> None:
     directory = ImageFileDirectory_v2()
     directory.tagtype[34675] = 4
     directory[34675] = 7
@@ -245,20 +245,20 @@ def test_without_littlecms_nothing_is_converted(monkeypatch: pytest.MonkeyPatch)
         raise ImportError("The _imagingcms C module is not installed")
 
     monkeypatch.setattr(ImageCms, "ImageCmsProfile", missing)
-    of_its_own = rgb_profile(DISPLAY_P3, gamma_curve(1.9))  # what is kept for other tests stays as it is
-    assert np.array_equal(decoded(file(colors(), icc_profile=of_its_own)), colors())
+    unused = rgb_profile(DISPLAY_P3, gamma_curve(1.9))  # no other test has cached its conversion
+    assert np.array_equal(decoded(file(colors(), icc_profile=unused)), colors())
 
 
 def test_a_chain_of_elements_is_not_walked() -> None:
-    """22 kB that would keep littlecms busy for 10 s."""
+    """22 kB that would occupy littlecms for 10 s."""
     table = b"clut" + bytes(4) + struct.pack(">HH", 3, 3) + bytes([8, 8, 8]) + bytes(13 + 4 * 8**3 * 3)
     elements = struct.pack(">II", 16 + 8 * 2000, len(table)) * 2000
     chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, 2000) + elements + table
     assert np.array_equal(decoded(file(colors(), icc_profile=profile(b"RGB ", {b"D2B1": chain}))), colors())
 
 
-def test_a_tables_claim_costs_no_memory() -> None:
-    """Profiles of 300 bytes whose tables claim 100 MB, read by a process that may not have them."""
+def test_a_table_that_claims_to_be_large_costs_no_memory() -> None:
+    """Profiles of 300 bytes whose tables claim 100 MB; the memory of the process must not grow."""
     claims = [b"mft2" + bytes(4) + bytes([3, 3, 255, 0]) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1) + bytes([0, 2, 0, 2] * 4)]
     grid = bytes([250, 250, 250]) + bytes(13) + bytes([2, 0, 0, 0])
     claims += [b"mAB " + bytes(4) + bytes([3, 3, 0, 0]) + struct.pack(">5I", 0, 0, 0, 32, 0) + grid]

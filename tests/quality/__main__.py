@@ -23,8 +23,8 @@ from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.encode import to_uint8
 from gramlet_server.pictures.prepare import prepare
-from gramlet_server.stylize.optimise import stylize
-from gramlet_server.stylize.prepare import prepare_job
+from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.stylization import stylize
 from PIL import Image
 
 from tests.quality.baselines import BASELINES
@@ -188,8 +188,8 @@ def _made(pair: str, preset: str, name: str, engine: Engine, options: Options) -
         return _sized(str(file), options.size), 0.0
     content, style = map(picture, _names(pair))
     settings = StylizeSettings(preset=name, size=options.size)
-    job = prepare_job(Stylization(content, (PictureStyle(style),), settings), engine, Limits())
-    *_, result = stylize(job, engine)
+    prepared = prepare_stylization(Stylization(content, (PictureStyle(style),), settings), engine, Limits())
+    *_, result = stylize(prepared, engine)
     assert isinstance(result, Result)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(result.png)

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 import grpc
 from gramlet.errors import FailedPrecondition
 from gramlet_server.runtime import logs
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
-from gramlet_server.runtime.server import Built, Service, serve
+from gramlet_server.runtime.process import serve
 
 
 class Slow:

@@ -1,4 +1,4 @@
-"""A real server on a free port with a small service whose behaviour each test chooses."""
+"""A real server on a free port with a small service whose behavior each test chooses."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from gramlet.errors import GramletError
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 
 NAME = "test.Echo"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
 class Echo:
-    """Answers each request with `answer(request, context)`. Streams answer the first request before they ask it."""
+    """Answers each request with `answer(request, context)`. Streams send `first` before that."""
 
     def __init__(self) -> None:
         self.answer: Callable[[bytes, grpc.ServicerContext], bytes] = lambda request, context: request
@@ -97,7 +98,7 @@ def serving() -> Serving:
 
         def built() -> Built:
             build()
-            return Built(echo, drain=echo.drained.set, watch=lambda tell: setattr(echo, "fail", tell))
+            return Built(echo, drain=echo.drained.set, on_failure=lambda report: setattr(echo, "fail", report))
 
         service = Service(NAME, add_echo, built)
         server = Server([service], ServerSettings(port=0, **settings), metrics)

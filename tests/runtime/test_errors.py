@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,9 @@ KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 def running(serving: Any) -> Iterator[Any]:
     with serving() as running:
         yield running
+
+
+CALLS = "gramlet_server.calls"
 
 
 def fail_with(running: Any, error: Exception) -> None:
@@ -47,10 +51,10 @@ def details(failed: Any) -> dict[str, Any]:
 def test_every_error_reaches_the_caller_as_its_code_with_details(
     running: Any, kind: str, error: type[GramletError]
 ) -> None:
-    fail_with(running, error("what is wrong and how to mend it"))
+    fail_with(running, error("what is wrong and how to fix it"))
     failed = failed_call(running, kind, metadata=(("x-request-id", "mine"),))
     assert failed.code().value[0] == error.code
-    assert failed.details() == "what is wrong and how to mend it"
+    assert failed.details() == "what is wrong and how to fix it"
     found = details(failed)
     assert found["ErrorInfo"].domain == "gramlet"
     assert found["ErrorInfo"].reason.replace("_", "").lower() == error.__name__.lower()
@@ -89,8 +93,28 @@ def test_a_bug_shows_the_caller_the_request_id_and_the_log_the_traceback(
     assert "secret" not in failed.details()
     assert details(failed)["RequestInfo"].request_id == "mine"
     (record,) = [record for record in caplog.records if record.exc_info]
-    assert "ZeroDivisionError" in caplog.text
+    assert record.levelno == logging.ERROR
+    assert record.fields["reason"] == "ZeroDivisionError: secret of the house"  # type: ignore[attr-defined]
     assert f"/test.Echo/{kind}" in record.getMessage()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failed_call_is_one_log_line_with_code_reason_field_and_request_id(
+    serving: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, CALLS)
+    with serving() as running:  # its end waits for the calls, and so for their log lines
+        fail_with(running, InvalidInput("is no\npicture", field="pictures[3].encoded"))
+        failed_call(running, kind, metadata=(("x-request-id", "mine"),))
+    (record,) = [record for record in caplog.records if record.name == CALLS]
+    fields = record.fields  # type: ignore[attr-defined]
+    assert fields["method"] == f"/test.Echo/{kind}"
+    assert fields["code"] == "INVALID_ARGUMENT"
+    assert fields["reason"] == "is no picture"
+    assert fields["field"] == "pictures[3].encoded"
+    assert fields["request_id"] == "mine"
+    assert record.getMessage().endswith(" pictures[3].encoded: is no picture")
+    assert record.levelno == logging.INFO
 
 
 @pytest.mark.parametrize("kind", ["unary_stream", "stream_stream"])
@@ -103,7 +127,7 @@ def test_responses_before_the_error_arrive(running: Any, kind: str) -> None:
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_bytes_that_are_no_message_are_the_callers_fault(running: Any) -> None:
+def test_bytes_that_are_no_message_are_invalid_input(running: Any) -> None:
     typed = running.channel.unary_unary("/test.Echo/typed")
     with pytest.raises(grpc.RpcError) as failure:
         typed(b"\xff\xff\xff")
@@ -119,6 +143,6 @@ def test_a_message_of_any_length_and_script_arrives(running: Any) -> None:
     assert failed.details().startswith("größe: größer als 1 €")
 
 
-def test_the_id_of_a_server_behind_goes_with_the_error(running: Any) -> None:
+def test_the_request_id_of_another_server_is_in_the_details(running: Any) -> None:
     fail_with(running, Unavailable("lost the features", request_id="theirs"))
     assert details(failed_call(running, "unary_unary"))["RequestInfo"].serving_data == "theirs"

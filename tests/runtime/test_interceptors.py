@@ -34,7 +34,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 class Gate:
-    """Work that waits until the test lets it go on."""
+    """Work that waits until the test opens the gate."""
 
     def __init__(self) -> None:
         self.entered = threading.Semaphore(0)
@@ -58,7 +58,7 @@ def test_the_callers_request_id_comes_back(serving: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("sent", [(), (("x-request-id", "x" * 200),), (("x-request-id", "two words"),)])
-def test_without_a_usable_request_id_one_is_made(serving: Any, sent: tuple[tuple[str, str], ...]) -> None:
+def test_a_request_without_a_usable_id_gets_one(serving: Any, sent: tuple[tuple[str, str], ...]) -> None:
     with serving() as running:
         ids = [dict(running.call("unary_unary", metadata=sent)[1].trailing_metadata())["x-request-id"] for _ in "ab"]
     assert ids[0] != ids[1]
@@ -66,7 +66,7 @@ def test_without_a_usable_request_id_one_is_made(serving: Any, sent: tuple[tuple
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_work_done_for_a_call_calls_others_under_its_id(serving: Any, kind: str) -> None:
+def test_calls_to_other_servers_carry_the_id_of_the_call(serving: Any, kind: str) -> None:
     sent: list[Metadata] = []
 
     def work() -> Generator[None, None, None]:
@@ -179,7 +179,7 @@ def test_a_deadline_closes_the_generator_too(serving: Any) -> None:
     assert any(sample(metrics, "gramlet_requests_total", method="/test.Echo/endless", code=code) for code in codes)
 
 
-def test_a_caller_that_goes_while_requests_are_awaited_is_no_error(
+def test_a_caller_that_goes_away_while_its_requests_are_read_is_no_error(
     serving: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = Metrics()
@@ -255,7 +255,7 @@ def test_calls_above_the_limit_are_refused_before_any_work(serving: Any, kind: s
         assert running.call(kind)[0][-1] == b"hello"
 
 
-def test_a_cancelled_stream_gives_its_place_back(serving: Any) -> None:
+def test_a_cancelled_stream_no_longer_counts_as_running(serving: Any) -> None:
     with serving(max_calls=1) as running:
         for _ in range(3):
             running.echo.closed.clear()
@@ -263,4 +263,4 @@ def test_a_cancelled_stream_gives_its_place_back(serving: Any) -> None:
             assert next(call) == b"again"
             call.cancel()
             assert running.echo.closed.wait(30)
-            assert running.server._admission.wait_until_idle(30)
+            assert running.server.admission.wait_until_idle(30)

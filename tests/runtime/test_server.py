@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 import pytest
 from gramlet.errors import FailedPrecondition, Unavailable
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
@@ -32,7 +33,7 @@ def watch(channel: grpc.Channel, service: str = "") -> Any:
 # --- start ---
 
 
-def test_it_answers_while_it_loads_and_serves_when_it_has(serving: Any) -> None:
+def test_it_answers_while_it_loads_and_serves_once_loaded(serving: Any) -> None:
     loaded = threading.Event()
 
     def build() -> None:
@@ -63,19 +64,19 @@ def test_a_service_that_is_not_offered_has_no_health(serving: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "reported"),
     [
         (FailedPrecondition("no weights"), "no weights"),
         (ModuleNotFoundError(name="torch"), "torch is not installed; get it with: pip install 'gramlet-server[all]'"),
         (ZeroDivisionError("a bug"), "ZeroDivisionError: a bug"),
     ],
 )
-def test_what_a_build_fails_with_is_told(serving: Any, raised: Exception, told: str) -> None:
+def test_the_error_of_a_build_is_reported(serving: Any, raised: Exception, reported: str) -> None:
     def build() -> None:
         raise raised
 
     with serving(build=build) as running:
-        assert str(running.built.get(timeout=30)) == told
+        assert str(running.built.get(timeout=30)) == reported
         assert health_of(running.channel) == NOT_SERVING
 
 
@@ -98,7 +99,7 @@ def test_an_address_of_another_machine_is_refused_in_a_line() -> None:
         Server([], ServerSettings(host="192.0.2.1", port=0)).start()
 
 
-def test_strangers_at_the_door_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_anybody_can_call_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     for settings, warned in [
         (ServerSettings(host="0.0.0.0", port=0), True),
         (ServerSettings(host="0.0.0.0", port=0, tokens=("token",)), False),
@@ -112,7 +113,7 @@ def test_strangers_at_the_door_are_warned_about(caplog: pytest.LogCaptureFixture
         assert ("neither TLS nor a token" in caplog.text) is warned, settings
 
 
-# --- what a stranger with grpcurl sees ---
+# --- what a client like grpcurl sees ---
 
 
 def test_reflection_lists_what_is_served(serving: Any) -> None:
@@ -161,7 +162,7 @@ def test_many_streams_run_at_once(serving: Any) -> None:
 
 
 class Stopping:
-    """A server that is told to stop while a call runs."""
+    """A server that is stopped while a call runs."""
 
     def __init__(self, running: Any, drain_seconds: float) -> None:
         self.entered = threading.Event()
@@ -180,7 +181,7 @@ class Stopping:
         return request
 
     def cancelled(self) -> None:
-        """The call is over, one way or another: what blocks in it is let go."""
+        """The call has ended, successfully or not: releases the thread that works for it."""
         self.release.set()
 
 
@@ -198,18 +199,18 @@ def test_draining_finishes_running_calls_and_refuses_new_ones(serving: Any) -> N
 
         stopping.release.set()
         assert stopping.call.result() == b"late"
-        # The health watch is still open, and does not hold it up for the 60 seconds.
+        # The health watch is still open, and does not delay the stop for the 60 seconds.
         assert stopping.stopped.result(30)
 
 
-def test_calls_that_outlast_the_drain_are_cancelled_and_told_so(serving: Any) -> None:
+def test_calls_that_outlast_the_drain_are_cancelled_with_unavailable(serving: Any) -> None:
     with serving() as running:
         stopping = Stopping(running, drain_seconds=0.1)
         assert stopping.call.code() is grpc.StatusCode.UNAVAILABLE
         assert stopping.stopped.result(30)
 
 
-def test_services_end_in_the_reverse_of_the_order_in_which_they_were_built() -> None:
+def test_services_are_closed_in_the_reverse_of_the_order_in_which_they_were_built() -> None:
     happened = []
 
     def service(name: str) -> Service:
@@ -229,7 +230,7 @@ def test_services_end_in_the_reverse_of_the_order_in_which_they_were_built() -> 
     assert happened == ["build first", "build second", "drain second", "drain first", "close second", "close first"]
 
 
-def test_a_service_that_fails_for_good_is_not_serving_and_the_process_is_told(serving: Any) -> None:
+def test_a_service_that_fails_for_good_is_not_serving_and_the_failure_is_reported(serving: Any) -> None:
     with serving() as running:
         overall = watch(running.channel)
         assert next(overall).status == SERVING

@@ -1,4 +1,4 @@
-"""The direct way: DESIGN section 5, `classic`, transcribed with torchvision's own network and torch's own L-BFGS."""
+"""Preset `classic` written directly with torchvision's network and torch's L-BFGS (docs/architecture.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preset `classic` is the formulas of DESIGN section 5, and nothing else.
+"""Preset `classic` is exactly the formulas of docs/architecture.md, "The mathematics".
 
 L-BFGS without a line search amplifies rounding from step to step: two right implementations, or one on two kinds of
 processor, soon take different ways. So each step is compared with torch's from the same picture and the same history,
@@ -21,9 +21,9 @@ from gramlet.stylize.types import Iteration, Stylization, StylizeSettings
 from gramlet.types import Limits
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
-from gramlet_server.stylize.optimise import stylize
 from gramlet_server.stylize.optimizers import LBFGS
-from gramlet_server.stylize.prepare import prepare_job
+from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.stylization import stylize
 from torch import Tensor
 
 from .direct import DirectStep, classic_loss, steps_of_lbfgs, torchvision_resnet50
@@ -47,7 +47,7 @@ class Descent:
     @cached_property
     def steps(self) -> list[DirectStep]:
         """Torch's steps from the content."""
-        return self.direct(torch.tensor(self.job.content))
+        return self.direct(torch.tensor(self.job.pictures.content))
 
     def direct(self, start: Tensor) -> list[DirectStep]:
         """Torch's steps from a picture."""
@@ -64,16 +64,16 @@ def descent(resnet50_weights: Path, samples: Path) -> Iterator[Descent]:
         (PictureStyle((samples / "style/starry_night.jpg").read_bytes()),),
         StylizeSettings(preset="classic", size=256, iterations=ITERATIONS),
     )
-    job = prepare_job(order, engine, Limits())
-    assert job.styles[0].picture.shape == job.content.shape
-    content, style = torch.tensor(job.content), torch.tensor(job.styles[0].picture)
+    job = prepare_stylization(order, engine, Limits())
+    assert job.pictures.styles[0].picture.shape == job.pictures.content.shape
+    content, style = torch.tensor(job.pictures.content), torch.tensor(job.pictures.styles[0].picture)
     loss = classic_loss(torchvision_resnet50(resnet50_weights), content, style)
     yield Descent(engine, job, loss)
     engine.close()
 
 
 def test_loss_and_gradient_are_those_of_a_direct_transcription(descent: Descent) -> None:
-    elsewhere = torch.tensor(descent.job.content).flip(2).requires_grad_()
+    elsewhere = torch.tensor(descent.job.pictures.content).flip(2).requires_grad_()
     loss = descent.loss(elsewhere)
     loss.backward()
     with descent.engine.differentiate(descent.job.objective()) as differentiation:
@@ -109,7 +109,7 @@ def test_the_losses_are_the_same_as_far_as_rounding_allows(descent: Descent) -> 
     expected = np.array([step.loss for step in descent.steps])
     moved = np.zeros(ITERATIONS)
     for seed in range(2):
-        content = torch.tensor(descent.job.content)
+        content = torch.tensor(descent.job.pictures.content)
         noise = torch.randn(content.shape, generator=torch.Generator().manual_seed(seed))
         losses = np.array([step.loss for step in descent.direct(content + NOISE * noise)])
         moved = np.maximum(moved, np.abs(losses / expected - 1))

@@ -1,7 +1,8 @@
-"""The content's colors are kept as promised: exactly with the luminance alone, about with the recolored style."""
+"""The content's colors are kept: exactly if only the luminance is transferred, nearly if the style is recolored."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from gramlet.stylize.types import Colors, Initial, Result, Stylization, StylizeS
 from gramlet.types import Array, Limits, Resize
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.prepare import prepare
-from gramlet_server.stylize.colors import LuminanceOnly, luminance, match_colors, match_luminance
-from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
-from gramlet_server.stylize.prepare import prepare_job
+from gramlet_server.stylize.colors import luminance, match_colors, match_luminance
+from gramlet_server.stylize.descent import Descent, LuminanceOnly
+from gramlet_server.stylize.plan import Pictures, PreparedStylization
+from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +36,22 @@ def textured(color: tuple[float, float, float], block: int) -> Array:
 
 
 def chroma(picture: Array) -> Array:
-    """Each channel less the luminance: what I and Q of YIQ are made of."""
+    """Each channel minus the luminance: I and Q of YIQ are made of these."""
     return picture - luminance(picture)
 
 
-def job_of(engine: Engine, content: Array, style: Array, colors: Colors, **settings: Any) -> Job:
+def prepared_of(engine: Engine, content: Array, style: Array, colors: Colors, **settings: Any) -> PreparedStylization:
     chosen = StylizeSettings(**{"size": 64, "iterations": 6, "antialiased": False, "colors": colors, **settings})
-    return prepare_job(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
+    return prepare_stylization(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
 
 
-def painted(job: Job, engine: Engine) -> tuple[Array, Array]:
-    """The last look at the picture, and the result."""
-    *_, look, result = (e for e in stylize(job, engine, preview_every=3) if isinstance(e, Look | Result))
-    assert isinstance(look, Look)
+def painted(prepared: PreparedStylization, engine: Engine) -> tuple[Array, Array]:
+    """The last preview, and the result."""
+    events = stylize(prepared, engine, Control(preview_every=3))
+    *_, preview, result = (event for event in events if isinstance(event, PreviewPicture | Result))
+    assert isinstance(preview, PreviewPicture)
     assert isinstance(result, Result)
-    return look.picture.clip(0, 1), prepare(result.png, Resize(), Limits())
+    return preview.picture.clip(0, 1), prepare(result.png, Resize(), Limits())
 
 
 def test_matched_colors_have_the_mean_and_covariance_of_the_others(green: Array, orange: Array) -> None:
@@ -64,31 +68,31 @@ def test_matched_luminances_have_the_mean_and_deviation_of_the_others(green: Arr
 
 
 def test_with_luminance_only_every_pixel_keeps_its_chroma(engine: Engine, green: Array, orange: Array) -> None:
-    for picture in painted(job_of(engine, green, orange, Colors.CONTENT_LUMINANCE), engine):
+    for picture in painted(prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE), engine):
         assert np.abs(luminance(picture) - luminance(green)).mean() > 0.01  # it was painted
         assert chroma(picture) == pytest.approx(chroma(green), abs=2.5 / 255)
 
 
 def test_the_network_sees_only_gray_pictures(engine: Engine, green: Array, orange: Array) -> None:
-    objective = job_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective(0.5)
+    objective = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective(0.5)
     for picture in (objective.content, objective.styles[0].picture):
         assert picture is not None
         assert np.ptp(picture, axis=0).max() == 0
 
 
-def test_with_a_recolored_style_the_result_has_about_the_contents_colors(
+def test_with_a_recolored_style_the_result_has_nearly_the_contents_colors(
     engine: Engine, green: Array, orange: Array
 ) -> None:
     def distance(colors: Colors) -> float:
         how = {"initial": Initial.NOISE, "iterations": 12, "style_stages": {"conv1": 1.0}, "content_weight": 0.0}
-        _, picture = painted(job_of(engine, green, orange, colors, **how), engine)
+        _, picture = painted(prepared_of(engine, green, orange, colors, **how), engine)
         return float(np.abs(chroma(picture).mean((1, 2)) - chroma(green).mean((1, 2))).max())
 
     assert distance(Colors.CONTENT_HISTOGRAM) < 0.02 < 0.05 < distance(Colors.STYLE)
 
 
 def test_the_gradient_is_that_of_the_luminance(engine: Engine, green: Array, orange: Array) -> None:
-    objective = job_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective()
+    objective = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective()
     with engine.differentiate(objective) as differentiation:
         evaluate = LuminanceOnly(green).evaluating(differentiation.evaluate)
         start = luminance(orange)
@@ -99,9 +103,9 @@ def test_the_gradient_is_that_of_the_luminance(engine: Engine, green: Array, ora
 
 
 def test_a_run_in_luminance_resumes_at_the_same_bits(engine: Engine, green: Array, orange: Array) -> None:
-    job = job_of(engine, green, orange, Colors.CONTENT_LUMINANCE, scales=2)
+    prepared = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE, scales=2)
     saves: list[bytes] = []
-    *_, whole = stylize(job, engine, save=saves.append, checkpoint_every=4)
-    again = Job.from_bytes(job.to_bytes())
+    *_, whole = stylize(prepared, engine, Control(save=saves.append, checkpoint_every=4))
+    again = replace(prepared, pictures=Pictures.from_bytes(prepared.pictures.to_bytes()))
     *_, resumed = stylize(again, engine, descent=Descent.from_bytes(saves[0]))
     assert resumed.png == whole.png  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What was painted moves along with its content, and what is new is not painted over."""
+"""A painted frame is moved as its content moves; new content starts unpainted."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from gramlet.feature.types import PictureStyle
 from gramlet.stylize.types import Initial, Stylization, StylizeSettings
 from gramlet.types import Array, Limits
 from gramlet_server.feature.engine import Engine
-from gramlet_server.stylize.motion import carried_along
-from gramlet_server.stylize.prepare import prepare_job
+from gramlet_server.stylize.motion import carry_along
+from gramlet_server.stylize.prepare import prepare_stylization
 from PIL import Image
 
 
@@ -26,7 +26,7 @@ def window(wide: Array, left: int) -> Array:
 def test_a_pan_carries_the_painting_along() -> None:
     content, painting = panorama(1), panorama(2)
     before, after, painted = window(content, 0), window(content, 5), window(painting, 0)
-    carried = carried_along(painted, before, after)
+    carried = carry_along(painted, before, after)
     inner = np.s_[:, 8:-8, 8:-16]
     expected = window(painting, 5)[inner]
     still = np.abs(painted[inner] - expected).mean()
@@ -36,16 +36,16 @@ def test_a_pan_carries_the_painting_along() -> None:
 def test_what_appears_starts_from_the_content() -> None:
     content, painting = panorama(1), panorama(2)
     before, after = window(content, 0), window(content, 5)
-    carried = carried_along(window(painting, 0), before, after)
+    carried = carry_along(window(painting, 0), before, after)
     assert np.abs(carried[:, :, -3:] - after[:, :, -3:]).mean() < 0.02
     another = window(panorama(7), 0)
-    cut = carried_along(window(painting, 0), before, another)
+    cut = carry_along(window(painting, 0), before, another)
     assert np.abs(cut - another).mean() < np.abs(cut - window(painting, 0)).mean() / 2
 
 
 def test_where_nothing_moves_the_painting_stays() -> None:
     frame, painted = window(panorama(1), 0), window(panorama(2), 0)
-    np.testing.assert_allclose(carried_along(painted, frame, frame), painted, atol=1e-3)
+    np.testing.assert_allclose(carry_along(painted, frame, frame), painted, atol=1e-3)
 
 
 def test_a_run_starts_from_the_painting_carried_along(engine: Engine) -> None:
@@ -53,4 +53,6 @@ def test_a_run_starts_from_the_painting_carried_along(engine: Engine) -> None:
     before, after, painted = window(content, 0), window(content, 5), window(painting, 0)
     settings = StylizeSettings(size=96, initial=Initial.GIVEN)
     order = Stylization(after, (PictureStyle(painting),), settings, painted, before)
-    np.testing.assert_array_equal(prepare_job(order, engine, Limits()).initial, carried_along(painted, before, after))
+    np.testing.assert_array_equal(
+        prepare_stylization(order, engine, Limits()).pictures.initial, carry_along(painted, before, after)
+    )

@@ -1,13 +1,13 @@
-"""L-BFGS takes torch's steps, can be interrupted anywhere, and does not care for the scale of a loss."""
+"""L-BFGS takes torch's steps, can be interrupted anywhere, and works at any scale of the loss."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import pytest
 import torch
 from gramlet_server.stylize.optimizers import LBFGS, Adam, Loss, Stepper
+from safetensors.torch import load, save
 from torch import Tensor
 
 START = torch.linspace(-1.5, 1.5, 24)
@@ -102,10 +102,7 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
 def test_another_one_goes_on_at_the_same_bits(make: Callable[[], Stepper], after: int) -> None:
     loss, stepper, other = loss_of(valley), make(), make()
     reached = [START, *points(stepper, loss, after)][-1]
-    file = io.BytesIO()
-    torch.save(stepper.state(), file)
-    file.seek(0)
-    other.restore(torch.load(file, weights_only=True))
+    other.restore(load(save(dict(stepper.state()))))
     for one, same in zip(points(stepper, loss, 5, reached), points(other, loss, 5, reached), strict=True):
         assert torch.equal(one, same)
 
@@ -128,7 +125,7 @@ def test_a_step_that_failed_is_taken_again_to_the_same_bits(make: Callable[[], S
         try:
             found.append(stepper.step(found[-1], loss))
         except ConnectionError:
-            # What was saved at this moment serves as well as the stepper itself.
+            # Another optimizer goes on from the state at this moment.
             again = make()
             again.restore(stepper.state())
             stepper = again

@@ -1,4 +1,4 @@
-"""A request's settings are laid over the preset's, and checked."""
+"""The settings of a request override the preset's, and are checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gramlet_server.stylize import presets
 from gramlet_server.stylize.presets import PRESETS, resolve
 
 
-def test_a_preset_leaves_nothing_open() -> None:
+def test_a_preset_gives_every_setting() -> None:
     for network in PRESETS.values():
         assert next(iter(network)) == presets.DEFAULT
         for name, preset in network.items():
@@ -18,7 +18,7 @@ def test_a_preset_leaves_nothing_open() -> None:
             assert None not in vars(preset).values()
 
 
-def test_what_the_request_says_counts(engine: Engine) -> None:
+def test_the_settings_of_the_request_override_the_presets(engine: Engine) -> None:
     resolved = resolve(StylizeSettings(preset="classic", iterations=7, style_stages={"layer1": 2.0}), engine.model())
     assert (resolved.iterations, resolved.style_stages) == (7, {"layer1": 2.0})
     assert resolved.style_weight == 1000.0
@@ -34,7 +34,7 @@ def test_classic_weighs_a_stage_by_its_channels(engine: Engine) -> None:
         assert weight == 1 / stage.channels**2
 
 
-def test_each_optimizer_has_a_rate_of_its_own(engine: Engine) -> None:
+def test_each_optimizer_has_its_own_learning_rate(engine: Engine) -> None:
     adam = StylizeSettings(optimizer=Optimizer.ADAM)
     assert resolve(adam, engine.model()).learning_rate == presets.ADAM_RATE
     assert resolve(StylizeSettings(optimizer=Optimizer.ADAM, learning_rate=0.5), engine.model()).learning_rate == 0.5

@@ -1,4 +1,4 @@
-"""Runs wait, are told, saved, resumed, cancelled and refused."""
+"""Runs wait in the queue, report their events, are saved, resumed, cancelled and refused."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from gramlet.types import Limits, Pixels
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
-from gramlet_server.stylize.prepare import prepare_job
-from gramlet_server.stylize.runs import Runs, RunSettings
+from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.runs import Runs, RunSettings, with_file
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def order(run_id: str = "", iterations: int = 6, preview_every: int = 0) -> Styl
     return StylizeOrder(stylization, run_id=run_id, preview_every=preview_every)
 
 
-def test_a_run_tells_all_that_happens(runs: Runs) -> None:
-    events = list(runs.start(order(preview_every=6)))
+def test_a_run_reports_all_of_its_events(runs: Runs) -> None:
+    events = [with_file(event) for event in runs.start(order(preview_every=6))]
     kinds = [Started, *[Iteration] * 3, Checkpoint, *[Iteration] * 3, Preview, Checkpoint, Result]
     assert [type(event) for event in events] == kinds
     assert (runs.status().running, runs.status().queued) == (0, 0)
@@ -70,7 +70,7 @@ def test_the_next_waits_and_a_third_is_refused_before_any_work(runs: Runs) -> No
     second.join()
 
 
-def test_whoever_is_cancelled_while_waiting_makes_room(runs: Runs) -> None:
+def test_a_run_that_is_cancelled_while_it_waits_makes_room(runs: Runs) -> None:
     first, second = runs.start(order(iterations=5000)), runs.start(order())
     second.cancel()
     second.join()
@@ -88,11 +88,11 @@ def test_a_finished_run_gives_its_result_again(runs: Runs) -> None:
     assert resumed[-1].png == whole.png  # type: ignore[attr-defined]
 
 
-def test_a_drained_process_hands_its_runs_on(runs: Runs, engine: Engine, store: Store) -> None:
+def test_another_process_goes_on_with_the_runs_of_a_drained_one(runs: Runs, engine: Engine, store: Store) -> None:
     whole = list(runs.start(order("whole")))
     running = iter(runs.start(order("handed-on")))
     assert isinstance(next(running), Started)
-    runs.drain()
+    runs.lifecycle.drain()
     with pytest.raises(Unavailable):
         list(running)
     elsewhere = Runs(engine, store)
@@ -106,7 +106,7 @@ def test_names_are_taken_once_and_missing_runs_are_not_found(runs: Runs) -> None
         runs.start(order("mine"))
     with pytest.raises(NotFound):
         runs.start(StylizeOrder(resume_run_id="nobodys"))
-    # None of these kept its place in the line.
+    # None of these runs is left in the queue.
     assert (runs.status().running, runs.status().queued) == (0, 0)
 
 
@@ -127,19 +127,21 @@ def test_a_bad_picture_names_its_field_and_leaves_nothing_behind(runs: Runs, sto
 
 
 @pytest.mark.parametrize("initial", Initial)
-def test_a_run_starts_where_it_is_told(engine: Engine, initial: Initial) -> None:
+def test_a_run_starts_at_the_initial_picture_of_its_settings(engine: Engine, initial: Initial) -> None:
     given = pixels(3) if initial is Initial.GIVEN else None
     settings = StylizeSettings(size=64, initial=initial, seed=5)
     stylization = Stylization(pixels(1), (PictureStyle(pixels(2)),), settings, initial=given)
-    job = prepare_job(stylization, engine, Limits())
+    pictures = prepare_stylization(stylization, engine, Limits()).pictures
     expected = {Initial.CONTENT: pixels(1), Initial.STYLE: pixels(2), Initial.GIVEN: pixels(3)}.get(initial)
     if expected is None:
-        assert job.initial.std() > 0.1
-        np.testing.assert_array_equal(job.initial, prepare_job(stylization, engine, Limits()).initial)
+        assert pictures.initial.std() > 0.1
+        np.testing.assert_array_equal(
+            pictures.initial, prepare_stylization(stylization, engine, Limits()).pictures.initial
+        )
         other = dataclasses.replace(stylization, settings=dataclasses.replace(settings, seed=6))
-        assert np.abs(job.initial - prepare_job(other, engine, Limits()).initial).mean() > 0.1
+        assert np.abs(pictures.initial - prepare_stylization(other, engine, Limits()).pictures.initial).mean() > 0.1
     else:
-        np.testing.assert_allclose(job.initial, expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
+        np.testing.assert_allclose(pictures.initial, expected.transpose(2, 0, 1) / np.float32(255), atol=1e-6)
 
 
 def test_the_content_bounds_the_pictures_that_are_stretched_to_it(engine: Engine) -> None:
@@ -147,8 +149,10 @@ def test_the_content_bounds_the_pictures_that_are_stretched_to_it(engine: Engine
     large = pixels(2, 480, 640)
     settings = StylizeSettings(preset="classic", size=64, initial=Initial.GIVEN)
     stylization = Stylization(pixels(1), (PictureStyle(large),), settings, large, large)
-    job = prepare_job(stylization, engine, limits)
-    assert {each.shape for each in (job.content, job.styles[0].picture, job.initial)} == {(3, 48, 64)}
+    pictures = prepare_stylization(stylization, engine, limits).pictures
+    assert {each.shape for each in (pictures.content, pictures.styles[0].picture, pictures.initial)} == {(3, 48, 64)}
     with pytest.raises(InvalidInput, match="longest side of at most 63") as error:
-        prepare_job(dataclasses.replace(stylization, settings=dataclasses.replace(settings, size=65)), engine, limits)
+        prepare_stylization(
+            dataclasses.replace(stylization, settings=dataclasses.replace(settings, size=65)), engine, limits
+        )
     assert error.value.field == "stylization.content"

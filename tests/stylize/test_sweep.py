@@ -1,4 +1,4 @@
-"""A sweep: its cells do what their labels say, it goes on where it was interrupted, and its grid shows all of it."""
+"""A sweep: its cells have the settings of their labels, it can be resumed, and its grid shows all pictures."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_sweep_goes_on_at_its_first_unfinished_cell(
     def watch(event: SweepEvent) -> None:
         seen.append(event)
         if isinstance(event, SweepCell) and (event.row, event.column, event.event.iteration) == (0, 2, 1):
-            first.drain()
+            first.lifecycle.drain()
 
     with pytest.raises(Unavailable):
         all(watch(event) is None for event in running)
@@ -102,7 +102,9 @@ def test_a_sweep_goes_on_at_its_first_unfinished_cell(
     assert resumed[-1].png == swept[-1].png  # type: ignore[attr-defined]
 
 
-def test_a_sweep_takes_one_turn_and_its_name_once(engine: Engine, content: Array, style: Array, store: Store) -> None:
+def test_a_sweep_is_one_run_and_its_name_is_taken_once(
+    engine: Engine, content: Array, style: Array, store: Store
+) -> None:
     runs = Runs(engine, store)
     running = runs.sweep(order(content, style, "mine", iterations=1000))
     events = iter(running)
@@ -117,7 +119,7 @@ def test_a_sweep_takes_one_turn_and_its_name_once(engine: Engine, content: Array
     assert runs.status().running == 0
 
 
-def test_what_it_varies_has_defaults(engine: Engine, content: Array, style: Array, store: Store) -> None:
+def test_ratios_and_deepest_stages_have_defaults(engine: Engine, content: Array, style: Array, store: Store) -> None:
     stylization = Stylization(content, (PictureStyle(style),), StylizeSettings(size=64, preset="classic"))
     running = Runs(engine, store).sweep(SweepOrder(stylization))
     started = next(iter(running))

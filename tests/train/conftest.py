@@ -1,10 +1,11 @@
-"""What tests of TrainService share: a small real network, drawn pictures of two easy classes, a store."""
+"""Shared by the tests of TrainService: a small real network, pictures of two easy classes, a store."""
 
 from __future__ import annotations
 
 import io
 import queue
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs, RunSettings
 from gramlet_server.train.service import TrainServicer
@@ -105,7 +107,7 @@ def configuration(data: DataSet, *recipes: Recipe, **fields) -> Configuration:
 
 
 class Client:
-    """Plays the client: sends what is wanted, once it was told, and remembers what that was."""
+    """Plays the client: sends the pictures that the server asks for, and keeps its events."""
 
     def __init__(self, runs: Runs, data: DataSet) -> None:
         self._runs = runs
@@ -159,7 +161,13 @@ def address(engine, weights, folder, tmp_path_factory) -> Iterator[str]:
     """A TrainService that may read the folder."""
     store, base = Store.open(str(tmp_path_factory.mktemp("store"))), BaseStages(lambda: weights)
     runs = Runs(engine, store, base, RunSettings(dataset_roots=(str(folder),)))
-    servicer = TrainServicer(runs, engine, store, base)
+    with serving(TrainServicer(runs, engine, store, base)) as address:
+        yield address
+
+
+@contextmanager
+def serving(servicer: TrainServicer) -> Iterator[str]:
+    """A server with that servicer; yields its address."""
     service = Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, lambda: Built(servicer))
     server = Server([service], ServerSettings(port=0))
     built: queue.SimpleQueue = queue.SimpleQueue()

@@ -7,9 +7,9 @@ from gramlet.tensor.hashing import picture_hash
 from gramlet.types import ElementType
 from gramlet_server.runs.store import Store
 from gramlet_server.train import cache as module
-from gramlet_server.train.cache import FeatureCache, PackWriter, Space, feature_key
+from gramlet_server.train.cache import FeatureCache, FeatureSpace, PackWriter, feature_key
 
-SPACE = Space("d" * 64, "float32", "avgpool", Form.POOLED, ElementType.FLOAT32, 224)
+SPACE = FeatureSpace("d" * 64, "float32", "avgpool", Form.POOLED, ElementType.FLOAT32, 224)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_pack_written_later_by_another_process_is_found(store):
 def test_features_of_another_space_are_not_mistaken_for_these(store, other):
     cache = FeatureCache(store)
     cache.write(SPACE, features(2))
-    assert not cache.known(Space(**{**vars(SPACE), **other}), features(2))
+    assert not cache.known(FeatureSpace(**{**vars(SPACE), **other}), features(2))
 
 
 def test_views_have_keys_of_their_own():

@@ -1,4 +1,4 @@
-"""The data set of a run: what is wrong with it is found before any work, and what is odd about it is told."""
+"""The data set of a run: errors are found before any work, and oddities are reported."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.train.configuration import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
 from gramlet_server.train import data
-from gramlet_server.train.data import Limits
+from gramlet_server.train.data import TrainLimits
 
 MODEL = Model("resnet50", "d" * 64, "random:0", "cpu", "float32", ())
-LIMITS = Limits()
+LIMITS = TrainLimits()
 
 
 def entries(count: int = 5, labels: str = "ab", name: str = "train") -> list[Entry]:

@@ -11,9 +11,8 @@ import pytest
 from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
 from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder
 from gramlet.train.types import ExportFormat, HeadRef
-from gramlet_server.train.classifier import BaseStages
+from gramlet_server.train.classifier import BaseStages, extraction, feature_of
 from gramlet_server.train.export import Exporter
-from gramlet_server.train.features import extraction, feature_of
 from gramlet_server.train.predict import Predictor
 from gramlet_server.train.registry import Registry
 from PIL import Image

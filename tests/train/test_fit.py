@@ -8,8 +8,11 @@ import pytest
 import torch
 from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
 from gramlet.train.types import Epoch
-from gramlet_server.train import head as heads
-from gramlet_server.train.fit import Data, Fit, Samples, calibrated, schedule
+from gramlet_server.train import report
+from gramlet_server.train.classifier import build_head
+from gramlet_server.train.data import Samples, TrainingData
+from gramlet_server.train.fit import Fit
+from gramlet_server.train.optimizers import schedule
 from torch import nn
 
 CHANNELS, CLASSES = 32, ("ant", "bee", "cat")
@@ -29,8 +32,8 @@ def samples(count: int, seed: int, noise: float = 1.0) -> Samples:
 
 
 @pytest.fixture
-def data() -> Data:
-    return Data(CLASSES, {"train": samples(65, 0), "val": samples(31, 1)})
+def data() -> TrainingData:
+    return TrainingData(CLASSES, {"train": samples(65, 0), "val": samples(31, 1)})
 
 
 class Late(nn.Module):
@@ -46,7 +49,7 @@ class Late(nn.Module):
 
 
 @pytest.fixture
-def late_data() -> tuple[Data, Late]:
+def late_data() -> tuple[TrainingData, Late]:
     late = Late().eval()
     sets = {}
     for seed, (name, count) in enumerate({"train": 40, "val": 20}.items()):
@@ -58,7 +61,7 @@ def late_data() -> tuple[Data, Late]:
         embeddings = {
             name: replace(s, array=late(torch.from_numpy(s.array).float()).numpy()) for name, s in sets.items()
         }
-    return Data(CLASSES, embeddings, {"layer4": sets}), late
+    return TrainingData(CLASSES, embeddings, {"layer4": sets}), late
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -88,17 +91,17 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 
 
 def test_mlp_is_linear_batchnorm_relu_linear():
-    head = heads.build(HeadKind.MLP, 2048, 7, seed=0)
+    head = build_head(HeadKind.MLP, 2048, 7, seed=0)
     assert [type(layer) for layer in head] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     assert (head[0].in_features, head[0].out_features, head[3].in_features, head[3].out_features) == (2048, 500, 500, 7)
 
 
 def test_a_new_head_depends_on_its_seed_alone():
     torch.manual_seed(1)
-    first = heads.build(HeadKind.MLP, 32, 3, seed=5)
+    first = build_head(HeadKind.MLP, 32, 3, seed=5)
     torch.manual_seed(2)
-    assert same(first.state_dict(), heads.build(HeadKind.MLP, 32, 3, seed=5).state_dict())
-    assert not same(first.state_dict(), heads.build(HeadKind.MLP, 32, 3, seed=6).state_dict())
+    assert same(first.state_dict(), build_head(HeadKind.MLP, 32, 3, seed=5).state_dict())
+    assert not same(first.state_dict(), build_head(HeadKind.MLP, 32, 3, seed=6).state_dict())
 
 
 @pytest.mark.parametrize("optimizer", Optimizer)
@@ -216,7 +219,7 @@ def test_schedules():
 def test_balanced_class_weights_raise_the_recall_of_a_rare_class():
     array, labels = blobs(300, 0, noise=4.0)
     rows = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:8]])
-    unbalanced = Data(CLASSES, {"train": Samples(array, rows, labels[rows]), "val": samples(300, 1, noise=4.0)})
+    unbalanced = TrainingData(CLASSES, {"train": Samples(array, rows, labels[rows]), "val": samples(300, 1, noise=4.0)})
     recalls = {}
     for weights in ClassWeights:
         fit = Fit(Recipe(class_weights=weights, kind=HeadKind.LINEAR, epochs=30), unbalanced)
@@ -238,19 +241,22 @@ def test_label_smoothing_lowers_confidence(data):
 
 
 def test_calibration_lowers_the_validation_loss_and_changes_no_answer():
-    noisy = Data(CLASSES, {"train": samples(60, 0, noise=5.0), "val": samples(60, 1, noise=5.0)})
+    noisy = TrainingData(CLASSES, {"train": samples(60, 0, noise=5.0), "val": samples(60, 1, noise=5.0)})
     recipe = Recipe(epochs=40, metric=Metric.ACCURACY, patience=0)
     fit = Fit(recipe, noisy)
     train(fit)
-    logits = fit.logits(noisy.embeddings["val"], fit.best)
-    labels = noisy.embeddings["val"].labels
-    temperature = calibrated(fit.best, logits, labels, recipe).temperature
-    assert temperature != 1
-    assert calibrated(fit.best, logits, labels, replace(recipe, calibrate=False)).temperature == 1
+    logits, labels = fit.logits(noisy.embeddings["val"], fit.best), noisy.embeddings["val"].labels
+    calibrated = fit.finish().outcome
+    assert calibrated.temperature != 1
+    assert calibrated.report().loss < report.cross_entropy(logits, labels)
+    assert calibrated.report().accuracy == (logits.argmax(axis=1) == labels).mean()
+    plain = Fit(replace(recipe, calibrate=False), noisy)
+    train(plain)
+    assert plain.finish().outcome.temperature == 1
 
 
 def test_a_last_batch_of_one_joins_the_one_before_so_that_batchnorm_can_normalize():
-    odd = Data(CLASSES, {"train": samples(33, 0), "val": samples(10, 1)})
+    odd = TrainingData(CLASSES, {"train": samples(33, 0), "val": samples(10, 1)})
     assert len(train(Fit(Recipe(epochs=1, batch_size=32), odd))) == 1
 
 

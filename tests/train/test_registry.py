@@ -19,6 +19,7 @@ from gramlet.train.types import (
     Skipped,
     Suspect,
 )
+from gramlet_server.train.classifier import HeadWeights
 from gramlet_server.train.registry import Registry
 from safetensors.torch import load
 
@@ -64,17 +65,17 @@ def same(left, right):
 
 
 def test_what_is_stored_comes_back_whole(registry):
-    added = registry.add(HEAD, STATE, DELTA)
+    added = registry.add(HEAD, HeadWeights(STATE, DELTA))
     head, content = registry.find(HeadRef("bees"))
     assert head == added == replace(HEAD, version=1, bytes=added.bytes)
     assert registry.get(HeadRef("bees", 1)) == head
-    state, delta = registry.tensors("bees", content)
-    assert same(state, STATE)
-    assert same(delta, DELTA)
+    weights = registry.weights("bees", content)
+    assert same(weights.head, STATE)
+    assert same(weights.delta, DELTA)
 
 
 def test_the_file_explains_itself(registry, tmp_path):
-    registry.add(HEAD, STATE, DELTA)
+    registry.add(HEAD, HeadWeights(STATE, DELTA))
     data = registry.file("bees", registry.find(HeadRef("bees"))[1])
     assert set(load(data)) == {"head.output.weight", "head.output.bias", "delta.layer4.0.conv1.weight"}
     for word in (b"weights_digest", b"ant", b"layer4", b"calibration_error", b"2024-01-01"):
@@ -83,14 +84,14 @@ def test_the_file_explains_itself(registry, tmp_path):
 
 def test_concurrent_runs_under_one_name_get_different_versions(registry):
     with ThreadPoolExecutor(8) as pool:
-        added = list(pool.map(lambda i: registry.add(replace(HEAD, run_id=str(i)), STATE, {}), range(8)))
+        added = list(pool.map(lambda i: registry.add(replace(HEAD, run_id=str(i)), HeadWeights(STATE, {})), range(8)))
     assert sorted(head.version for head in added) == list(range(1, 9))
     assert {(head.version, head.run_id) for head in registry.heads("bees")} == {(h.version, h.run_id) for h in added}
 
 
 def test_a_deleted_version_is_gone_and_its_number_is_not_used_again(registry, store):
-    registry.add(HEAD, STATE, {})
-    registry.add(HEAD, STATE, DELTA)
+    registry.add(HEAD, HeadWeights(STATE, {}))
+    registry.add(HEAD, HeadWeights(STATE, DELTA))
     registry.delete(HeadRef("bees", 2))
     assert [head.version for head in registry.heads()] == [1]
     assert registry.get(HeadRef("bees")).version == 1
@@ -98,34 +99,34 @@ def test_a_deleted_version_is_gone_and_its_number_is_not_used_again(registry, st
         registry.get(HeadRef("bees", 2))
     with pytest.raises(NotFound):
         registry.delete(HeadRef("bees", 2))
-    assert registry.add(HEAD, STATE, {}).version == 3
+    assert registry.add(HEAD, HeadWeights(STATE, {})).version == 3
     files = [entry.key for entry in store.list("heads") if entry.key.endswith(".safetensors")]
     assert len(files) == 1  # versions 1 and 3 are the same tensors; version 2's are gone
 
 
 def test_tensors_that_another_version_shares_stay_when_one_is_deleted(registry):
-    first, second = registry.add(HEAD, STATE, {}), registry.add(HEAD, STATE, {})
+    first, second = registry.add(HEAD, HeadWeights(STATE, {})), registry.add(HEAD, HeadWeights(STATE, {}))
     registry.delete(HeadRef("bees", first.version))
     head, content = registry.find(HeadRef("bees", second.version))
-    assert same(registry.tensors(head.name, content)[0], STATE)
+    assert same(registry.weights(head.name, content).head, STATE)
 
 
 def test_the_newest_head_is_the_newest_complete_one(registry):
-    registry.add(HEAD, STATE, {})
-    registry.add(replace(HEAD, complete=False), STATE, {})
+    registry.add(HEAD, HeadWeights(STATE, {}))
+    registry.add(replace(HEAD, complete=False), HeadWeights(STATE, {}))
     assert registry.get(HeadRef("bees")).version == 1
     assert not registry.get(HeadRef("bees", 2)).complete
 
 
 def test_a_writer_that_died_before_the_description_leaves_no_head(registry, store):
-    registry.add(HEAD, STATE, {})
+    registry.add(HEAD, HeadWeights(STATE, {}))
     store.delete("heads/bees/00000001.json")
     assert registry.heads() == []
 
 
 @pytest.mark.parametrize("ref", [HeadRef("wasps"), HeadRef("bees", 7)])
 def test_a_head_that_is_not_there_is_not_found(registry, ref):
-    registry.add(HEAD, STATE, {})
+    registry.add(HEAD, HeadWeights(STATE, {}))
     with pytest.raises(NotFound, match=str(ref)):
         registry.get(ref)
 
@@ -137,6 +138,6 @@ def test_names_that_could_be_paths_are_refused(registry, name):
 
 
 def test_deleting_needs_a_version(registry):
-    registry.add(HEAD, STATE, {})
+    registry.add(HEAD, HeadWeights(STATE, {}))
     with pytest.raises(InvalidInput, match="which version"):
         registry.delete(HeadRef("bees"))

@@ -1,4 +1,4 @@
-"""Whole runs on a real network and small pictures, in this process: what a client is asked, told, and gets."""
+"""Whole runs on a real network and small pictures, in this process: what a client sends and receives."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -60,7 +60,8 @@ class Counting:
 
 def tensors(store, result: Result):
     registry = Registry(store)
-    return registry.tensors("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    weights = registry.weights("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    return weights.head, weights.delta
 
 
 def same(left, right) -> bool:
@@ -195,7 +196,7 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
 
 def test_the_backbone_is_bit_identical_before_and_after(engine, store, weights, data_set):
     before = weights.digest
-    network = engine._network
+    network = engine.network
     copies = [tensor.clone() for tensor in _tensors_of(network)]
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The pretrained networks, cut into named stages, and where their weights come from."""
+"""The pretrained networks, cut into named stages, and their weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def load_network(backbone: str, weights: str, device: str = "auto", precision: str = "float32") -> Network:
-    """A network, ready on its device.
+    """Loads a network onto its device.
 
     Args:
         backbone: `resnet50`, `vgg16` or `vgg19`.
@@ -21,12 +21,13 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
 
     Raises:
         InvalidInput: There is no such backbone.
-        FailedPrecondition: torch, the weights or the device are not there, or the device has not that precision.
+        FailedPrecondition: torch, the weights or the device are missing, or the device cannot compute in the precision.
     """
     try:
         import torch
 
-        from gramlet_server.backbone.network import Network, Precision
+        from gramlet_server.backbone.network import Network
+        from gramlet_server.backbone.precision import Precision
         from gramlet_server.backbone.weights import load
     except ImportError as error:
         raise FailedPrecondition(f"{error}: pip install 'gramlet-server[feature]'") from error

@@ -1,4 +1,4 @@
-"""The networks gramlet knows: their stages, and the name and shape of every tensor they need. No torch here.
+"""The networks that gramlet knows: their stages, and the name and shape of every tensor they need. No torch here.
 
 Names are torchvision's, for stages as for tensors. Stages of the VGG networks are named as in the style literature:
 `relu3_1` is the first rectified convolution of the third block, `pool3` the max pooling that ends it.
@@ -20,7 +20,7 @@ DEVIATION = (0.229, 0.224, 0.225)
 """ImageNet's standard deviation of each channel, RGB in 0..1."""
 
 RESNET50_LAYERS = (("layer1", 64, 3), ("layer2", 128, 4), ("layer3", 256, 6), ("layer4", 512, 3))
-"""Name, width and number of bottlenecks of ResNet-50's residual stages; each puts out four times its width."""
+"""Name, width and number of bottlenecks of ResNet-50's residual stages; each outputs four times its width."""
 
 VGG_CHANNELS = (64, 128, 256, 512, 512)
 VGG_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -29,7 +29,7 @@ VGG_CONVOLUTIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 
 @dataclass(frozen=True)
 class Window:
-    """What a convolution or pooling sees along each axis: so many positions, of which the first are padding."""
+    """What a convolution or pooling sees along each axis: `size` positions, starting `padding` before its own."""
 
     size: int
     stride: int
@@ -38,15 +38,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network before it has weights.
+    """A network without its weights.
 
     Attributes:
         name: As in torchvision.models.
         stages: In the order of the forward pass.
         shapes: Shape of every parameter and buffer that the stages need, by torchvision's name.
-        unused: First parts of the names of tensors that a weights file may hold and no stage needs: the classifier.
-        windows: What leads to each stage from the one before and sees more than one position: with the strides as they
-            are (False), and antialiased (True) where they can be.
+        unused: Prefixes of the names of tensors that a weights file may hold and no stage needs: the classifier.
+        windows: The operations from the stage before to each stage that see more than one position. Under False with
+            the network's own strides; under True with antialiased ones, where the network has strides to antialias.
         rounds_up: Whether a stage's height is the picture's over the stride rounded up (ResNet pads), or down (VGG).
     """
 
@@ -57,18 +57,14 @@ class Architecture:
     windows: Mapping[bool, Mapping[str, tuple[Window, ...]]]
     rounds_up: bool
 
-    def stage(self, name: str) -> Stage:
-        """The stage of that name.
-
-        Raises:
-            InvalidInput: There is none.
-        """
-        return find_stage(name, self.stages, self.name, "stages")
+    def stage(self, name: str, field: str = "stages") -> Stage:
+        """The stage of that name; see `find_stage`."""
+        return find_stage(name, self.stages, self.name, field)
 
     def activation_shape(self, stage: str, height: int, width: int, antialiased: bool = False) -> tuple[int, int, int]:
-        """(C, H, W) of a stage's activations of a picture of that size. A side of 0: the picture is too small."""
+        """(C, H, W) of a stage's activations of a picture of that size. H or W is 0 where the picture is too small."""
         found = self.stage(stage)
-        # VGG's average pools what pool5 leaves: a picture under 32 pixels leaves nothing.
+        # avgpool has no stride. It averages the output of the last stage, which is empty for a VGG under 32 pixels.
         stride = self.stride(stage, antialiased) or 32
         up = stride - 1 if self.rounds_up else 0
         rows, columns = (height + up) // stride, (width + up) // stride
@@ -77,23 +73,22 @@ class Architecture:
         return found.channels, rows, columns
 
     def stride(self, stage: str, antialiased: bool = False) -> int:
-        """Pixels a position of a stage; 0 for one without positions. Antialiased, conv1 has every position."""
+        """Pixels between two positions of a stage; 0 for a stage without positions. conv1 has 1 when antialiased."""
         if not self.stage(stage).stride:
             return 0
-        before = self._until(stage, antialiased)
-        return math.prod(window.stride for window in before)
+        return math.prod(window.stride for window in self._windows_until(stage, antialiased))
 
     def reach(self, stage: str, antialiased: bool = False) -> int:
-        """How far a position of a stage sees beyond the pixels that are its own: the radius of its receptive field."""
+        """The radius of a stage's receptive field: how many pixels a position sees beyond its own stride."""
         first = last = 0
         stride = 1
-        for window in self._until(stage, antialiased):
+        for window in self._windows_until(stage, antialiased):
             first -= window.padding * stride
             last += (window.size - 1 - window.padding) * stride
             stride *= window.stride
         return max(-first, last - (stride - 1))
 
-    def _until(self, stage: str, antialiased: bool) -> list[Window]:
+    def _windows_until(self, stage: str, antialiased: bool) -> list[Window]:
         self.stage(stage)
         found: list[Window] = []
         for name, windows in self.windows[antialiased and True in self.windows].items():
@@ -131,13 +126,13 @@ def _resnet50() -> Architecture:
 
 
 def _resnet50_windows(antialiased: bool) -> dict[str, tuple[Window, ...]]:
-    blur, look = Window(3, 2, 1), Window(3, 1, 1)
-    # Where strides are antialiased, a blur with the stride follows.
-    halve = (look, blur) if antialiased else (Window(3, 2, 1),)
+    convolution, blur = Window(3, 1, 1), Window(3, 2, 1)
+    # Where strides are antialiased, a blur takes the stride of the operation before it.
+    halving = (convolution, blur) if antialiased else (Window(3, 2, 1),)
     first = Window(7, 1, 3) if antialiased else Window(7, 2, 3)
-    windows = {"conv1": (first,), "maxpool": (blur, *halve) if antialiased else halve}
+    windows = {"conv1": (first,), "maxpool": (blur, *halving) if antialiased else halving}
     for layer, _, blocks in RESNET50_LAYERS:
-        windows[layer] = (look,) * blocks if layer == "layer1" else (*halve, *(look,) * (blocks - 1))
+        windows[layer] = (convolution,) * blocks if layer == "layer1" else (*halving, *(convolution,) * (blocks - 1))
     return windows
 
 

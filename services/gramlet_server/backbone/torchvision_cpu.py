@@ -1,8 +1,8 @@
-"""Importing torchvision where its compiled half does not fit the torch beside it.
+"""Imports torchvision even where its compiled operators do not fit the installed torch.
 
-PyPI serves torchvision built against CUDA. Beside a CPU build of torch its library of operators does not load, which
-torchvision tolerates, all but for two lines: importing it gives `nms` and `qnms` fake implementations, and there is no
-fake implementation of an operator that nobody declared. So they are declared first. gramlet calls neither.
+PyPI's torchvision is built against CUDA. With a CPU build of torch its compiled operators do not load. torchvision
+tolerates that, except in two lines that register fake implementations of `nms` and `qnms`: they fail if the operators
+are not declared. So this module declares them first. gramlet calls neither.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def import_torchvision() -> Any:
     """The torchvision package.
 
     Raises:
-        FailedPrecondition: It is not installed, or belongs to another torch.
+        FailedPrecondition: It is not installed, or is built for another torch.
     """
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
@@ -33,13 +33,13 @@ def import_torchvision() -> Any:
         return importlib.import_module("torchvision")
     except (ImportError, RuntimeError, AttributeError) as error:
         raise FailedPrecondition(
-            f"torchvision does not fit torch {torch.__version__}: {error}. Install its partner: "
-            "torch 2.13.0 goes with torchvision 0.28.0"
+            f"torchvision does not fit torch {torch.__version__}: {error}. Install the torchvision that was released "
+            "with it: 0.26 for torch 2.11, 0.27 for 2.12, 0.28 for 2.13"
         ) from error
 
 
 def _operators_load(package: Path) -> bool:
-    """Loads torchvision's compiled operators as it would itself; loading them twice is harmless."""
+    """Whether torchvision's compiled operators load. torchvision loads them again, which is harmless."""
     for library in package.glob("_C.*"):
         try:
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
@@ -49,7 +49,7 @@ def _operators_load(package: Path) -> bool:
     return False
 
 
-_declared: list[torch.library.Library] = []  # a Library takes its operators along when it is collected
+_declared: list[torch.library.Library] = []  # a Library removes its operators when it is freed
 
 
 def _declare_operators() -> None:

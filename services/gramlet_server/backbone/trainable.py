@@ -1,4 +1,4 @@
-"""The late stages of a network as torchvision has them, batch norms and all, for training to go on with."""
+"""The late stages of a network as torchvision's modules, batch norms included, for further training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gramlet_server.backbone.weights import Weights
 
 
 def stage_before(backbone: str, first: str) -> str:
-    """The stage whose activations `late_stages` from `first` takes.
+    """The stage whose activations are the input of `late_stages` from `first`.
 
     Raises:
         InvalidInput: There is no such stage, or none before it.
@@ -28,14 +28,14 @@ def stage_before(backbone: str, first: str) -> str:
 
 
 def late_stages(weights: Weights, first: str) -> nn.Module:
-    """The network from a stage on, through the average pool, ready to be trained.
+    """The network from a stage through the average pool, ready to be trained.
 
-    Its parameters are copies, named as in torchvision (`layer4.0.conv1.weight`), and require gradients; it is in
-    evaluation mode, so that batch norms keep their statistics until the caller decides otherwise.
+    Its parameters are copies, named as in torchvision (`layer4.0.conv1.weight`), and require gradients. It is in
+    evaluation mode, so batch norms keep their statistics until the caller switches to training mode.
 
     Args:
         weights: Of the whole network.
-        first: The first stage to train: it takes the activations of `stage_before`.
+        first: The first stage to train. Its input is the activations of `stage_before`.
 
     Returns:
         A module from (N, C, H, W) activations, as `Network.activations` gives them, to (N, C', 1, 1).
@@ -52,7 +52,7 @@ def late_stages(weights: Weights, first: str) -> nn.Module:
     late = late.to_empty(device="cpu").eval()
     late.load_state_dict(
         {
-            # torchvision counts batches, though only for batch norms without momentum; counting starts here.
+            # num_batches_tracked is not among the weights. torchvision uses it only without momentum; it starts at 0.
             name: weights.state[name].clone() if name in weights.state else torch.zeros_like(tensor)
             for name, tensor in late.state_dict().items()
         }
@@ -74,5 +74,5 @@ def _vgg(whole: nn.Module, network: Architecture, first: str) -> nn.Module:
             break
         start += 2 if stage.name.startswith("relu") else 1
     features = OrderedDict(list(whole.get_submodule("features").named_children())[start:])
-    pool = nn.AdaptiveAvgPool2d(1)  # gramlet's embedding is the mean over positions; torchvision keeps 7 x 7 of them
+    pool = nn.AdaptiveAvgPool2d(1)  # gramlet's embedding is the mean over all positions; torchvision keeps 7 x 7
     return nn.Sequential(OrderedDict([("features", nn.Sequential(features)), ("avgpool", pool)]))

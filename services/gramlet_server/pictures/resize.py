@@ -1,4 +1,4 @@
-"""Sizes, and resampling by Pillow's Lanczos filter."""
+"""Sizes of pictures, and resampling by Pillow's Lanczos filter."""
 
 from __future__ import annotations
 
@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def resize_pixels(pixels: Pixels, resize: Resize) -> Pixels:
-    """(H, W, 3) uint8 brought to size: Lanczos, antialiased.
-
-    Raises:
-        InvalidInput: The size is not positive.
-    """
-    target = target_size(pixels.shape[0], pixels.shape[1], resize)
-    return np.array(resampled(Image.fromarray(pixels), resize, target))
-
-
 def target_size(height: int, width: int, resize: Resize, field: str = "resize.size") -> tuple[int, int]:
-    """Height and width of a picture after resizing; no side is less than 1.
+    """Height and width of a picture after resizing, in pixels; no side is less than 1.
 
     Raises:
         InvalidInput: The size is not positive.
@@ -39,8 +29,12 @@ def target_size(height: int, width: int, resize: Resize, field: str = "resize.si
     return max(1, round(height * size / side)), max(1, round(width * size / side))
 
 
-def bounded_size(height: int, width: int, resize: Resize, limits: Limits, field: str) -> tuple[int, int]:
-    """The size after resizing, if the network takes so many pixels."""
+def network_size(height: int, width: int, resize: Resize, limits: Limits, field: str) -> tuple[int, int]:
+    """Height and width of a picture after resizing, in pixels.
+
+    Raises:
+        InvalidInput: The size is not positive, or it has more than `limits.network_pixels` pixels.
+    """
     rows, columns = target_size(height, width, resize, field)
     if rows * columns > limits.network_pixels:
         longest = int(math.sqrt(limits.network_pixels * max(rows, columns) / min(rows, columns)))
@@ -52,6 +46,15 @@ def bounded_size(height: int, width: int, resize: Resize, limits: Limits, field:
     return rows, columns
 
 
+def resample(image: Image.Image, resize: Resize, target: tuple[int, int]) -> Image.Image:
+    """A picture resampled to `target`, a (height, width) that `target_size` or `network_size` returned."""
+    size = (target[1], target[0])
+    box = _box(*image.size, resize)
+    if image.size == size and box == (0, 0, *size):
+        return image
+    return image.resize(size, Image.Resampling.LANCZOS, box=box)
+
+
 def _box(width: int, height: int, resize: Resize) -> tuple[float, float, float, float]:
     """The part of a picture that is kept: left, top, right, bottom."""
     if resize.mode is not ResizeMode.CENTER_CROP:
@@ -61,22 +64,21 @@ def _box(width: int, height: int, resize: Resize) -> tuple[float, float, float, 
     return left, top, left + side, top + side
 
 
-def resampled(image: Image.Image, resize: Resize, target: tuple[int, int]) -> Image.Image:
-    size = (target[1], target[0])
-    box = _box(*image.size, resize)
-    if image.size == size and box == (0, 0, *size):
-        return image
-    return image.resize(size, Image.Resampling.LANCZOS, box=box)
+def resample_array(picture: NDArray[Any], resize: Resize, target: tuple[int, int]) -> Array:
+    """A checked picture resampled to `target` (height, width), as (3, H', W') float32.
 
-
-def resampled_float(picture: NDArray[Any], resize: Resize, target: tuple[int, int]) -> Array:
+    Args:
+        picture: (H, W, 3) uint8, or (C, H, W) floating point.
+        resize: Its mode says which part of the picture is kept.
+        target: As for `resample`.
+    """
     if picture.dtype == np.uint8:
-        return to_float(np.asarray(resampled(Image.fromarray(picture), resize, target)))
+        return to_float(np.asarray(resample(Image.fromarray(picture), resize, target)))
     exact = np.ascontiguousarray(picture, dtype=np.float32)
     if exact.shape[1:] == target:
         return exact
-    channels = [np.asarray(resampled(Image.fromarray(channel), resize, target)) for channel in exact]
-    # Lanczos overshoots at edges; the picture's own range is kept.
+    channels = [np.asarray(resample(Image.fromarray(channel), resize, target)) for channel in exact]
+    # Lanczos overshoots at edges: the values are clipped to the range of the picture.
     return np.stack(channels).clip(exact.min(), exact.max())
 
 
@@ -86,6 +88,11 @@ def to_float(pixels: Pixels) -> Array:
 
 
 def check_array(picture: NDArray[Any], field: str) -> None:
+    """Refuses an array that is no picture.
+
+    Raises:
+        InvalidInput: It is neither (H, W, 3) uint8 nor (3, H, W) floating point in about 0..1.
+    """
     pixels = picture.dtype == np.uint8
     if not pixels and not np.issubdtype(picture.dtype, np.floating):
         raise InvalidInput(f"pixels are uint8 or floating point, not {picture.dtype}", field=field)
@@ -100,11 +107,12 @@ def check_array(picture: NDArray[Any], field: str) -> None:
         raise InvalidInput("the picture has pixels that are not finite numbers", field=field)
     if lowest < -1 or highest > 2:
         raise InvalidInput(
-            f"floating-point pixels are in 0..1; these are in {lowest:g}..{highest:g}: divide by their white",
+            f"floating-point pixels are in 0..1; these are in {lowest:g}..{highest:g}: divide by the level of white",
             field=field,
         )
 
 
 def array_size(picture: NDArray[Any]) -> tuple[int, int]:
+    """Height and width of a checked picture."""
     height, width = picture.shape[:2] if picture.dtype == np.uint8 else picture.shape[1:]
     return height, width

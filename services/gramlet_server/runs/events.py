@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from gramlet.errors import Cancelled
@@ -78,81 +76,4 @@ class EventBuffer(Generic[Event]):
         """Wakes the reader with Cancelled."""
         with self._changed:
             self._cancelled = True
-            self._changed.notify_all()
-
-
-class Conflated(Generic[Event]):
-    """Runs an iterator in a thread of its own and gives its events to one reader.
-
-    Of the events that `replaceable` names (large and soon stale, such as previews) only the newest waits for the
-    reader; all others are kept.
-
-    Args:
-        events: The work. It is closed, in its own thread, when it was cancelled: within one event.
-        replaceable: Whether an event may be dropped for a newer one of its kind.
-    """
-
-    def __init__(self, events: Iterator[Event], replaceable: Callable[[Event], bool]) -> None:
-        self._events = events
-        self._replaceable = replaceable
-        self._waiting: deque[Event] = deque()
-        self._changed = threading.Condition()
-        self._cancelled = False
-        self._ended = False
-        self._error: BaseException | None = None
-        # In the context of the call that it is done for: its log lines, and the calls it makes, carry that call's id.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=[self._run], name="run", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        with self._changed:
-            while not (self._waiting or self._ended or self._cancelled):
-                self._changed.wait()
-            if self._cancelled:
-                raise Cancelled("the call was cancelled")
-            if self._waiting:
-                return self._waiting.popleft()
-        if self._error is not None:
-            raise self._error
-        raise StopIteration
-
-    def cancel(self) -> None:
-        """Stops the work after the event under way, and wakes the reader. Returns at once."""
-        with self._changed:
-            self._cancelled = True
-            self._changed.notify_all()
-
-    def join(self) -> None:
-        """Waits until the work has stopped."""
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            for event in self._events:
-                if self._cancelled:
-                    break
-                self._put(event)
-        except BaseException as error:
-            self._error = error
-        finally:
-            close = getattr(self._events, "close", None)
-            if close is not None:
-                with suppress(Exception):
-                    close()
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
-
-    def _put(self, event: Event) -> None:
-        with self._changed:
-            if self._replaceable(event):
-                for earlier in self._waiting:
-                    if self._replaceable(earlier):
-                        self._waiting.remove(earlier)
-                        break
-            self._waiting.append(event)
             self._changed.notify_all()

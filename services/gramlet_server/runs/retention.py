@@ -1,4 +1,4 @@
-"""Removes old runs from the store."""
+"""Deletes old runs from the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def sweep_runs(store: Store, kind: str, older_than: timedelta) -> int:
-    """Removes runs that nobody has written to for a while; returns how many."""
+    """Deletes the runs whose last write is longer ago than `older_than`; returns how many."""
     newest: dict[str, datetime] = {}
     for entry in store.list(f"runs/{kind}"):
         run_id = entry.key.split("/")[2]
@@ -28,7 +28,7 @@ def sweep_runs(store: Store, kind: str, older_than: timedelta) -> int:
 
 
 def keep_sweeping(store: Store, kind: str, older_than: timedelta, every: timedelta = timedelta(hours=1)) -> None:
-    """Sweeps now and again for as long as the process lives, in a thread of its own. Replicas may do so together."""
+    """Sweeps again and again while the process lives, in a thread of its own. Several replicas may do so at once."""
 
     def sweep() -> None:
         while True:

@@ -1,12 +1,11 @@
-"""One piece of long work in the store, with a fence: whoever created its highest epoch owns it.
+"""A run in the store, with a fence: the process that created its highest epoch owns it.
 
-Everybody writes below their own epoch, so a process that lost its run cannot overwrite anything; it learns of the loss
-at its next write.
+Each owner writes only below its own epoch. So a process that has lost its run cannot overwrite the values of the next
+owner. It learns of the loss at its next write.
 """
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 
 from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
@@ -14,14 +13,12 @@ from gramlet.types import check_name, new_name
 
 from gramlet_server.runs.store import Store
 
-_log = logging.getLogger(__name__)
-
 
 class Run:
-    """One piece of long work in the store, owned by whoever created its highest epoch.
+    """A run in the store. The process that created its highest epoch owns it.
 
-    Keys: `runs/<kind>/<run id>/<epoch>/owner` and, beside it, the values of that epoch; and
-    `runs/<kind>/<run id>/<log>/<number>`, of no epoch, which anybody may add to.
+    Keys: `runs/<kind>/<run id>/<epoch>/owner`, next to the values of that epoch; and
+    `runs/<kind>/<run id>/<log>/<number>`, logs outside of any epoch, which every process may append to.
     """
 
     def __init__(self, store: Store, kind: str, run_id: str, epoch: int) -> None:
@@ -47,11 +44,12 @@ class Run:
 
     @classmethod
     def take_over(cls, store: Store, kind: str, run_id: str) -> Run:
-        """Becomes the owner of a run. Whoever owned it before fails at its next write.
+        """Becomes the owner of a run. The owner before fails at its next write.
 
         Raises:
+            InvalidInput: Not a valid id.
             NotFound: There is no such run.
-            Aborted: Somebody else took it over at the same moment.
+            Aborted: Another process took it over at the same moment.
         """
         run = cls(store, kind, check_name(run_id, "run_id"), 0)
         newest = run._newest_epoch()
@@ -66,9 +64,10 @@ class Run:
 
     @classmethod
     def find(cls, store: Store, kind: str, run_id: str) -> Run:
-        """A run that another process may own, to read it and to append to its logs.
+        """A run to read and to append to, which another process may own.
 
         Raises:
+            InvalidInput: Not a valid id.
             NotFound: There is no such run.
         """
         run = cls(store, kind, check_name(run_id, "run_id"), 0)
@@ -88,7 +87,7 @@ class Run:
             )
 
     def append(self, log: str, number: int, data: bytes) -> None:
-        """Writes a numbered entry of a log, which anybody may do, owner or not.
+        """Writes a numbered entry of a log. Every process may, whether it owns the run or not.
 
         Raises:
             AlreadyExists: The number is taken.
@@ -96,11 +95,11 @@ class Run:
         self._store.create(f"{self._prefix}/{log}/{number:08d}", data)
 
     def log(self, log: str, after: int = 0) -> list[bytes]:
-        """The entries of a log after the first so many, in order."""
+        """The entries of a log in order, without the first `after` ones."""
         return [self._store.get(entry.key) for entry in self._store.list(f"{self._prefix}/{log}")[after:]]
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes a value of the run, and drops the copies of earlier epochs.
+        """Writes a value of the run, then deletes the copies of earlier epochs.
 
         Raises:
             Aborted: Another process owns the run now.
@@ -118,17 +117,22 @@ class Run:
         Raises:
             NotFound: No epoch has one.
         """
-        epochs = self._epochs_with(name)
-        if not epochs:
+        data = self.value(name)
+        if data is None:
             raise NotFound(f"run {self.run_id} has no {name}")
-        return self._store.get(self._key(max(epochs), name))
+        return data
+
+    def value(self, name: str) -> bytes | None:
+        """The newest value of that name; None where no epoch has one."""
+        epochs = self._epochs_with(name)
+        return self._store.get(self._key(max(epochs), name)) if epochs else None
 
     def has(self, name: str) -> bool:
         """Whether any epoch has a value of that name."""
         return bool(self._epochs_with(name))
 
     def delete(self) -> None:
-        """Removes the run with everything in it."""
+        """Deletes the run and all of its values and logs."""
         for entry in self._store.list(self._prefix):
             self._store.delete(entry.key)
 

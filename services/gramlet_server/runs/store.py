@@ -32,33 +32,33 @@ class Store:
 
     @classmethod
     def open(cls, address: str) -> Store:
-        """Opens a directory (made if need be) or `s3://bucket/prefix`.
+        """Opens a directory, which is created if it is missing, or `s3://bucket/prefix`.
 
         S3 takes its endpoint and credentials from the usual variables: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...
 
         Raises:
-            InvalidInput: Not an address of either kind, or a directory that cannot be made.
+            InvalidInput: Neither kind of address, or a directory that cannot be created.
         """
         if address.startswith("s3://"):
             bucket, _, prefix = address.removeprefix("s3://").partition("/")
             if not bucket:
                 raise InvalidInput(f"{address} names no bucket; write s3://bucket/prefix", field="store")
-            # A plain http endpoint has to be allowed by name; it is somebody's own machine, not S3 itself.
+            # For endpoints such as MinIO or SeaweedFS inside a cluster. S3 itself is reached over https.
             return cls(S3Store(bucket, prefix=prefix or None, client_options={"allow_http": True}), address)
         if "://" in address:
             raise InvalidInput(f"{address} is neither a directory nor s3://bucket/prefix", field="store")
         try:
             return cls(LocalStore(Path(address), mkdir=True), address)
         except (exceptions.BaseError, OSError, ValueError) as error:
-            raise InvalidInput(f"{address} cannot be made or opened: {error}", field="store") from None
+            raise InvalidInput(f"{address} cannot be created or opened: {error}", field="store") from None
 
     def put(self, key: str, data: bytes) -> None:
-        """Writes a value, whole or not at all."""
+        """Writes a value. Readers see the value before or this one, never a part."""
         with self._errors(key):
             obstore.put(self._backend, key, data)
 
     def create(self, key: str, data: bytes) -> None:
-        """Writes a value under a key that must be free. Of several at once, exactly one succeeds.
+        """Writes a value under a key that must be free. Of several concurrent calls exactly one succeeds.
 
         Raises:
             AlreadyExists: The key is taken.
@@ -70,19 +70,19 @@ class Store:
         """The value of a key.
 
         Raises:
-            NotFound: There is none.
+            NotFound: The key does not exist.
         """
         with self._errors(key):
             return bytes(obstore.get(self._backend, key).bytes())
 
     def list(self, prefix: str) -> list[Entry]:
-        """The keys below a prefix (whole path components), in order."""
+        """The keys below a prefix, which ends at a `/` of the key, in order."""
         with self._errors(prefix):
             found = [meta for chunk in obstore.list(self._backend, prefix) for meta in chunk]
         return sorted((Entry(m["path"], m["size"], m["last_modified"]) for m in found), key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
-        """Removes a key; no error if it is not there."""
+        """Deletes a key, if it exists."""
         with self._errors(key), suppress(exceptions.NotFoundError, FileNotFoundError):
             obstore.delete(self._backend, key)
 

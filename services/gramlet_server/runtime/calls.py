@@ -1,22 +1,25 @@
-"""The one place where calls of all four kinds are wrapped: what happens around a call is a context manager."""
+"""The one place that wraps calls of all four kinds. Each layer around a call is a context manager."""
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from gramlet.errors import InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.transport.channel import REQUEST_ID
 
+_REASON_LENGTH = 1024
 _ACCEPTED_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
-# Its Watch is served without a thread, which a wrapper would undo; and probes are nobody's business.
+# gRPC serves its Watch without a thread, which wrapping would undo; and probes need no token, log line or metric.
 _UNWRAPPED = "/grpc.health.v1.Health/"
 
 _KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
@@ -27,28 +30,58 @@ _KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] 
 }
 
 
-@dataclass(frozen=True)
+_log = logging.getLogger("gramlet_server.calls")
+
+
+@dataclass
 class Call:
-    """A call being served: `/package.Service/Method`, the id it is logged under, and gRPC's context."""
+    """A call that is being served.
+
+    Attributes:
+        method: `/package.Service/Method`.
+        request_id: The id that it is logged under.
+        context: gRPC's.
+        error: What it failed with, once it has.
+    """
 
     method: str
     request_id: str
     context: grpc.ServicerContext
+    error: GramletError | None = None
+    _started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since its start."""
+        return time.perf_counter() - self._started
 
     def metadata(self, key: str) -> str:
         """The value that the caller sent under a key, or the empty string."""
         return _metadata(self.context, key)
 
+    def log(self, code: grpc.StatusCode, bug: Exception | None = None) -> None:
+        """Writes the one log line of this call. It has a reason if the call failed, and a traceback if by a bug."""
+        peer, seconds = self.context.peer(), self.seconds
+        fields = {"method": self.method, "code": code.name, "seconds": round(seconds, 4), "peer": peer}
+        line = f"{self.method} {code.name} {seconds:.3f}s {peer}"
+        if self.error is not None:
+            reason = self.error.message if bug is None else f"{type(bug).__name__}: {bug}"
+            reason = " ".join(reason.split())[:_REASON_LENGTH]  # a log line stays one line
+            fields |= {"reason": reason, "field": self.error.field, "request_id": self.request_id}
+            line += f" {self.error.field}: {reason}" if self.error.field else f": {reason}"
+        level = logging.INFO if bug is None else logging.ERROR
+        _log.log(level, "%s", line, extra={"fields": fields}, exc_info=bug)
+
 
 Layer = Callable[[Call], AbstractContextManager[None]]
-"""Something that happens around every call. It may refuse one by raising a GramletError as it is entered."""
+"""Surrounds every call. It may refuse a call by raising a GramletError when it is entered."""
 
 
 class CallInterceptor(grpc.ServerInterceptor):
     """Runs every call, except health checks, inside its layers, the first outermost.
 
     A stream of responses stays inside the layers until it ends. If its call is cancelled, gRPC drops the stream after
-    the response under way, which closes the servicer's generator (GeneratorExit) and all that it delegates to.
+    the current response, which closes the servicer's generator (GeneratorExit) and those that it delegates to.
     """
 
     def __init__(self, layers: Sequence[Layer]) -> None:
@@ -94,7 +127,7 @@ def _metadata(context: grpc.ServicerContext, key: str) -> str:
 
 
 def _keeping_errors(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """A deserializer that returns its error: gRPC would turn it into a bare INTERNAL, though the caller is at fault."""
+    """A deserializer that returns its error. gRPC would turn it into INTERNAL, although the request is wrong."""
     if deserialize is None:
         return None
 

@@ -1,4 +1,4 @@
-"""Every setting of a server process, built once from flags and GRAMLET_* variables."""
+"""All settings of a server process, built once from flags and GRAMLET_* variables."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gramlet_server.runtime.flags import (
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How the process listens, whom it lets in, and how it leaves."""
+    """How the process listens, who may call it, and how it ends."""
 
     host: str = flag("127.0.0.1", "address to listen on; 0.0.0.0 is every network")
     port: int = flag(50051, "port to listen on; 0 takes any free one", parse=port_number)
@@ -67,12 +67,12 @@ class ServerSettings:
 
     @property
     def address(self) -> str:
-        """Where to listen, as gRPC writes it."""
+        """Where to listen, as `host:port`."""
         return format_address(self.host, self.port)
 
     @property
     def exposed(self) -> bool:
-        """Whether strangers can call: reachable from other machines, with neither TLS nor a token."""
+        """Whether anybody can call: reachable from other machines, with neither TLS nor a token."""
         return not (self.tls_cert or self.tokens or _is_loopback(self.host))
 
 
@@ -97,7 +97,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class QueueSettings:
-    """How work waits for the device, and what is kept of it."""
+    """How work waits for the device, and what is cached."""
 
     queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
     batch_pictures: int = flag(16, "pictures in one pass over the device", parse=count)
@@ -108,7 +108,6 @@ class QueueSettings:
     batch_gradients: bool = flag(
         False, "let stylizations of one size share passes; the last bits may then depend on company", parse=switch
     )
-    simulated_seconds_per_picture: float = flag(0.0, "for tests of scaling: the least time a picture", parse=seconds)
     cache_bytes: int = flag(512 * 2**20, "memory for targets of stylizations", parse=size)
     feature_cache_bytes: int = flag(
         64 * 2**20, "memory for features, found again by the picture's hash; 0: none are kept", parse=size_or_none
@@ -127,7 +126,7 @@ class PictureSettings:
 
 @dataclass(frozen=True)
 class FeaturesSettings:
-    """The FeatureService that services without a network of their own use."""
+    """The FeatureService that services use when they have no network in their process."""
 
     features: str = flag("", "its address, such as dns:///features:50051; needed unless `feature` is served too")
     features_tls: bool = flag(False, "speak TLS with it", parse=switch)
@@ -144,13 +143,13 @@ class FeaturesSettings:
 
     @property
     def speaks_tls(self) -> bool:
-        """Whether it is reached over TLS: asked for, or told how."""
+        """Whether the connection uses TLS: it was asked for, or its certificates were given."""
         return bool(self.features_tls or self.features_ca or self.features_cert)
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """Where checkpoints and results are kept."""
+    """Where checkpoints and results are stored."""
 
     store: str = flag("./gramlet-data", "a directory, or s3://bucket/prefix")
     keep_runs_days: float = flag(
@@ -178,7 +177,7 @@ class TrainLimits:
 
 @dataclass(frozen=True)
 class EmbedLimits:
-    """How many maps are made, and what each may take of the machine."""
+    """How many maps are made at once, and how much of the machine each may use."""
 
     embed_runs: int = flag(1, "maps under way at once", parse=count)
     embed_queue_limit: int = flag(16, "maps that may wait; more are refused", parse=count)
@@ -189,7 +188,7 @@ class EmbedLimits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything. One field a group of flags."""
+    """All settings. Each field is a group of flags."""
 
     server: ServerSettings = ServerSettings()
     network: NetworkSettings = NetworkSettings()
@@ -203,7 +202,7 @@ class Settings:
 
     @property
     def limits(self) -> Limits:
-        """What a FeatureService tells its callers that it accepts."""
+        """The limits that a FeatureService enforces and reports to its callers."""
         return Limits(
             message_bytes=self.server.max_message_bytes,
             picture_bytes=self.pictures.max_picture_bytes,
@@ -223,7 +222,7 @@ def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     """The settings of a parsed command line.
 
     Raises:
-        InvalidInput: Flags that do not go together, or an unreadable token file.
+        InvalidInput: Flags that contradict each other, or an empty token file.
     """
     groups = {group.name: read(type(group.default), arguments) for group in dataclasses.fields(Settings)}
     settings = Settings(**groups)  # type: ignore[arg-type]
@@ -240,7 +239,7 @@ def _tokens(path: Path | None, listed: str) -> tuple[str, ...]:
     lines = path.read_text().splitlines() if path else []
     tokens = tuple(token.strip() for token in (*lines, *listed.split(",")) if token.strip())
     if path and not tokens:
-        # An empty file must not open the server to everybody.
+        # With an empty file, the server must not accept everybody.
         raise InvalidInput(f"{path} holds no token", field="--token-file")
     return tokens
 

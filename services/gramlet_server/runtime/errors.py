@@ -1,8 +1,7 @@
-"""The choke point for errors: what domain code raises becomes a status code with google.rpc details, here only."""
+"""The one place that turns errors into status codes with google.rpc details, and logs them."""
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,34 +21,32 @@ from gramlet_server.runtime.calls import Call
 
 DOMAIN = "gramlet"
 
-# A message travels twice, as text and in the details, and gRPC allows 8 KiB for everything around a reply.
+# A message is sent twice, as text and in the details, and gRPC limits all metadata of a reply to 8 KiB.
 _MESSAGE_LENGTH = 1024
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
 def translated(call: Call) -> Iterator[None]:
-    """A layer that ends the call with the status of whatever is raised inside.
+    """A layer that ends a call with the status of the exception raised inside, for unary calls and streams alike.
 
-    A GramletError becomes its own code with details. Anything else is a bug: INTERNAL for the caller, who learns the
-    request id and nothing of the inside; the traceback is logged under the same id.
+    A GramletError becomes its own code with details. Anything else is a bug: the caller gets INTERNAL with the request
+    id and no details; the traceback is logged under the same id.
     """
     try:
         yield
     except GramletError as error:
         _abort(call, error)
-    except grpc.RpcError:
-        # Reading requests of a call whose caller is gone. There is nobody to answer.
+    except grpc.RpcError as error:
+        # Usually the requests of a call whose caller is gone were being read. Nobody is left to answer then.
         if call.context.is_active():
-            _abort(call, _internal(call))
+            _abort(call, _internal(call), bug=error)
         raise
-    except Exception:
-        _abort(call, _internal(call))
+    except Exception as error:
+        _abort(call, _internal(call), bug=error)
 
 
 def status_of(error: GramletError, request_id: str) -> Status:
-    """The google.rpc.Status of an error, details included."""
+    """The google.rpc.Status of an error, with its details."""
     status = Status(code=error.code, message=str(error)[:_MESSAGE_LENGTH])
     for detail in _details(error, request_id):
         packed = Any()
@@ -61,7 +58,7 @@ def status_of(error: GramletError, request_id: str) -> Status:
 def _details(error: GramletError, request_id: str) -> Iterator[Message]:
     # InvalidInput -> INVALID_INPUT
     yield ErrorInfo(reason=re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).upper(), domain=DOMAIN)
-    # An error that came from another server brings the id under which that one logged it.
+    # An error of another server brings the id under which that server logged it.
     yield RequestInfo(request_id=request_id, serving_data=error.request_id)
     if error.field:
         violation = BadRequest.FieldViolation(field=error.field, description=error.message[:_MESSAGE_LENGTH])
@@ -73,12 +70,13 @@ def _details(error: GramletError, request_id: str) -> Iterator[Message]:
 
 
 def _internal(call: Call) -> InternalError:
-    _log.exception("%s failed", call.method)
     return InternalError(f"internal error; the server's log has it under request id {call.request_id}")
 
 
-def _abort(call: Call, error: GramletError) -> Never:
+def _abort(call: Call, error: GramletError, bug: Exception | None = None) -> Never:
+    call.error = error
     status = rpc_status.to_status(status_of(error, call.request_id))
-    # The details travel as trailing metadata, which replaces what was set before.
+    call.log(status.code, bug)
+    # The details are sent as trailing metadata, and setting that replaces what was set before.
     call.context.set_trailing_metadata((*status.trailing_metadata, (REQUEST_ID, call.request_id)))
     call.context.abort(status.code, status.details)

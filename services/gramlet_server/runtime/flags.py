@@ -82,7 +82,7 @@ def count(text: str) -> int:
 
 
 def port_number(text: str) -> int:
-    """A port; 0 is any free one."""
+    """A port; 0 takes any free one."""
     number = _whole(text, 0)
     if number > 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
@@ -137,7 +137,7 @@ def _time(text: str, unit: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    # Also refuses what is not finite.
+    # NaN and infinity fail here too.
     if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit}, 0 or more")
     return value

@@ -1,11 +1,9 @@
-"""The layers around every call: seen, answered for, allowed, and admitted, in this order."""
+"""The layers around every call, from the outside: observation, errors (`errors.py`), tokens, admission."""
 
 from __future__ import annotations
 
 import hmac
-import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -20,46 +18,42 @@ from gramlet_server.runtime.metrics import Metrics
 _RETRY_SECONDS = 1.0
 _REFLECTION = "/grpc.reflection."
 
-_log = logging.getLogger("gramlet_server.calls")
-
 
 class Observation:
-    """Gives the call its id, in the logs and in the trailing metadata; logs and counts it when it is over."""
+    """Gives a call its id, in the logs and in the trailing metadata; counts it, and logs it unless it failed."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
 
     @contextmanager
     def __call__(self, call: Call) -> Iterator[None]:
-        # gRPC runs every call in a context of its own, so it never leaks. Log lines and calls made meanwhile carry it.
+        # gRPC runs every call in its own contextvars context, so the id never reaches another call. Log lines of this
+        # call, and calls that it makes to other servers, carry the id.
         request_id.set(call.request_id)
         call.context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-        started = time.perf_counter()
         in_flight = self._metrics.in_flight.labels(call.method)
         in_flight.inc()
         try:
             yield
         finally:
             in_flight.dec()
-            seconds = time.perf_counter() - started
-            code = _outcome(call.context).name
-            self._metrics.requests.labels(call.method, code).inc()
-            self._metrics.request_seconds.labels(call.method).observe(seconds)
-            peer = call.context.peer()
-            fields = {"method": call.method, "code": code, "seconds": round(seconds, 4), "peer": peer}
-            _log.info("%s %s %.3fs %s", call.method, code, seconds, peer, extra={"fields": fields})
+            code = _outcome(call.context)
+            self._metrics.requests.labels(call.method, code.name).inc()
+            self._metrics.request_seconds.labels(call.method).observe(call.seconds)
+            if call.error is None:  # otherwise it was logged with its reason
+                call.log(code)
 
 
 def _outcome(context: grpc.ServicerContext) -> grpc.StatusCode:
     if context.is_active():
-        code: grpc.StatusCode | None = context.code()  # type: ignore[attr-defined]  # the stubs have forgotten it
+        code: grpc.StatusCode | None = context.code()  # type: ignore[attr-defined]  # missing in the stubs
         return code or grpc.StatusCode.OK
     late = context.time_remaining() == 0
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
 class Tokens:
-    """Lets a call pass that carries one of the tokens as `authorization: Bearer TOKEN`."""
+    """Requires one of the tokens, sent as `authorization: Bearer TOKEN`."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = [token.encode() for token in tokens]
@@ -68,8 +62,8 @@ class Tokens:
     def __call__(self, call: Call) -> Iterator[None]:
         scheme, _, token = call.metadata("authorization").partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthenticated("this server wants a token; send it as authorization: Bearer TOKEN")
-        # All are compared, each in constant time: how long it takes tells nothing about them.
+            raise Unauthenticated("this server requires a token; send it as authorization: Bearer TOKEN")
+        # All are compared, each in constant time, so that the time taken reveals nothing about them.
         matches = [hmac.compare_digest(token.strip().encode(), known) for known in self._tokens]
         if not any(matches):
             raise Unauthenticated("the token is not one of this server's")
@@ -77,7 +71,7 @@ class Tokens:
 
 
 class Admission:
-    """Refuses calls above a limit with RESOURCE_EXHAUSTED, before any work, and knows when none is left."""
+    """Refuses calls above a limit with RESOURCE_EXHAUSTED, before any work, and counts those that run."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -101,6 +95,6 @@ class Admission:
                 self._changed.notify_all()
 
     def wait_until_idle(self, timeout: float) -> bool:
-        """Waits until no call is left, for at most `timeout` seconds; whether that came true."""
+        """Waits at most `timeout` seconds until no call runs; returns whether none does."""
         with self._changed:
             return self._changed.wait_for(lambda: self._running == 0, timeout)

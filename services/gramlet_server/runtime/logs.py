@@ -1,4 +1,4 @@
-"""Log lines on stderr, as text or as one JSON object a line, each with the id of the request that it belongs to."""
+"""Log lines on stderr, as text or as JSON objects, each with the id of the request that it belongs to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gramlet import request_id
 
 
 def configure(log_format: str, level: str) -> None:
-    """Sends everything that is logged to stderr.
+    """Sends all log lines to stderr.
 
     Args:
         log_format: `text` or `json`.
-        level: The least severe level that is shown, such as `INFO`.
+        level: The least severe level that is logged, such as `INFO`.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -36,7 +36,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; the mapping in `extra={"fields": ...}` joins it."""
+    """One JSON object in each line; the mapping in `extra={"fields": ...}` is merged into it."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {

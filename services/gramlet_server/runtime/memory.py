@@ -1,4 +1,4 @@
-"""How this process keeps memory: a pass over a network frees and takes the same large blocks again and again."""
+"""Keeps freed memory in the process, because every pass over a network allocates the same large blocks again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ _MOST = 2**31 - 1
 
 
 def keep_large_blocks() -> bool:
-    """Tells glibc to keep large blocks for the next pass, rather than give each back to the kernel.
+    """Sets glibc to keep large blocks for the next pass instead of returning each to the kernel.
 
-    Otherwise every temporary of a pass is mapped anew and zeroed page by page, a tenth to a quarter of the time on a
-    CPU. A threshold for mmap would not do, because glibc caps it at 32 MiB; and blocks can be kept in the main arena
-    alone, because those of threads end at 64 MiB, so all threads share it. Must be called before other threads start.
+    By default the kernel maps and zeroes every temporary of a pass page by page, which takes a tenth to a quarter of
+    the time on a CPU. Raising the mmap threshold is not enough, because glibc limits it to 32 MiB. Only the main arena
+    can keep such blocks, because the arenas of threads end at 64 MiB; so all threads share it. Call this before other
+    threads start.
 
     Returns:
-        Whether it could be done: not where the C library is another one.
+        Whether it worked. It does not with another C library.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -28,5 +29,5 @@ def keep_large_blocks() -> bool:
         return False
     done = [mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, _MOST)]
     if not all(done):
-        _log.info("malloc could not be told to keep large blocks; passes may be slower")
+        _log.info("malloc cannot be set to keep large blocks; passes may be slower")
     return all(done)

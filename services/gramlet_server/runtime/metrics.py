@@ -1,4 +1,4 @@
-"""What a process tells Prometheus."""
+"""The Prometheus metrics of a process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gramlet_server.telemetry import Observer
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
-# A probe takes a millisecond, a stylization the better part of an hour.
+# A status call takes a millisecond, a stylization up to an hour.
 _REQUEST_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _BATCH_PICTURES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics(Observer):
-    """The metrics of one process. Runtime layers use the attributes; domain code reports to it as an Observer."""
+    """The metrics of one process. The layers around calls use its attributes; services report to it as an Observer."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -76,7 +76,7 @@ class Metrics(Observer):
             The port, or None.
 
         Raises:
-            FailedPrecondition: The port cannot be had.
+            FailedPrecondition: The port is taken.
         """
         if port is None:
             yield None

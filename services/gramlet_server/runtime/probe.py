@@ -1,4 +1,4 @@
-"""Asks the server of this machine whether it serves: the health check of a container that has no other client."""
+"""Asks the server of this machine whether it is serving: the health check of a container without another client."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _TIMEOUT_SECONDS = 4.0
 
 
 def probe(settings: ServerSettings) -> int:
-    """Exit code 0 where the server of these settings is SERVING, otherwise 1, with the reason on stderr.
+    """Returns exit code 0 if the server with these settings is SERVING, otherwise 1, with the reason on stderr.
 
-    A server with TLS is only asked for a connection: its certificate is not for this machine's own name.
+    With TLS it only opens a connection, because the server's certificate is not issued for the name of this machine.
     """
     host = _reachable(settings.host)
     try:
@@ -39,7 +39,7 @@ def probe(settings: ServerSettings) -> int:
 
 
 def _reachable(host: str) -> str:
-    """Where a server that listens on `host` can be called from its own machine."""
+    """The address at which a server that listens on `host` can be called from its own machine."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""TLS and mutual TLS. Certificates are read again when their files change, so that renewing them needs no restart."""
+"""TLS and mutual TLS. Certificates are read again when their files change, so a renewal needs no restart."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class CertificateFiles:
     client_ca: Path | None = None
 
     def read(self) -> tuple[State, grpc.ServerCertificateConfiguration]:
-        """Reads the files, and what tells whether they have changed since.
+        """Reads the files; returns their state, which changes when they do, and gRPC's configuration.
 
         Raises:
             InvalidInput: A file is missing, is not PEM, or the key is not the certificate's.
         """
         try:
             state = self.state()
-            # gRPC would only notice at the first handshake, and say little.
+            # gRPC would notice a wrong file only at the first handshake, and give no reason.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.certificate, self.key, password=_no_password)
             if self.client_ca:
@@ -46,7 +46,7 @@ class CertificateFiles:
             raise InvalidInput(message, field="--tls-cert") from None
 
     def state(self) -> State:
-        """What is another when a file is: inodes and times of modification."""
+        """The inodes and modification times of the files."""
         stats = [os.stat(path) for path in (self.certificate, self.key, self.client_ca) if path]
         return tuple((stat.st_ino, stat.st_mtime_ns) for stat in stats)
 
@@ -56,7 +56,7 @@ def _no_password() -> str:
 
 
 def server_credentials(files: CertificateFiles) -> grpc.ServerCredentials:
-    """Credentials that follow their files. Clients must show a certificate where `client_ca` is given.
+    """Credentials that are updated when their files change. Clients must show a certificate if `client_ca` is given.
 
     Raises:
         InvalidInput: The files cannot be used.
@@ -71,7 +71,7 @@ def server_credentials(files: CertificateFiles) -> grpc.ServerCredentials:
                 return None
             in_use, configuration = files.read()
         except (OSError, InvalidInput) as error:
-            # Half-way through a renewal: the old certificate goes on until the new files fit together.
+            # In the middle of a renewal: the old certificate stays in use until the new files fit together.
             _log.warning("keeping the certificate in use: %s", error)
             return None
         _log.info("certificate read again from %s", files.certificate)
@@ -79,6 +79,6 @@ def server_credentials(files: CertificateFiles) -> grpc.ServerCredentials:
 
     return grpc.dynamic_ssl_server_credentials(
         first,
-        changed,  # type: ignore[arg-type]  # the stubs do not know that None is allowed
+        changed,  # type: ignore[arg-type]  # None is allowed, but not in the stubs
         require_client_authentication=files.client_ca is not None,
     )

@@ -1,30 +1,32 @@
-"""Changes of weights to a run under way, recorded in the store so that any process that shares it may take them.
+"""Adjustments: new weights for a run under way, recorded in the store, where the process that executes it reads them.
 
-The adjustments of a run are numbered from 1, and its settings in force are those ordered with the first so many
-adjustments applied: a checkpoint that tells how many needs nothing else to go on.
+The adjustments of a run are numbered from 1. The settings in force are the ordered ones with the first so many
+adjustments applied: a saved state that contains this number needs nothing else to go on.
 
-Before its last iteration a run takes the next number for an end, after which none is recorded. Of an adjustment and an
-end at once, only one gets the number: what was recorded is heeded, and what would not be is refused.
+Before its last iteration the run appends an end to its log, under the next number; no adjustment can follow it. The
+store gives each number only once. So an adjustment that comes at the same moment is either recorded before the end,
+and applied, or rejected.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from gramlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, Unavailable
 from gramlet.feature.types import Model
+from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import Adjustment, StylizeSettings
 
 from gramlet_server.runs.run import Run
-from gramlet_server.stylize import presets
+from gramlet_server.stylize.presets import check_stages
 
 POLL_SECONDS = 1.0
-"""How often a running stylization looks for adjustments that another process recorded."""
+"""A running stylization looks this often for adjustments that other processes recorded."""
 
 _LOG = "adjustments"
 _END = b"end"
@@ -43,17 +45,20 @@ def adjusted(settings: StylizeSettings, adjustments: Sequence[Adjustment]) -> St
 
 
 def record(run: Run, adjustment: Adjustment, ordered: StylizeSettings, model: Model) -> StylizeSettings:
-    """Adds an adjustment to those of a run; returns the settings that will be in force.
+    """Adds an adjustment to those of a run.
 
     Args:
-        run: The run, whoever owns it.
-        adjustment: What to change.
+        run: The run. This process need not own it.
+        adjustment: The new weights.
         ordered: The run's settings before any adjustment.
-        model: The network that the run uses.
+        model: The network of the run.
+
+    Returns:
+        The settings that will be in force.
 
     Raises:
         FailedPrecondition: The run has begun its last iteration.
-        InvalidInput: The network has no such stage, or nothing would be left to minimize.
+        InvalidInput: The network has no such stage, or all weights would be 0.
     """
     while True:
         earlier, ended = _read(run)
@@ -66,62 +71,62 @@ def record(run: Run, adjustment: Adjustment, ordered: StylizeSettings, model: Mo
         settings = adjusted(ordered, [*earlier, adjustment])
         _check(adjustment, settings, model)
         try:
-            run.append(_LOG, len(earlier) + 1, json.dumps(vars(adjustment)).encode())
+            run.append(_LOG, len(earlier) + 1, to_json(adjustment))
         except AlreadyExists:
-            continue  # somebody else's came first: this one applies after it
+            continue  # another adjustment took the number: this one applies after it
         return settings
 
 
+@dataclass(eq=False)
 class Inbox:
-    """The adjustments of a run, as the process that runs it sees them."""
+    """The adjustments of a run, as the process that executes it reads them."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._due = 0.0
-        self._told = threading.Event()
+    run: Run
+    _due: float = field(default=0.0, init=False)
+    _notified: threading.Event = field(default_factory=threading.Event, init=False)
 
-    def tell(self) -> None:
-        """There is a new one: no need to wait until the store is looked at again."""
-        self._told.set()
+    def notify(self) -> None:
+        """There is a new adjustment: `after` reads the store at its next call."""
+        self._notified.set()
 
-    def after(self, heeded: int, last: bool = False) -> Sequence[Adjustment]:
-        """The adjustments after the first `heeded`. The store is looked at once in POLL_SECONDS, or when told.
+    def after(self, applied: int, last: bool = False) -> Sequence[Adjustment]:
+        """The adjustments after the first `applied` ones. Reads the store once in POLL_SECONDS, or when notified.
 
         Args:
-            heeded: How many are in force.
-            last: The run will not ask again where there are none: from then on, others are refused.
+            applied: How many are in force.
+            last: The next iteration is the last one. If there are no adjustments, later ones are rejected.
 
         Raises:
-            Unavailable: The store failed when asked for the last time.
+            Unavailable: The store failed, and `last` is true.
         """
         if last:
-            return self._end(heeded)
-        if not self._told.is_set() and time.monotonic() < self._due:
+            return self._end(applied)
+        if not self._notified.is_set() and time.monotonic() < self._due:
             return ()
-        self._told.clear()
+        self._notified.clear()
         self._due = time.monotonic() + POLL_SECONDS
         try:
-            return _read(self._run, heeded)[0]
+            return _read(self.run, applied)[0]
         except Unavailable as error:
-            _log.warning("run %s: adjustments cannot be read now: %s", self._run.run_id, error)
+            _log.warning("run %s: adjustments cannot be read now: %s", self.run.run_id, error)
             return ()
 
-    def _end(self, heeded: int) -> Sequence[Adjustment]:
+    def _end(self, applied: int) -> Sequence[Adjustment]:
         try:
-            self._run.append(_LOG, heeded + 1, _END)
-        except AlreadyExists:  # an adjustment came before, or this is a resumed run whose end is recorded
-            return _read(self._run, heeded)[0]
+            self.run.append(_LOG, applied + 1, _END)
+        except AlreadyExists:  # an adjustment came before, or this is a resumed run whose end was recorded
+            return _read(self.run, applied)[0]
         return ()
 
 
 def _read(run: Run, after: int = 0) -> tuple[list[Adjustment], bool]:
-    """The adjustments after the first so many, and whether they are all that there will be."""
+    """The adjustments after the first so many, and whether the end is recorded."""
     entries = run.log(_LOG, after)
-    return [Adjustment(**json.loads(data)) for data in entries if data != _END], _END in entries
+    return [from_json(Adjustment, data) for data in entries if data != _END], _END in entries
 
 
 def _check(adjustment: Adjustment, settings: StylizeSettings, model: Model) -> None:
-    presets.check_stages(adjustment.style_stages or {}, "adjustment.style_stages", model)
+    check_stages(adjustment.style_stages or {}, "adjustment.style_stages", model)
     styled = settings.style_weight and any((settings.style_stages or {}).values())
     if not (styled or settings.content_weight or settings.total_variation_weight):
         raise InvalidInput("all weights would be 0: leave one", field="adjustment")

@@ -1,7 +1,7 @@
-"""What moved between two frames, so that what was painted moves along (Ruder, Dosovitskiy, Brox, 2016, section 4.1).
+"""Optical flow: a painted frame is moved as its content moves (Ruder, Dosovitskiy, Brox, 2016, section 4.1).
 
-The flow is that of Lucas and Kanade (1981), dense, coarse to fine: enough for pans and slow motion. Where it does not
-explain the new frame, which is where something appears, nothing is taken over.
+The flow is that of Lucas and Kanade (1981), for every pixel, coarse to fine: good enough for pans and slow motion.
+Where something new appears the flow does not explain the new frame, and nothing of the painted frame is used.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from torch.nn import functional
 from gramlet_server.stylize.colors import luminance
 
 WINDOW = 11
-"""Pixels over which neighbors are taken to move alike."""
+"""The side in pixels of the window in which all pixels are assumed to move alike."""
 
 COARSEST = 16
-"""Pixels of the shorter side at the smallest level."""
+"""The least shorter side of the coarsest level, in pixels."""
 
 REFINEMENTS = 5
 """Steps at each level."""
 
 STIFFNESS = 1e-4
-"""Added to the squared gradients: where there is nothing to see, nothing moves."""
+"""Added to the squared gradients, so that nothing moves where the picture is flat."""
 
 UNEXPLAINED = 0.08
-"""A difference of luminance that a flow leaves, at which half of a pixel is taken over."""
+"""Where the moved frame differs from the new one by this luminance, half of the painted pixel is used."""
 
 
-def carried_along(painted: Array, before: Array, after: Array) -> Array:
-    """A painted frame moved as its content moves, and where something new appears that new content.
+def carry_along(painted: Array, before: Array, after: Array) -> Array:
+    """Moves a painted frame as its content moves. Where something new appears, the new content is used instead.
 
     Args:
-        painted: What `before` was painted as, (3, H, W).
+        painted: The painting of `before`, (3, H, W).
         before: The content of that frame, (3, H, W).
         after: The content of the next frame, (3, H, W).
 
     Returns:
-        (3, H, W): where the painting of the next frame may start.
+        (3, H, W): a start for the painting of the next frame.
     """
     old, new = (torch.tensor(luminance(each))[None] for each in (before, after))  # (1, 1, H, W)
     flow = _flow(old, new)
-    left = _smoothed((_moved(old, flow) - new).abs())
-    explained = _inside(flow) / (1 + (left / UNEXPLAINED) ** 2)
+    difference = _smoothed((_moved(old, flow) - new).abs())
+    explained = _inside(flow) / (1 + (difference / UNEXPLAINED) ** 2)
     moved = _moved(torch.tensor(painted)[None], flow)
     carried: Array = (explained * moved + (1 - explained) * torch.tensor(after))[0].numpy()
     return carried
@@ -65,7 +65,7 @@ def _flow(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _step(moved: Tensor, after: Tensor) -> Tensor:
-    """The offset that brings `moved` nearest to `after`, to first order, in the window of each pixel."""
+    """The offset that brings `moved` nearest to `after` in the window of each pixel, to first order: (1, 2, H, W)."""
     padded = functional.pad(moved, (1, 1, 1, 1), mode="replicate")
     dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
@@ -74,17 +74,17 @@ def _step(moved: Tensor, after: Tensor) -> Tensor:
     xt, yt = _smoothed(dx * missing), _smoothed(dy * missing)
     determinant = xx * yy - xy * xy
     step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant
-    return step.clamp(-1, 1)  # a first order holds no further
+    return step.clamp(-1, 1)  # the first order is no good approximation further away
 
 
 def _moved(picture: Tensor, flow: Tensor) -> Tensor:
-    """The picture (1, C, H, W) as it looks from where each pixel was."""
+    """Each pixel of the picture (1, C, H, W) taken from where it was."""
     return functional.grid_sample(picture, _grid(flow), mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def _inside(flow: Tensor) -> Tensor:
     """1 where a pixel was within the frame before, 0 elsewhere: (1, 1, H, W)."""
-    return (_grid(flow).abs() <= 1 + 1e-3).all(dim=3)[:, None].float()  # for rounding
+    return (_grid(flow).abs() <= 1 + 1e-3).all(dim=3)[:, None].float()  # 1e-3 for rounding
 
 
 def _grid(flow: Tensor) -> Tensor:

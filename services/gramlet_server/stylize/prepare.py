@@ -1,40 +1,42 @@
-"""A stylization as it was asked for becomes a job: settings complete, pictures at their working sizes."""
+"""An ordered stylization becomes a prepared one: settings complete, pictures at their working sizes."""
 
 from __future__ import annotations
 
 import numpy as np
 from gramlet.feature.types import GramNormalization, Style
-from gramlet.stylize.types import (
-    Colors,
-    Initial,
-    Stylization,
-    StylizeSettings,
-)
+from gramlet.stylize.types import Colors, Initial, Stylization, StylizeSettings
 from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
 
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.pictures.masks import check_aspect, fit_region, region, stretch_region
 from gramlet_server.pictures.prepare import prepare, shape, stretch
-from gramlet_server.stylize import colors, presets
-from gramlet_server.stylize.motion import carried_along
-from gramlet_server.stylize.optimise import Job
+from gramlet_server.stylize.colors import match_colors, match_luminance
+from gramlet_server.stylize.motion import carry_along
+from gramlet_server.stylize.plan import Pictures, PreparedStylization
+from gramlet_server.stylize.presets import resolve
 
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
 
 
-def prepare_job(stylization: Stylization, features: FeatureSource, limits: Limits) -> Job:
+def prepare_stylization(stylization: Stylization, features: FeatureSource, limits: Limits) -> PreparedStylization:
     """Completes the settings and brings the pictures to their working sizes.
 
-    The content's longest side becomes `size`, that of style pictures `style_size`; where Grams are raw sums over
-    positions, which only pictures of one shape can be compared by, they are stretched to the content's shape.
-    Regions go with their pictures.
+    The content's longest side becomes `size` pixels, that of each style picture `style_size` pixels. Raw Gram matrices
+    are sums over positions and can be compared only between pictures of one shape: with them, style pictures are
+    stretched to the content's shape. Regions get the sizes of their pictures.
+
+    Args:
+        stylization: The order.
+        features: The network.
+        limits: The limits on the pictures.
 
     Raises:
         InvalidInput: Naming the field of the request.
     """
-    settings = presets.resolve(stylization.settings, features.model())
+    settings = resolve(stylization.settings, features.model())
     resize = Resize(ResizeMode.LONGEST_SIDE, settings.size or 0)
     content = prepare(stylization.content, resize, limits, "stylization.content")
+    _, height, width = content.shape
     styles = tuple(
         _style(style, settings, content, limits, f"stylization.styles[{index}]")
         for index, style in enumerate(stylization.styles)
@@ -42,10 +44,9 @@ def prepare_job(stylization: Stylization, features: FeatureSource, limits: Limit
     initial = _initial(stylization.initial, styles[0].picture, settings, content, limits)
     if stylization.previous_content is not None:
         field = "stylization.previous_content"
-        _, height, width = content.shape
         before = stretch(stylization.previous_content, height, width, limits, field)
-        initial = carried_along(initial, before, content)
-    return Job(content, styles, initial, settings)
+        initial = carry_along(initial, before, content)
+    return PreparedStylization(Pictures(content, styles, initial), settings)
 
 
 def _style(
@@ -59,23 +60,23 @@ def _style(
         content_region = fit_region(mask, height, width, f"{field}.content_region")
     if style.style_region is not None:
         mask = region(style.style_region, limits, f"{field}.style_region")
-        # Drawn over the picture as it was given, it is stretched with it.
+        # The mask was drawn over the picture as it was sent. It is stretched together with the picture.
         check_aspect(mask, *shape(style.picture, limits), f"{field}.style_region")
         style_region = stretch_region(mask, *picture.shape[1:])
     return Style(picture, style.weight, content_region, style_region)
 
 
 def _style_picture(picture: Picture, settings: StylizeSettings, content: Array, limits: Limits, field: str) -> Array:
-    """A style picture at its working size, in the colors that are wanted."""
+    """A style picture at its working size, in the colors that the settings ask for."""
     if settings.gram_normalization is GramNormalization.NONE:
         sized = stretch(picture, content.shape[1], content.shape[2], limits, field)
     else:
         sized = prepare(picture, Resize(ResizeMode.LONGEST_SIDE, settings.style_size or 0), limits, field)
     match settings.colors:
         case Colors.CONTENT_LUMINANCE:
-            return colors.match_luminance(sized, content)
+            return match_luminance(sized, content)
         case Colors.CONTENT_HISTOGRAM:
-            return colors.match_colors(sized, content)
+            return match_colors(sized, content)
         case _:
             return sized
 

@@ -1,4 +1,4 @@
-"""Presets: complete settings of a stylization for each network, and how a request's settings are laid over them."""
+"""Presets: complete settings of a stylization for each network, which the settings of a request override."""
 
 from __future__ import annotations
 
@@ -18,11 +18,21 @@ LIMITS = {
     "history_size": (1, 200),
     "scales": (1, 8),
 }
-"""Lowest and highest value of what a request may ask for, in the units of the setting."""
+"""The lowest and the highest value of a setting, in its unit."""
+
+ADAM_RATE = 0.02
+"""The learning rate of Adam if the request gives none: a step of Adam moves each level by about this much."""
 
 
 def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
-    """DESIGN section 5: raw Grams, stage weights 1/n² for n channels, style weight 1000, content weight 1."""
+    """Raw Gram matrices, stage weights 1/n² for n channels, style weight 1000, content weight 1.
+
+    See docs/architecture.md, section 5.
+
+    Args:
+        stages: The channels of each style stage.
+        content_stage: The stage of the content loss.
+    """
     return StylizeSettings(
         preset="classic",
         size=512,
@@ -56,12 +66,13 @@ def _balanced(
     iterations: int,
     antialiased: bool = False,
 ) -> StylizeSettings:
-    """Balanced stages, coarse to fine, the content at stride 8.
+    """Balanced stages, coarse to fine.
 
-    Every stage's style loss starts near its weight, whatever its scale, so that no stage's few large activations
-    outshout the others: the trouble of residual networks (Wang, Li, Vasconcelos, CVPR 2021). The coarse scales make
-    the large shapes of the style, which no number of iterations at full size makes. A content stage of stride 8 holds
-    the content at half the content distance that one of stride 16 costs, at the same style distance: tests/quality.
+    The style loss of every stage starts near its weight, for activations of any scale. Otherwise the few large
+    activations of some stages of a residual network would dominate the loss (Wang, Li, Vasconcelos, CVPR 2021). The
+    coarse scales make the large shapes of the style, which no number of iterations at full size makes. A content stage
+    of stride 8 keeps the content at half the content distance of one of stride 16, at the same style distance:
+    tests/quality.
     """
     return dataclasses.replace(
         _classic({}, content_stage),
@@ -95,11 +106,7 @@ PRESETS: Mapping[str, Mapping[str, StylizeSettings]] = {
         for vgg in ("vgg16", "vgg19")
     },
 }
-"""By network, then by name; the network's default first."""
-
-
-ADAM_RATE = 0.02
-"""Learning rate of Adam where the request gives none: a step of Adam moves every pixel by about this much."""
+"""The presets by network and name; the default of each network is its first."""
 
 
 def names(model: Model) -> tuple[str, ...]:
@@ -108,7 +115,7 @@ def names(model: Model) -> tuple[str, ...]:
 
 
 def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
-    """The preset's settings with those of the request laid over them: nothing is None any more.
+    """Complete settings: those of the request, and for each that is None the preset's.
 
     Raises:
         InvalidInput: There is no such preset or stage, or a number is out of its range.
@@ -125,26 +132,30 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
     if settings.size is not None:
         given.setdefault("style_size", settings.size)
     resolved = dataclasses.replace(preset, **given)
+    _check_numbers(resolved)
+    find_stage(resolved.content_stage or "", model.stages, model.backbone, "settings.content_stage")
+    check_stages(resolved.style_stages or {}, "settings.style_stages", model)
+    return resolved
+
+
+def _check_numbers(settings: StylizeSettings) -> None:
     for name, (low, high) in LIMITS.items():
-        value = getattr(resolved, name)
+        value = getattr(settings, name)
         if not low <= value <= high:
             raise InvalidInput(f"{value} is not between {low} and {high}", field=f"settings.{name}")
-    if resolved.gram_normalization is GramNormalization.NONE and resolved.style_size != resolved.size:
+    if settings.gram_normalization is GramNormalization.NONE and settings.style_size != settings.size:
         raise InvalidInput(
             "raw Gram matrices compare pictures of one shape only: leave style_size out, or set gram_normalization to "
             "positions",
             field="settings.style_size",
         )
-    find_stage(resolved.content_stage or "", model.stages, model.backbone, "settings.content_stage")
-    check_stages(resolved.style_stages or {}, "settings.style_stages", model)
-    return resolved
 
 
 def check_stages(stages: Iterable[str], field: str, model: Model) -> None:
     """Refuses style stages that the network does not have.
 
     Raises:
-        InvalidInput: Naming the stage's place in the field.
+        InvalidInput: Naming the index of the stage in the field.
     """
     for index, stage in enumerate(stages):
         find_stage(stage, model.stages, model.backbone, f"{field}[{index}].stage")

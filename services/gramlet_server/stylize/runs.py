@@ -1,17 +1,13 @@
-"""Stylizations as runs: each waits for its turn, has its checkpoints in the store, and can be resumed by its id."""
+"""Stylizations and sweeps as runs: their states are kept in the store, and they can be resumed by their ids."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import logging
-import threading
-import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any, Generic, TypeVar
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import partial
 
-from gramlet.errors import FailedPrecondition, NotFound
+from gramlet.errors import NotFound
+from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import (
     Adjustment,
     Preview,
@@ -28,35 +24,40 @@ from gramlet.stylize.types import (
 from gramlet.types import Limits
 
 from gramlet_server import __version__
-from gramlet_server.backbone.threads import compute_alone
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.pictures.encode import encode_jpeg
-from gramlet_server.runs.events import Conflated
-from gramlet_server.runs.queue import Turn, Turns
+from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
-from gramlet_server.stylize import adjustments, presets
-from gramlet_server.stylize import sweep as sweeps
-from gramlet_server.stylize.adjustments import Inbox
-from gramlet_server.stylize.optimise import Descent, Job, Look, stylize
-from gramlet_server.stylize.prepare import prepare_job
-from gramlet_server.stylize.sweep import Place, Plan
+from gramlet_server.stylize.adjustments import Inbox, record
+from gramlet_server.stylize.descent import Descent
+from gramlet_server.stylize.plan import Pictures, PreparedStylization
+from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.presets import names
+from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
+from gramlet_server.stylize.sweep import (
+    Cell,
+    PreparedSweep,
+    prepare_sweep,
+    result_from_bytes,
+    result_to_bytes,
+    sweep,
+)
 from gramlet_server.telemetry import Observer
 
 KIND = "stylize"
 SWEEPS = "sweep"
 
-_log = logging.getLogger(__name__)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class RunSettings:
     """How many stylizations run, and how often they are saved.
 
     Attributes:
-        running_limit: Stylizations under way at once.
-        queue_limit: Stylizations that may wait; more are refused.
-        checkpoint_every: Iterations between checkpoints, where the request does not say.
+        running_limit: The number of stylizations and sweeps that run at once.
+        queue_limit: The number of stylizations and sweeps that may wait; more are refused.
+        checkpoint_every: Iterations between checkpoints, if the request does not say.
     """
 
     running_limit: int = 2
@@ -64,32 +65,29 @@ class RunSettings:
     checkpoint_every: int = 25
 
 
-E = TypeVar("E", bound=StylizeEvent | SweepEvent)
+@dataclass(frozen=True)
+class _Order:
+    """What the store keeps of an order beside its pictures. The last two fields are a sweep's."""
 
-
-class Stylizing(Generic[E]):
-    """One run being read: an iterator of its events. Cancelling it stops the work within one iteration."""
-
-    def __init__(self, run_id: str, events: Iterator[E], turn: Turn) -> None:
-        self.run_id = run_id
-        self._turn = turn
-        self._conflated: Conflated[E] = Conflated(_alone(events), lambda event: isinstance(event, Look))
-
-    def __iter__(self) -> Iterator[E]:
-        return map(_seen, self._conflated)
-
-    def cancel(self) -> None:
-        """Stops the run; what its checkpoints hold can be resumed. Returns at once."""
-        self._turn.leave()
-        self._conflated.cancel()
-
-    def join(self) -> None:
-        """Waits until the work has stopped."""
-        self._conflated.join()
+    settings: StylizeSettings
+    weights_digest: str
+    ratios: tuple[float, ...] = ()
+    deepest_stages: tuple[str, ...] = ()
 
 
 class Runs:
-    """All stylizations of a process."""
+    """All stylizations and sweeps of a process.
+
+    Args:
+        features: The network.
+        store: Where runs are kept.
+        settings: How many runs, and how often they are saved.
+        limits: The limits on pictures and messages.
+        observer: Is given the numbers of running and of waiting runs.
+
+    Attributes:
+        lifecycle: Executes the runs.
+    """
 
     def __init__(
         self,
@@ -103,191 +101,179 @@ class Runs:
         self._store = store
         self._settings = settings or RunSettings()
         self._limits = limits or Limits()
-        observer = observer or Observer()
-        self._turns = Turns(
+        self.lifecycle = Lifecycle(
             self._settings.running_limit,
             self._settings.queue_limit,
-            lambda running, queued: observer.runs(KIND, running, queued),
+            replaceable=(PreviewPicture,),
+            changed=partial((observer or Observer()).runs, KIND),
         )
-        self._draining = threading.Event()
         self._inboxes: dict[str, Inbox] = {}
 
     def status(self) -> StylizeStatus:
         """How busy the process is, and what it offers."""
+        queue = self.lifecycle.queue
         return StylizeStatus(
-            running=self._turns.running,
-            running_limit=self._turns.running_limit,
-            queued=self._turns.queued,
-            queue_limit=self._turns.queue_limit,
-            presets=presets.names(self._features.model()),
+            running=queue.running,
+            running_limit=queue.running_limit,
+            queued=queue.queued,
+            queue_limit=queue.queue_limit,
+            presets=names(self._features.model()),
             features=self._features.address,
             server_version=__version__,
         )
 
-    def drain(self) -> None:
-        """Ends all runs after their iteration with a checkpoint and Unavailable, so that they go on elsewhere."""
-        self._draining.set()
-
-    def start(self, order: StylizeOrder) -> Stylizing[StylizeEvent]:
-        """Starts or resumes a run.
+    def start(self, order: StylizeOrder) -> Execution[StylizeEvent]:
+        """Starts or resumes a stylization. Previews come as PreviewPicture; see `with_file`.
 
         Raises:
-            Overloaded: As many runs are under way and wait as may. Nothing was done.
+            Overloaded: The queue is full. Nothing was done.
+            Unavailable: The server is shutting down. Nothing was done.
             InvalidInput: A picture or a setting is wrong.
             AlreadyExists: The run id is taken.
             NotFound: There is no such run to resume.
             FailedPrecondition: The run to resume was made with other weights.
         """
-        with ExitStack() as undo:
-            turn = self._turns.take()
-            undo.callback(turn.leave)
+
+        def prepare() -> Work[StylizeEvent]:
             if order.stylization is not None:
-                job = prepare_job(order.stylization, self._features, self._limits)
-                run = Run.create(self._store, KIND, order.run_id or uuid.uuid4().hex)
-                run.put("weights", self._features.model().weights_digest.encode())
-                run.put("job", job.to_bytes())
-                descent = None
+                prepared = prepare_stylization(order.stylization, self._features, self._limits)
+                run = Run.create(self._store, KIND, order.run_id)
+                self._put(run, prepared.pictures, _Order(prepared.settings, self._weights_digest()))
             else:
                 run = Run.take_over(self._store, KIND, order.resume_run_id)
-                job, descent = self._resumed(run)
-            every = self._settings.checkpoint_every if order.checkpoint_every is None else order.checkpoint_every
-            events = self._events(turn, run, job, descent, order.preview_every, every)
-            undo.pop_all()
-        return Stylizing(run.run_id, events, turn)
+                kept = self._order(run, "resume_run_id")
+                prepared = PreparedStylization(self._pictures(run), kept.settings)
+            return Work(run.run_id, _queued, lambda: self._events(run, prepared, order))
 
-    def sweep(self, order: SweepOrder) -> Stylizing[SweepEvent]:
-        """Starts or resumes a sweep, which takes one turn for all its cells.
+        return self.lifecycle.start(prepare)
+
+    def sweep(self, order: SweepOrder) -> Execution[SweepEvent]:
+        """Starts or resumes a sweep, which is one run for all its cells.
 
         Raises:
-            Overloaded: As many runs are under way and wait as may. Nothing was done.
+            Overloaded: The queue is full. Nothing was done.
+            Unavailable: The server is shutting down. Nothing was done.
             InvalidInput: A picture, a setting, a ratio or a stage is wrong.
             AlreadyExists: The run id is taken.
             NotFound: There is no such sweep to resume.
             FailedPrecondition: The sweep to resume was made with other weights.
         """
-        with ExitStack() as undo:
-            turn = self._turns.take()
-            undo.callback(turn.leave)
+
+        def prepare() -> Work[SweepEvent]:
             if order.stylization is not None:
+                prepared = prepare_stylization(order.stylization, self._features, self._limits)
                 model = self._features.model()
-                job = prepare_job(order.stylization, self._features, self._limits)
-                made = sweeps.plan(job, order.ratios, order.deepest_stages, model, self._limits)
-                run = Run.create(self._store, SWEEPS, order.run_id or uuid.uuid4().hex)
-                run.put("weights", model.weights_digest.encode())
-                run.put("plan", made.to_bytes())
-                run.put("job", made.job.to_bytes())
+                made = prepare_sweep(prepared, order.ratios, order.deepest_stages, model, self._limits)
+                run = Run.create(self._store, SWEEPS, order.run_id)
+                kept = _Order(made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages)
+                self._put(run, prepared.pictures, kept)
             else:
                 run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-                job = self._job(run, "resume_run_id")
-                made = Plan.from_bytes(run.get("plan"), job)
-            events = self._sweep_events(turn, run, made)
-            undo.pop_all()
-        return Stylizing(run.run_id, events, turn)
+                kept = self._order(run, "resume_run_id")
+                prepared = PreparedStylization(self._pictures(run), kept.settings)
+                made = PreparedSweep(prepared, kept.ratios, kept.deepest_stages)
+            return Work(run.run_id, _sweep_queued, lambda: self._sweep_events(run, made))
 
-    def _sweep_events(self, turn: Turn, run: Run, made: Plan) -> Iterator[SweepEvent]:
-        def save(place: Place, result: Result) -> None:
-            run.put(_cell(place), _result_to_bytes(result))
-
-        try:
-            for position in turn.positions():
-                yield SweepQueued(position=position)
-            finished = {p: _result_from_bytes(run.get(_cell(p))) for p in made.places if run.has(_cell(p))}
-            yield from sweeps.sweep(
-                made, self._features, finished=finished, save=save, interrupted=self._draining.is_set
-            )
-        finally:
-            turn.leave()
+        return self.lifecycle.start(prepare)
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
-        """Changes a run's weights from its next iteration on, whichever process runs it; returns its new settings.
+        """Changes the weights of a run from its next iteration on, in any process that executes it.
 
-        A process that runs it elsewhere sees the change within `adjustments.POLL_SECONDS`. A run that waits or was
-        interrupted heeds it when it goes on. One that has begun its last iteration takes no more changes, not even if
-        it is interrupted there and resumed from earlier.
+        Another process sees the change within `adjustments.POLL_SECONDS`. A run that waits or was interrupted applies
+        it when it goes on. A run that has begun its last iteration rejects it, even if the run is interrupted there and
+        resumed from an earlier state.
+
+        Returns:
+            The settings of the run with the change.
 
         Raises:
             NotFound: There is no such run.
             FailedPrecondition: It is done or in its last iteration, or was made with other weights.
-            InvalidInput: No such stage, or nothing would be left to minimize.
+            InvalidInput: There is no such stage, or all weights would be 0.
         """
         run = Run.find(self._store, KIND, run_id)
-        job = self._job(run, "run_id")
-        settings = adjustments.record(run, adjustment, job.settings, self._features.model())
+        settings = record(run, adjustment, self._order(run, "run_id").settings, self._features.model())
         if inbox := self._inboxes.get(run_id):
-            inbox.tell()
+            inbox.notify()
         return settings
 
-    def _job(self, run: Run, field: str) -> Job:
+    def _put(self, run: Run, pictures: Pictures, order: _Order) -> None:
+        # The order is written last: a run that has one has its pictures.
+        run.put("pictures", pictures.to_bytes())
+        run.put("order", to_json(order))
+
+    def _order(self, run: Run, field: str) -> _Order:
         try:
-            job = Job.from_bytes(run.get("job"))
+            order = from_json(_Order, run.get("order"))
         except NotFound:
             raise NotFound(
                 f"run {run.run_id} ended before its pictures were stored: send the stylization again", field=field
             ) from None
-        digest = self._features.model().weights_digest
-        if run.get("weights").decode() != digest:
-            raise FailedPrecondition(
-                f"run {run.run_id} was made with other weights than this network's ({digest[:12]})", field=field
-            )
-        return job
+        run.check_weights(order.weights_digest, self._weights_digest(), field)
+        return order
 
-    def _resumed(self, run: Run) -> tuple[Job, Descent | None]:
-        job = self._job(run, "resume_run_id")
-        try:
-            return job, Descent.from_bytes(run.get("checkpoint"))
-        except NotFound:
-            return job, None
+    def _pictures(self, run: Run) -> Pictures:
+        return Pictures.from_bytes(run.get("pictures"))
+
+    def _weights_digest(self) -> str:
+        return self._features.model().weights_digest
 
     def _events(
-        self, turn: Turn, run: Run, job: Job, descent: Descent | None, preview_every: int, checkpoint_every: int
-    ) -> Iterator[StylizeEvent]:
-        def save(checkpoint: bytes) -> None:
-            run.put("checkpoint", checkpoint)
-
+        self, run: Run, prepared: PreparedStylization, order: StylizeOrder
+    ) -> Generator[StylizeEvent, None, None]:
+        set_single_threaded()  # more threads would slow down a network in the same process
+        every = self._settings.checkpoint_every if order.checkpoint_every is None else order.checkpoint_every
         inbox = self._inboxes[run.run_id] = Inbox(run)
+        control = Control(
+            save=partial(run.put, "state"),
+            preview_every=order.preview_every,
+            checkpoint_every=every,
+            check_interrupted=partial(self.lifecycle.check_draining, run.run_id),
+            adjustments=inbox.after,
+        )
         try:
-            for position in turn.positions():
-                yield Queued(position=position)
-            yield from stylize(
-                job,
-                self._features,
-                descent=descent,
-                save=save,
-                preview_every=preview_every,
-                checkpoint_every=checkpoint_every,
-                interrupted=self._draining.is_set,
-                adjustments=inbox.after,
-            )
+            descent = _descent(run) if order.resume_run_id else None
+            yield from stylize(prepared, self._features, control, descent)
         finally:
-            if self._inboxes.get(run.run_id) is inbox:  # not that of a call that has resumed the run meanwhile
+            if self._inboxes.get(run.run_id) is inbox:  # another call may have resumed the run meanwhile
                 del self._inboxes[run.run_id]
-            turn.leave()
+
+    def _sweep_events(self, run: Run, prepared: PreparedSweep) -> Generator[SweepEvent, None, None]:
+        set_single_threaded()  # more threads would slow down a network in the same process
+
+        def save(cell: Cell, result: Result) -> None:
+            run.put(_key(cell), result_to_bytes(result))
+
+        finished = {cell: result_from_bytes(run.get(_key(cell))) for cell in prepared.cells if run.has(_key(cell))}
+        interrupted = partial(self.lifecycle.check_draining, run.run_id)
+        yield from sweep(prepared, self._features, finished=finished, save=save, check_interrupted=interrupted)
 
 
-def _alone(events: Iterator[E]) -> Iterator[E]:
-    """Computes the events with one processor thread: more would be in the way of a network's in the same process."""
-    compute_alone()
-    yield from events
+def with_file(event: StylizeEvent) -> StylizeEvent:
+    """A PreviewPicture encoded as a Preview; any other event as it is.
 
-
-def _cell(place: Place) -> str:
-    return "cell-{}-{}".format(*place)
-
-
-def _result_to_bytes(result: Result) -> bytes:
-    """A line of JSON, and the PNG file."""
-    told = {"iteration": result.iteration, "loss": result.loss}
-    told |= {"style_loss": result.style_loss, "content_loss": result.content_loss}
-    return json.dumps(told).encode() + b"\n" + result.png
-
-
-def _result_from_bytes(data: bytes) -> Result:
-    told, _, png = data.partition(b"\n")
-    return Result(png=png, **json.loads(told))
-
-
-def _seen(event: Any) -> Any:
-    """A look becomes a file only when the reader takes it."""
-    if isinstance(event, Look):
+    The reader of a run calls it, so that previews that are replaced before they are read are never encoded.
+    """
+    if isinstance(event, PreviewPicture):
         return Preview(iteration=event.iteration, jpeg=encode_jpeg(event.picture))
     return event
+
+
+def _descent(run: Run) -> Descent | None:
+    """The descent of the last checkpoint; None if there is none."""
+    try:
+        return Descent.from_bytes(run.get("state"))
+    except NotFound:
+        return None
+
+
+def _queued(position: int) -> StylizeEvent:
+    return Queued(position=position)
+
+
+def _sweep_queued(position: int) -> SweepEvent:
+    return SweepQueued(position=position)
+
+
+def _key(cell: Cell) -> str:
+    return "cell-{}-{}".format(*cell)

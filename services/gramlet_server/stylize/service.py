@@ -1,4 +1,4 @@
-"""StylizeService: decodes, starts the run, encodes its events."""
+"""StylizeService: decodes orders, starts their runs, encodes the events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gramlet.stylize import sweep_wire as sweep_messages
 from gramlet.stylize import wire as messages
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 
-from gramlet_server.stylize.runs import Runs
+from gramlet_server.stylize.runs import Runs, with_file
 
 
 class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
@@ -22,20 +22,19 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         self, request: stylize_pb2.StylizeRequest, context: grpc.ServicerContext
     ) -> Iterator[stylize_pb2.StylizeResponse]:
         """The events of a run."""
-        stylizing = self._runs.start(messages.decode_order(request))
-        # Called however the call ends; a finished run does not mind.
-        context.add_callback(stylizing.cancel)
-        for event in stylizing:
-            yield messages.encode_event(event, stylizing.run_id)
+        execution = self._runs.start(messages.decode_order(request))
+        execution.cancel_with_call(context.add_callback)
+        for event in execution:
+            yield messages.encode_event(with_file(event), execution.run_id)
 
     def Sweep(
         self, request: stylize_pb2.SweepRequest, context: grpc.ServicerContext
     ) -> Iterator[stylize_pb2.SweepResponse]:
         """The events of a sweep."""
-        sweeping = self._runs.sweep(sweep_messages.decode_sweep_order(request))
-        context.add_callback(sweeping.cancel)
-        for event in sweeping:
-            yield sweep_messages.encode_sweep_event(event, sweeping.run_id)
+        execution = self._runs.sweep(sweep_messages.decode_sweep_order(request))
+        execution.cancel_with_call(context.add_callback)
+        for event in execution:
+            yield sweep_messages.encode_sweep_event(event, execution.run_id)
 
     def Adjust(self, request: stylize_pb2.AdjustRequest, context: grpc.ServicerContext) -> stylize_pb2.AdjustResponse:
         """Changes the weights of a run."""

@@ -1,12 +1,12 @@
-"""Features that were computed once are not computed again: a content-addressed cache in the store.
+"""A content-addressed cache of features in the store.
 
-A feature is found under what it depends on: the picture's hash (and the number of the augmented view) within a space,
-which is the network's weights and precision, the stage and its form, and the preprocessing.
+A feature depends on the picture, whose hash (with the number of the augmented view) is its key, and on its space: the
+network's weights and precision, the stage and form, and the preprocessing.
 
-On S3 a request costs the same for 32 bytes as for a megabyte, so features lie in packs of a few MiB. A pack is two
-objects: `<pack>.npy`, the features, and `<pack>.keys`, their keys, 32 bytes each. The keys are written last: a pack
-whose writer died is never seen. To look pictures up, a process lists the space, reads the keys it has not read before,
-and then fetches only packs that hold something it wants.
+On S3 a request costs the same for 32 bytes as for a megabyte, so features are stored in packs of a few MiB. A pack is
+two objects: `<pack>.npy`, the features, and `<pack>.keys`, their keys, 32 bytes each. The keys are written last, so a
+pack whose writer died is never found. To look features up, a process lists the space, reads the `.keys` objects that
+are new to it, and then fetches only packs that hold wanted features.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from gramlet_server.runs.store import Store
 KEY_BYTES = 32
 PACK_BYTES = 8 * 1024 * 1024
 PACK_SECONDS = 10.0
-"""A pack is written when it is full or this old, so that a killed server loses little work."""
+"""A pack is written when it is full or this old: a killed server loses at most so many seconds of work."""
 
 Feature = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Space:
-    """Everything but the picture that a feature depends on."""
+class FeatureSpace:
+    """Everything but the picture that a feature depends on. `size`: side in pixels of what the network sees."""
 
     weights_digest: str
     precision: str
@@ -49,7 +49,7 @@ class Space:
 
     @property
     def prefix(self) -> str:
-        """Where its packs lie in the store."""
+        """The prefix of its packs in the store."""
         parts = (self.weights_digest, self.precision, self.stage, self.form.value, self.element_type.value, self.size)
         # "1" is the version of this layout and of the preprocessing: Lanczos, center crop.
         return "features/" + hashlib.sha256(repr(("1", *parts)).encode()).hexdigest()[:32]
@@ -61,21 +61,21 @@ class FeatureCache:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.Lock()
-        self._places: dict[Space, dict[bytes, tuple[str, int]]] = defaultdict(dict)
-        self._read: dict[Space, set[str]] = defaultdict(set)
+        self._locations: dict[FeatureSpace, dict[bytes, tuple[str, int]]] = defaultdict(dict)
+        self._read: dict[FeatureSpace, set[str]] = defaultdict(set)
 
-    def known(self, space: Space, keys: Iterable[bytes]) -> set[bytes]:
-        """Those of the keys that the store has features for."""
+    def known(self, space: FeatureSpace, keys: Iterable[bytes]) -> set[bytes]:
+        """Those of the keys whose features are in the store."""
         with self._lock:
             self._refresh(space)
-            return {key for key in keys if key in self._places[space]}
+            return {key for key in keys if key in self._locations[space]}
 
-    def read(self, space: Space, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Feature]]:
-        """The features of keys that are known, in any order, pack by pack. What was deleted meanwhile is left out."""
+    def read(self, space: FeatureSpace, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Feature]]:
+        """Yields (key, feature) of keys that `known` returned, pack by pack, without those deleted since then."""
         with self._lock:
-            places = {key: self._places[space][key] for key in keys if key in self._places[space]}
+            locations = {key: self._locations[space][key] for key in keys if key in self._locations[space]}
         by_pack: Mapping[str, list[tuple[bytes, int]]] = defaultdict(list)
-        for key, (pack, row) in places.items():
+        for key, (pack, row) in locations.items():
             by_pack[pack].append((key, row))
         for pack, wanted in by_pack.items():
             try:
@@ -86,8 +86,8 @@ class FeatureCache:
             for key, row in wanted:
                 yield key, rows[row]
 
-    def write(self, space: Space, features: Mapping[bytes, Feature]) -> None:
-        """Writes a pack. Writing the same pack twice changes nothing."""
+    def write(self, space: FeatureSpace, features: Mapping[bytes, Feature]) -> None:
+        """Writes a pack. Writing the same pack again changes nothing."""
         if not features:
             return
         keys = b"".join(features)
@@ -99,27 +99,29 @@ class FeatureCache:
         with self._lock:
             self._index(space, pack, keys)
 
-    def _refresh(self, space: Space) -> None:
+    def _refresh(self, space: FeatureSpace) -> None:
         for entry in self._store.list(space.prefix):
             pack, _, kind = entry.key.rpartition("/")[2].partition(".")
             if kind == "keys" and pack not in self._read[space]:
                 self._index(space, pack, self._store.get(entry.key))
 
-    def _index(self, space: Space, pack: str, keys: bytes) -> None:
+    def _index(self, space: FeatureSpace, pack: str, keys: bytes) -> None:
         self._read[space].add(pack)
         for row, start in enumerate(range(0, len(keys), KEY_BYTES)):
-            self._places[space].setdefault(keys[start : start + KEY_BYTES], (pack, row))
+            self._locations[space].setdefault(keys[start : start + KEY_BYTES], (pack, row))
 
-    def _forget(self, space: Space, pack: str) -> None:
+    def _forget(self, space: FeatureSpace, pack: str) -> None:
         with self._lock:
             self._read[space].discard(pack)
-            self._places[space] = {k: place for k, place in self._places[space].items() if place[0] != pack}
+            self._locations[space] = {
+                key: location for key, location in self._locations[space].items() if location[0] != pack
+            }
 
 
 class PackWriter:
-    """Gathers features into packs. `close` writes the last one."""
+    """Collects features into packs. `close` writes the last one."""
 
-    def __init__(self, cache: FeatureCache, space: Space, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cache: FeatureCache, space: FeatureSpace, clock: Callable[[], float] = time.monotonic) -> None:
         self._cache = cache
         self._space = space
         self._clock = clock
@@ -128,7 +130,7 @@ class PackWriter:
         self._since = clock()
 
     def add(self, key: bytes, feature: Feature) -> None:
-        """Takes one feature; writes a pack when it is time."""
+        """Adds a feature; writes the pack when it is full or old enough."""
         if not self._features:
             self._since = self._clock()
         self._features[key] = feature
@@ -137,7 +139,7 @@ class PackWriter:
             self.close()
 
     def close(self) -> None:
-        """Writes what was gathered."""
+        """Writes the features that are left."""
         self._cache.write(self._space, self._features)
         self._features, self._bytes = {}, 0
 

@@ -1,47 +1,206 @@
-"""A trained head with what it stands on: from what the network gives to calibrated probabilities."""
+"""From what the network gives to calibrated probabilities: heads, the late stages before them, and their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition
-from gramlet.feature.types import Model
+from gramlet.feature.types import Extraction, Features, Form, Model
+from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import HeadKind
-from gramlet.train.types import Head
+from gramlet.train.types import Head, Outcome
+from gramlet.types import Resize, ResizeMode
 from numpy.typing import NDArray
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gramlet_server.backbone.weights import Weights
-from gramlet_server.train import head as heads
-from gramlet_server.train.fit import State
+
+EMBEDDING = "avgpool"
+"""The stage whose pooled activations a head on the frozen network takes."""
+HIDDEN = 500
+"""Width of the mlp's hidden layer."""
+
+State = dict[str, Tensor]
+
+
+# What a head takes from the network
+
+
+def extraction(stages: Sequence[str], size: int) -> Extraction:
+    """Asks the network for the embedding (where `stages` has it) and for the activations of the other stages.
+
+    Args:
+        stages: Stages of the network.
+        size: Side of the square that the network sees, in pixels: the shorter side is resized to it, then cropped.
+    """
+    forms = {Form.POOLED if stage == EMBEDDING else Form.ACTIVATIONS for stage in stages}
+    return Extraction(
+        stages=tuple(stages),
+        forms=tuple(sorted(forms, key=lambda form: form.value)),
+        resize=Resize(ResizeMode.CENTER_CROP, size),
+    )
+
+
+def feature_of(features: Features, stage: str) -> NDArray[np.float32]:
+    """The embedding (C,), or the activations (C, H, W) of another stage."""
+    return features.pooled[stage] if stage == EMBEDDING else features.activations[stage]
+
+
+# Heads
+
+
+def build_head(kind: HeadKind, channels: int, classes: int, seed: int) -> nn.Sequential:
+    """A new head: (N, channels) → (N, classes) logits.
+
+    The first weights are distributed as those of torch's Linear, but drawn from a generator of their own: the same seed
+    gives the same head, whatever else the process draws.
+    """
+    head = _layers(kind, channels, classes)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in head:
+        if isinstance(layer, nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+    return head
+
+
+def _layers(kind: HeadKind, channels: int, classes: int) -> nn.Sequential:
+    if kind is HeadKind.LINEAR:
+        return nn.Sequential(OrderedDict(output=nn.Linear(channels, classes)))
+    return nn.Sequential(
+        OrderedDict(
+            hidden=nn.Linear(channels, HIDDEN),
+            norm=nn.BatchNorm1d(HIDDEN),
+            relu=nn.ReLU(),
+            output=nn.Linear(HIDDEN, classes),
+        )
+    )
+
+
+# Weights
+
+
+def to_safetensors(description: str, states: Mapping[str, State]) -> bytes:
+    """Several states in one safetensors file, each below its name (`head.output.weight`), and a description."""
+    tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    # safetensors refuses tensors that share memory.
+    copies = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
+    return save(copies, {"gramlet": description})
+
+
+def from_safetensors(data: bytes, names: Sequence[str]) -> tuple[str, dict[str, State]]:
+    """The description and the named states of a file that `to_safetensors` wrote; a state may be empty."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = load(data)
+    states = {
+        name: {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        for name in names
+    }
+    return header["__metadata__"]["gramlet"], states
+
+
+@dataclass(frozen=True)
+class HeadWeights:
+    """What training made.
+
+    Attributes:
+        head: The head's state.
+        delta: Tensors of the unfrozen stages, less the network's own; those that did not change are left out.
+    """
+
+    head: State
+    delta: State
+
+    def to_bytes(self, description: str) -> bytes:
+        """A safetensors file with a description in its metadata."""
+        return to_safetensors(description, {"head": self.head, "delta": self.delta})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> tuple[str, HeadWeights]:
+        """The description, and the weights."""
+        description, states = from_safetensors(data, ("head", "delta"))
+        return description, cls(**states)
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """The result of a recipe.
+
+    Attributes:
+        weights: Of the best epoch.
+        stages: The stages that were trained with the head, empty where that epoch left the network frozen.
+        outcome: Its reports and its history.
+    """
+
+    weights: HeadWeights
+    stages: tuple[str, ...]
+    outcome: Outcome
+
+    def to_bytes(self) -> bytes:
+        """For the store; `from_bytes` gives back the same."""
+        return self.weights.to_bytes(to_json(_Described(self.stages, self.outcome)).decode())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> TrainedHead:
+        """What `to_bytes` wrote."""
+        description, weights = HeadWeights.from_bytes(data)
+        described = from_json(_Described, description.encode())
+        return cls(weights, described.stages, described.outcome)
+
+
+@dataclass(frozen=True)
+class _Described:
+    stages: tuple[str, ...]
+    outcome: Outcome
+
+
+def difference(base: State, trained: State) -> State:
+    """Trained less base, for all tensors that differ."""
+    return {name: value - base[name] for name, value in trained.items() if not torch.equal(value, base[name])}
+
+
+def added(base: State, delta: State) -> State:
+    """Base plus delta, for all tensors of the base."""
+    return {name: value + delta[name] if name in delta else value for name, value in base.items()}
+
+
+# The network's late stages, and the classifier
 
 
 class BaseStages:
-    """The late stages of the network at its own weights, for training to start from and for heads that changed them.
+    """The late stages of the network at its own weights, from which unfrozen stages are trained and restored.
 
     Args:
-        weights: Reads the weights, once, when they are first needed. None: this process has none, and serves frozen
-            networks only.
+        weights: Reads the weights, once, when they are first needed. None: this process has none, and serves heads on
+            frozen networks only.
     """
 
     def __init__(self, weights: Callable[[], Weights] | None) -> None:
-        self._source = weights
+        self._read = weights
         self._weights: Weights | None = None
 
     def weights(self, digest: str) -> Weights:
-        """The weights, if they are those.
+        """The weights of that digest.
 
         Raises:
             FailedPrecondition: This process has no weights, or others.
         """
         if self._weights is None:
-            if self._source is None:
+            if self._read is None:
                 raise FailedPrecondition(
                     "unfrozen stages need the network's weights in this process: start it with --weights"
                 )
-            self._weights = self._source()
+            self._weights = self._read()
         if self._weights.digest != digest:
             raise FailedPrecondition(
                 f"this process has weights {self._weights.digest[:12]}, the network {digest[:12]}: start it with the "
@@ -61,7 +220,7 @@ class BaseStages:
 
 
 class Classifier(nn.Module):
-    """Unfrozen stages (or none), a head and a temperature: (N, C[, H, W]) → (N, classes) scaled logits."""
+    """Unfrozen stages (or none), a head and a temperature: (N, C[, H, W]) → (N, classes) logits over temperature."""
 
     def __init__(self, late: nn.Module | None, head: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -71,48 +230,40 @@ class Classifier(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scaled logits of a batch."""
+        """Calibrated logits of a batch."""
         if self.late is not None:
             x = self.late(x).flatten(1)
         scaled: Tensor = self.head(x) / self.temperature
         return scaled
 
     def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(N, classes) of a batch."""
+        """(N, classes), rows that sum to 1, of a batch (N, C[, H, W])."""
         with torch.inference_mode():
             result: NDArray[np.float32] = self(torch.from_numpy(inputs)).softmax(dim=1).numpy()
         return result
 
 
-def restore(head: Head, head_state: State, late_delta: State, base: BaseStages) -> Classifier:
-    """The classifier that a head in the store describes.
+def restore(head: Head, weights: HeadWeights, base: BaseStages) -> Classifier:
+    """The classifier that a stored head describes.
 
     Raises:
-        FailedPrecondition: It has unfrozen stages, and this process not the weights that they differ from.
+        FailedPrecondition: It has unfrozen stages, and this process lacks the network weights that they differ from.
     """
     late = None
     if head.stages:
         late = base.build(head.weights_digest, head.stages[0])
-        late.load_state_dict(added(late.state_dict(), late_delta))
-    channels = head_state["output.weight" if head.kind is HeadKind.LINEAR else "hidden.weight"].shape[1]
-    return Classifier(late, heads.restore(head.kind, channels, len(head.classes), head_state), head.outcome.temperature)
+        late.load_state_dict(added(late.state_dict(), weights.delta))
+    channels = weights.head["output.weight" if head.kind is HeadKind.LINEAR else "hidden.weight"].shape[1]
+    layers = _layers(head.kind, channels, len(head.classes))
+    layers.load_state_dict(weights.head)
+    return Classifier(late, layers, head.outcome.temperature)
 
 
-def difference(base: State, trained: State) -> State:
-    """What training changed: the differences of all tensors that are not as they were."""
-    return {name: value - base[name] for name, value in trained.items() if not torch.equal(value, base[name])}
-
-
-def added(base: State, delta: State) -> State:
-    """The weights that a difference leads to."""
-    return {name: value + delta[name] if name in delta else value for name, value in base.items()}
-
-
-def check_weights(head: Head, model: Model) -> None:
-    """Refuses a head that was trained on another network.
+def check_network(head: Head, model: Model) -> None:
+    """Compares the network that a head was trained on to the one that is served.
 
     Raises:
-        FailedPrecondition: It was.
+        FailedPrecondition: Their weights differ.
     """
     if head.weights_digest != model.weights_digest:
         raise FailedPrecondition(

@@ -1,4 +1,4 @@
-"""Heads as files for elsewhere: ONNX graphs of a head, alone or with the network before it."""
+"""Heads as files: safetensors, and ONNX graphs of a head alone or with the network before it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class _Graph(nn.Module):
 
 
 class Exporter:
-    """Makes files of the heads of a store."""
+    """Exports the heads of a store."""
 
     def __init__(self, registry: Registry, base: BaseStages) -> None:
         self._registry = registry
@@ -60,27 +60,27 @@ class Exporter:
         Raises:
             NotFound: There is no such head.
             InvalidInput: A safetensors file with the network.
-            FailedPrecondition: The file needs the network's weights, and this process has not those.
+            FailedPrecondition: The file needs network weights that this process lacks, or onnx is not installed.
         """
         head, content = self._registry.find(ref)
         if file_format is ExportFormat.SAFETENSORS:
             if with_backbone:
                 raise InvalidInput("only ONNX files can hold the network", field="with_backbone")
             return self._registry.file(head.name, content)
-        classifier = restore(head, *self._registry.tensors(head.name, content), self._base)
+        classifier = restore(head, self._registry.weights(head.name, content), self._base)
         return to_onnx(head, classifier, self._base, with_backbone=with_backbone)
 
 
 def to_onnx(head: Head, classifier: Classifier, base: BaseStages, *, with_backbone: bool) -> bytes:
-    """An ONNX file. Its metadata say what goes in and what comes out.
+    """An ONNX file. Its metadata describe input and output.
 
     Args:
         with_backbone: Put the network before the head: the input is then `pictures`, (N, 3, size, size), RGB in 0..1,
-            resized and cropped as the metadata say; otherwise `features`, what the network gives at `feature_stage`.
+            resized and cropped as the metadata say; otherwise `features`, the activations of `feature_stage`.
             The output is `probabilities`, (N, classes), calibrated.
 
     Raises:
-        FailedPrecondition: The network is wanted, and this process has not its weights; or onnx is not installed.
+        FailedPrecondition: The file needs network weights that this process lacks, or onnx is not installed.
     """
     backbone = _backbone(head, base) if with_backbone else None
     example = torch.zeros(2, 3, head.size, head.size) if backbone else _example_features(head)
@@ -89,9 +89,9 @@ def to_onnx(head: Head, classifier: Classifier, base: BaseStages, *, with_backbo
     try:
         import onnx
     except ImportError:
-        raise FailedPrecondition("ONNX needs more on the server: pip install 'gramlet-server[train]'") from None
-    # The tracing exporter needs nothing but onnx, and traces under global state of torch. It is deprecated; its
-    # successor needs onnxscript and gives the same graph.
+        raise FailedPrecondition("onnx is not installed on the server: pip install 'gramlet-server[train]'") from None
+    # torch's tracing exporter is deprecated, but its successor needs onnxscript too and gives the same graph. Tracing
+    # changes global state of torch, hence the lock.
     with _exporting, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(

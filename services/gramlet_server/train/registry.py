@@ -1,33 +1,36 @@
 """Heads in the store, by name and version.
 
-    heads/<name>/<version>.json            the head's description; a head exists if and only if this does
-    heads/<name>/<content>.safetensors     its tensors, written before the description, under their own hash
+    heads/<name>/<version>.json            the head's description; a head exists if and only if this key does
+    heads/<name>/<content>.safetensors     its weights, under the hash of the file, written before the description
 
-A version is claimed by creating its description where none is, so that two runs under one name get two versions, and
-nobody ever sees a head whose tensors are not there. A deleted version leaves an empty description behind: its number is
+A run gets its version by creating a description under a number that is free. So two runs under one name get two
+versions, and no reader finds a head without weights. Deleting a version leaves an empty description, so its number is
 not used again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.train.types import Head, HeadRef
 from gramlet.types import check_name
-from safetensors.torch import load, save
-from torch import Tensor
 
 from gramlet_server.runs.store import Store
+from gramlet_server.train.classifier import HeadWeights
 
 _DESCRIPTION = re.compile(r"heads/([^/]+)/(\d+)\.json")
-_LATE, _HEAD = "delta.", "head."
 
-State = dict[str, Tensor]
+
+@dataclass(frozen=True)
+class _StoredHead:
+    """`content`: the hash of the head's file."""
+
+    head: Head
+    content: str
 
 
 class Registry:
@@ -36,34 +39,31 @@ class Registry:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def add(self, head: Head, head_state: State, late_delta: State) -> Head:
-        """Stores a head as the next version of its name.
+    def add(self, head: Head, weights: HeadWeights) -> Head:
+        """Stores a head as the next version of its name; returns it with its `version` and `bytes`.
 
         Args:
-            head: Its description; `version` and `bytes` are filled in here.
-            head_state: The head's tensors.
-            late_delta: Tensors of the unfrozen stages, less the network's own; empty if none are.
+            head: Its description; `version` and `bytes` are ignored.
+            weights: Its weights, and those of the stages that were trained with it.
         """
-        tensors = {_HEAD + name: value.contiguous() for name, value in head_state.items()}
-        tensors |= {_LATE + name: value.contiguous() for name, value in late_delta.items()}
-        data = save(tensors, {"gramlet": to_json(replace(head, version=0)).decode()})
+        data = weights.to_bytes(to_json(replace(head, version=0)).decode())
         content = hashlib.sha256(data).hexdigest()
         self._store.put(_tensors_key(head.name, content), data)
         while True:
             version = max(self._versions(head.name), default=0) + 1
             added = replace(head, version=version, bytes=len(data))
             try:
-                self._store.create(_key(head.name, version), _describe(added, content))
+                self._store.create(_key(head.name, version), to_json(_StoredHead(added, content)))
             except AlreadyExists:
-                continue  # another run was faster: the next number, then
+                continue  # another run took this number first
             return added
 
     def get(self, ref: HeadRef) -> Head:
         """A head's description; version 0 is the newest complete one.
 
         Raises:
-            InvalidInput: No name for a head.
-            NotFound: There is no such head.
+            InvalidInput: Not a valid name.
+            NotFound: The store has no such head.
         """
         return self.find(ref)[0]
 
@@ -71,8 +71,8 @@ class Registry:
         """A head's description, and the hash that its tensors are stored under.
 
         Raises:
-            InvalidInput: No name for a head.
-            NotFound: There is no such head.
+            InvalidInput: Not a valid name.
+            NotFound: The store has no such head.
         """
         check_name(ref.name, "head.name")
         found = self._read(ref.name, ref.version) if ref.version else self._newest(ref.name)
@@ -80,10 +80,9 @@ class Registry:
             raise NotFound(f"there is no head {ref}", field="head")
         return found
 
-    def tensors(self, name: str, content: str) -> tuple[State, State]:
-        """The head's tensors, and the differences of its unfrozen stages to the network's weights."""
-        tensors = load(self.file(name, content))
-        return _below(tensors, _HEAD), _below(tensors, _LATE)
+    def weights(self, name: str, content: str) -> HeadWeights:
+        """The weights of a head: its name, and the hash from `find`."""
+        return HeadWeights.from_bytes(self.file(name, content))[1]
 
     def file(self, name: str, content: str) -> bytes:
         """The head's safetensors file, with its description in the metadata."""
@@ -93,16 +92,17 @@ class Registry:
         """All heads, or all of one name, by name and version.
 
         Raises:
-            InvalidInput: No name for a head.
+            InvalidInput: Not a valid name.
         """
         if name:
             check_name(name, "name")
-        places = [_DESCRIPTION.fullmatch(entry.key) for entry in self._store.list(f"heads/{name}" if name else "heads")]
-        found = (self._read(place[1], int(place[2])) for place in places if place)
+        entries = self._store.list(f"heads/{name}" if name else "heads")
+        keys = [match for entry in entries if (match := _DESCRIPTION.fullmatch(entry.key))]
+        found = (self._read(key[1], int(key[2])) for key in keys)
         return sorted((item[0] for item in found if item), key=lambda head: (head.name, head.version))
 
     def of_run(self, name: str, run_id: str) -> Head | None:
-        """The complete head that a run has stored, if it has."""
+        """The complete head that a run has stored, or None."""
         return next((head for head in self.heads(name) if head.run_id == run_id and head.complete), None)
 
     def delete(self, ref: HeadRef) -> None:
@@ -110,7 +110,7 @@ class Registry:
 
         Raises:
             InvalidInput: No version given.
-            NotFound: There is no such head.
+            NotFound: The store has no such head.
         """
         if not ref.version:
             raise InvalidInput("say which version to delete", field="head.version")
@@ -127,20 +127,19 @@ class Registry:
         return None
 
     def _versions(self, name: str) -> list[int]:
-        """Numbers that are taken, those of deleted versions included."""
-        places = (_DESCRIPTION.fullmatch(entry.key) for entry in self._store.list(f"heads/{name}"))
-        return [int(place[2]) for place in places if place]
+        """The version numbers in use, and those of deleted versions."""
+        keys = (_DESCRIPTION.fullmatch(entry.key) for entry in self._store.list(f"heads/{name}"))
+        return [int(key[2]) for key in keys if key]
 
     def _read(self, name: str, version: int) -> tuple[Head, str] | None:
         try:
             data = self._store.get(_key(name, version))
         except NotFound:
             return None
-        return (from_json(Head, data), json.loads(data)["content"]) if data else None
-
-
-def _describe(head: Head, content: str) -> bytes:
-    return json.dumps({**json.loads(to_json(head)), "content": content}).encode()
+        if not data:  # a deleted version
+            return None
+        stored = from_json(_StoredHead, data)
+        return stored.head, stored.content
 
 
 def _key(name: str, version: int) -> str:
@@ -149,7 +148,3 @@ def _key(name: str, version: int) -> str:
 
 def _tensors_key(name: str, content: str) -> str:
     return f"heads/{name}/{content}.safetensors"
-
-
-def _below(tensors: State, prefix: str) -> State:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

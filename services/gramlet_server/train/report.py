@@ -1,19 +1,28 @@
-"""How well a head does: accuracy, precision and recall, confusion, calibration. NumPy in float64."""
+"""How well a head does, in numbers (NumPy, float64) and in drawings (PNG files)."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gramlet.train.types import ClassReport, Report
+from gramlet.train.configuration import VALIDATION
+from gramlet.train.types import ClassReport, Outcome, Report
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CALIBRATION_BINS = 15
 TEMPERATURES = (0.25, 10.0)
-"""Bounds of the temperature. Where the validation set is classified without a fault no finite one is best."""
+"""Bounds of the temperature. If every validation picture is classified right, no finite temperature is the best."""
 TOP = (1, 2, 3, 5)
-"""The k of top-k accuracy, as far as there are more classes than that."""
+"""The k of top-k accuracy; those above the number of classes are left out."""
+
+_LABELLED_CLASSES = 40
+"""With more classes than this, their names and counts would be too small to read in the drawing."""
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -21,7 +30,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is followed from epoch to epoch."""
+    """The validation metrics of an epoch. Accuracy and F1 are between 0 and 1."""
 
     loss: float
     accuracy: float
@@ -43,7 +52,7 @@ def report(name: str, classes: tuple[str, ...], logits: Floats, labels: Labels, 
     """The report on one set.
 
     Args:
-        name: Of the set.
+        name: Name of the set.
         classes: In the order of the logits.
         logits: (N, classes), N ≥ 1.
         labels: (N,).
@@ -53,7 +62,7 @@ def report(name: str, classes: tuple[str, ...], logits: Floats, labels: Labels, 
     probabilities = softmax(scaled)
     matrix = confusion(scaled.argmax(axis=1), labels, len(classes))
     precision, recall, f1, support = _by_class(matrix)
-    # Rank of the right class: how many are more probable. Stable for ties, in favour of the lower index.
+    # Rank of the right class: how many classes are more probable. Of equal logits the lower index counts as more.
     order = np.argsort(-scaled, axis=1, kind="stable")
     rank = (order == labels[:, None]).argmax(axis=1)
     return Report(
@@ -87,7 +96,7 @@ def cross_entropy(logits: Floats, labels: Labels) -> float:
 
 
 def confusion(predicted: NDArray[Any], labels: Labels, classes: int) -> NDArray[np.int64]:
-    """(classes, classes): row i counts what pictures of class i were taken for."""
+    """(classes, classes): row i counts the predictions for pictures of class i."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -96,8 +105,8 @@ def calibration_error(probabilities: Floats, labels: Labels, bins: int = CALIBRA
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     # Bins are open below and closed above, as in the paper.
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(place, weights=right - confidence, minlength=bins)
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
 
 
@@ -117,10 +126,80 @@ def temperature(logits: Floats, labels: Labels) -> float:
 
 
 def _by_class(matrix: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
-    """Precision, recall, F1 and support; 0 where nothing was predicted or nothing is there."""
+    """Precision, recall, F1 and support; 0 for a class that was never predicted or has no pictures."""
     hits = np.diag(matrix).astype(np.float64)
     predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
     precision = hits / np.maximum(predicted, 1)
     recall = hits / np.maximum(support, 1)
     f1 = 2 * hits / np.maximum(predicted + support, 1)
     return precision, recall, f1, support
+
+
+# Drawings
+
+
+def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
+    """A PNG of loss and validation accuracy by epoch: one color for each recipe, a dot at the epoch that was kept."""
+    figure = _figure(9.6, 3.8)
+    losses, accuracies = figure.subplots(1, 2)
+    # Fixed margins: matplotlib's layout engine takes longer than the training of a head.
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.9, wspace=0.16)
+    for number, outcome in enumerate(outcomes):
+        color, epochs = f"C{number}", [epoch.epoch for epoch in outcome.history]
+        losses.plot(epochs, [epoch.loss for epoch in outcome.history], color=color, linestyle="--", alpha=0.6)
+        losses.plot(
+            epochs, [epoch.validation_loss for epoch in outcome.history], color=color, label=outcome.recipe.title
+        )
+        accuracies.plot(epochs, [epoch.accuracy for epoch in outcome.history], color=color)
+        best = next((epoch for epoch in outcome.history if epoch.epoch == outcome.best_epoch), None)
+        if best:
+            losses.plot(best.epoch, best.validation_loss, "o", color=color)
+            accuracies.plot(best.epoch, best.accuracy, "o", color=color)
+    losses.set(title="loss (dashed: training)", xlabel="epoch", ylim=(0, None))
+    accuracies.set(title="validation accuracy", xlabel="epoch")
+    losses.legend(fontsize="small", frameon=False)
+    for axes in (losses, accuracies):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)
+
+
+def confusion_matrix(outcome: Outcome) -> bytes:
+    """A PNG of the confusion matrix of the validation set. Rows are true classes, shaded by share of the row."""
+    found = next(found for found in outcome.reports if found.set == VALIDATION)
+    labels = [item.label for item in found.classes]
+    side = min(3.2 + 0.45 * len(labels), 14.0)
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    longest = max(map(len, labels)) if len(labels) <= _LABELLED_CLASSES else 0
+    margin = min(0.6 + 0.08 * longest, 0.5 * side) / side
+    figure.subplots_adjust(left=margin, bottom=margin, right=1 - 0.2 / side, top=1 - 0.45 / side)
+    shares = [[count / max(1, sum(row)) for count in row] for row in found.confusion]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(
+        title=f"{found.set}: {found.accuracy:.1%} of {found.pictures}", xlabel="predicted class", ylabel="true class"
+    )
+    if len(labels) <= _LABELLED_CLASSES:
+        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+        axes.set_yticks(range(len(labels)), labels)
+        for i, row in enumerate(found.confusion):
+            for j, count in enumerate(row):
+                color = "white" if shares[i][j] > 0.5 else "0.3"
+                axes.text(j, i, str(count) if count else "", ha="center", va="center", color=color)
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Figure without pyplot: no global state, so several calls may draw at once.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

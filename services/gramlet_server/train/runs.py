@@ -1,4 +1,4 @@
-"""Training runs of a process: each is checked, waits for its turn, and is told to one reader."""
+"""The training runs of a process: each order is checked, becomes a run or resumes one, and is queued."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.telemetry import Observer
-from gramlet_server.train import data as data_sets
+from gramlet_server.train import data
 from gramlet_server.train.cache import FeatureCache
 from gramlet_server.train.classifier import BaseStages
-from gramlet_server.train.data import Limits
+from gramlet_server.train.data import TrainLimits
 from gramlet_server.train.datasets import Datasets
-from gramlet_server.train.job import Job, Tools
 from gramlet_server.train.registry import Registry
+from gramlet_server.train.training import Environment, TrainingRun
 
 KIND = "train"
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How many trainings run, and what they may use.
+    """How many training runs are executed, and what they may use.
 
     Attributes:
-        running_limit: Trainings under way at once.
-        queue_limit: Trainings that may wait; more are refused.
+        running_limit: Runs that are executed at once.
+        queue_limit: Runs that may wait; more are refused.
         checkpoint_seconds: Least time between two checkpoints.
-        dataset_roots: Folders and s3:// prefixes that clients may name as data sets.
+        dataset_roots: Folders and s3:// prefixes below which clients may name data sets.
         device: Where heads and late stages are trained.
         limits: What a run may ask for.
     """
@@ -48,17 +48,22 @@ class RunSettings:
     checkpoint_seconds: float = 5.0
     dataset_roots: tuple[str, ...] = ()
     device: str = "cpu"
-    limits: Limits = field(default_factory=Limits)
-
-
-@dataclass(frozen=True)
-class _Order:
-    configuration: Configuration
-    weights_digest: str
+    limits: TrainLimits = field(default_factory=TrainLimits)
 
 
 class Runs:
-    """All trainings of a process."""
+    """The training runs of a process.
+
+    Args:
+        features: The network.
+        store: Where runs, features and heads are kept.
+        base: The network's weights, for unfrozen stages.
+        settings: How many runs, and what they may use.
+        observer: Gets the numbers of running and waiting runs.
+
+    Attributes:
+        lifecycle: Queues and executes the runs, and drains them.
+    """
 
     def __init__(
         self,
@@ -70,25 +75,25 @@ class Runs:
     ) -> None:
         self._store = store
         self._settings = settings or RunSettings()
-        self._tools = Tools(
+        self.lifecycle = Lifecycle(
+            self._settings.running_limit,
+            self._settings.queue_limit,
+            replaceable=(Step, Extracting),
+            changed=partial((observer or Observer()).runs, KIND),
+        )
+        self._environment = Environment(
             features=features,
             registry=Registry(store),
             cache=FeatureCache(store),
             datasets=Datasets(self._settings.dataset_roots),
             base=base,
-            device=self._settings.device,
+            lifecycle=self.lifecycle,
             checkpoint_seconds=self._settings.checkpoint_seconds,
-        )
-        observer = observer or Observer()
-        self.lifecycle = Lifecycle(
-            self._settings.running_limit,
-            self._settings.queue_limit,
-            replaceable=(Step, Extracting),
-            changed=partial(observer.runs, KIND),
+            device=self._settings.device,
         )
 
     def warm_up(self) -> None:
-        """Loads what the first run would wait for: torch's compiler comes with its first optimizer, and takes 2 s."""
+        """Imports what the first run would wait for: torch imports its compiler with the first optimizer, in 2 s."""
         torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
         importlib.import_module("matplotlib.figure")
         importlib.import_module("matplotlib.backends.backend_agg")
@@ -97,50 +102,56 @@ class Runs:
         """Starts or resumes a run.
 
         Args:
-            order: The run.
-            uploads: The pictures that `Accepted` asks for. Taken when it has been told.
+            order: A configuration, or the run to resume.
+            uploads: The pictures that the `Accepted` event asks for; read after that event.
 
         Raises:
             Overloaded: The queue is full. Nothing was done.
             Unavailable: The server is shutting down. Nothing was done.
-            InvalidInput: Something is wrong with the order.
+            InvalidInput: Something is wrong with the configuration.
             PermissionDenied: The data set is not below an allowed root.
             AlreadyExists: The run id is taken.
             NotFound: There is no such run to resume.
             FailedPrecondition: The run to resume was made with other weights, or stages cannot be unfrozen here.
         """
+        return self.lifecycle.start(lambda: self._prepare(order, uploads))
 
-        def prepare() -> Work[Event]:
-            model = self._tools.features.model()
-            if order.configuration is not None:
-                configuration = self._checked(order.configuration, model)
-                run = Run.create(self._store, KIND, order.run_id)
-                run.put("configuration", to_json(_Order(configuration, model.weights_digest)))
-            else:
-                run = Run.take_over(self._store, KIND, order.resume_run_id)
-                configuration = self._resumed(run, model)
-            job = Job(self._tools, run, configuration, model, self.lifecycle)
-            return Work(run.run_id, queued=Queued, events=lambda: job.events(uploads))
-
-        return self.lifecycle.start(prepare)
+    def _prepare(self, order: TrainOrder, uploads: Iterable[Upload]) -> Work[Event]:
+        model = self._environment.features.model()
+        if order.configuration is not None:
+            configuration = self._checked(order.configuration, model)
+            run = Run.create(self._store, KIND, order.run_id)
+            run.put("configuration", to_json(_StoredConfiguration(configuration, model.weights_digest)))
+        else:
+            run = Run.take_over(self._store, KIND, order.resume_run_id)
+            configuration = _configuration_of(run, model)
+        training = TrainingRun(run, configuration, model, self._environment)
+        return Work(run.run_id, queued=Queued, events=lambda: training.events(uploads))
 
     def _checked(self, configuration: Configuration, model: Model) -> Configuration:
+        """The configuration with all its entries, split into training and validation set."""
         limits = self._settings.limits
-        data_sets.check_configuration(configuration, limits, model)
+        data.check_configuration(configuration, limits, model)
         if any(recipe.stages for recipe in configuration.recipes):
-            self._tools.base.weights(model.weights_digest)
+            self._environment.base.weights(model.weights_digest)
         if configuration.dataset:
-            configuration = replace(configuration, entries=self._tools.datasets.entries(configuration.dataset))
-        data_sets.check_entries(configuration.entries, limits)
-        split = data_sets.split(configuration.entries, configuration.validation_fraction, configuration.seed)
+            entries = self._environment.datasets.entries(configuration.dataset)
+            configuration = replace(configuration, entries=entries)
+        data.check_entries(configuration.entries, limits)
+        split = data.split(configuration.entries, configuration.validation_fraction, configuration.seed)
         return replace(configuration, entries=tuple(split))
 
-    def _resumed(self, run: Run, model: Model) -> Configuration:
-        try:
-            order = from_json(_Order, run.get("configuration"))
-        except NotFound:
-            raise NotFound(
-                f"run {run.run_id} was cut off before it began: start it again", field="resume_run_id"
-            ) from None
-        run.check_weights(order.weights_digest, model.weights_digest)
-        return order.configuration
+
+@dataclass(frozen=True)
+class _StoredConfiguration:
+    configuration: Configuration
+    weights_digest: str
+
+
+def _configuration_of(run: Run, model: Model) -> Configuration:
+    stored = run.value("configuration")
+    if stored is None:
+        raise NotFound(f"run {run.run_id} was interrupted before it began: start it again", field="resume_run_id")
+    read = from_json(_StoredConfiguration, stored)
+    run.check_weights(read.weights_digest, model.weights_digest)
+    return read.configuration

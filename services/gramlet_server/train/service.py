@@ -12,7 +12,7 @@ from gramlet.train.v1 import train_pb2, train_pb2_grpc
 
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
-from gramlet_server.train import figures
+from gramlet_server.train import report
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.export import Exporter
 from gramlet_server.train.predict import Predictor
@@ -49,7 +49,7 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
         """A head and its drawings."""
         head = self._registry.get(head_wire.decode_ref(request.head))
         return head_wire.encode_details(
-            HeadDetails(head, figures.learning_curves([head.outcome]), figures.confusion_matrix(head.outcome))
+            HeadDetails(head, report.learning_curves([head.outcome]), report.confusion_matrix(head.outcome))
         )
 
     def ListHeads(

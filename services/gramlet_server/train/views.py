@@ -1,4 +1,4 @@
-"""Augmented views of a training picture: crops, some mirrored, that depend on the picture and nothing else."""
+"""Augmented views of a training picture: random crops, half of them mirrored, drawn by the picture's hash."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ ASPECT = (3 / 4, 4 / 3)
 
 
 def augmented(picture: Picture, sha256: str, view: int, size: int, limits: Limits) -> Pixels:
-    """View number `view` (from 1) of the picture with that hash: (size, size, 3).
+    """An augmented view of a picture, (size, size, 3) in uint8. The same hash and view give the same pixels.
 
-    A crop of 35 to 100 % of the area and an aspect of 3:4 to 4:3, mirrored every other time: the usual augmentation of
-    ImageNet training (Szegedy et al., CVPR 2015), gentler in area, for whole photographs.
+    A crop of 35 to 100 % of the area with an aspect of 3:4 to 4:3, mirrored with probability 1/2: the augmentation of
+    ImageNet training (Szegedy et al., CVPR 2015) with larger crops, since the pictures are whole photographs.
+
+    Args:
+        picture: An encoded picture, or pixels.
+        sha256: Its hash.
+        view: Number of the view, from 1.
+        size: Side of the square, in pixels.
+        limits: Of pictures.
 
     Raises:
         InvalidInput: The picture cannot be read.

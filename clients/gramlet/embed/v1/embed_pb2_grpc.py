@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EmbedServiceStub(object):
-    """Maps of style: pictures laid out so that those of similar style, as Gram matrices measure it, come to lie together.
+    """Maps of style: arranges pictures so that those with similar Gram matrices, and so with a similar style, lie together.
     """
 
     def __init__(self, channel):
@@ -68,48 +68,49 @@ class EmbedServiceStub(object):
 
 
 class EmbedServiceServicer(object):
-    """Maps of style: pictures laid out so that those of similar style, as Gram matrices measure it, come to lie together.
+    """Maps of style: arranges pictures so that those with similar Gram matrices, and so with a similar style, lie together.
     """
 
     def Embed(self, request_iterator, context):
-        """Makes a map, or resumes one. First the settings, then the items, then half-close; events arrive all along. A slow
-        reader misses iterations, never results, and does not slow the work. Cancelling stops it within one iteration.
+        """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
+        the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
+        work down. When the caller cancels, the work stops within one iteration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Transform(self, request_iterator, context):
-        """Places new items on a stored map, one reply an item, in order. The map stays as it is, and an item's place does not
-        depend on which others are sent with it.
+        """Finds the positions of new items on a stored map: one reply for each item, in order. The map does not change, and
+        the position of an item does not depend on the other items of the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DrawMap(self, request, context):
-        """Draws a stored map: a picture, or a page that needs nothing but a browser.
+        """Draws a stored map, as a picture or as an HTML page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMap(self, request, context):
-        """A stored map.
+        """Returns a stored map.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListMaps(self, request, context):
-        """The stored maps, newest first.
+        """Lists the stored maps, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteMap(self, request, context):
-        """Forgets a map. NOT_FOUND where there is none.
+        """Deletes a map. NOT_FOUND if the store has no such map.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,7 +158,7 @@ def add_EmbedServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EmbedService(object):
-    """Maps of style: pictures laid out so that those of similar style, as Gram matrices measure it, come to lie together.
+    """Maps of style: arranges pictures so that those with similar Gram matrices, and so with a similar style, lie together.
     """
 
     @staticmethod

@@ -18,94 +18,96 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class EmbedServiceStub:
-    """Maps of style: pictures laid out so that those of similar style, as Gram matrices measure it, come to lie together."""
+    """Maps of style: arranges pictures so that those with similar Gram matrices, and so with a similar style, lie together."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     Embed: grpc.StreamStreamMultiCallable[
         gramlet.embed.v1.embed_pb2.EmbedRequest,
         gramlet.embed.v1.embed_pb2.EmbedResponse,
     ]
-    """Makes a map, or resumes one. First the settings, then the items, then half-close; events arrive all along. A slow
-    reader misses iterations, never results, and does not slow the work. Cancelling stops it within one iteration.
+    """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
+    the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
+    work down. When the caller cancels, the work stops within one iteration.
     """
 
     Transform: grpc.StreamStreamMultiCallable[
         gramlet.embed.v1.embed_pb2.TransformRequest,
         gramlet.embed.v1.embed_pb2.TransformResponse,
     ]
-    """Places new items on a stored map, one reply an item, in order. The map stays as it is, and an item's place does not
-    depend on which others are sent with it.
+    """Finds the positions of new items on a stored map: one reply for each item, in order. The map does not change, and
+    the position of an item does not depend on the other items of the call.
     """
 
     DrawMap: grpc.UnaryStreamMultiCallable[
         gramlet.embed.v1.embed_pb2.DrawMapRequest,
         gramlet.embed.v1.embed_pb2.DrawMapResponse,
     ]
-    """Draws a stored map: a picture, or a page that needs nothing but a browser."""
+    """Draws a stored map, as a picture or as an HTML page."""
 
     GetMap: grpc.UnaryUnaryMultiCallable[
         gramlet.embed.v1.embed_pb2.GetMapRequest,
         gramlet.embed.v1.embed_pb2.GetMapResponse,
     ]
-    """A stored map."""
+    """Returns a stored map."""
 
     ListMaps: grpc.UnaryUnaryMultiCallable[
         gramlet.embed.v1.embed_pb2.ListMapsRequest,
         gramlet.embed.v1.embed_pb2.ListMapsResponse,
     ]
-    """The stored maps, newest first."""
+    """Lists the stored maps, newest first."""
 
     DeleteMap: grpc.UnaryUnaryMultiCallable[
         gramlet.embed.v1.embed_pb2.DeleteMapRequest,
         gramlet.embed.v1.embed_pb2.DeleteMapResponse,
     ]
-    """Forgets a map. NOT_FOUND where there is none."""
+    """Deletes a map. NOT_FOUND if the store has no such map."""
 
 class EmbedServiceAsyncStub:
-    """Maps of style: pictures laid out so that those of similar style, as Gram matrices measure it, come to lie together."""
+    """Maps of style: arranges pictures so that those with similar Gram matrices, and so with a similar style, lie together."""
 
     Embed: grpc.aio.StreamStreamMultiCallable[
         gramlet.embed.v1.embed_pb2.EmbedRequest,
         gramlet.embed.v1.embed_pb2.EmbedResponse,
     ]
-    """Makes a map, or resumes one. First the settings, then the items, then half-close; events arrive all along. A slow
-    reader misses iterations, never results, and does not slow the work. Cancelling stops it within one iteration.
+    """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
+    the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
+    work down. When the caller cancels, the work stops within one iteration.
     """
 
     Transform: grpc.aio.StreamStreamMultiCallable[
         gramlet.embed.v1.embed_pb2.TransformRequest,
         gramlet.embed.v1.embed_pb2.TransformResponse,
     ]
-    """Places new items on a stored map, one reply an item, in order. The map stays as it is, and an item's place does not
-    depend on which others are sent with it.
+    """Finds the positions of new items on a stored map: one reply for each item, in order. The map does not change, and
+    the position of an item does not depend on the other items of the call.
     """
 
     DrawMap: grpc.aio.UnaryStreamMultiCallable[
         gramlet.embed.v1.embed_pb2.DrawMapRequest,
         gramlet.embed.v1.embed_pb2.DrawMapResponse,
     ]
-    """Draws a stored map: a picture, or a page that needs nothing but a browser."""
+    """Draws a stored map, as a picture or as an HTML page."""
 
     GetMap: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.embed.v1.embed_pb2.GetMapRequest,
         gramlet.embed.v1.embed_pb2.GetMapResponse,
     ]
-    """A stored map."""
+    """Returns a stored map."""
 
     ListMaps: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.embed.v1.embed_pb2.ListMapsRequest,
         gramlet.embed.v1.embed_pb2.ListMapsResponse,
     ]
-    """The stored maps, newest first."""
+    """Lists the stored maps, newest first."""
 
     DeleteMap: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.embed.v1.embed_pb2.DeleteMapRequest,
         gramlet.embed.v1.embed_pb2.DeleteMapResponse,
     ]
-    """Forgets a map. NOT_FOUND where there is none."""
+    """Deletes a map. NOT_FOUND if the store has no such map."""
 
 class EmbedServiceServicer(metaclass=abc.ABCMeta):
-    """Maps of style: pictures laid out so that those of similar style, as Gram matrices measure it, come to lie together."""
+    """Maps of style: arranges pictures so that those with similar Gram matrices, and so with a similar style, lie together."""
 
     @abc.abstractmethod
     def Embed(
@@ -113,8 +115,9 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.embed.v1.embed_pb2.EmbedRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.embed.v1.embed_pb2.EmbedResponse], collections.abc.AsyncIterator[gramlet.embed.v1.embed_pb2.EmbedResponse]]:
-        """Makes a map, or resumes one. First the settings, then the items, then half-close; events arrive all along. A slow
-        reader misses iterations, never results, and does not slow the work. Cancelling stops it within one iteration.
+        """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
+        the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
+        work down. When the caller cancels, the work stops within one iteration.
         """
 
     @abc.abstractmethod
@@ -123,8 +126,8 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.embed.v1.embed_pb2.TransformRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.embed.v1.embed_pb2.TransformResponse], collections.abc.AsyncIterator[gramlet.embed.v1.embed_pb2.TransformResponse]]:
-        """Places new items on a stored map, one reply an item, in order. The map stays as it is, and an item's place does not
-        depend on which others are sent with it.
+        """Finds the positions of new items on a stored map: one reply for each item, in order. The map does not change, and
+        the position of an item does not depend on the other items of the call.
         """
 
     @abc.abstractmethod
@@ -133,7 +136,7 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.embed.v1.embed_pb2.DrawMapRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.embed.v1.embed_pb2.DrawMapResponse], collections.abc.AsyncIterator[gramlet.embed.v1.embed_pb2.DrawMapResponse]]:
-        """Draws a stored map: a picture, or a page that needs nothing but a browser."""
+        """Draws a stored map, as a picture or as an HTML page."""
 
     @abc.abstractmethod
     def GetMap(
@@ -141,7 +144,7 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.embed.v1.embed_pb2.GetMapRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.embed.v1.embed_pb2.GetMapResponse, collections.abc.Awaitable[gramlet.embed.v1.embed_pb2.GetMapResponse]]:
-        """A stored map."""
+        """Returns a stored map."""
 
     @abc.abstractmethod
     def ListMaps(
@@ -149,7 +152,7 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.embed.v1.embed_pb2.ListMapsRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.embed.v1.embed_pb2.ListMapsResponse, collections.abc.Awaitable[gramlet.embed.v1.embed_pb2.ListMapsResponse]]:
-        """The stored maps, newest first."""
+        """Lists the stored maps, newest first."""
 
     @abc.abstractmethod
     def DeleteMap(
@@ -157,6 +160,6 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.embed.v1.embed_pb2.DeleteMapRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.embed.v1.embed_pb2.DeleteMapResponse, collections.abc.Awaitable[gramlet.embed.v1.embed_pb2.DeleteMapResponse]]:
-        """Forgets a map. NOT_FOUND where there is none."""
+        """Deletes a map. NOT_FOUND if the store has no such map."""
 
 def add_EmbedServiceServicer_to_server(servicer: EmbedServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class FeatureServiceStub(object):
-    """What a pretrained network knows about pictures: stage activations, Gram matrices, pooled embeddings, and the gradient
-    of a style-transfer loss with respect to the picture. The only service that needs the network on a GPU. It keeps no
-    state but caches, so a caller may send its next call to any replica with the same weights digest.
+    """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
+    style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
+    that needs a GPU. It stores nothing except caches: a caller may send its next call to any replica with the same
+    weights digest.
     """
 
     def __init__(self, channel):
@@ -60,36 +61,38 @@ class FeatureServiceStub(object):
 
 
 class FeatureServiceServicer(object):
-    """What a pretrained network knows about pictures: stage activations, Gram matrices, pooled embeddings, and the gradient
-    of a style-transfer loss with respect to the picture. The only service that needs the network on a GPU. It keeps no
-    state but caches, so a caller may send its next call to any replica with the same weights digest.
+    """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
+    style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
+    that needs a GPU. It stores nothing except caches: a caller may send its next call to any replica with the same
+    weights digest.
     """
 
     def GetModel(self, request, context):
-        """The network being served: its stages, weights and limits.
+        """Describes the network: its stages, its weights, the limits of the server, and the load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Extract(self, request, context):
-        """Features of a few pictures in one message. Larger collections: ExtractStream.
+        """Returns the features of a few pictures in one message. For a collection, use ExtractStream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExtractStream(self, request_iterator, context):
-        """Features of a collection. First the specification, then pictures, each answered by one reply with the picture's id;
-        replies may overtake each other. Pictures are batched with those of other callers.
+        """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
+        reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Differentiate(self, request_iterator, context):
-        """Loss and gradient with respect to a picture, again and again: first the objective, then pictures of one shape, each
-        answered in turn by its loss terms and gradient. A further objective may be sent at any time and replaces the first.
+        """Returns loss and gradient with respect to a picture, as often as asked. The caller sends the objective first, then
+        pictures of one shape. Each picture is answered in turn with its loss terms and its gradient. The caller may send
+        another objective at any time; it replaces the one before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,9 +130,10 @@ def add_FeatureServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FeatureService(object):
-    """What a pretrained network knows about pictures: stage activations, Gram matrices, pooled embeddings, and the gradient
-    of a style-transfer loss with respect to the picture. The only service that needs the network on a GPU. It keeps no
-    state but caches, so a caller may send its next call to any replica with the same weights digest.
+    """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
+    style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
+    that needs a GPU. It stores nothing except caches: a caller may send its next call to any replica with the same
+    weights digest.
     """
 
     @staticmethod

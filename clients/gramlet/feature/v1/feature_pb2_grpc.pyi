@@ -18,9 +18,10 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class FeatureServiceStub:
-    """What a pretrained network knows about pictures: stage activations, Gram matrices, pooled embeddings, and the gradient
-    of a style-transfer loss with respect to the picture. The only service that needs the network on a GPU. It keeps no
-    state but caches, so a caller may send its next call to any replica with the same weights digest.
+    """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
+    style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
+    that needs a GPU. It stores nothing except caches: a caller may send its next call to any replica with the same
+    weights digest.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -28,68 +29,72 @@ class FeatureServiceStub:
         gramlet.feature.v1.feature_pb2.GetModelRequest,
         gramlet.feature.v1.feature_pb2.GetModelResponse,
     ]
-    """The network being served: its stages, weights and limits."""
+    """Describes the network: its stages, its weights, the limits of the server, and the load."""
 
     Extract: grpc.UnaryUnaryMultiCallable[
         gramlet.feature.v1.feature_pb2.ExtractRequest,
         gramlet.feature.v1.feature_pb2.ExtractResponse,
     ]
-    """Features of a few pictures in one message. Larger collections: ExtractStream."""
+    """Returns the features of a few pictures in one message. For a collection, use ExtractStream."""
 
     ExtractStream: grpc.StreamStreamMultiCallable[
         gramlet.feature.v1.feature_pb2.ExtractStreamRequest,
         gramlet.feature.v1.feature_pb2.ExtractStreamResponse,
     ]
-    """Features of a collection. First the specification, then pictures, each answered by one reply with the picture's id;
-    replies may overtake each other. Pictures are batched with those of other callers.
+    """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
+    reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
     """
 
     Differentiate: grpc.StreamStreamMultiCallable[
         gramlet.feature.v1.feature_pb2.DifferentiateRequest,
         gramlet.feature.v1.feature_pb2.DifferentiateResponse,
     ]
-    """Loss and gradient with respect to a picture, again and again: first the objective, then pictures of one shape, each
-    answered in turn by its loss terms and gradient. A further objective may be sent at any time and replaces the first.
+    """Returns loss and gradient with respect to a picture, as often as asked. The caller sends the objective first, then
+    pictures of one shape. Each picture is answered in turn with its loss terms and its gradient. The caller may send
+    another objective at any time; it replaces the one before.
     """
 
 class FeatureServiceAsyncStub:
-    """What a pretrained network knows about pictures: stage activations, Gram matrices, pooled embeddings, and the gradient
-    of a style-transfer loss with respect to the picture. The only service that needs the network on a GPU. It keeps no
-    state but caches, so a caller may send its next call to any replica with the same weights digest.
+    """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
+    style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
+    that needs a GPU. It stores nothing except caches: a caller may send its next call to any replica with the same
+    weights digest.
     """
 
     GetModel: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.feature.v1.feature_pb2.GetModelRequest,
         gramlet.feature.v1.feature_pb2.GetModelResponse,
     ]
-    """The network being served: its stages, weights and limits."""
+    """Describes the network: its stages, its weights, the limits of the server, and the load."""
 
     Extract: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.feature.v1.feature_pb2.ExtractRequest,
         gramlet.feature.v1.feature_pb2.ExtractResponse,
     ]
-    """Features of a few pictures in one message. Larger collections: ExtractStream."""
+    """Returns the features of a few pictures in one message. For a collection, use ExtractStream."""
 
     ExtractStream: grpc.aio.StreamStreamMultiCallable[
         gramlet.feature.v1.feature_pb2.ExtractStreamRequest,
         gramlet.feature.v1.feature_pb2.ExtractStreamResponse,
     ]
-    """Features of a collection. First the specification, then pictures, each answered by one reply with the picture's id;
-    replies may overtake each other. Pictures are batched with those of other callers.
+    """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
+    reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
     """
 
     Differentiate: grpc.aio.StreamStreamMultiCallable[
         gramlet.feature.v1.feature_pb2.DifferentiateRequest,
         gramlet.feature.v1.feature_pb2.DifferentiateResponse,
     ]
-    """Loss and gradient with respect to a picture, again and again: first the objective, then pictures of one shape, each
-    answered in turn by its loss terms and gradient. A further objective may be sent at any time and replaces the first.
+    """Returns loss and gradient with respect to a picture, as often as asked. The caller sends the objective first, then
+    pictures of one shape. Each picture is answered in turn with its loss terms and its gradient. The caller may send
+    another objective at any time; it replaces the one before.
     """
 
 class FeatureServiceServicer(metaclass=abc.ABCMeta):
-    """What a pretrained network knows about pictures: stage activations, Gram matrices, pooled embeddings, and the gradient
-    of a style-transfer loss with respect to the picture. The only service that needs the network on a GPU. It keeps no
-    state but caches, so a caller may send its next call to any replica with the same weights digest.
+    """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
+    style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
+    that needs a GPU. It stores nothing except caches: a caller may send its next call to any replica with the same
+    weights digest.
     """
 
     @abc.abstractmethod
@@ -98,7 +103,7 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.feature.v1.feature_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.feature.v1.feature_pb2.GetModelResponse, collections.abc.Awaitable[gramlet.feature.v1.feature_pb2.GetModelResponse]]:
-        """The network being served: its stages, weights and limits."""
+        """Describes the network: its stages, its weights, the limits of the server, and the load."""
 
     @abc.abstractmethod
     def Extract(
@@ -106,7 +111,7 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.feature.v1.feature_pb2.ExtractRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.feature.v1.feature_pb2.ExtractResponse, collections.abc.Awaitable[gramlet.feature.v1.feature_pb2.ExtractResponse]]:
-        """Features of a few pictures in one message. Larger collections: ExtractStream."""
+        """Returns the features of a few pictures in one message. For a collection, use ExtractStream."""
 
     @abc.abstractmethod
     def ExtractStream(
@@ -114,8 +119,8 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.feature.v1.feature_pb2.ExtractStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.feature.v1.feature_pb2.ExtractStreamResponse], collections.abc.AsyncIterator[gramlet.feature.v1.feature_pb2.ExtractStreamResponse]]:
-        """Features of a collection. First the specification, then pictures, each answered by one reply with the picture's id;
-        replies may overtake each other. Pictures are batched with those of other callers.
+        """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
+        reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
         """
 
     @abc.abstractmethod
@@ -124,8 +129,9 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.feature.v1.feature_pb2.DifferentiateRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.feature.v1.feature_pb2.DifferentiateResponse], collections.abc.AsyncIterator[gramlet.feature.v1.feature_pb2.DifferentiateResponse]]:
-        """Loss and gradient with respect to a picture, again and again: first the objective, then pictures of one shape, each
-        answered in turn by its loss terms and gradient. A further objective may be sent at any time and replaces the first.
+        """Returns loss and gradient with respect to a picture, as often as asked. The caller sends the objective first, then
+        pictures of one shape. Each picture is answered in turn with its loss terms and its gradient. The caller may send
+        another objective at any time; it replaces the one before.
         """
 
 def add_FeatureServiceServicer_to_server(servicer: FeatureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

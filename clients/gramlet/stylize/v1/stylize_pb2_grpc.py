@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class StylizeServiceStub(object):
-    """Neural style transfer by optimisation of the picture, with every iteration streamed back.
+    """Neural style transfer: optimizes a picture and streams every iteration back.
     """
 
     def __init__(self, channel):
@@ -58,37 +58,39 @@ class StylizeServiceStub(object):
 
 
 class StylizeServiceServicer(object):
-    """Neural style transfer by optimisation of the picture, with every iteration streamed back.
+    """Neural style transfer: optimizes a picture and streams every iteration back.
     """
 
     def Stylize(self, request, context):
-        """Runs a stylization, or resumes one. Events arrive as the optimisation goes on; a slow reader misses previews, never
-        iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
+        """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
+        does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Adjust(self, request, context):
-        """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
-        one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-        history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
+        """Changes the weights of a run under way. Any replica that shares the store may be asked; the replica that executes
+        the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
+        of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
+        has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
+        FAILED_PRECONDITION: the run has ended, or is in its last iteration.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Sweep(self, request, context):
-        """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
-        labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
+        """Stylizes once for every pair of a content/style ratio and a deepest style stage, and draws the results as one
+        labeled grid. A sweep counts as one run in the queue. When it is resumed, it continues at its first unfinished
+        cell.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """How busy the service is, and its presets.
+        """Returns the load of the service and the names of its presets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +128,7 @@ def add_StylizeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class StylizeService(object):
-    """Neural style transfer by optimisation of the picture, with every iteration streamed back.
+    """Neural style transfer: optimizes a picture and streams every iteration back.
     """
 
     @staticmethod

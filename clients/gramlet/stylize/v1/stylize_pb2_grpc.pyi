@@ -18,78 +18,82 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class StylizeServiceStub:
-    """Neural style transfer by optimisation of the picture, with every iteration streamed back."""
+    """Neural style transfer: optimizes a picture and streams every iteration back."""
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     Stylize: grpc.UnaryStreamMultiCallable[
         gramlet.stylize.v1.stylize_pb2.StylizeRequest,
         gramlet.stylize.v1.stylize_pb2.StylizeResponse,
     ]
-    """Runs a stylization, or resumes one. Events arrive as the optimisation goes on; a slow reader misses previews, never
-    iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
+    """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
+    does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
     """
 
     Adjust: grpc.UnaryUnaryMultiCallable[
         gramlet.stylize.v1.stylize_pb2.AdjustRequest,
         gramlet.stylize.v1.stylize_pb2.AdjustResponse,
     ]
-    """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
-    one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-    history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
+    """Changes the weights of a run under way. Any replica that shares the store may be asked; the replica that executes
+    the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
+    of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
+    has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
+    FAILED_PRECONDITION: the run has ended, or is in its last iteration.
     """
 
     Sweep: grpc.UnaryStreamMultiCallable[
         gramlet.stylize.v1.stylize_pb2.SweepRequest,
         gramlet.stylize.v1.stylize_pb2.SweepResponse,
     ]
-    """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
-    labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
+    """Stylizes once for every pair of a content/style ratio and a deepest style stage, and draws the results as one
+    labeled grid. A sweep counts as one run in the queue. When it is resumed, it continues at its first unfinished
+    cell.
     """
 
     GetStatus: grpc.UnaryUnaryMultiCallable[
         gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         gramlet.stylize.v1.stylize_pb2.GetStatusResponse,
     ]
-    """How busy the service is, and its presets."""
+    """Returns the load of the service and the names of its presets."""
 
 class StylizeServiceAsyncStub:
-    """Neural style transfer by optimisation of the picture, with every iteration streamed back."""
+    """Neural style transfer: optimizes a picture and streams every iteration back."""
 
     Stylize: grpc.aio.UnaryStreamMultiCallable[
         gramlet.stylize.v1.stylize_pb2.StylizeRequest,
         gramlet.stylize.v1.stylize_pb2.StylizeResponse,
     ]
-    """Runs a stylization, or resumes one. Events arrive as the optimisation goes on; a slow reader misses previews, never
-    iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
+    """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
+    does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
     """
 
     Adjust: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.stylize.v1.stylize_pb2.AdjustRequest,
         gramlet.stylize.v1.stylize_pb2.AdjustResponse,
     ]
-    """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
-    one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-    history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
+    """Changes the weights of a run under way. Any replica that shares the store may be asked; the replica that executes
+    the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
+    of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
+    has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
+    FAILED_PRECONDITION: the run has ended, or is in its last iteration.
     """
 
     Sweep: grpc.aio.UnaryStreamMultiCallable[
         gramlet.stylize.v1.stylize_pb2.SweepRequest,
         gramlet.stylize.v1.stylize_pb2.SweepResponse,
     ]
-    """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
-    labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
+    """Stylizes once for every pair of a content/style ratio and a deepest style stage, and draws the results as one
+    labeled grid. A sweep counts as one run in the queue. When it is resumed, it continues at its first unfinished
+    cell.
     """
 
     GetStatus: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         gramlet.stylize.v1.stylize_pb2.GetStatusResponse,
     ]
-    """How busy the service is, and its presets."""
+    """Returns the load of the service and the names of its presets."""
 
 class StylizeServiceServicer(metaclass=abc.ABCMeta):
-    """Neural style transfer by optimisation of the picture, with every iteration streamed back."""
+    """Neural style transfer: optimizes a picture and streams every iteration back."""
 
     @abc.abstractmethod
     def Stylize(
@@ -97,8 +101,8 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.stylize.v1.stylize_pb2.StylizeRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.stylize.v1.stylize_pb2.StylizeResponse], collections.abc.AsyncIterator[gramlet.stylize.v1.stylize_pb2.StylizeResponse]]:
-        """Runs a stylization, or resumes one. Events arrive as the optimisation goes on; a slow reader misses previews, never
-        iterations, and does not slow the optimiser. Cancelling the call stops the work within one iteration.
+        """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
+        does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
         """
 
     @abc.abstractmethod
@@ -107,10 +111,11 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.stylize.v1.stylize_pb2.AdjustRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.stylize.v1.stylize_pb2.AdjustResponse, collections.abc.Awaitable[gramlet.stylize.v1.stylize_pb2.AdjustResponse]]:
-        """Changes the weights of a run from its next iteration on. Any replica that shares the store may be asked; another
-        one that runs it sees the change within a second. The run's stream tells it as `adjusted`. L-BFGS begins a fresh
-        history, as the loss is another one. A change that is answered is heeded, if the run goes on to its end.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: it is done, or has begun its last iteration.
+        """Changes the weights of a run under way. Any replica that shares the store may be asked; the replica that executes
+        the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
+        of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
+        has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
+        FAILED_PRECONDITION: the run has ended, or is in its last iteration.
         """
 
     @abc.abstractmethod
@@ -119,8 +124,9 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.stylize.v1.stylize_pb2.SweepRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.stylize.v1.stylize_pb2.SweepResponse], collections.abc.AsyncIterator[gramlet.stylize.v1.stylize_pb2.SweepResponse]]:
-        """Stylizes once for every ratio of content to style and every deepest style stage, and draws the results as one
-        labelled picture. The sweep takes one turn; after a break it is resumed at its first unfinished cell.
+        """Stylizes once for every pair of a content/style ratio and a deepest style stage, and draws the results as one
+        labeled grid. A sweep counts as one run in the queue. When it is resumed, it continues at its first unfinished
+        cell.
         """
 
     @abc.abstractmethod
@@ -129,6 +135,6 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.stylize.v1.stylize_pb2.GetStatusResponse, collections.abc.Awaitable[gramlet.stylize.v1.stylize_pb2.GetStatusResponse]]:
-        """How busy the service is, and its presets."""
+        """Returns the load of the service and the names of its presets."""
 
 def add_StylizeServiceServicer_to_server(servicer: StylizeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

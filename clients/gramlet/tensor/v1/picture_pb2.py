@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from gramlet.tensor.v1 import tensor_pb2 as gramlet_dot_tensor_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgramlet/tensor/v1/picture.proto\x12\x11gramlet.tensor.v1\x1a\x1egramlet/tensor/v1/tensor.proto\"S\n\x07Picture\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12+\n\x06pixels\x18\x02 \x01(\x0b\x32\x19.gramlet.tensor.v1.TensorH\x00\x42\x08\n\x06source\"\xb9\x01\n\x06Resize\x12,\n\x04mode\x18\x01 \x01(\x0e\x32\x1e.gramlet.tensor.v1.Resize.Mode\x12\x0c\n\x04size\x18\x02 \x01(\r\"s\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODE_LONGEST_SIDE\x10\x01\x12\x16\n\x12MODE_SHORTEST_SIDE\x10\x02\x12\x14\n\x10MODE_CENTER_CROP\x10\x03\x12\x10\n\x0cMODE_STRETCH\x10\x04\"<\n\x0cPictureError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgramlet/tensor/v1/picture.proto\x12\x11gramlet.tensor.v1\x1a\x1egramlet/tensor/v1/tensor.proto\"S\n\x07Picture\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12+\n\x06pixels\x18\x02 \x01(\x0b\x32\x19.gramlet.tensor.v1.TensorH\x00\x42\x08\n\x06source\"\xb9\x01\n\x06Resize\x12,\n\x04mode\x18\x01 \x01(\x0e\x32\x1e.gramlet.tensor.v1.Resize.Mode\x12\x0c\n\x04size\x18\x02 \x01(\r\"s\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODE_LONGEST_SIDE\x10\x01\x12\x16\n\x12MODE_SHORTEST_SIDE\x10\x02\x12\x14\n\x10MODE_CENTER_CROP\x10\x03\x12\x10\n\x0cMODE_STRETCH\x10\x04\"<\n\x0cPictureError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\tBE\n\x11gramlet.tensor.v1P\x01Z\x1agramlet/tensor/v1;tensorv1\xaa\x02\x11Gramlet.Tensor.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gramlet.tensor.v1.picture_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\021gramlet.tensor.v1P\001Z\032gramlet/tensor/v1;tensorv1\252\002\021Gramlet.Tensor.V1'
   _globals['_PICTURE']._serialized_start=86
   _globals['_PICTURE']._serialized_end=169
   _globals['_RESIZE']._serialized_start=172

@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egramlet/tensor/v1/tensor.proto\x12\x11gramlet.tensor.v1\"\x88\x01\n\x06Tensor\x12\x34\n\x0c\x65lement_type\x18\x01 \x01(\x0e\x32\x1e.gramlet.tensor.v1.ElementType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12+\n\x07packing\x18\x04 \x01(\x0e\x32\x1a.gramlet.tensor.v1.Packing*\x92\x01\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x02\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x03\x12\x16\n\x12\x45LEMENT_TYPE_UINT8\x10\x04*>\n\x07Packing\x12\x17\n\x13PACKING_UNSPECIFIED\x10\x00\x12\x1a\n\x16PACKING_UPPER_TRIANGLE\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egramlet/tensor/v1/tensor.proto\x12\x11gramlet.tensor.v1\"\x88\x01\n\x06Tensor\x12\x34\n\x0c\x65lement_type\x18\x01 \x01(\x0e\x32\x1e.gramlet.tensor.v1.ElementType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12+\n\x07packing\x18\x04 \x01(\x0e\x32\x1a.gramlet.tensor.v1.Packing*\x92\x01\n\x0b\x45lementType\x12\x1c\n\x18\x45LEMENT_TYPE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT32\x10\x01\x12\x18\n\x14\x45LEMENT_TYPE_FLOAT16\x10\x02\x12\x19\n\x15\x45LEMENT_TYPE_BFLOAT16\x10\x03\x12\x16\n\x12\x45LEMENT_TYPE_UINT8\x10\x04*>\n\x07Packing\x12\x17\n\x13PACKING_UNSPECIFIED\x10\x00\x12\x1a\n\x16PACKING_UPPER_TRIANGLE\x10\x01\x42\x45\n\x11gramlet.tensor.v1P\x01Z\x1agramlet/tensor/v1;tensorv1\xaa\x02\x11Gramlet.Tensor.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gramlet.tensor.v1.tensor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\021gramlet.tensor.v1P\001Z\032gramlet/tensor/v1;tensorv1\252\002\021Gramlet.Tensor.V1'
   _globals['_ELEMENTTYPE']._serialized_start=193
   _globals['_ELEMENTTYPE']._serialized_end=339
   _globals['_PACKING']._serialized_start=341

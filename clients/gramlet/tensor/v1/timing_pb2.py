@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egramlet/tensor/v1/timing.proto\x12\x11gramlet.tensor.v1\"L\n\x06Timing\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x01\x12\x12\n\nbatch_size\x18\x03 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egramlet/tensor/v1/timing.proto\x12\x11gramlet.tensor.v1\"L\n\x06Timing\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x02 \x01(\x01\x12\x12\n\nbatch_size\x18\x03 \x01(\rBE\n\x11gramlet.tensor.v1P\x01Z\x1agramlet/tensor/v1;tensorv1\xaa\x02\x11Gramlet.Tensor.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gramlet.tensor.v1.timing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\021gramlet.tensor.v1P\001Z\032gramlet/tensor/v1;tensorv1\252\002\021Gramlet.Tensor.V1'
   _globals['_TIMING']._serialized_start=53
   _globals['_TIMING']._serialized_end=129
 # @@protoc_insertion_point(module_scope)

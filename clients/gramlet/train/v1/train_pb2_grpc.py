@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class TrainServiceStub(object):
-    """Transfer learning: classification heads on a pretrained network's features, trained from a handful of labelled
-    pictures, stored by name and version, and served at once.
+    """Transfer learning: trains classification heads on the features of a pretrained network from a few labeled pictures,
+    stores them by name and version, and classifies pictures with them.
     """
 
     def __init__(self, channel):
@@ -69,14 +69,15 @@ class TrainServiceStub(object):
 
 
 class TrainServiceServicer(object):
-    """Transfer learning: classification heads on a pretrained network's features, trained from a handful of labelled
-    pictures, stored by name and version, and served at once.
+    """Transfer learning: trains classification heads on the features of a pretrained network from a few labeled pictures,
+    stores them by name and version, and classifies pictures with them.
     """
 
     def Train(self, request_iterator, context):
-        """Trains a head, or compares several recipes and keeps the best. First `configuration` (or `resume_run_id`), answered
-        by `accepted`, which says which pictures the server still wants; then those pictures; then half-close. Epochs and
-        the result follow. Cancelling the call stops the work within one batch; the run can be resumed by its id.
+        """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
+        or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
+        those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
+        work stops within one batch; the run can be resumed by its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,28 +91,28 @@ class TrainServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetHead(self, request, context):
-        """One head, with its reports.
+        """Returns one head with its reports.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHeads(self, request, context):
-        """All heads, by name and version.
+        """Lists the heads, ordered by name and version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteHead(self, request, context):
-        """Removes one version of a head. Its number is not used again.
+        """Deletes one version of a head. The version number is not used again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportHead(self, request, context):
-        """A head as a file, in chunks.
+        """Returns a head as a file, in chunks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,8 +160,8 @@ def add_TrainServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainService(object):
-    """Transfer learning: classification heads on a pretrained network's features, trained from a handful of labelled
-    pictures, stored by name and version, and served at once.
+    """Transfer learning: trains classification heads on the features of a pretrained network from a few labeled pictures,
+    stores them by name and version, and classifies pictures with them.
     """
 
     @staticmethod

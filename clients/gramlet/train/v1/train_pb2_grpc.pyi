@@ -18,8 +18,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class TrainServiceStub:
-    """Transfer learning: classification heads on a pretrained network's features, trained from a handful of labelled
-    pictures, stored by name and version, and served at once.
+    """Transfer learning: trains classification heads on the features of a pretrained network from a few labeled pictures,
+    stores them by name and version, and classifies pictures with them.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -27,9 +27,10 @@ class TrainServiceStub:
         gramlet.train.v1.train_pb2.TrainRequest,
         gramlet.train.v1.train_pb2.TrainResponse,
     ]
-    """Trains a head, or compares several recipes and keeps the best. First `configuration` (or `resume_run_id`), answered
-    by `accepted`, which says which pictures the server still wants; then those pictures; then half-close. Epochs and
-    the result follow. Cancelling the call stops the work within one batch; the run can be resumed by its id.
+    """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
+    or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
+    those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
+    work stops within one batch; the run can be resumed by its id.
     """
 
     Predict: grpc.UnaryUnaryMultiCallable[
@@ -42,38 +43,39 @@ class TrainServiceStub:
         gramlet.train.v1.train_pb2.GetHeadRequest,
         gramlet.train.v1.train_pb2.GetHeadResponse,
     ]
-    """One head, with its reports."""
+    """Returns one head with its reports."""
 
     ListHeads: grpc.UnaryUnaryMultiCallable[
         gramlet.train.v1.train_pb2.ListHeadsRequest,
         gramlet.train.v1.train_pb2.ListHeadsResponse,
     ]
-    """All heads, by name and version."""
+    """Lists the heads, ordered by name and version."""
 
     DeleteHead: grpc.UnaryUnaryMultiCallable[
         gramlet.train.v1.train_pb2.DeleteHeadRequest,
         gramlet.train.v1.train_pb2.DeleteHeadResponse,
     ]
-    """Removes one version of a head. Its number is not used again."""
+    """Deletes one version of a head. The version number is not used again."""
 
     ExportHead: grpc.UnaryStreamMultiCallable[
         gramlet.train.v1.train_pb2.ExportHeadRequest,
         gramlet.train.v1.train_pb2.ExportHeadResponse,
     ]
-    """A head as a file, in chunks."""
+    """Returns a head as a file, in chunks."""
 
 class TrainServiceAsyncStub:
-    """Transfer learning: classification heads on a pretrained network's features, trained from a handful of labelled
-    pictures, stored by name and version, and served at once.
+    """Transfer learning: trains classification heads on the features of a pretrained network from a few labeled pictures,
+    stores them by name and version, and classifies pictures with them.
     """
 
     Train: grpc.aio.StreamStreamMultiCallable[
         gramlet.train.v1.train_pb2.TrainRequest,
         gramlet.train.v1.train_pb2.TrainResponse,
     ]
-    """Trains a head, or compares several recipes and keeps the best. First `configuration` (or `resume_run_id`), answered
-    by `accepted`, which says which pictures the server still wants; then those pictures; then half-close. Epochs and
-    the result follow. Cancelling the call stops the work within one batch; the run can be resumed by its id.
+    """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
+    or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
+    those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
+    work stops within one batch; the run can be resumed by its id.
     """
 
     Predict: grpc.aio.UnaryUnaryMultiCallable[
@@ -86,29 +88,29 @@ class TrainServiceAsyncStub:
         gramlet.train.v1.train_pb2.GetHeadRequest,
         gramlet.train.v1.train_pb2.GetHeadResponse,
     ]
-    """One head, with its reports."""
+    """Returns one head with its reports."""
 
     ListHeads: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.train.v1.train_pb2.ListHeadsRequest,
         gramlet.train.v1.train_pb2.ListHeadsResponse,
     ]
-    """All heads, by name and version."""
+    """Lists the heads, ordered by name and version."""
 
     DeleteHead: grpc.aio.UnaryUnaryMultiCallable[
         gramlet.train.v1.train_pb2.DeleteHeadRequest,
         gramlet.train.v1.train_pb2.DeleteHeadResponse,
     ]
-    """Removes one version of a head. Its number is not used again."""
+    """Deletes one version of a head. The version number is not used again."""
 
     ExportHead: grpc.aio.UnaryStreamMultiCallable[
         gramlet.train.v1.train_pb2.ExportHeadRequest,
         gramlet.train.v1.train_pb2.ExportHeadResponse,
     ]
-    """A head as a file, in chunks."""
+    """Returns a head as a file, in chunks."""
 
 class TrainServiceServicer(metaclass=abc.ABCMeta):
-    """Transfer learning: classification heads on a pretrained network's features, trained from a handful of labelled
-    pictures, stored by name and version, and served at once.
+    """Transfer learning: trains classification heads on the features of a pretrained network from a few labeled pictures,
+    stores them by name and version, and classifies pictures with them.
     """
 
     @abc.abstractmethod
@@ -117,9 +119,10 @@ class TrainServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.train.v1.train_pb2.TrainRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.train.v1.train_pb2.TrainResponse], collections.abc.AsyncIterator[gramlet.train.v1.train_pb2.TrainResponse]]:
-        """Trains a head, or compares several recipes and keeps the best. First `configuration` (or `resume_run_id`), answered
-        by `accepted`, which says which pictures the server still wants; then those pictures; then half-close. Epochs and
-        the result follow. Cancelling the call stops the work within one batch; the run can be resumed by its id.
+        """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
+        or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
+        those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
+        work stops within one batch; the run can be resumed by its id.
         """
 
     @abc.abstractmethod
@@ -136,7 +139,7 @@ class TrainServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.train.v1.train_pb2.GetHeadRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.train.v1.train_pb2.GetHeadResponse, collections.abc.Awaitable[gramlet.train.v1.train_pb2.GetHeadResponse]]:
-        """One head, with its reports."""
+        """Returns one head with its reports."""
 
     @abc.abstractmethod
     def ListHeads(
@@ -144,7 +147,7 @@ class TrainServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.train.v1.train_pb2.ListHeadsRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.train.v1.train_pb2.ListHeadsResponse, collections.abc.Awaitable[gramlet.train.v1.train_pb2.ListHeadsResponse]]:
-        """All heads, by name and version."""
+        """Lists the heads, ordered by name and version."""
 
     @abc.abstractmethod
     def DeleteHead(
@@ -152,7 +155,7 @@ class TrainServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.train.v1.train_pb2.DeleteHeadRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.train.v1.train_pb2.DeleteHeadResponse, collections.abc.Awaitable[gramlet.train.v1.train_pb2.DeleteHeadResponse]]:
-        """Removes one version of a head. Its number is not used again."""
+        """Deletes one version of a head. The version number is not used again."""
 
     @abc.abstractmethod
     def ExportHead(
@@ -160,6 +163,6 @@ class TrainServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.train.v1.train_pb2.ExportHeadRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.train.v1.train_pb2.ExportHeadResponse], collections.abc.AsyncIterator[gramlet.train.v1.train_pb2.ExportHeadResponse]]:
-        """A head as a file, in chunks."""
+        """Returns a head as a file, in chunks."""
 
 def add_TrainServiceServicer_to_server(servicer: TrainServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,34 @@
+"""Runs two stylizations at once in one event loop: python async_streaming.py content.jpg style1.jpg style2.jpg out/"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import gramlet
+
+SERVER = os.environ.get("GRAMLET_SERVER", "localhost:50051")
+SIZE = int(os.environ.get("SIZE", "384"))
+ITERATIONS = int(os.environ.get("ITERATIONS", "100"))
+
+
+async def paint(client: gramlet.AsyncClient, content: str, style: str, out: Path) -> None:
+    # Leaving the block early, for example because the task is cancelled, stops the work on the server.
+    async with client.stylize(content, style, size=SIZE, iterations=ITERATIONS) as events:
+        async for event in events:
+            if isinstance(event, gramlet.Iteration):
+                print(f"{style}: iteration {event.iteration}, loss {event.loss:.6g}")
+            elif isinstance(event, gramlet.Result):
+                event.image.save(out)
+                print(f"{style}: saved {out}")
+
+
+async def main(content: str, styles: list[str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    async with gramlet.AsyncClient(SERVER) as client, asyncio.TaskGroup() as tasks:
+        for index, style in enumerate(styles):
+            tasks.create_task(paint(client, content, style, folder / f"{index}.png"))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2:-1], Path(sys.argv[-1])))

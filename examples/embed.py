@@ -1,0 +1,28 @@
+"""Draws a map of the pictures in a folder, similar styles together: python embed.py pictures/ map.png map.html
+
+Subfolders are labels: they color the map and are used to judge it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import gramlet
+
+SERVER = os.environ.get("GRAMLET_SERVER", "localhost:50051")
+
+
+def main(folder: str, picture: str, page: str) -> None:
+    with gramlet.Client(SERVER) as client:
+        style_map = client.embed(folder, perplexity=30, iterations=500).result()
+        print(f"{len(style_map.places)} pictures on map {style_map.map_id}")
+        for note in style_map.notes:
+            print("note:", note)
+        quality = style_map.layouts[0].quality
+        print(f"{quality.neighbor_preservation:.0%} of the nearest neighbors are kept on the map")
+        Path(picture).write_bytes(client.draw_map(style_map.map_id, form="scatter"))
+        Path(page).write_bytes(client.draw_map(style_map.map_id, form="page"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

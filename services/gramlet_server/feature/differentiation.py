@@ -1,0 +1,214 @@
+"""Loss and gradient of an objective at a picture: in one pass, or tile by tile where the picture is large."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+
+import torch
+from gramlet.errors import InvalidInput, Unavailable
+from gramlet.feature.types import Evaluation, Objective
+from gramlet.types import Array
+from torch import Tensor
+
+from gramlet_server.feature.graphs import PassKey
+from gramlet_server.feature.objective import Targets
+from gramlet_server.feature.passes import Passes, Steps
+from gramlet_server.feature.scheduler import Caller, Work, outcome
+from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.feature.tiles import Tile, TiledEvaluation
+
+
+class Differentiator:
+    """Evaluates objectives.
+
+    Args:
+        passes: The network.
+        targets: Computes what objectives compare with.
+        batch_gradients: Let pictures of one size share passes, whosever they are.
+    """
+
+    def __init__(self, passes: Passes, targets: TargetBuilder, batch_gradients: bool) -> None:
+        self._passes = passes
+        self._network = passes.network
+        self._targets = targets
+        self._batch_gradients = batch_gradients
+        self._draining = False
+
+    @contextmanager
+    def open(self) -> Iterator[LocalDifferentiation]:
+        """A differentiation whose first objective is still to be set.
+
+        Raises:
+            Overloaded: The device's queue is full.
+        """
+        with self._passes.scheduler.caller() as caller:
+            yield LocalDifferentiation(self, self._targets, caller)
+
+    def drain(self) -> None:
+        """Lets evaluations fail with Unavailable from now on, so that their callers go on at another server."""
+        self._draining = True
+
+    def evaluate(self, caller: Caller, picture: Array, targets: Targets | None) -> Evaluation:
+        """Loss and gradient at a picture (3, H, W), in passes of the caller; see `LocalDifferentiation.evaluate`."""
+        if self._draining:
+            raise Unavailable("this replica is shutting down: go on at another one", retry_after=0.0)
+        if targets is None:
+            raise InvalidInput("send an objective before the first picture", field="setup")
+        _, height, width = picture.shape
+        if targets.picture_shape not in (None, (height, width)):
+            raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
+        self._passes.check_size(picture.shape[1:], targets.stages, "evaluate.picture")
+        if self._passes.needs_tiles(picture) and targets.stages:
+            return self._evaluate_in_tiles(caller, picture, targets)
+        shared = None
+        if self._batch_gradients:
+            shared = ("gradient", height, width, targets.stages, targets.antialiased, targets.reduced_precision)
+        work = Work("gradient", shared, height * width, self.evaluate_batch, (picture, targets))
+        evaluation: Evaluation
+        evaluation, timing = outcome(caller.submit(work))
+        return replace(evaluation, timing=timing)
+
+    def evaluate_batch(self, batch: Sequence[tuple[Array, Targets]]) -> list[Evaluation]:
+        """Loss and gradient at each picture, in one pass on the device thread.
+
+        All pictures have one size, and all targets the same stages, antialiasing and precision.
+        """
+        targets = [each for _, each in batch]
+        key = PassKey("gradient", owners=tuple(targets))
+        compute = partial(self._losses_and_gradients, targets)
+        terms, gradients = self._passes.run([picture for picture, _ in batch], compute, key)
+        rest = iter(terms.tolist())
+        return [
+            _evaluation(list(islice(rest, each.term_count)), each, gradient)
+            for each, gradient in zip(targets, gradients, strict=True)
+        ]
+
+    def _losses_and_gradients(self, targets: Sequence[Targets], pictures: Tensor) -> Iterator[Tensor]:
+        """The loss terms of all pictures, then their gradients (N, 3, H, W)."""
+        pictures = pictures.detach().requires_grad_()  # (N, 3, H, W)
+        activations = self._network.activations(
+            pictures,
+            dict.fromkeys(stage for each in targets for stage in each.stages),
+            antialiased=targets[0].antialiased,
+            smooth=True,
+            reduced=targets[0].reduced_precision,
+        )
+        by_picture = {stage: _unbatched(found) for stage, found in activations.items()}
+        losses = [
+            each.losses(pictures[index], {stage: found[index] for stage, found in by_picture.items()})
+            for index, each in enumerate(targets)
+        ]
+        # Each loss depends on its own picture only, so the gradient of their sum holds the gradient of each.
+        (gradients,) = torch.autograd.grad([loss.total for loss in losses], [pictures])
+        # One transfer for all scalars: each transfer would wait for the device.
+        yield torch.stack([term for loss in losses for term in loss.terms])
+        yield gradients
+
+    def resident(self, picture: Tensor, targets: Targets) -> Steps[tuple[Tensor, Tensor]]:
+        """Loss terms, ordered as `Losses.terms`, and gradient (3, H, W) at a picture (3, H, W) of the device.
+
+        Both stay there, as new tensors. A large picture is evaluated tile by tile, and others are served in between.
+        """
+        if self._passes.needs_tiles(picture) and targets.stages:
+            return (yield from self._in_tiles(picture, targets))
+        compute = partial(self._losses_and_gradients, [targets])
+        key = PassKey("gradient", owners=(targets,))
+        terms, gradients = self._passes.device.run_resident(picture[None], compute, key)
+        return terms, gradients[0]
+
+    def _evaluate_in_tiles(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:
+        """Every tile is a step of its own: other callers are served in between, and closing the caller ends it."""
+
+        def steps() -> Steps[tuple[list[float], Array]]:
+            resident = self._passes.device.with_room(lambda: self._passes.device.upload([picture]))[0]
+            terms, gradient = yield from self._in_tiles(resident, targets)
+            return terms.tolist(), gradient.cpu().numpy()
+
+        pixels = self._passes.tile_pixels
+        (terms, gradient), timing = self._passes.run_steps(caller, "gradient", pixels, steps())
+        return replace(_evaluation(terms, targets, gradient), timing=timing)
+
+    def _in_tiles(self, picture: Tensor, targets: Targets) -> Steps[tuple[Tensor, Tensor]]:
+        _, height, width = picture.shape
+        with_room = self._passes.device.with_room
+        tiles = self._passes.tiles(picture, targets.stages, targets.antialiased)
+        state = with_room(lambda: TiledEvaluation(targets, height, width, self._network.device))
+        for tile in tiles if targets.style else ():
+            with_room(partial(self._add_tile, state, targets, picture, tile))
+            yield
+        with_room(lambda: state.compare(tiles[0].shapes))
+        for tile in tiles:
+            with_room(partial(self._differentiate_tile, state, targets, picture, tile))
+            yield
+        return with_room(lambda: state.evaluation(picture))
+
+    def _add_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> None:
+        with torch.no_grad():
+            state.add(tile, self._activations(tile.of(picture)[None], tuple(targets.style), targets))
+
+    def _differentiate_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> None:
+        pixels = tile.of(picture)[None].contiguous().requires_grad_()
+        state.differentiate(tile, pixels, self._activations(pixels, targets.stages, targets))
+
+    def _activations(self, pixels: Tensor, stages: Sequence[str], targets: Targets) -> dict[str, Tensor]:
+        """Of one picture (1, 3, H, W): (C, H, W) by stage."""
+        found = self._network.activations(
+            pixels, stages, antialiased=targets.antialiased, smooth=True, reduced=targets.reduced_precision
+        )
+        return {stage: activations.squeeze(0) for stage, activations in found.items()}
+
+
+class LocalDifferentiation:
+    """A differentiation in this process. Its connection is never lost."""
+
+    reconnects = 0
+
+    def __init__(self, differentiator: Differentiator, targets: TargetBuilder, caller: Caller) -> None:
+        self._differentiator = differentiator
+        self._builder = targets
+        self._caller = caller
+        self._targets: Targets | None = None
+
+    def evaluate(self, picture: Array) -> Evaluation:
+        """Loss and gradient at a picture (3, H, W), float32, RGB in 0..1 or a little outside.
+
+        Raises:
+            InvalidInput: No objective is set, or the picture's shape is not the content's.
+            Cancelled: The differentiation was closed meanwhile.
+            Unavailable: The server is shutting down, or its device has failed.
+        """
+        return self._differentiator.evaluate(self._caller, picture, self._targets)
+
+    def replace(self, objective: Objective) -> None:
+        """Sets the objective from the next evaluation on.
+
+        Raises:
+            InvalidInput: Naming the field of the objective.
+        """
+        self._targets = self._builder.build(self._caller, objective)
+
+    def close(self) -> None:
+        """Cancels an evaluation that waits for the device in another thread."""
+        self._caller.close()
+
+
+def _unbatched(batch: Tensor) -> Sequence[Tensor]:
+    """The elements (C, H, W) of a batch. A single one is a view, whose gradient needs no copy."""
+    return [batch.squeeze(0)] if len(batch) == 1 else batch.unbind()
+
+
+def _evaluation(terms: list[float], targets: Targets, gradient: Array) -> Evaluation:
+    """Terms are ordered as `Losses.terms`."""
+    total, style, content, total_variation, *stages = terms
+    return Evaluation(
+        loss=total,
+        style_loss=style,
+        content_loss=content,
+        total_variation_loss=total_variation,
+        stage_losses=dict(zip(targets.style, stages, strict=True)),
+        gradient=gradient,
+    )

@@ -1,0 +1,268 @@
+"""Features of pictures: prepared in several threads, computed in batches, in the order in which they were sent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+import torch
+from gramlet.errors import GramletError, InvalidInput, Unavailable
+from gramlet.feature.types import Extraction, Features, Form, GramNormalization
+from gramlet.types import Array, ElementType, Picture, Resize
+from torch import Tensor
+
+from gramlet_server.feature.cache import FeatureCache
+from gramlet_server.feature.gram import gram_matrix
+from gramlet_server.feature.graphs import PassKey
+from gramlet_server.feature.passes import Passes
+from gramlet_server.feature.scheduler import Caller, Work, outcome
+from gramlet_server.pictures.prepare import prepare
+
+PREPARING_THREADS = min(8, os.cpu_count() or 1)
+"""Threads in which the pictures of one call are decoded and resized."""
+MOST_PIXELS = 4096 * 2304
+"""Features are extracted from whole pictures, whose activations must fit into the device's memory."""
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+Outcome = Features | GramletError
+Pending = Outcome | tuple[Hashable, Work]
+"""Either the finished outcome, or the device work with its cache key."""
+
+
+class Extractor:
+    """Extracts features of pictures.
+
+    Args:
+        passes: The network.
+        cache: Features that were extracted before.
+    """
+
+    def __init__(self, passes: Passes, cache: FeatureCache) -> None:
+        self._passes = passes
+        self._network = passes.network
+        self._limits = passes.limits
+        self._cache = cache
+
+    def stream(self, pictures: Iterable[Picture | GramletError], extraction: Extraction) -> Iterator[Outcome]:
+        """Features of each picture, in order; a picture that fails yields its error.
+
+        Pictures are taken from the iterable in a thread of their own, up to two passes ahead of the consumer, and
+        prepared in several threads. An outcome is yielded as soon as it is ready, however slowly pictures come. An
+        element that is already an error is yielded as it is. Features in the cache are neither decoded nor computed;
+        their timing has a batch size of 0.
+
+        Raises:
+            InvalidInput: The extraction itself is wrong.
+            Overloaded: The device's queue is full.
+        """
+        self._check(extraction)
+        scheduler = self._passes.scheduler
+        with scheduler.caller() as caller:
+            ahead: _MapAhead[Picture | GramletError, Pending] = _MapAhead(2 * scheduler.pictures_per_pass)
+            for pending in ahead.map(lambda picture: self._begin(caller, picture, extraction), pictures):
+                yield self._finish(pending)
+
+    def together(self, pictures: Sequence[Picture | GramletError], extraction: Extraction) -> list[Outcome]:
+        """Features of a few pictures whose outcomes fit one message.
+
+        Raises:
+            InvalidInput: The extraction is wrong, or there are too many pictures, or the outcomes are too large.
+            Overloaded: The device's queue is full. No work was done.
+        """
+        self._check(extraction)
+        most = self._limits.pictures_per_extract
+        if len(pictures) > most:
+            raise InvalidInput(f"{len(pictures)} pictures; at most {most} a call: use ExtractStream", field="pictures")
+        keys = [self._cache.key(picture, extraction) for picture in pictures]
+        cached = [self._cache.get(key) for key in keys]
+        with self._passes.scheduler.caller(cached.count(None)) as caller:
+            prepared = self._prepare_all(pictures, cached, extraction.resize)
+            self._check_message(prepared, extraction)
+            pending = [self._pending(*each, extraction) for each in zip(keys, prepared, strict=True)]
+            caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
+            return [self._finish(each) for each in pending]
+
+    # --- checks ---
+
+    def _check(self, extraction: Extraction) -> None:
+        if not extraction.stages:
+            raise InvalidInput("name at least one stage", field="extraction.stages")
+        for index, stage in enumerate(extraction.stages):
+            self._network.architecture.stage(stage, f"extraction.stages[{index}]")
+
+    def _check_message(self, prepared: Sequence[Array | Outcome], extraction: Extraction) -> None:
+        size = sum(self._outcome_bytes(each, extraction) for each in prepared if not isinstance(each, GramletError))
+        if size > self._limits.message_bytes:
+            raise InvalidInput(
+                f"the features take {size:,} bytes and a message {self._limits.message_bytes:,}: ask for fewer "
+                "stages, Gram matrices or pooled features, send fewer pictures, or use ExtractStream",
+                field="pictures",
+            )
+
+    def _check_picture(self, prepared: Array | Features, extraction: Extraction) -> None:
+        if not isinstance(prepared, Features):
+            self._passes.check_size(prepared.shape[1:], extraction.stages, "picture")
+            _, height, width = prepared.shape
+            if height * width > MOST_PIXELS:
+                raise InvalidInput(
+                    f"{width} x {height} is {height * width:,} pixels; features are extracted from up to "
+                    f"{MOST_PIXELS:,}: resize it",
+                    field="picture",
+                )
+        size = self._outcome_bytes(prepared, extraction)
+        if size > self._limits.message_bytes:
+            raise InvalidInput(
+                f"its features take {size:,} bytes and a message {self._limits.message_bytes:,}: ask for fewer "
+                "stages, for Gram matrices or pooled features, or resize it",
+                field="picture",
+            )
+
+    def _outcome_bytes(self, picture: Array | Features, extraction: Extraction) -> int:
+        """Size of a picture's features on the wire, without message overhead."""
+        height, width = (picture.height, picture.width) if isinstance(picture, Features) else picture.shape[1:]
+        elements = 0
+        for stage in extraction.stages:
+            channels, rows, columns = self._network.architecture.activation_shape(stage, height, width)
+            for form in extraction.forms:
+                if form is Form.ACTIVATIONS:
+                    elements += channels * rows * columns
+                elif form is Form.GRAM:
+                    elements += channels * (channels + 1) // 2 if extraction.triangle else channels**2
+                else:
+                    elements += channels
+        return elements * (4 if extraction.element_type is ElementType.FLOAT32 else 2)
+
+    # --- from a picture to its outcome ---
+
+    def _prepare(self, picture: Picture | GramletError, cached: Features | None, resize: Resize) -> Array | Outcome:
+        """The picture as the network takes it; or its features where they are in the cache; or its error."""
+        if cached is not None:
+            return cached
+        if isinstance(picture, GramletError):
+            return picture
+        try:
+            return prepare(picture, resize, self._limits, "picture")
+        except GramletError as error:
+            return error
+
+    def _prepare_all(
+        self, pictures: Sequence[Picture | GramletError], cached: Sequence[Features | None], resize: Resize
+    ) -> list[Array | Outcome]:
+        if len(pictures) == 1:
+            return [self._prepare(pictures[0], cached[0], resize)]
+        with ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare") as pool:
+            return list(pool.map(self._prepare, pictures, cached, [resize] * len(pictures)))
+
+    def _begin(self, caller: Caller, picture: Picture | GramletError, extraction: Extraction) -> Pending:
+        key = self._cache.key(picture, extraction)
+        pending = self._pending(key, self._prepare(picture, self._cache.get(key), extraction.resize), extraction)
+        if isinstance(pending, tuple):
+            caller.submit(pending[1])
+        return pending
+
+    def _pending(self, key: Hashable, prepared: Array | Outcome, extraction: Extraction) -> Pending:
+        if isinstance(prepared, GramletError):
+            return prepared
+        try:
+            self._check_picture(prepared, extraction)
+        except InvalidInput as error:
+            return error
+        if isinstance(prepared, Features):
+            return prepared
+        _, height, width = prepared.shape
+        shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
+        return key, Work("extract", shared, height * width, self._run, (prepared, extraction))
+
+    def _finish(self, pending: Pending) -> Outcome:
+        """Waits for a picture's features, and puts them into the cache."""
+        if not isinstance(pending, tuple):
+            return pending
+        key, work = pending
+        try:
+            features, timing = outcome(work.future)
+        except Unavailable:
+            raise  # the whole call has to go on at another server
+        except GramletError as error:
+            return error
+        return self._cache.put(key, replace(features, timing=timing))
+
+    # --- on the device thread ---
+
+    def _run(self, batch: Sequence[tuple[Array, Extraction]]) -> list[Features]:
+        """One pass over prepared pictures of one size, with one extraction."""
+        extraction = batch[0][1]
+        stages = [stage.name for stage in self._network.stages if stage.name in extraction.stages]
+
+        def compute(pictures: Tensor) -> Iterator[Tensor]:
+            for _, found in self._network.by_stage(pictures, stages):
+                for activations in found:
+                    for form in extraction.forms:
+                        yield _in_form(activations, form, extraction.gram_normalization)
+
+        key = PassKey(("extract", extraction.stages, extraction.forms, extraction.gram_normalization))
+        with torch.inference_mode():
+            arrays = iter(self._passes.run([picture for picture, _ in batch], compute, key))
+        forms: list[dict[Form, dict[str, Array]]] = [{form: {} for form in Form} for _ in batch]
+        for stage in stages:
+            for of_picture in forms:
+                for form in extraction.forms:
+                    of_picture[form][stage] = next(arrays)
+        _, height, width = batch[0][0].shape
+        return [
+            Features(each[Form.ACTIVATIONS], each[Form.GRAM], each[Form.POOLED], height=height, width=width)
+            for each in forms
+        ]
+
+
+def _in_form(activations: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
+    """One picture's activations (C, H, W) as they are, as a Gram matrix (C, C), or pooled (C,)."""
+    if form is Form.ACTIVATIONS:
+        return activations
+    if form is Form.GRAM:
+        return gram_matrix(activations, normalization)
+    return activations.float().mean(dim=(1, 2))
+
+
+class _MapAhead(Generic[In, Out]):
+    """Maps over an iterable in threads, at most `window` elements ahead of the consumer."""
+
+    def __init__(self, window: int) -> None:
+        self._room = threading.Semaphore(window)
+        # A future for each element; then None at the end, or the exception of the iterable.
+        self._taken: queue.SimpleQueue[Future[Out] | BaseException | None] = queue.SimpleQueue()
+        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
+        self._closed = False
+
+    def map(self, function: Callable[[In], Out], elements: Iterable[In]) -> Iterator[Out]:
+        """Yields function(element) in order. An exception of the iterable is raised after the elements before it."""
+        threading.Thread(target=self._take, args=(function, elements), name="ahead", daemon=True).start()
+        try:
+            while (taken := self._taken.get()) is not None:
+                if isinstance(taken, BaseException):
+                    raise taken
+                self._room.release()
+                yield taken.result()
+        finally:
+            # Lets the thread that takes elements end: it may wait for room.
+            self._closed = True
+            self._room.release()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self, function: Callable[[In], Out], elements: Iterable[In]) -> None:
+        try:
+            for element in elements:
+                self._room.acquire()
+                if self._closed:
+                    return
+                self._taken.put(self._pool.submit(function, element))
+        except BaseException as error:
+            self._taken.put(error)
+        else:
+            self._taken.put(None)

@@ -1,0 +1,219 @@
+"""One pass over the network: what extraction, differentiation and targets share.
+
+`Passes` holds the network, its device and the scheduler. It runs the computation of one pass and turns failures of the
+device into errors for the caller. Only the scheduler's device thread runs passes, so there is never more than one.
+
+Work that takes longer than some 20 to 50 ms of device time is a sequence of passes of a caller: the scheduler serves
+other callers in between, and charges each for the device time that it took. Such work is written as a generator of
+`Steps`, which `run_turn` advances until the turn is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
+
+import torch
+from gramlet.errors import GramletError, InvalidInput, Unavailable
+from gramlet.types import Array, Limits, Timing
+from torch import Tensor
+
+from gramlet_server.backbone.network import Network
+from gramlet_server.feature.device import Device
+from gramlet_server.feature.graphs import Compute, PassKey
+from gramlet_server.feature.scheduler import Caller, Scheduler, Work, outcome
+from gramlet_server.feature.tiles import Tile, cut
+
+T = TypeVar("T")
+
+TURN_SECONDS = 0.03
+"""How long the device advances one piece of long work before it looks for others. A turn is one step at least."""
+
+Steps = Generator[None, None, T]
+"""Work on the device thread that yields wherever the device may serve others, and returns its result."""
+
+
+@dataclass(frozen=True)
+class Turn(Generic[T]):
+    """What a turn came to: whether the work has ended, and its result if it has."""
+
+    ended: bool
+    outcome: T | None = None
+
+    @property
+    def result(self) -> T:
+        """The result of work that has ended."""
+        return cast(T, self.outcome)
+
+
+def _advance(steps: Steps[T]) -> Turn[T]:
+    until = time.monotonic() + TURN_SECONDS
+    try:
+        next(steps)
+        while time.monotonic() < until:
+            next(steps)
+    except StopIteration as ended:
+        return Turn(True, ended.value)
+    return Turn(False)
+
+
+class Passes:
+    """The network on its device, one pass at a time.
+
+    Args:
+        network: What passes compute.
+        device: Where they compute it.
+        scheduler: Decides whose pass is next.
+        limits: The largest pictures and messages that are accepted.
+        tile_pixels: Larger pictures are worked on in tiles of at most so many pixels, halo included.
+    """
+
+    def __init__(
+        self, network: Network, device: Device, scheduler: Scheduler, limits: Limits, tile_pixels: int
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.scheduler = scheduler
+        self.limits = limits
+        self.tile_pixels = tile_pixels
+        self._failure = ""
+        self._report_failure: Callable[[GramletError], None] = lambda _: None
+
+    def on_failure(self, report: Callable[[GramletError], None]) -> None:
+        """Registers what to call, once, when the device has failed for good. Every pass fails from then on."""
+        self._report_failure = report
+
+    # --- on a caller's thread ---
+
+    def run_single(self, caller: Caller, kind: str, pixels: int, work: Callable[[], T]) -> tuple[T, Timing]:
+        """Runs work on the device thread in a pass that no other picture shares, and waits for it.
+
+        Args:
+            caller: Whose work it is.
+            kind: For the metrics.
+            pixels: Estimate of its cost.
+            work: May run twice, where the device's memory was short the first time.
+
+        Raises:
+            Cancelled: The caller was closed meanwhile.
+            InvalidInput: The device's memory does not hold the work.
+            Unavailable: The device has failed for good, or the scheduler is closed.
+        """
+        return self._run_once(caller, kind, pixels, lambda: self.device.with_room(work))
+
+    def run_turn(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[Turn[T], Timing]:
+        """Advances work that lets others have the device between its steps, for TURN_SECONDS or to its end.
+
+        Steps that allocate do so inside `device.with_room`: a generator that has failed cannot be run again.
+
+        Raises:
+            As `run_single`, and what the steps raise.
+        """
+        return self._run_once(caller, kind, pixels, lambda: _advance(steps))
+
+    def run_steps(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[T, Timing]:
+        """Runs such work to its end, in as many turns as it takes.
+
+        Raises:
+            As `run_turn`.
+        """
+        queued = computed = 0.0
+        while True:
+            turn, timing = self.run_turn(caller, kind, pixels, steps)
+            queued, computed = queued + timing.queue_seconds, computed + timing.compute_seconds
+            if turn.ended:
+                return turn.result, Timing(queued, computed)
+
+    def _run_once(self, caller: Caller, kind: str, pixels: int, work: Callable[[], T]) -> tuple[T, Timing]:
+        def run(_: Sequence[None]) -> list[T]:
+            with self._running(1):
+                return [work()]
+
+        found: tuple[T, Timing] = outcome(caller.submit(Work(kind, None, pixels, run, None)))
+        return found
+
+    def check_size(self, size: Sequence[int], stages: Iterable[str], field: str) -> None:
+        """Rejects a picture of a size (height, width) that is too small for a stage.
+
+        Raises:
+            InvalidInput: Naming the field.
+        """
+        height, width = size
+        for stage in stages:
+            if 0 in self.network.architecture.activation_shape(stage, height, width):
+                raise InvalidInput(
+                    f"{width} x {height} pixels are too few for {stage} of {self.network.name}: resize it, or ask "
+                    "for an earlier stage",
+                    field=field,
+                )
+
+    def needs_tiles(self, picture: Array | Tensor) -> bool:
+        """Whether a picture (3, H, W) is too large to be worked on as a whole."""
+        _, height, width = picture.shape
+        return bool(height * width > self.tile_pixels)
+
+    def tiles(self, picture: Array | Tensor, stages: Sequence[str], antialiased: bool) -> list[Tile]:
+        """The tiles of a picture (3, H, W) for some stages.
+
+        Raises:
+            InvalidInput: A stage sees the whole picture.
+        """
+        _, height, width = picture.shape
+        architecture = self.network.architecture
+        if any(not architecture.stride(stage) for stage in stages):
+            raise InvalidInput(
+                f"{width} x {height} pixels are worked on in tiles, and {', '.join(stages)} has a stage that sees the "
+                "whole picture: leave it out, or resize",
+                field="style_stages",
+            )
+        return cut(architecture, height, width, stages, antialiased, self.tile_pixels)
+
+    # --- on the device thread ---
+
+    def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
+        """Runs one pass over pictures (3, H, W) of one size; returns the results of `compute` in float32.
+
+        Raises:
+            InvalidInput: The device's memory does not hold so many such pictures.
+            Unavailable: The device has failed for good.
+        """
+        with self._running(len(pictures)):
+            return self.device.run(pictures, compute, key)
+
+    def activations(
+        self, picture: Array, stages: Sequence[str], *, antialiased: bool, reduced: bool = False
+    ) -> dict[str, Tensor]:
+        """Activations (C, H, W) of one picture (3, H, W) by stage, without a gradient; inside `run_single`."""
+        with torch.no_grad():
+            found = self.network.activations(
+                self.device.upload([picture]), stages, antialiased=antialiased, smooth=True, reduced=reduced
+            )
+        return {stage: activations[0] for stage, activations in found.items()}
+
+    @contextmanager
+    def _running(self, pictures: int) -> Iterator[None]:
+        if self._failure:
+            raise Unavailable(self._failure, retry_after=1.0)
+        try:
+            with self.device.working():
+                self.network.set_arithmetic()
+                yield
+        except torch.OutOfMemoryError:
+            raise InvalidInput(
+                f"the device's memory does not hold {pictures} such picture(s): resize, or ask for earlier stages",
+                field="picture",
+            ) from None
+        except RuntimeError as error:
+            if not self.device.is_lost():
+                raise
+            raise self._fail(error) from error
+
+    def _fail(self, error: RuntimeError) -> Unavailable:
+        reason = str(error).partition("\n")[0]
+        self._failure = f"{self.network.device} has failed, go on at another server: {reason}"
+        failure = Unavailable(self._failure, retry_after=1.0)
+        self._report_failure(failure)
+        return failure

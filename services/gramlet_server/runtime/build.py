@@ -1,0 +1,90 @@
+"""Services and how they are built, while the server already listens."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from gramlet.errors import FailedPrecondition, GramletError, InternalError, Unavailable
+
+# When a caller may try again at a server that still loads its network.
+_LOADING_RETRY_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+def ignore(*_: object) -> None:
+    """Does nothing: the default of callbacks."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A service that is ready.
+
+    Attributes:
+        servicer: Implements its calls.
+        drain: Called when the process is about to end. The service should soon end long streams with Unavailable whose
+            work can go on elsewhere. New calls are already refused by then.
+        close: Releases everything, after the last call.
+        on_failure: Registers what to call if the service fails for good, as when its device is lost.
+    """
+
+    servicer: Any
+    drain: Callable[[], None] = ignore
+    close: Callable[[], None] = ignore
+    on_failure: Callable[[Callable[[GramletError], None]], None] = ignore
+
+
+@dataclass(frozen=True)
+class Service:
+    """A gRPC service that the process offers.
+
+    Attributes:
+        name: Its full name, such as `gramlet.feature.v1.FeatureService`.
+        add: The generated `add_..._to_server`.
+        build: Loads it and warms it up. Runs once, in the background, while the server already listens.
+    """
+
+    name: str
+    add: Callable[[Any, grpc.Server], None]
+    build: Callable[[], Built]
+
+
+class Deferred:
+    """Takes the place of a servicer until it is built. Calls that come earlier fail with Unavailable."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.built: Built | None = None
+
+    def __getattr__(self, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            if self.built is None:
+                raise Unavailable(f"{self.service.name} is still loading", retry_after=_LOADING_RETRY_SECONDS)
+            return getattr(self.built.servicer, method)(request, context)
+
+        return call
+
+    def build(self) -> Built:
+        """Builds the service.
+
+        Raises:
+            GramletError: What it failed with; a bug becomes an InternalError, and its traceback is logged.
+        """
+        started = time.perf_counter()
+        try:
+            self.built = self.service.build()
+        except GramletError:
+            raise
+        except ModuleNotFoundError as error:
+            message = f"{error.name} is not installed; get it with: pip install 'gramlet-server[all]'"
+            raise FailedPrecondition(message) from error
+        except Exception as error:
+            _log.exception("%s could not be built", self.service.name)
+            raise InternalError(f"{type(error).__name__}: {error}") from error
+        _log.info("%s is ready after %.1f s", self.service.name, time.perf_counter() - started)
+        return self.built

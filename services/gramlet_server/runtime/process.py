@@ -1,0 +1,108 @@
+"""The life of a server process: it serves until a signal, drains, and ends with an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+from gramlet.errors import GramletError
+
+from gramlet_server.runtime.build import Service, ignore
+from gramlet_server.runtime.config import ServerSettings
+from gramlet_server.runtime.metrics import Metrics
+from gramlet_server.runtime.server import Server
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    services: Sequence[Service],
+    settings: ServerSettings,
+    metrics: Metrics,
+    announce: Callable[[Server], None] = ignore,
+) -> int:
+    """Serves until SIGTERM or SIGINT, then drains without breaking a call. A second signal ends the process at once.
+
+    Args:
+        services: What to serve.
+        settings: How.
+        metrics: Where calls are counted.
+        announce: Called once, when everything is ready.
+
+    Returns:
+        The exit code: 0, or 1 where the server could not start or failed; the reason is on stderr, in one line.
+    """
+    server = Server(services, settings, metrics)
+    events: SimpleQueue[GramletError | signal.Signals | None] = SimpleQueue()
+    with _signals(events.put):
+        try:
+            server.start(when_built=events.put)
+        except GramletError as error:
+            return _failed(error)
+        event = events.get()
+        if event is None:
+            announce(server)
+            event = events.get()
+        if isinstance(event, GramletError):
+            return _end(server.stop(drain_seconds=0), _failed(event))
+        assert event is not None
+        _log.info("%s: no new calls; running ones have %g s", event.name, settings.drain_seconds)
+        return _end(server.stop(delay_seconds=settings.drain_delay_seconds), 0)
+
+
+def _end(stopped: bool, code: int) -> int:
+    if not stopped:
+        # A normal exit of Python would wait for the threads that still work.
+        _log.warning("ending with work that could not be stopped")
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _failed(error: GramletError) -> int:
+    print(f"gramlet-server: {error}", file=sys.stderr)
+    return 1
+
+
+@contextmanager
+def _signals(deliver: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Delivers the first signal; the second ends the process with the shell's code for it, such as 130 for Ctrl-C.
+
+    Signals arrive through a socket that a thread reads. Python runs signal handlers in the main thread only, and not
+    while that waits for a lock that it has just begun to wait for; the thread receives them regardless.
+    """
+    expected = (signal.SIGTERM, signal.SIGINT)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def watch() -> None:
+        seen = False
+        while number := reader.recv(1):
+            if number[0] not in expected:
+                continue
+            if seen:
+                os._exit(128 + number[0])
+            seen = True
+            deliver(signal.Signals(number[0]))
+
+    watcher = threading.Thread(target=watch, name="signals", daemon=True)
+    watcher.start()
+    # Python writes every signal that has a handler to the socket as it arrives, even if the handler is empty.
+    handlers = {number: signal.signal(number, lambda *_: None) for number in expected}
+    descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        writer.close()
+        watcher.join()
+        reader.close()

@@ -1,0 +1,173 @@
+"""A stylization as prepared: its pictures at every scale, its objective, and the scales that share its iterations."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
+from gramlet.stylize.types import Colors, StylizeSettings
+from gramlet.types import Array, Limits
+
+from gramlet_server.pictures.masks import stretch_region
+from gramlet_server.pictures.prepare import stretch
+from gramlet_server.stylize.colors import gray
+
+COARSEST = 64
+"""The least longest side of the content at the coarsest scale, in pixels. The deepest style stages find little to
+compare in a smaller picture, so scales below it are left out."""
+
+FULL_PRECISION = 0.2
+"""A network of mixed precision computes this share of the iterations at full size, the last ones, in full precision."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a stylization at one scale.
+
+    Attributes:
+        content: (3, H, W) float32, RGB in 0..1.
+        styles: Each (3, H', W') float32 of its own size, with regions of the sizes of their pictures.
+        initial: (3, H, W) float32: where the descent starts.
+    """
+
+    content: Array
+    styles: tuple[Style[Array], ...]
+    initial: Array
+    _scaled: dict[float, Pictures] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def at(self, factor: float) -> Pictures:
+        """All pictures with their sides multiplied by `factor`. They are resampled once, and then kept."""
+        if factor == 1:
+            return self
+        if factor not in self._scaled:
+            content = _scale_picture(self.content, factor)
+            initial = content if self.initial is self.content else _scale_picture(self.initial, factor)
+            styles = tuple(_scale_style(style, factor) for style in self.styles)
+            self._scaled[factor] = Pictures(content, styles, initial)
+        return self._scaled[factor]
+
+    def to_bytes(self) -> bytes:
+        """An npz file for the store."""
+        arrays = {"content": self.content, "weights": np.array([style.weight for style in self.styles], np.float64)}
+        if self.initial is not self.content:
+            arrays["initial"] = self.initial
+        for index, style in enumerate(self.styles):
+            arrays[f"style{index}"] = style.picture
+            if style.content_region is not None:
+                arrays[f"content_region{index}"] = style.content_region
+            if style.style_region is not None:
+                arrays[f"style_region{index}"] = style.style_region
+        file = io.BytesIO()
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes `allow_pickle` for one of the arrays
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Pictures:
+        """The pictures that `to_bytes` wrote, bit by bit."""
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            styles = tuple(
+                Style(file[f"style{i}"], float(weight), file.get(f"content_region{i}"), file.get(f"style_region{i}"))
+                for i, weight in enumerate(file["weights"])
+            )
+            content = file["content"]
+            return cls(content, styles, file.get("initial", content))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A stretch of a run at one size and one precision.
+
+    Attributes:
+        factor: Sides of the pictures, relative to the full size.
+        pictures: The pictures at this scale.
+        end: The last iteration of the stretch, counted from the start of the run.
+        reduced_precision: Whether a network of mixed precision computes in its reduced one.
+    """
+
+    factor: float
+    pictures: Pictures
+    end: int
+    reduced_precision: bool = False
+
+
+@dataclass(frozen=True)
+class PreparedStylization:
+    """A stylization that is ready to run.
+
+    Attributes:
+        pictures: At their working sizes; styles have the colors that the settings ask for.
+        settings: Complete: none is None.
+    """
+
+    pictures: Pictures
+    settings: StylizeSettings
+
+    def scales(self, mixed: bool = False) -> list[Scale]:
+        """The scales of the run, coarse to fine; see `StylizeSettings.scales`.
+
+        Args:
+            mixed: The network is of mixed precision. It computes all but the last iterations in its reduced one.
+        """
+        _, height, width = self.pictures.content.shape
+        halvings = [n for n in range(self.settings.scales or 1) if n == 0 or max(height, width) >> n >= COARSEST]
+        # Shares of n, ..., 2, 1: coarse scales make the large shapes of a style, which need the most iterations and
+        # cost the least there.
+        parts = list(accumulate(range(len(halvings), 0, -1)))
+        ends = [round((self.settings.iterations or 0) * part / parts[-1]) for part in parts]
+        factors = [0.5**n for n in reversed(halvings)]
+        scales = [Scale(f, self.pictures.at(f), end) for f, end in zip(factors, ends, strict=True)]
+        if not mixed:
+            return scales
+        *_, begin, end = 0, *ends
+        begin = end - math.ceil((end - begin) * FULL_PRECISION)
+        reduced = [*scales[:-1], dataclasses.replace(scales[-1], end=begin)]
+        return [*(dataclasses.replace(scale, reduced_precision=True) for scale in reduced), scales[-1]]
+
+    def objective(self, factor: float = 1.0, *, reduced_precision: bool = False) -> Objective:
+        """The loss at a scale.
+
+        Args:
+            factor: Sides of the pictures, relative to the full size.
+            reduced_precision: See `Scale`.
+        """
+        settings, pictures = self.settings, self.pictures.at(factor)
+        return Objective(
+            content=gray(pictures.content) if settings.colors is Colors.CONTENT_LUMINANCE else pictures.content,
+            content_stage=settings.content_stage or "",
+            content_weight=settings.content_weight or 0.0,
+            styles=pictures.styles,
+            style_stages=settings.style_stages or {},
+            style_weight=settings.style_weight or 0.0,
+            total_variation_weight=settings.total_variation_weight or 0.0,
+            gram_normalization=settings.gram_normalization or GramNormalization.NONE,
+            stage_balance=settings.stage_balance or StageBalance.NONE,
+            antialiased=settings.antialiased or False,
+            reduced_precision=reduced_precision,
+        )
+
+
+def _scale_picture(picture: Array, factor: float) -> Array:
+    return stretch(picture, *_scaled_shape(picture.shape[1:], factor), Limits())
+
+
+def _scale_region(region: Array | None, factor: float) -> Array | None:
+    return None if region is None else stretch_region(region, *_scaled_shape(region.shape, factor))
+
+
+def _scale_style(style: Style[Array], factor: float) -> Style[Array]:
+    return Style(
+        _scale_picture(style.picture, factor),
+        style.weight,
+        _scale_region(style.content_region, factor),
+        _scale_region(style.style_region, factor),
+    )
+
+
+def _scaled_shape(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
+    height, width = (max(1, round(side * factor)) for side in shape)
+    return height, width

@@ -1,0 +1,252 @@
+"""What a training run does, from its pictures to its head. It can be interrupted anywhere and resumed.
+
+A run keeps in the store, in the order in which they are written:
+
+    configuration     the order, with the digest of the network's weights, before any picture is asked for
+    entries           the data set after the feature pass: split and hashed, and which pictures were unreadable
+    checkpoint-<n>    the training of recipe n, every few seconds
+    recipe-<n>        the trained head of recipe n
+    result            which head was registered, and the outcomes
+
+The cache keeps the features. So a resumed run asks only for pictures whose features are missing, and for none after the
+feature pass. Training is deterministic, so a run ends with the same head wherever it was interrupted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gramlet.feature.types import Model
+from gramlet.json_codec import from_json, to_json
+from gramlet.train.configuration import VALIDATION, Configuration, Entry, Upload
+from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef, Outcome, Result, Skipped, Started
+
+from gramlet_server.backbone.threads import set_single_threaded
+from gramlet_server.feature_source import FeatureSource
+from gramlet_server.runs.lifecycle import Lifecycle
+from gramlet_server.runs.run import Run
+from gramlet_server.train import data, report
+from gramlet_server.train.cache import FeatureCache
+from gramlet_server.train.classifier import EMBEDDING, BaseStages, TrainedHead
+from gramlet_server.train.data import TrainingData
+from gramlet_server.train.datasets import Datasets
+from gramlet_server.train.features import FeaturePass
+from gramlet_server.train.fit import Fit
+from gramlet_server.train.registry import Registry
+
+CHECKPOINT_SHARE = 10
+"""Writing checkpoints takes at most a tenth of the time."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What the runs of a process share.
+
+    Attributes:
+        checkpoint_seconds: Least time between two checkpoints.
+        device: Where heads and late stages are trained.
+    """
+
+    features: FeatureSource
+    registry: Registry
+    cache: FeatureCache
+    datasets: Datasets
+    base: BaseStages
+    lifecycle: Lifecycle
+    checkpoint_seconds: float
+    device: str
+
+
+# Values of a run in the store, as JSON
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    position: int
+    skipped: Skipped
+
+
+@dataclass(frozen=True)
+class _StoredEntries:
+    entries: tuple[Entry, ...]
+    unreadable: tuple[_Unreadable, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _StoredResult:
+    head: HeadRef
+    outcomes: tuple[Outcome, ...]
+    best: int
+    feature_seconds: float
+    fit_seconds: float
+
+
+class TrainingRun:
+    """One run.
+
+    Args:
+        run: The run in the store, which this process owns.
+        configuration: Checked, with its entries split.
+        model: What the network is.
+        environment: What it shares with other runs.
+    """
+
+    def __init__(self, run: Run, configuration: Configuration, model: Model, environment: Environment) -> None:
+        self._run = run
+        self._configuration = configuration
+        self._model = model
+        self._environment = environment
+
+    def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
+        """Does the run. Closing the generator stops it, and keeps the best head so far if the configuration says so."""
+        set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
+        if stored := self._run.value("result"):
+            yield Accepted(self._run.run_id, len(self._configuration.entries), (), ())
+            yield self._result(from_json(_StoredResult, stored))
+            return
+        with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
+            features, feature_seconds = yield from self._extract(uploads, Path(scratch))
+            samples, findings = data.training_data(features, self._boundaries())
+            started = time.perf_counter()
+            trained: list[TrainedHead] = []
+            for number in range(len(self._configuration.recipes)):
+                trained.append((yield from self._train(number, samples, findings)))
+            outcomes = tuple(head.outcome for head in trained)
+            best = max(range(len(outcomes)), key=lambda number: _rank(outcomes[number]))
+            head = self._register(trained[best], samples, findings, complete=True)
+            fit_seconds = time.perf_counter() - started
+            result = _StoredResult(HeadRef(head.name, head.version), outcomes, best, feature_seconds, fit_seconds)
+            self._run.put("result", to_json(result))
+            for number in range(len(trained)):
+                self._run.put(f"recipe-{number}", b"")  # frees the space of weights that nobody needs any more
+        yield self._result(result)
+
+    def _extract(self, uploads: Iterable[Upload], scratch: Path) -> Generator[Event, None, tuple[FeaturePass, float]]:
+        """The feature pass, with the seconds that it took."""
+        configuration, run = self._configuration, self._run
+        stored = run.value("entries")
+        known = from_json(_StoredEntries, stored) if stored else _StoredEntries(configuration.entries, (), 0.0)
+        features = FeaturePass(
+            self._environment.features,
+            self._model,
+            self._environment.cache,
+            known.entries,
+            skipped={item.position: item.skipped for item in known.unreadable},
+            stages=(EMBEDDING, *dict.fromkeys(self._boundaries().values())),
+            size=configuration.size,
+            views=configuration.views,
+            unreadable=configuration.unreadable,
+            scratch=scratch,
+        )
+        wanted = features.wanted
+        if configuration.dataset:
+            uploads, wanted = self._environment.datasets.read(configuration.dataset, known.entries, wanted), ()
+        names = tuple(known.entries[position].name for position in wanted)
+        yield Accepted(run.run_id, len(known.entries), wanted, names)
+        started = time.perf_counter()
+        with closing(features.run(uploads)) as events:
+            for event in events:
+                yield event
+                self._environment.lifecycle.check_draining(run.run_id)
+        seconds = time.perf_counter() - started
+        if not stored:
+            unreadable = tuple(_Unreadable(*item) for item in sorted(features.skipped.items()))
+            run.put("entries", to_json(_StoredEntries(tuple(features.entries), unreadable, seconds)))
+        return features, seconds
+
+    def _boundaries(self) -> Mapping[str, str]:
+        """By the first unfrozen stage of each recipe that has one: the stage before it."""
+        first = sorted({recipe.stages[0] for recipe in self._configuration.recipes if recipe.stages})
+        if not first:
+            return {}
+        from gramlet_server.backbone.trainable import stage_before
+
+        return {stage: stage_before(self._model.backbone, stage) for stage in first}
+
+    def _train(self, number: int, samples: TrainingData, findings: Findings) -> Generator[Event, None, TrainedHead]:
+        """Trains a recipe from its last checkpoint on, or returns what an earlier owner of the run trained."""
+        if stored := self._run.value(f"recipe-{number}"):
+            return TrainedHead.from_bytes(stored)
+        recipe, environment = self._configuration.recipes[number], self._environment
+        fit = Fit(
+            recipe,
+            samples,
+            late=environment.base.build(self._model.weights_digest, recipe.stages[0]) if recipe.stages else None,
+            number=number,
+            device=environment.device,
+            checkpoint=self._run.value(f"checkpoint-{number}") or None,
+        )
+        sets = {name: len(group) for name, group in samples.embeddings.items()}
+        yield Started(number, fit.epoch, recipe.title, samples.classes, sets)
+        try:
+            yield from self._epochs(fit)
+        except GeneratorExit:  # the run was cancelled
+            if self._configuration.keep_on_cancel and fit.best is not None:
+                self._register(fit.finish(), samples, findings, complete=False)
+            raise
+        trained = fit.finish()
+        self._run.put(f"recipe-{number}", trained.to_bytes())
+        self._run.put(f"checkpoint-{number}", b"")
+        return trained
+
+    def _epochs(self, fit: Fit) -> Generator[Event, None, None]:
+        lifecycle = self._environment.lifecycle
+        saved, cost = time.perf_counter(), 0.0
+        for event in fit.epochs():
+            yield event
+            now = time.perf_counter()
+            pause = max(self._environment.checkpoint_seconds, CHECKPOINT_SHARE * cost)
+            if isinstance(event, Epoch) and (lifecycle.draining or now - saved >= pause):
+                self._run.put(f"checkpoint-{fit.number}", fit.checkpoint())
+                saved = time.perf_counter()
+                cost = saved - now
+            lifecycle.check_draining(self._run.run_id)
+
+    def _register(self, trained: TrainedHead, samples: TrainingData, findings: Findings, *, complete: bool) -> Head:
+        configuration, registry = self._configuration, self._environment.registry
+        # An earlier owner of the run may have registered the head and died before it stored the result.
+        if complete and (earlier := registry.of_run(configuration.name, self._run.run_id)):
+            return earlier
+        head = Head(
+            name=configuration.name,
+            version=0,
+            run_id=self._run.run_id,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            backbone=self._model.backbone,
+            weights_digest=self._model.weights_digest,
+            classes=samples.classes,
+            kind=trained.outcome.recipe.kind,
+            stages=trained.stages,
+            feature_stage=self._boundaries()[trained.stages[0]] if trained.stages else EMBEDDING,
+            size=configuration.size,
+            complete=complete,
+            bytes=0,
+            outcome=trained.outcome,
+            findings=findings,
+        )
+        return registry.add(head, trained.weights)
+
+    def _result(self, stored: _StoredResult) -> Result:
+        return Result(
+            head=self._environment.registry.get(stored.head),
+            outcomes=stored.outcomes,
+            best=stored.best,
+            feature_seconds=stored.feature_seconds,
+            fit_seconds=stored.fit_seconds,
+            learning_curves=report.learning_curves(stored.outcomes),
+            confusion_matrix=report.confusion_matrix(stored.outcomes[stored.best]),
+        )
+
+
+def _rank(outcome: Outcome) -> tuple[float, float]:
+    """Recipes are compared by their accuracy on the validation set, and by its loss where that is equal."""
+    found = outcome.report(VALIDATION)
+    assert found is not None
+    return found.accuracy, -found.loss

@@ -1,0 +1,100 @@
+"""The programs in examples/ do what they say, against a real server. `make lint` checks their types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of six tiny pictures: red/*.png and blue/*.png, each with noise of its own."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for label, color in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+        (folder / label).mkdir()
+        for index in range(6):
+            pixels = np.clip(random.normal(color, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{label}{index}.png")
+    return folder
+
+
+def run(server: str, program: str, *arguments: object, **environ: str) -> str:
+    """Runs an example in a process of its own; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / program, *map(str, arguments)],
+        env={**os.environ, "GRAMLET_SERVER": server, **environ},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def kind_and_size(path: Path) -> tuple[str | None, tuple[int, int]]:
+    with Image.open(path) as picture:
+        return picture.format, picture.size
+
+
+def test_stylize_reports_every_iteration_and_saves_the_picture(server: str, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    content, style = pictures / "red/red0.png", pictures / "blue/blue0.png"
+    said = run(server, "stylize.py", content, style, out, SIZE="64", ITERATIONS="3")
+    assert [line.split(":")[0] for line in said.splitlines() if "loss" in line] == [f"iteration {n}" for n in (1, 2, 3)]
+    assert kind_and_size(out) == ("PNG", (64, 48))
+
+
+def test_features_of_a_folder_leaves_out_what_is_no_picture(server: str, pictures: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "folder", tmp_path / "features.npz"
+    folder.mkdir()
+    for path in pictures.rglob("*.png"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    assert "12 of 13 pictures" in run(server, "features_of_a_folder.py", folder, out)
+    with np.load(out) as saved:
+        assert saved["embeddings"].shape == (12, 2048)
+        assert "red0.png" in saved["names"]
+        assert "broken.jpg" not in saved["names"]
+
+
+def test_train_and_predict_stores_a_head_and_uses_it(server: str, pictures: Path) -> None:
+    said = run(server, "train_and_predict.py", pictures, pictures / "blue/blue3.png").splitlines()
+    assert "stored example/1, classes blue, red" in said
+    assert {line.split()[-1] for line in said[-2:]} == {"blue", "red"}
+
+
+def test_embed_draws_a_map_and_a_page(server: str, pictures: Path, tmp_path: Path) -> None:
+    picture, page = tmp_path / "map.png", tmp_path / "map.html"
+    assert "12 pictures on map" in run(server, "embed.py", pictures, picture, page)
+    assert kind_and_size(picture)[0] == "PNG"
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_async_streaming_paints_both_at_once(server: str, pictures: Path, tmp_path: Path) -> None:
+    content, one, two = (pictures / name for name in ("red/red0.png", "blue/blue0.png", "blue/blue1.png"))
+    run(server, "async_streaming.py", content, one, two, tmp_path / "out", SIZE="64", ITERATIONS="2")
+    painted = {path.name: kind_and_size(path) for path in (tmp_path / "out").iterdir()}
+    assert painted == {"0.png": ("PNG", (64, 48)), "1.png": ("PNG", (64, 48))}
+
+
+def test_every_example_is_run_here_and_listed() -> None:
+    programs = sorted(path.name for path in EXAMPLES.glob("*.py"))
+    here, listed = Path(__file__).read_text(), (EXAMPLES / "README.md").read_text()
+    assert len(programs) == 5
+    assert all(f'"{name}"' in here and f"({name})" in listed for name in programs)
+
+
+@pytest.mark.parametrize("program", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_an_example_is_short(program: str) -> None:
+    assert 20 <= len((EXAMPLES / program).read_text().splitlines()) <= 50
