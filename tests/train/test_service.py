@@ -21,8 +21,9 @@ from gramlet.train.configuration import Configuration, HeadKind, Optimizer, Reci
 from gramlet.train.types import Accepted, Epoch, Extracting, HeadRef, Prediction, Result, Started
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs, RunSettings
 from gramlet_server.train.service import TrainServicer
