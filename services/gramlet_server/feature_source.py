@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from gramlet.errors import GramletError
+from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
 from gramlet.types import Array, Picture
 
@@ -38,6 +39,50 @@ class Differentiation(Protocol):
         Raises:
             InvalidInput: Naming the field of the objective.
         """
+        ...
+
+
+class Descent(Protocol):
+    """A descent at the network: an iterator of its events, for one reader. Other methods may be called in any thread.
+
+    Events are DescentQueued while it waits for the device, DescentReady, then DescentIteration, DescentPreview,
+    DescentState, DescentReweighted, DescentRecovered and DescentWaiting. The last is DescentFinished, or a DescentState
+    where the start asks for one or after `stop`. No iteration is reported twice, and none is missed.
+    """
+
+    def __iter__(self) -> Iterator[DescentEvent]: ...
+
+    def __next__(self) -> DescentEvent:
+        """Waits for the next event.
+
+        Raises:
+            StopIteration: The descent has ended.
+            InvalidInput: The start, or new weights, are wrong.
+            FailedPrecondition: The loss is not a number, or the network is another one than wanted.
+            Overloaded: The queue of descents is full. Nothing was done.
+            Cancelled: The descent was cancelled.
+            Unavailable: The network is shutting down, has failed, or was unreachable for longer than the source waits.
+                The last DescentState is where the descent can go on.
+        """
+        ...
+
+    def reweight(self, weights: DescentWeights) -> None:
+        """Goes on with other weights from the next iteration on; answered by a DescentState and a DescentReweighted.
+
+        Of several that are sent at once only the newest count.
+        """
+        ...
+
+    def proceed(self) -> None:
+        """Answers a DescentWaiting: the last iteration may begin."""
+        ...
+
+    def stop(self) -> None:
+        """Ends the descent after the iteration under way, with a DescentState."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends the descent, and wakes its reader with Cancelled. Returns at once."""
         ...
 
 
@@ -72,6 +117,16 @@ class FeatureSource(Protocol):
             InvalidInput: The objective names an unknown stage, or its pictures do not fit.
             Overloaded: The device's queue is full.
             Unavailable: The network was unreachable for longer than the source waits.
+        """
+        ...
+
+    def descend(self, start: DescentStart) -> AbstractContextManager[Descent]:
+        """Descends on an objective, where the network is. Leaving the context ends the descent.
+
+        Raises:
+            FailedPrecondition: The network is another one than wanted.
+            Overloaded: The queue of descents is full. Nothing was done.
+            Unavailable: The network is shutting down.
         """
         ...
 

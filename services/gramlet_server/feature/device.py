@@ -40,9 +40,26 @@ class Device:
         """Runs one pass; returns its results in float32."""
         return [_float32(result).numpy() for result in compute(self.upload(pictures))]
 
+    def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+        """Runs one pass over pictures (N, 3, H, W) of the device; its results stay there, as new tensors in float32."""
+        return [_float32(result) for result in compute(pictures)]
+
     def with_room(self, work: Callable[[], Result]) -> Result:
         """Runs work that allocates memory. Where memory is short, cached memory is released and the work runs again."""
         return work()
+
+    @property
+    def reads_late(self) -> int:
+        """How many iterations of a descent to begin before the loss of the first of them is read."""
+        return 0
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """A tensor of the CPU on the device."""
+        return tensor
+
+    def fetch(self, result: Tensor) -> Callable[[], Tensor]:
+        """Starts to copy a small result to the CPU; what is returned waits for it, and may be called in any thread."""
+        return lambda: result
 
     def is_lost(self) -> bool:
         """Whether the device has failed for good in this process."""
@@ -79,6 +96,9 @@ class CudaDevice(Device):
     def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
         return self.with_room(lambda: self._run(pictures, compute, key))
 
+    def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+        return self.with_room(lambda: self._run_resident(pictures, compute, key))
+
     def with_room(self, work: Callable[[], Result]) -> Result:
         try:
             return work()
@@ -87,6 +107,25 @@ class CudaDevice(Device):
                 raise
         # Not inside the except block: the exception's traceback holds the memory of the failed attempt.
         return work()
+
+    @property
+    def reads_late(self) -> int:
+        return 1
+
+    def place(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._device)
+
+    def fetch(self, result: Tensor) -> Callable[[], Tensor]:
+        pinned = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        pinned.copy_(result, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+
+        def wait() -> Tensor:
+            arrived.synchronize()
+            return pinned
+
+        return wait
 
     def is_lost(self) -> bool:
         try:
@@ -103,6 +142,16 @@ class CudaDevice(Device):
         arrays = self._arrays(results)
         self.graphs.record_if_due(known, batch, lambda pictures: map(_float32, compute(pictures)))
         return arrays
+
+    def _run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+        known = self.graphs.count(pictures.shape, key)
+        if known.graph is not None:
+            # Copies, because the next replay of any graph overwrites them.
+            return [result.clone() for result in known.graph.replay(pictures)]
+        results = [_float32(result) for result in compute(pictures)]
+        # A copy, because replays overwrite the pictures of a recorded pass.
+        self.graphs.record_if_due(known, pictures.clone(), lambda pictures: map(_float32, compute(pictures)))
+        return results
 
     def _pin(self, pictures: Sequence[Array]) -> Tensor:
         pinned = torch.empty((len(pictures), *pictures[0].shape), pin_memory=True)

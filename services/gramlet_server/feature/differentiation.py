@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import torch
 from gramlet.errors import InvalidInput, Unavailable
 from gramlet.feature.types import Evaluation, Objective
-from gramlet.types import Array, Timing
+from gramlet.types import Array
 from torch import Tensor
 
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.objective import Targets
-from gramlet_server.feature.passes import Passes
+from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.scheduler import Caller, Work, outcome
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.tiles import Tile, TiledEvaluation
-
-T = TypeVar("T")
 
 
 class Differentiator:
@@ -64,7 +61,7 @@ class Differentiator:
         _, height, width = picture.shape
         if targets.picture_shape not in (None, (height, width)):
             raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
-        self._passes.check_size(picture, targets.stages, "evaluate.picture")
+        self._passes.check_size(picture.shape[1:], targets.stages, "evaluate.picture")
         if self._passes.needs_tiles(picture) and targets.stages:
             return self._evaluate_in_tiles(caller, picture, targets)
         shared = None
@@ -111,40 +108,58 @@ class Differentiator:
         yield torch.stack([term for loss in losses for term in loss.terms])
         yield gradients
 
+    def resident(self, picture: Tensor, targets: Targets) -> Steps[tuple[Tensor, Tensor]]:
+        """Loss terms, ordered as `Losses.terms`, and gradient (3, H, W) at a picture (3, H, W) of the device.
+
+        Both stay there, as new tensors. A large picture is evaluated tile by tile, and others are served in between.
+        """
+        if self._passes.needs_tiles(picture) and targets.stages:
+            return (yield from self._in_tiles(picture, targets))
+        compute = partial(self._losses_and_gradients, [targets])
+        key = PassKey("gradient", owners=(targets,))
+        terms, gradients = self._passes.device.run_resident(picture[None], compute, key)
+        return terms, gradients[0]
+
     def _evaluate_in_tiles(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:
-        """Every tile is a pass of its own: other callers are served in between, and closing the caller ends it."""
-        tiles = self._passes.tiles(picture, targets.stages, targets.antialiased)
+        """Every tile is a step of its own: other callers are served in between, and closing the caller ends it."""
+
+        def steps() -> Steps[tuple[list[float], Array]]:
+            resident = self._passes.device.with_room(lambda: self._passes.device.upload([picture]))[0]
+            terms, gradient = yield from self._in_tiles(resident, targets)
+            return terms.tolist(), gradient.cpu().numpy()
+
+        pixels = self._passes.tile_pixels
+        (terms, gradient), timing = self._passes.run_steps(caller, "gradient", pixels, steps())
+        return replace(_evaluation(terms, targets, gradient), timing=timing)
+
+    def _in_tiles(self, picture: Tensor, targets: Targets) -> Steps[tuple[Tensor, Tensor]]:
         _, height, width = picture.shape
-        timings: list[Timing] = []
-
-        def run(pixels: int, work: Callable[[], T]) -> T:
-            result, timing = self._passes.run_single(caller, "gradient", pixels, work)
-            timings.append(timing)
-            return result
-
-        state = run(1, lambda: TiledEvaluation(targets, height, width, self._network.device))
+        with_room = self._passes.device.with_room
+        tiles = self._passes.tiles(picture, targets.stages, targets.antialiased)
+        state = with_room(lambda: TiledEvaluation(targets, height, width, self._network.device))
         for tile in tiles if targets.style else ():
-            run(tile.pixels, partial(self._add_tile, state, targets, picture, tile))
-        run(1, lambda: state.compare(tiles[0].shapes))
+            with_room(partial(self._add_tile, state, targets, picture, tile))
+            yield
+        with_room(lambda: state.compare(tiles[0].shapes))
         for tile in tiles:
-            run(tile.pixels, partial(self._differentiate_tile, state, targets, picture, tile))
-        terms, gradient = run(1, lambda: _on_cpu(*state.evaluation(picture)))
-        seconds = Timing(sum(t.queue_seconds for t in timings), sum(t.compute_seconds for t in timings))
-        return replace(_evaluation(terms, targets, gradient), timing=seconds)
+            with_room(partial(self._differentiate_tile, state, targets, picture, tile))
+            yield
+        return with_room(lambda: state.evaluation(picture))
 
-    def _add_tile(self, state: TiledEvaluation, targets: Targets, picture: Array, tile: Tile) -> None:
-        activations = self._passes.activations(
-            tile.of(picture), list(targets.style), antialiased=targets.antialiased, reduced=targets.reduced_precision
-        )
+    def _add_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> None:
         with torch.no_grad():
-            state.add(tile, activations)
+            state.add(tile, self._activations(tile.of(picture)[None], tuple(targets.style), targets))
 
-    def _differentiate_tile(self, state: TiledEvaluation, targets: Targets, picture: Array, tile: Tile) -> None:
-        pixels = self._passes.device.upload([tile.of(picture)]).requires_grad_()
-        activations = self._network.activations(
-            pixels, targets.stages, antialiased=targets.antialiased, smooth=True, reduced=targets.reduced_precision
+    def _differentiate_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> None:
+        pixels = tile.of(picture)[None].contiguous().requires_grad_()
+        state.differentiate(tile, pixels, self._activations(pixels, targets.stages, targets))
+
+    def _activations(self, pixels: Tensor, stages: Sequence[str], targets: Targets) -> dict[str, Tensor]:
+        """Of one picture (1, 3, H, W): (C, H, W) by stage."""
+        found = self._network.activations(
+            pixels, stages, antialiased=targets.antialiased, smooth=True, reduced=targets.reduced_precision
         )
-        state.differentiate(tile, pixels, {stage: found.squeeze(0) for stage, found in activations.items()})
+        return {stage: activations.squeeze(0) for stage, activations in found.items()}
 
 
 class LocalDifferentiation:
@@ -184,10 +199,6 @@ class LocalDifferentiation:
 def _unbatched(batch: Tensor) -> Sequence[Tensor]:
     """The elements (C, H, W) of a batch. A single one is a view, whose gradient needs no copy."""
     return [batch.squeeze(0)] if len(batch) == 1 else batch.unbind()
-
-
-def _on_cpu(terms: list[float], gradient: Tensor) -> tuple[list[float], Array]:
-    return terms, gradient.cpu().numpy()
 
 
 def _evaluation(terms: list[float], targets: Targets, gradient: Array) -> Evaluation:

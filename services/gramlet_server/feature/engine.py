@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from gramlet.errors import GramletError
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Features, Load, Model, Objective
 from gramlet.types import Limits, Picture
 
 from gramlet_server import __version__
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature.cache import FeatureCache
+from gramlet_server.feature.descents import DescentLimits, Descents, LocalDescent
 from gramlet_server.feature.device import Device, device_for
 from gramlet_server.feature.differentiation import Differentiator, LocalDifferentiation
 from gramlet_server.feature.extraction import Extractor, Outcome
@@ -39,6 +42,7 @@ class EngineSettings:
             forward pass.
         cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
         feature_cache_bytes: Memory for features of pictures that may be asked for again; 0: none are kept.
+        descents: How many descents run and wait.
     """
 
     batching: Batching = field(default_factory=Batching)
@@ -47,6 +51,7 @@ class EngineSettings:
     tile_pixels: int = TILE_PIXELS
     cuda_graphs: bool = True
     feature_cache_bytes: int = 64 * 1024 * 1024
+    descents: DescentLimits = field(default_factory=DescentLimits)
 
 
 class Engine:
@@ -65,6 +70,7 @@ class Engine:
         extractor: Extracts features.
         targets: Computes the targets of objectives.
         differentiator: Evaluates objectives.
+        descents: Descends on objectives.
         feature_cache: Features that were extracted before.
     """
 
@@ -89,6 +95,8 @@ class Engine:
         self.extractor = Extractor(self.passes, self.feature_cache)
         self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
+        report = partial(observer.runs, "descend")
+        self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, report)
 
     @property
     def address(self) -> str:
@@ -141,6 +149,10 @@ class Engine:
         """Opens a differentiation whose first objective is still to be set; see `Differentiator.open`."""
         return self.differentiator.open()
 
+    def descend(self, start: DescentStart) -> LocalDescent:
+        """Opens a descent; see `Descents.open`."""
+        return self.descents.open(start)
+
     def warm_up(self) -> None:
         """Runs the network once forward and backward, so that the first caller does not pay for lazy initialization."""
         picture = np.full((3, 64, 64), 0.5, np.float32)
@@ -155,8 +167,9 @@ class Engine:
         self.passes.on_failure(report)
 
     def drain(self) -> None:
-        """Sends differentiations to other servers: their next evaluation fails with Unavailable. Extractions finish."""
+        """Sends descents and differentiations to other servers: they fail with Unavailable. Extractions finish."""
         self.differentiator.drain()
+        self.descents.drain()
 
     def close(self) -> None:
         """Ends the running pass and rejects all work that still waits."""

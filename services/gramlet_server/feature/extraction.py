@@ -108,7 +108,7 @@ class Extractor:
 
     def _check_picture(self, prepared: Array | Features, extraction: Extraction) -> None:
         if not isinstance(prepared, Features):
-            self._passes.check_size(prepared, extraction.stages, "picture")
+            self._passes.check_size(prepared.shape[1:], extraction.stages, "picture")
             _, height, width = prepared.shape
             if height * width > MOST_PIXELS:
                 raise InvalidInput(

@@ -3,16 +3,18 @@
 `Passes` holds the network, its device and the scheduler. It runs the computation of one pass and turns failures of the
 device into errors for the caller. Only the scheduler's device thread runs passes, so there is never more than one.
 
-Work that takes longer than some 20 to 50 ms of device time is a sequence of passes of a caller, each started with
-`run_single` when the one before has ended: the scheduler serves other callers in between, and charges each for the
-device time that it took.
+Work that takes longer than some 20 to 50 ms of device time is a sequence of passes of a caller: the scheduler serves
+other callers in between, and charges each for the device time that it took. Such work is written as a generator of
+`Steps`, which `run_turn` advances until the turn is over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
@@ -26,6 +28,36 @@ from gramlet_server.feature.scheduler import Caller, Scheduler, Work, outcome
 from gramlet_server.feature.tiles import Tile, cut
 
 T = TypeVar("T")
+
+TURN_SECONDS = 0.03
+"""How long the device advances one piece of long work before it looks for others. A turn is one step at least."""
+
+Steps = Generator[None, None, T]
+"""Work on the device thread that yields wherever the device may serve others, and returns its result."""
+
+
+@dataclass(frozen=True)
+class Turn(Generic[T]):
+    """What a turn came to: whether the work has ended, and its result if it has."""
+
+    ended: bool
+    outcome: T | None = None
+
+    @property
+    def result(self) -> T:
+        """The result of work that has ended."""
+        return cast(T, self.outcome)
+
+
+def _advance(steps: Steps[T]) -> Turn[T]:
+    until = time.monotonic() + TURN_SECONDS
+    try:
+        next(steps)
+        while time.monotonic() < until:
+            next(steps)
+    except StopIteration as ended:
+        return Turn(True, ended.value)
+    return Turn(False)
 
 
 class Passes:
@@ -46,7 +78,7 @@ class Passes:
         self.device = device
         self.scheduler = scheduler
         self.limits = limits
-        self._tile_pixels = tile_pixels
+        self.tile_pixels = tile_pixels
         self._failure = ""
         self._report_failure: Callable[[GramletError], None] = lambda _: None
 
@@ -70,21 +102,46 @@ class Passes:
             InvalidInput: The device's memory does not hold the work.
             Unavailable: The device has failed for good, or the scheduler is closed.
         """
+        return self._run_once(caller, kind, pixels, lambda: self.device.with_room(work))
 
+    def run_turn(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[Turn[T], Timing]:
+        """Advances work that lets others have the device between its steps, for TURN_SECONDS or to its end.
+
+        Steps that allocate do so inside `device.with_room`: a generator that has failed cannot be run again.
+
+        Raises:
+            As `run_single`, and what the steps raise.
+        """
+        return self._run_once(caller, kind, pixels, lambda: _advance(steps))
+
+    def run_steps(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[T, Timing]:
+        """Runs such work to its end, in as many turns as it takes.
+
+        Raises:
+            As `run_turn`.
+        """
+        queued = computed = 0.0
+        while True:
+            turn, timing = self.run_turn(caller, kind, pixels, steps)
+            queued, computed = queued + timing.queue_seconds, computed + timing.compute_seconds
+            if turn.ended:
+                return turn.result, Timing(queued, computed)
+
+    def _run_once(self, caller: Caller, kind: str, pixels: int, work: Callable[[], T]) -> tuple[T, Timing]:
         def run(_: Sequence[None]) -> list[T]:
             with self._running(1):
-                return [self.device.with_room(work)]
+                return [work()]
 
         found: tuple[T, Timing] = outcome(caller.submit(Work(kind, None, pixels, run, None)))
         return found
 
-    def check_size(self, picture: Array, stages: Iterable[str], field: str) -> None:
-        """Rejects a picture (3, H, W) that is too small for a stage.
+    def check_size(self, size: Sequence[int], stages: Iterable[str], field: str) -> None:
+        """Rejects a picture of a size (height, width) that is too small for a stage.
 
         Raises:
             InvalidInput: Naming the field.
         """
-        _, height, width = picture.shape
+        height, width = size
         for stage in stages:
             if 0 in self.network.architecture.activation_shape(stage, height, width):
                 raise InvalidInput(
@@ -93,12 +150,12 @@ class Passes:
                     field=field,
                 )
 
-    def needs_tiles(self, picture: Array) -> bool:
+    def needs_tiles(self, picture: Array | Tensor) -> bool:
         """Whether a picture (3, H, W) is too large to be worked on as a whole."""
         _, height, width = picture.shape
-        return bool(height * width > self._tile_pixels)
+        return bool(height * width > self.tile_pixels)
 
-    def tiles(self, picture: Array, stages: Sequence[str], antialiased: bool) -> list[Tile]:
+    def tiles(self, picture: Array | Tensor, stages: Sequence[str], antialiased: bool) -> list[Tile]:
         """The tiles of a picture (3, H, W) for some stages.
 
         Raises:
@@ -112,7 +169,7 @@ class Passes:
                 "whole picture: leave it out, or resize",
                 field="style_stages",
             )
-        return cut(architecture, height, width, stages, antialiased, self._tile_pixels)
+        return cut(architecture, height, width, stages, antialiased, self.tile_pixels)
 
     # --- on the device thread ---
 

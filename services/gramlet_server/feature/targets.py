@@ -68,9 +68,9 @@ class TargetBuilder:
             raise InvalidInput(f"{network.name} has no strides to antialias", field="antialiased")
         if objective.content is not None:
             content_stage = [objective.content_stage] if objective.content_weight else []
-            self._passes.check_size(objective.content, [*objective.style_stages, *content_stage], "content")
+            self._passes.check_size(objective.content.shape[1:], [*objective.style_stages, *content_stage], "content")
         for index, style in enumerate(objective.styles):
-            self._passes.check_size(style.picture, objective.style_stages, f"styles[{index}].picture")
+            self._passes.check_size(style.picture.shape[1:], objective.style_stages, f"styles[{index}].picture")
 
 
 # --- which pictures and stages an objective needs ---

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from gramlet.feature.types import GramNormalization
@@ -20,6 +21,8 @@ from torch import Tensor
 from gramlet_server.backbone.architecture import Architecture
 from gramlet_server.feature.gram import Region, divisor, positions_by_channels
 from gramlet_server.feature.objective import Targets, total_variation
+
+Pixels = TypeVar("Pixels", Array, Tensor)
 
 Spans = tuple[slice, slice]
 """Rows and columns."""
@@ -53,7 +56,7 @@ class Tile:
         """How many pixels the network sees at once, halo included."""
         return _length(self.rows.whole) * _length(self.columns.whole)
 
-    def of(self, picture: Array) -> Array:
+    def of(self, picture: Pixels) -> Pixels:
         """The tile's part of the picture (3, H, W), its halo included."""
         return picture[:, self.rows.whole, self.columns.whole]
 
@@ -257,18 +260,19 @@ class TiledEvaluation:
         assert content is not None
         return tile.core(stage, activations).float() - content[:, *tile.positions(stage)]
 
-    def evaluation(self, picture: Array) -> tuple[list[float], Tensor]:
+    def evaluation(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """The loss terms, ordered as `Losses.terms`, and the gradient (3, H, W), once all tiles are differentiated."""
         targets = self._targets
         style, content, variation = targets.style_weight * sum(self._stage_losses.values()), 0.0, 0.0
         if targets.content is not None:
             content = targets.content_weight * float(self._content) / targets.content.numel()
         if targets.total_variation_weight:
-            whole = torch.tensor(picture, device=self._gradient.device, requires_grad=True)
+            whole = picture.detach().requires_grad_()
             loss = targets.total_variation_weight * total_variation(whole)
             self._gradient += torch.autograd.grad(loss, whole)[0]
             variation = float(loss.detach())
-        return [style + content + variation, style, content, variation, *self._stage_losses.values()], self._gradient
+        terms = [style + content + variation, style, content, variation, *self._stage_losses.values()]
+        return torch.tensor(terms, dtype=torch.float64), self._gradient
 
 
 def core_rows(tile: Tile, stage: str, activations: Tensor, region: Region | None) -> Tensor:

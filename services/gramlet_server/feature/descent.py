@@ -1,0 +1,426 @@
+"""A descent: a picture with its optimizer, where the network is.
+
+`Descent.run` is a generator. It yields what happens, and None wherever the device may serve others; whoever advances it
+does so on the device thread.
+
+The host reads the loss of an iteration only after the device has begun with the next ones (`Device.reads_late` of
+them), so that the device never waits for the host. What happens does not depend on that: when a loss turns out to be
+divergence, the iterations begun since are dropped; when something needs the descent as it is, such as a state, all
+losses are read first. Points are never changed in place, so the best one is remembered by reference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from gramlet.errors import FailedPrecondition, InvalidInput
+from gramlet.feature.descent_types import (
+    DescentEnding,
+    DescentEvent,
+    DescentFinished,
+    DescentIteration,
+    DescentRecovered,
+    DescentReweighted,
+    DescentStart,
+    DescentWaiting,
+    LineSearch,
+    LossTerms,
+    Optimizer,
+    RecoveryReason,
+)
+from gramlet.types import Timing
+from torch import Tensor
+
+from gramlet_server.feature.canvas import Canvas, resized
+from gramlet_server.feature.device import Device
+from gramlet_server.feature.lbfgs import LBFGS, Adam
+from gramlet_server.feature.passes import Steps
+from gramlet_server.feature.snapshot import Counts, Snapshot
+
+DIVERGED = 1e3
+"""The descent has diverged when the loss exceeds DIVERGED × the first loss and the loss of the inverted picture. The
+second test matters when the start is already the optimum: the first loss is then only rounding error. The factor is
+large because steps without a line search may overshoot and recover."""
+
+MOST_RESTARTS = 40
+"""The descent fails after this many restarts. Steps are then 2^40 times shorter and cannot be the cause."""
+
+RESTART_RATE = 0.5
+"""Each restart multiplies the learning rate by this."""
+
+HISTORY_BYTES = 2**30
+"""The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
+
+PREVIEW_SIDE = 512
+"""The longest side of a preview, in pixels."""
+
+Terms = tuple[float, ...]
+"""The loss, its style, content and total variation terms, and those of each stage; as `Losses.terms`."""
+
+
+class Loss(Protocol):
+    """An objective in place at the network."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the style loss, as the terms are ordered."""
+        ...
+
+    def evaluate(self, picture: Tensor) -> Steps[tuple[Tensor, Tensor]]:
+        """Loss terms (4 + stages,) and gradient (3, H, W) at a picture, as new tensors which nobody waits for."""
+        ...
+
+
+@dataclass
+class Control:
+    """What the caller asks for. The descent looks at it between two iterations.
+
+    Attributes:
+        weights: A new objective, and the number of its weights.
+        state: A Snapshot is wanted.
+        proceed: The last iteration may begin.
+        stop: End with a Snapshot.
+    """
+
+    weights: tuple[Loss, int] | None = None
+    state: bool = False
+    proceed: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True)
+class PreviewPixels:
+    """How the picture looks after `iteration`.
+
+    Attributes:
+        pixels: Waits for them: (3, h, w), uint8, on the CPU.
+    """
+
+    iteration: int
+    pixels: Callable[[], Tensor]
+
+
+Happening = DescentEvent | PreviewPixels | Snapshot
+"""What a descent reports. Previews and snapshots become files only when somebody takes them."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An iteration whose loss the host has not read."""
+
+    point: Tensor
+    terms: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """An evaluation that the host has read."""
+
+    terms: Terms
+    gradient: Tensor
+
+
+class Descent:
+    """A picture on its way down.
+
+    Args:
+        start: How the optimizer steps, how far, and what is reported.
+        loss: The objective.
+        canvas: What of the picture is moved.
+        device: Where the tensors are.
+        control: What the caller asks for.
+        point: (C, H, W): the canvas to start from.
+        snapshot: The state that it goes on from. If the point has another size, the history of the state is dropped.
+
+    Attributes:
+        iteration: The last one whose loss is read.
+        queue_seconds, compute_seconds: The time of all iterations. The caller adds to it.
+
+    Raises:
+        InvalidInput: The state was made with other settings, or of another canvas.
+    """
+
+    def __init__(
+        self,
+        start: DescentStart,
+        loss: Loss,
+        canvas: Canvas,
+        device: Device,
+        control: Control,
+        point: Tensor,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        self._start = start
+        self._loss = loss
+        self._canvas = canvas
+        self._device = device
+        self._control = control
+        counts = snapshot.counts if snapshot is not None else Counts()
+        self.iteration = counts.iteration
+        self._evaluations = counts.evaluations
+        self._number = counts.number
+        self.queue_seconds, self.compute_seconds = counts.queue_seconds, counts.compute_seconds
+        self._restarts = 0
+        self._begun: deque[_Begun] = deque()
+        self._optimizer: LBFGS | Adam | None = None
+        if snapshot is not None and snapshot.is_complete and snapshot.picture.shape == point.shape:
+            try:
+                self._restore(snapshot, point)
+            except (KeyError, ValueError):
+                raise InvalidInput("the state's tensors do not go together", field="start.state") from None
+        else:
+            self._begin(point)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        _, height, width = self._point.shape
+        return height, width
+
+    def run(self) -> Generator[Happening | None, None, None]:
+        """Descends, and yields what happens; None where the device may serve others.
+
+        Raises:
+            FailedPrecondition: The loss is no number at the start, or however short the steps are.
+        """
+        control = self._control
+        while True:
+            if self._is_needed(self.iteration + len(self._begun)):
+                yield from self._read(0)
+                if control.stop:
+                    yield self.snapshot()
+                    return
+                if control.weights is not None:
+                    yield from self._reweight(*control.weights)
+                    continue
+                if control.state:
+                    control.state = False
+                    yield self.snapshot()
+                if self.iteration >= self._start.iterations:
+                    break
+                if self._waits(self.iteration):
+                    yield DescentWaiting(iteration=self.iteration)
+                    continue
+            yield from self._searched() if self._searches else self._stepped()
+        yield from self._end()
+
+    def snapshot(self, *, history: bool = True, reached: bool = True) -> Snapshot:
+        """The state, on the CPU; all losses must be read. It shares no memory with the descent."""
+        assert not self._begun
+        counts = Counts(
+            iteration=self.iteration,
+            evaluations=self._evaluations,
+            number=self._number,
+            queue_seconds=self.queue_seconds,
+            compute_seconds=self.compute_seconds,
+        )
+        if not history:
+            return Snapshot(counts, _copy(self._point))
+        tensors = {"best": _copy(self._best)}
+        if reached and self._reached is not None:
+            tensors["reached"] = _copy(self._reached.gradient)
+        counts = replace(
+            counts,
+            restarts=self._restarts,
+            bound=self._bound,
+            best=self._best_terms,
+            reached=self._reached.terms if self._reached is not None and reached else None,
+            settings=self._start.settings,
+        )
+        optimizer = {name: _copy(tensor) for name, tensor in self._stepper.state().items()}
+        return Snapshot(counts, _copy(self._point), tensors, optimizer)
+
+    # --- begin, begin again, end ---
+
+    def _begin(self, point: Tensor) -> None:
+        """Goes on from a point without a history."""
+        self._point = self._best = point
+        self._best_terms: Terms | None = None
+        self._bound: float | None = None  # a larger loss is divergence
+        self._reached: _Reached | None = None  # where a line search ended
+        self._begin_optimizer()
+
+    def _begin_optimizer(self) -> None:
+        self._optimizer = None  # so that its history is freed before the next one's is allocated
+        self._optimizer = self._device.with_room(self._new_optimizer)
+
+    def _new_optimizer(self) -> LBFGS | Adam:
+        settings, point = self._start.settings, self._point
+        rate = settings.learning_rate * RESTART_RATE**self._restarts
+        if settings.optimizer is Optimizer.ADAM:
+            return Adam(point.numel(), rate, point.device)
+        pairs = max(1, min(settings.history_size, HISTORY_BYTES // (8 * point.numel())))
+        return LBFGS(point.numel(), rate, pairs, point.device)
+
+    def _restore(self, snapshot: Snapshot, point: Tensor) -> None:
+        counts = snapshot.counts
+        if counts.settings != self._start.settings:
+            raise InvalidInput("the state was made with other settings of the optimizer", field="start.state")
+        self._restarts, self._bound, self._best_terms = counts.restarts, counts.bound, counts.best
+        self._point, self._best, self._reached = point, snapshot.tensors["best"].to(point), None
+        if counts.reached is not None:
+            self._reached = _Reached(counts.reached, snapshot.tensors["reached"].to(point))
+        self._begin_optimizer()
+        self._stepper.restore(snapshot.optimizer)
+
+    def _reweight(self, loss: Loss, number: int) -> Generator[Happening, None, None]:
+        self._control.weights = None
+        self._loss, self._number = loss, number
+        # What L-BFGS learned of the curvature was another loss's, and losses of two objectives do not compare.
+        self._begin(self._point)
+        yield self.snapshot()
+        yield DescentReweighted(iteration=self.iteration, number=number)
+
+    def _restart(self) -> DescentRecovered:
+        self._restarts += 1
+        if self._restarts > MOST_RESTARTS:
+            raise FailedPrecondition("the loss is no number however short the steps are: try other settings")
+        self._begun.clear()
+        self._point, self._reached = self._best, None
+        self._begin_optimizer()
+        return DescentRecovered(
+            iteration=self.iteration + 1,
+            reason=RecoveryReason.DIVERGED,
+            message="the loss grew without bound: back to the best picture, with shorter steps",
+            restarts=self._restarts,
+        )
+
+    def _end(self) -> Generator[Happening | None, None, None]:
+        if self._start.ending is not DescentEnding.BEST:
+            yield self.snapshot(history=self._start.ending is DescentEnding.STATE, reached=False)
+            return
+        last = self._reached or (yield from self._evaluated(self._point))
+        point, terms = self._point, last.terms
+        if self._best_terms is not None and not terms[0] <= self._best_terms[0]:
+            point, terms = self._best, self._best_terms
+        yield DescentFinished(
+            iteration=self.iteration,
+            picture=_copy(self._canvas.shown(point)).numpy(),
+            timing=Timing(self.queue_seconds, self.compute_seconds),
+            **vars(self._described(terms)),
+        )
+
+    # --- one iteration ---
+
+    @property
+    def _stepper(self) -> LBFGS | Adam:
+        assert self._optimizer is not None
+        return self._optimizer
+
+    @property
+    def _searches(self) -> bool:
+        """Whether steps search along their direction. After a divergence they do: a search finds a way from there."""
+        wanted = self._start.settings.line_search is LineSearch.STRONG_WOLFE or self._restarts > 0
+        return wanted and isinstance(self._optimizer, LBFGS)
+
+    def _is_needed(self, begun: int) -> bool:
+        """Whether something needs the descent as it is after the iterations begun so far."""
+        control = self._control
+        wanted = control.stop or control.state or control.weights is not None
+        return wanted or begun >= self._start.iterations or self._waits(begun)
+
+    def _waits(self, iteration: int) -> bool:
+        return self._start.confirm_last and not self._control.proceed and iteration + 1 == self._start.iterations
+
+    def _stepped(self) -> Generator[Happening | None, None, None]:
+        """Begins an iteration, and reads as many losses as are due."""
+        point = self._point
+        terms, gradient = yield from self._evaluate(point)
+        reached = self._device.with_room(lambda: self._stepper.step(point.flatten(), gradient.flatten()))
+        self._begun.append(_Begun(point, self._device.fetch(terms)))
+        self._point = reached.view_as(point)
+        yield from self._read(self._device.reads_late)
+
+    def _searched(self) -> Generator[Happening | None, None, None]:
+        """An iteration with a line search, which reads every loss at once."""
+        point = self._point
+        first = self._reached or (yield from self._evaluated(point))
+        if (yield from self._has_diverged(point, first.terms)):
+            yield self._restart()
+            return
+        assert isinstance(self._optimizer, LBFGS)
+        tried = [first]
+        search = self._optimizer.search(point.flatten(), first.terms[0], first.gradient.flatten())
+        try:
+            trial = next(search)
+            while True:
+                tried.append((yield from self._evaluated(trial.view_as(point))))
+                trial = search.send((tried[-1].terms[0], tried[-1].gradient.flatten()))
+        except StopIteration as ended:
+            reached, which = ended.value
+        self._point, self._reached = reached.view_as(point), tried[which]
+        yield from self._done(first.terms, self._point)
+
+    def _read(self, late: int) -> Generator[Happening | None, None, None]:
+        """Reads the losses of all iterations but so many."""
+        while len(self._begun) > late:
+            begun = self._begun.popleft()
+            terms = tuple(begun.terms().tolist())
+            self._evaluations += 1
+            if (yield from self._has_diverged(begun.point, terms)):
+                yield self._restart()
+            else:
+                yield from self._done(terms, self._begun[0].point if self._begun else self._point)
+
+    def _done(self, terms: Terms, reached: Tensor) -> Generator[Happening, None, None]:
+        """Reports an iteration, given the loss where it began and the point where it ended."""
+        self.iteration += 1
+        yield DescentIteration(iteration=self.iteration, evaluations=self._evaluations, **vars(self._described(terms)))
+        if self._start.preview_every and self.iteration % self._start.preview_every == 0:
+            small = _small(self._canvas.shown(reached))
+            yield PreviewPixels(self.iteration, self._device.fetch(small))
+
+    def _has_diverged(self, point: Tensor, terms: Terms) -> Steps[bool]:
+        """Whether the loss at a point is divergence. If it is not, the point may be the best one."""
+        loss = terms[0]
+        if self._bound is None:
+            if not math.isfinite(loss):
+                raise FailedPrecondition("the loss at the initial picture is not a number")
+            self._bound = DIVERGED * loss
+        if self._bound < loss < math.inf:
+            inverted = (self._best < 0.5).to(self._best)  # every pixel as far away as it can be
+            opposite = (yield from self._evaluated(inverted)).terms[0]
+            self._bound = max(self._bound, opposite if math.isfinite(opposite) else 0.0)
+        if not loss <= self._bound:
+            return True
+        if self._best_terms is None or loss < self._best_terms[0]:
+            self._best, self._best_terms = point, terms
+        return False
+
+    def _evaluated(self, point: Tensor) -> Steps[_Reached]:
+        """An evaluation that the host waits for."""
+        terms, gradient = yield from self._evaluate(point)
+        self._evaluations += 1
+        return _Reached(tuple(self._device.fetch(terms)().tolist()), gradient)
+
+    def _evaluate(self, point: Tensor) -> Steps[tuple[Tensor, Tensor]]:
+        terms, gradient = yield from self._loss.evaluate(self._canvas.seen(point))
+        return terms, self._canvas.gradient(gradient)
+
+    def _described(self, terms: Terms) -> LossTerms:
+        loss, style, content, variation, *stages = terms
+        return LossTerms(
+            loss=loss,
+            style_loss=style,
+            content_loss=content,
+            total_variation_loss=variation,
+            stage_losses=dict(zip(self._loss.stages, stages, strict=True)),
+        )
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """On the CPU, and sharing no memory."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def _small(picture: Tensor) -> Tensor:
+    """A picture (3, H, W) as levels 0..255, reduced to PREVIEW_SIDE."""
+    _, height, width = picture.shape
+    factor = min(1.0, PREVIEW_SIDE / max(height, width))
+    small = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
+    return small.clamp(0, 1).mul(255).round().to(torch.uint8)

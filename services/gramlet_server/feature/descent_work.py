@@ -1,0 +1,286 @@
+"""The thread of one descent: gives the device its turns, hands on what happened, and passes on what the caller sends.
+
+The thread waits for the device most of the time. Only the turns run on the device thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import replace
+
+import torch
+from gramlet.errors import Cancelled, InvalidInput
+from gramlet.feature.descent_types import (
+    DescentFinished,
+    DescentIteration,
+    DescentReady,
+    DescentStart,
+    DescentWaiting,
+    DescentWeights,
+)
+from gramlet.types import Timing
+from torch import Tensor
+
+from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
+from gramlet_server.feature.descent import Control, Descent, Happening
+from gramlet_server.feature.differentiation import Differentiator
+from gramlet_server.feature.objective import Targets
+from gramlet_server.feature.passes import Passes, Steps
+from gramlet_server.feature.scheduler import Caller
+from gramlet_server.feature.snapshot import Snapshot
+from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.runs.events import EventBuffer
+from gramlet_server.runs.queue import shutting_down
+
+
+class Requests:
+    """What the caller has sent to a descent, and what became of its last state. For any thread.
+
+    Attributes:
+        draining: The server is shutting down: the descent is stopped, and fails.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._weights: DescentWeights | None = None
+        self._proceed = self._stop = self.draining = False
+        self._state_waits = False
+
+    def reweight(self, weights: DescentWeights) -> None:
+        """New weights. They replace those that the descent has not seen."""
+        with self._changed:
+            self._weights = weights
+            self._changed.notify_all()
+
+    def proceed(self) -> None:
+        """The last iteration may begin."""
+        with self._changed:
+            self._proceed = True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """The descent has to end with a state."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+
+    def drain(self) -> None:
+        """The server is shutting down."""
+        self.draining = True
+        self.stop()
+
+    def state_made(self) -> None:
+        """A state waits for the reader."""
+        self._state_waits = True
+
+    def state_taken(self) -> None:
+        """The reader has it."""
+        self._state_waits = False
+
+    @property
+    def state_waits(self) -> bool:
+        """Whether the reader has not yet taken the last state. Until then no further one is made."""
+        return self._state_waits
+
+    def take(self, control: Control) -> DescentWeights | None:
+        """Passes on what has come: the weights are returned."""
+        with self._changed:
+            weights, self._weights = self._weights, None
+            control.proceed, control.stop = self._proceed, self._stop
+        return weights
+
+    def wait(self) -> None:
+        """Waits until something has come that ends a DescentWaiting."""
+        with self._changed:
+            while not (self._weights or self._proceed or self._stop):
+                self._changed.wait()
+
+
+class DescentWork:
+    """One descent, from its start to its end.
+
+    Args:
+        passes: The network.
+        targets: Computes what objectives compare with.
+        differentiator: Evaluates objectives.
+        start: What to do.
+        requests: What the caller sends meanwhile.
+        happened: Where to report.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        targets: TargetBuilder,
+        differentiator: Differentiator,
+        start: DescentStart,
+        requests: Requests,
+        happened: EventBuffer[Happening],
+    ) -> None:
+        self._passes = passes
+        self._targets = targets
+        self._differentiator = differentiator
+        self._start = start
+        self._requests = requests
+        self._happened = happened
+        self._control = Control()
+        self._objective = start.objective
+        self._unreported = Timing()  # time of turns since the last iteration
+        self._state_made = time.monotonic()
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._caller: Caller | None = None
+
+    def cancel(self) -> None:
+        """Ends the work within one step on the device."""
+        with self._lock:
+            self._cancelled = True
+            caller = self._caller
+        if caller is not None:
+            caller.close()
+        self._requests.stop()  # so that it does not wait for the caller's confirmation
+
+    def run(self) -> None:
+        """Works until the descent has ended, failed, or was cancelled. Failures are reported to the reader."""
+        try:
+            with self._called() as caller:
+                self._descend(caller)
+        except BaseException as error:
+            self._happened.end(error)
+        else:
+            self._happened.end()
+
+    def _called(self) -> Caller:
+        # Descents have a queue of their own: the scheduler never refuses one that has left it.
+        with self._lock:
+            if self._cancelled:
+                raise Cancelled("the descent was cancelled")
+            self._caller = self._passes.scheduler.caller(0)
+            return self._caller
+
+    def _descend(self, caller: Caller) -> None:
+        descent = self._begin(caller)
+        height, width = descent.size
+        digest = self._passes.network.digest
+        self._happened.put(DescentReady(iteration=descent.iteration, height=height, width=width, weights_digest=digest))
+        steps = descent.run()
+        has_ended = False
+        while not has_ended:
+            self._pass_requests(caller, descent.size)
+            happened: list[Happening] = []
+            try:
+                turn, timing = self._passes.run_turn(caller, "descent", height * width, _until_waiting(steps, happened))
+                self._add(descent, timing)
+            finally:
+                self._report(descent, happened)
+            has_ended = turn.ended and turn.result
+            if happened and isinstance(happened[-1], DescentWaiting):
+                self._requests.wait()
+        if self._requests.draining and not isinstance(happened[-1], DescentFinished):
+            raise shutting_down()
+
+    # --- the start ---
+
+    def _begin(self, caller: Caller) -> Descent:
+        start = self._start
+        snapshot = Snapshot.from_bytes(start.state, "start.state") if start.state else None
+        start = self._start = replace(start, state=b"")  # up to a gigabyte; the descent makes its own copy
+        content = self._objective.content
+        if start.luminance_only:
+            if content is None:
+                raise InvalidInput("to keep the content's colors, send the content", field="start.objective.content")
+            self._objective = replace(self._objective, content=gray(content))
+        initial = content if start.initial is None else start.initial
+        targets = self._targets.build(caller, self._objective)
+
+        def begin() -> Descent:
+            place = self._passes.device.place
+            canvas: Canvas = AllColors()
+            if start.luminance_only and content is not None:
+                canvas = LuminanceOnly(place(torch.tensor(content)))
+            if snapshot is not None:
+                point = place(snapshot.picture)
+            elif initial is not None:
+                point = canvas.of(place(torch.tensor(initial)))
+            else:
+                raise InvalidInput("send a content, or a picture to start from", field="start.initial")
+            if len(point) != (1 if start.luminance_only else 3):
+                raise InvalidInput("the state was made with another luminance_only", field="start.state")
+            if content is not None:
+                point = resized(point, *content.shape[1:])
+            loss = self._loss(targets, (point.shape[1], point.shape[2]))
+            return Descent(start, loss, canvas, self._passes.device, self._control, point, snapshot)
+
+        descent, timing = self._passes.run_single(caller, "descent", 1, begin)
+        self._add(descent, timing)
+        return descent
+
+    def _loss(self, targets: Targets, size: tuple[int, int]) -> _NetworkLoss:
+        height, width = size
+        if targets.picture_shape not in (None, size):
+            raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="start.initial")
+        self._passes.check_size(size, targets.stages, "start.initial")
+        return _NetworkLoss(self._differentiator, targets)
+
+    # --- between two turns ---
+
+    def _pass_requests(self, caller: Caller, size: tuple[int, int]) -> None:
+        """Passes on what the caller has sent, and asks for a state when one is due."""
+        weights = self._requests.take(self._control)
+        if weights is not None:
+            new = {name: value for name, value in vars(weights).items() if name != "number"}
+            self._objective = replace(self._objective, **new)
+            loss = self._loss(self._targets.build(caller, self._objective), size)
+            self._control.weights = loss, weights.number
+        seconds = self._start.state_seconds
+        if seconds and not self._requests.state_waits and time.monotonic() >= self._state_made + seconds:
+            self._control.state = True
+
+    def _add(self, descent: Descent, timing: Timing) -> None:
+        """Adds the time of a turn."""
+        descent.queue_seconds += timing.queue_seconds
+        descent.compute_seconds += timing.compute_seconds
+        queued, computed = self._unreported.queue_seconds, self._unreported.compute_seconds
+        self._unreported = Timing(queued + timing.queue_seconds, computed + timing.compute_seconds)
+
+    def _report(self, descent: Descent, happened: list[Happening]) -> None:
+        """Hands on what happened in a turn. Its iterations share its time."""
+        count = sum(isinstance(each, DescentIteration) for each in happened)
+        queued, computed = self._unreported.queue_seconds, self._unreported.compute_seconds
+        for happening in happened:
+            match happening:
+                case DescentIteration():
+                    happening = replace(happening, timing=Timing(queued, computed / count))
+                    queued, self._unreported = 0.0, Timing()
+                case DescentFinished():
+                    happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
+                case Snapshot():
+                    self._state_made = time.monotonic()
+                    self._requests.state_made()
+            self._happened.put(happening)
+
+
+class _NetworkLoss:
+    """An objective in place at the network."""
+
+    def __init__(self, differentiator: Differentiator, targets: Targets) -> None:
+        self._differentiator = differentiator
+        self._targets = targets
+        self.stages = tuple(targets.style)
+
+    def evaluate(self, picture: Tensor) -> Steps[tuple[Tensor, Tensor]]:
+        """See Loss."""
+        return self._differentiator.resident(picture, self._targets)
+
+
+def _until_waiting(steps: Generator[Happening | None, None, None], happened: list[Happening]) -> Steps[bool]:
+    """Collects what happens until the descent waits for its caller, or ends; returns whether it has ended."""
+    for happening in steps:
+        if happening is not None:
+            happened.append(happening)
+        if isinstance(happening, DescentWaiting):
+            return False
+        yield
+    return True

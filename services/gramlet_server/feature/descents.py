@@ -1,0 +1,204 @@
+"""Descents as callers of the device: their queue, and one as its caller sees it."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from gramlet.errors import FailedPrecondition
+from gramlet.feature.descent_types import (
+    DescentEvent,
+    DescentPreview,
+    DescentQueued,
+    DescentStart,
+    DescentState,
+    DescentWeights,
+)
+
+from gramlet_server.feature.descent import Happening, PreviewPixels
+from gramlet_server.feature.descent_work import DescentWork, Requests
+from gramlet_server.feature.differentiation import Differentiator
+from gramlet_server.feature.passes import Passes
+from gramlet_server.feature.snapshot import Snapshot
+from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.pictures.encode import encode_jpeg
+from gramlet_server.runs.events import EventBuffer
+from gramlet_server.runs.queue import RunQueue
+
+
+@dataclass(frozen=True)
+class DescentLimits:
+    """How many descents run at once, and how many may wait; more are refused."""
+
+    running: int = 4
+    queued: int = 64
+
+
+class Descents:
+    """All descents of a device.
+
+    Args:
+        passes: The network.
+        targets: Computes what objectives compare with.
+        differentiator: Evaluates objectives.
+        limits: How many descents.
+        changed: Called with the numbers of running and of waiting descents when they change.
+
+    Attributes:
+        queue: Where descents wait.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        targets: TargetBuilder,
+        differentiator: Differentiator,
+        limits: DescentLimits,
+        changed: Callable[[int, int], None] = lambda *_: None,
+    ) -> None:
+        self._passes = passes
+        self._targets = targets
+        self._differentiator = differentiator
+        self.queue = RunQueue(limits.running, limits.queued, changed)
+        self._open: set[LocalDescent] = set()
+        self._lock = threading.Lock()
+
+    def open(self, start: DescentStart) -> LocalDescent:
+        """Puts a descent into the queue. Leave its `with` block in the end.
+
+        Raises:
+            FailedPrecondition: Another network is wanted.
+            Overloaded: The queue is full. Nothing was done.
+            Unavailable: The server is shutting down. Nothing was done.
+        """
+        digest = self._passes.network.digest
+        if start.weights_digest not in ("", digest):
+            raise FailedPrecondition(
+                f"this network has weights {digest[:12]}, and {start.weights_digest[:12]} are wanted",
+                field="start.weights_digest",
+            )
+        requests, happened = Requests(), EventBuffer[Happening](replaceable=(PreviewPixels,))
+        work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened)
+        descent = LocalDescent(self.queue, work, requests, happened, self._remove)
+        with self._lock:
+            self._open.add(descent)
+        return descent
+
+    def drain(self) -> None:
+        """Lets every descent hand out its state and fail with Unavailable, so that it goes on at another server."""
+        self.queue.close()
+        with self._lock:
+            descents = list(self._open)
+        for descent in descents:
+            descent.drain()
+
+    def _remove(self, descent: LocalDescent) -> None:
+        with self._lock:
+            self._open.discard(descent)
+
+
+class LocalDescent:
+    """A descent in this process: an iterator of its events, for one reader, to be used in a `with` block.
+
+    The work has a thread of its own, which begins when the queue's turn has come to it, and does not wait for the
+    reader. Of the previews that wait for the reader only the newest is kept. Previews and states become files when the
+    reader takes them. Other methods than those of the iterator may be called in any thread.
+    """
+
+    def __init__(
+        self,
+        queue: RunQueue,
+        work: DescentWork,
+        requests: Requests,
+        happened: EventBuffer[Happening],
+        closed: Callable[[LocalDescent], None],
+    ) -> None:
+        self._ticket = queue.take()
+        self._queue = queue
+        self._work = work
+        self._requests = requests
+        self._happened = happened
+        self._closed = closed
+        self._thread: threading.Thread | None = None
+        self._events = self._read()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[DescentEvent]:
+        return self
+
+    def __next__(self) -> DescentEvent:
+        """Waits for the next event.
+
+        Raises:
+            StopIteration: The descent has ended.
+            InvalidInput: The start, or new weights, are wrong.
+            FailedPrecondition: The loss is not a number.
+            Cancelled: The descent was cancelled.
+            Unavailable: The server is shutting down, or its device has failed. A DescentState came before if possible.
+        """
+        return next(self._events)
+
+    def reweight(self, weights: DescentWeights) -> None:
+        """Goes on with other weights from the next iteration on. Of several at once only the newest count."""
+        self._requests.reweight(weights)
+
+    def proceed(self) -> None:
+        """Lets the last iteration begin; see DescentStart.confirm_last."""
+        self._requests.proceed()
+
+    def stop(self) -> None:
+        """Ends the descent after the iteration under way, with a DescentState."""
+        self._requests.stop()
+
+    def drain(self) -> None:
+        """The same, and then the descent fails with Unavailable."""
+        self._requests.drain()
+
+    def cancel(self) -> None:
+        """Ends the work within one step on the device, and wakes the reader. Returns at once."""
+        self._queue.cancel(self._ticket)
+        self._work.cancel()
+        self._happened.cancel()
+
+    def close(self) -> None:
+        """Ends the work, if it has not ended, and waits for that."""
+        self.cancel()
+        if self._thread is not None:
+            self._thread.join()
+        self._queue.leave(self._ticket)
+        self._closed(self)
+
+    def _read(self) -> Iterator[DescentEvent]:
+        for position in self._queue.positions(self._ticket):
+            yield DescentQueued(position=position)
+        # In the context of the call that it works for, so that its log lines carry that call's id.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=[self._run], name="descent", daemon=True)
+        self._thread.start()
+        for happening in self._happened:
+            yield self._event(happening)
+
+    def _run(self) -> None:
+        try:
+            self._work.run()
+        finally:
+            self._queue.leave(self._ticket)
+
+    def _event(self, happening: Happening) -> DescentEvent:
+        match happening:
+            case PreviewPixels(iteration, pixels):
+                return DescentPreview(iteration=iteration, jpeg=encode_jpeg(pixels().permute(1, 2, 0).numpy()))
+            case Snapshot(counts):
+                event = DescentState(iteration=counts.iteration, number=counts.number, data=happening.to_bytes())
+                self._requests.state_taken()
+                return event
+            case _:
+                return happening

@@ -1,0 +1,304 @@
+"""Descents share the device with everything else, and what their callers send takes effect."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from gramlet.errors import Cancelled, FailedPrecondition, InvalidInput, Overloaded, Unavailable
+from gramlet.feature.descent_types import (
+    DescentEnding,
+    DescentEvent,
+    DescentFinished,
+    DescentIteration,
+    DescentPreview,
+    DescentQueued,
+    DescentReady,
+    DescentReweighted,
+    DescentSettings,
+    DescentStart,
+    DescentState,
+    DescentWaiting,
+    DescentWeights,
+)
+from gramlet.feature.types import Extraction, GramNormalization, Objective, StageBalance, Style
+from gramlet.types import Array
+from gramlet_server.backbone import load_network
+from gramlet_server.feature.descents import DescentLimits, LocalDescent
+from gramlet_server.feature.engine import Engine, EngineSettings
+
+CONTENT, STYLE = (np.random.default_rng(seed).random((3, 48, 56), dtype=np.float32) for seed in (1, 2))
+OBJECTIVE = Objective(
+    content=CONTENT,
+    content_stage="layer1",
+    content_weight=1.0,
+    styles=(Style(STYLE),),
+    style_stages={"conv1": 1.0, "layer1": 0.5},
+    style_weight=10.0,
+    total_variation_weight=0.1,
+    gram_normalization=GramNormalization.POSITIONS,
+    stage_balance=StageBalance.CONTENT,
+)
+WEIGHTS = DescentWeights(
+    number=1, content_weight=0.1, style_weight=20.0, total_variation_weight=0.0, style_stages={"conv1": 1.0}
+)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    engine = make_engine()
+    yield engine
+    engine.close()
+
+
+def make_engine(**settings: Any) -> Engine:
+    return Engine(load_network("resnet50", "random:1", "cpu", "float32"), EngineSettings(**settings))
+
+
+def start(iterations: int = 6, **options: Any) -> DescentStart:
+    return DescentStart(
+        objective=options.pop("objective", OBJECTIVE),
+        settings=DescentSettings(history_size=4),
+        iterations=iterations,
+        **options,
+    )
+
+
+def run(engine: Engine, order: DescentStart) -> list[DescentEvent]:
+    with engine.descend(order) as descent:
+        return list(descent)
+
+
+def losses(events: list[DescentEvent]) -> list[tuple[int, float]]:
+    return [(event.iteration, event.loss) for event in events if isinstance(event, DescentIteration)]
+
+
+def picture(events: list[DescentEvent]) -> Array:
+    assert isinstance(events[-1], DescentFinished)
+    return events[-1].picture
+
+
+def test_a_descent_from_its_start_to_its_end(engine: Engine) -> None:
+    events = run(engine, start(preview_every=3))
+    ready, *rest = events
+    assert ready == DescentReady(iteration=0, height=48, width=56, weights_digest=engine.network.digest)
+    assert [event.iteration for event in rest if isinstance(event, DescentIteration)] == [1, 2, 3, 4, 5, 6]
+    last = events[-1]
+    assert isinstance(last, DescentFinished)
+    assert last.picture.shape == CONTENT.shape
+    first = next(event for event in events if isinstance(event, DescentIteration))
+    assert last.loss < first.loss
+    assert set(first.stage_losses) == {"conv1", "layer1"}
+    assert first.timing.compute_seconds > 0
+    previews = [event for event in events if isinstance(event, DescentPreview)]
+    assert previews[-1].iteration == 6
+    assert previews[-1].jpeg[:2] == b"\xff\xd8"
+
+
+def test_its_losses_are_those_of_a_differentiation(engine: Engine) -> None:
+    events = run(engine, start(1))
+    with engine.differentiate(OBJECTIVE) as differentiation:
+        evaluation = differentiation.evaluate(CONTENT)
+    first = next(event for event in events if isinstance(event, DescentIteration))
+    assert (first.loss, first.style_loss, first.content_loss, first.total_variation_loss) == (
+        evaluation.loss, evaluation.style_loss, evaluation.content_loss, evaluation.total_variation_loss
+    )  # fmt: skip
+    assert first.stage_losses == evaluation.stage_losses
+
+
+def test_in_pieces_it_is_what_it_is_in_one(engine: Engine) -> None:
+    whole = run(engine, start())
+    pieces: list[DescentEvent] = []
+    state = b""
+    while not (pieces and isinstance(pieces[-1], DescentFinished)):
+        with engine.descend(start(state=state)) as descent:
+            for event in descent:
+                pieces.append(event)
+                if isinstance(event, DescentIteration) and event.iteration % 2 == 0:
+                    descent.stop()
+                if isinstance(event, DescentState):
+                    state = event.data
+    assert losses(pieces) == losses(whole)
+    assert np.array_equal(picture(pieces), picture(whole))
+
+
+def test_other_callers_and_the_length_of_turns_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = run(engine, start())
+    monkeypatch.setattr("gramlet_server.feature.passes.TURN_SECONDS", 0.0)
+    together: dict[int, list[DescentEvent]] = {}
+    others = [
+        threading.Thread(target=lambda i=i: together.update({i: run(engine, start(state_seconds=1e-9))}))
+        for i in range(3)
+    ]
+    for other in others:
+        other.start()
+    list(engine.extract([CONTENT] * 5, Extraction(stages=("layer2",))))
+    for other in others:
+        other.join()
+    for events in together.values():
+        assert losses(events) == losses(alone)
+        assert np.array_equal(picture(events), picture(alone))
+        assert any(isinstance(event, DescentState) for event in events)
+
+
+def test_large_pictures_are_evaluated_in_tiles() -> None:
+    engine = make_engine(tile_pixels=40 * 40)
+    try:
+        events = run(engine, start(2))
+        whole = make_engine()
+        assert dict(losses(events)) == pytest.approx(dict(losses(run(whole, start(2)))), rel=1e-4)
+        whole.close()
+    finally:
+        engine.close()
+
+
+def test_new_weights_take_effect_and_come_with_a_state(engine: Engine) -> None:
+    events: list[DescentEvent] = []
+    with engine.descend(start(8, confirm_last=True)) as descent:
+        for event in descent:
+            events.append(event)
+            if isinstance(event, DescentWaiting):
+                if any(isinstance(earlier, DescentReweighted) for earlier in events):
+                    descent.proceed()
+                else:
+                    descent.reweight(WEIGHTS)
+    reweighted = next(i for i, event in enumerate(events) if isinstance(event, DescentReweighted))
+    assert events[reweighted] == DescentReweighted(iteration=7, number=1)
+    state = events[reweighted - 1]
+    assert isinstance(state, DescentState)
+    assert (state.iteration, state.number) == (7, 1)
+    new = {name: value for name, value in vars(WEIGHTS).items() if name != "number"}
+    on_its_own = run(engine, start(8, objective=replace(OBJECTIVE, **new), state=state.data))
+    assert losses(on_its_own) == losses(events)[-1:]
+    assert np.array_equal(picture(on_its_own), picture(events))
+
+
+def test_weights_that_cannot_be_are_an_error(engine: Engine) -> None:
+    with engine.descend(start(2, confirm_last=True)) as descent:
+        descent.reweight(replace(WEIGHTS, style_stages={"layer9": 1.0}))
+        with pytest.raises(InvalidInput, match="layer9"):
+            list(descent)
+
+
+def test_a_start_of_any_size_is_brought_to_the_contents(engine: Engine) -> None:
+    initial = np.random.default_rng(3).random((3, 20, 30), dtype=np.float32)
+    assert picture(run(engine, start(2, initial=initial))).shape == CONTENT.shape
+
+
+def test_coarse_to_fine(engine: Engine) -> None:
+    coarse = run(
+        engine, start(3, ending=DescentEnding.PICTURE, objective=replace(OBJECTIVE, content=CONTENT[:, ::2, ::2]))
+    )
+    state = coarse[-1]
+    assert isinstance(state, DescentState)
+    assert len(state.data) < 2 * CONTENT.nbytes
+    fine = run(engine, start(5, state=state.data))
+    assert [iteration for iteration, _ in losses(fine)] == [4, 5]
+    assert picture(fine).shape == CONTENT.shape
+
+
+def test_the_contents_colors_are_kept(engine: Engine) -> None:
+    found = picture(run(engine, start(3, luminance_only=True)))
+    luma = np.array([0.299, 0.587, 0.114], np.float32)
+
+    def chroma(rgb: Array) -> Array:
+        return rgb - np.tensordot(luma, rgb, 1)
+
+    np.testing.assert_allclose(chroma(found), chroma(CONTENT), atol=1e-5)
+    assert not np.allclose(found, CONTENT, atol=1e-3)
+
+
+def test_a_full_queue_refuses_before_any_work() -> None:
+    engine = make_engine(descents=DescentLimits(running=1, queued=1))
+    try:
+        with engine.descend(start(1, confirm_last=True)) as first, engine.descend(start(1)) as second:
+            assert isinstance(next(first), DescentReady)
+            assert next(second) == DescentQueued(position=0)
+            with pytest.raises(Overloaded) as refused, engine.descend(start(1)):
+                pass
+            assert refused.value.retry_after is not None
+            first.proceed()
+            assert isinstance([*first][-1], DescentFinished)
+            assert isinstance([*second][-1], DescentFinished)
+    finally:
+        engine.close()
+
+
+def test_cancelling_ends_a_descent_that_waits_and_one_that_runs() -> None:
+    engine = make_engine(descents=DescentLimits(running=1, queued=1))
+    try:
+        with engine.descend(start(10**6)) as first, engine.descend(start(1)) as second:
+            assert isinstance(next(first), DescentReady)
+            next(second)
+            second.cancel()
+            with pytest.raises(Cancelled):
+                next(second)
+            first.cancel()
+            with pytest.raises(Cancelled):
+                list(first)
+        assert engine.descents.queue.running == 0
+        assert engine.passes.scheduler.callers == 0
+    finally:
+        engine.close()
+
+
+def test_a_server_that_shuts_down_hands_out_the_state() -> None:
+    engine = make_engine()
+    events: list[DescentEvent] = []
+
+    def read(descent: LocalDescent) -> None:
+        for event in descent:
+            events.append(event)
+            if isinstance(event, DescentIteration):
+                engine.drain()
+
+    try:
+        whole = run(engine, start(8))
+        with engine.descend(start(8)) as descent, pytest.raises(Unavailable) as ended:
+            read(descent)
+        assert ended.value.retry_after == 0
+        state = events[-1]
+        assert isinstance(state, DescentState)
+        with pytest.raises(Unavailable):
+            engine.descend(start())
+    finally:
+        engine.close()
+    elsewhere = make_engine()
+    try:
+        rest = run(elsewhere, start(8, state=state.data))
+    finally:
+        elsewhere.close()
+    assert losses(events) + losses(rest) == losses(whole)
+    assert np.array_equal(picture(rest), picture(whole))
+
+
+def test_another_network_is_refused(engine: Engine) -> None:
+    with pytest.raises(FailedPrecondition, match="weights"):
+        engine.descend(start(weights_digest="0" * 64))
+
+
+WRONG = {
+    "no start": (start(objective=Objective(total_variation_weight=1.0)), "start.initial"),
+    "no colors": (start(objective=Objective(total_variation_weight=1.0), luminance_only=True), "content"),
+    "unknown stage": (start(objective=replace(OBJECTIVE, content_stage="layer9")), "content_stage"),
+    "no state": (start(state=b"nothing"), "start.state"),
+}
+
+
+@pytest.mark.parametrize(("order", "field"), WRONG.values(), ids=WRONG)
+def test_a_wrong_start_is_an_error_that_names_its_field(engine: Engine, order: DescentStart, field: str) -> None:
+    with pytest.raises(InvalidInput) as wrong:
+        run(engine, order)
+    assert (wrong.value.field or "").endswith(field)
+    assert engine.descents.queue.running == 0
+
+
+def test_a_state_of_another_canvas_is_refused(engine: Engine) -> None:
+    state = run(engine, start(2, ending=DescentEnding.STATE))[-1]
+    assert isinstance(state, DescentState)
+    with pytest.raises(InvalidInput, match="luminance_only"):
+        run(engine, start(4, state=state.data, luminance_only=True))
