@@ -7,6 +7,7 @@ import gramlet
 import grpc
 import pytest
 from gramlet.cli import __main__ as cli
+from gramlet.train import head_wire
 from gramlet.train import wire as messages
 from gramlet.train.configuration import Configuration, HeadKind, Recipe, TrainOrder
 from gramlet.train.types import Result
@@ -41,7 +42,8 @@ def test_a_stream_that_breaks_the_order_is_refused(address):
 
 def test_unset_fields_have_the_defaults_of_the_dataclasses():
     message = train_pb2.Configuration(name="bees", dataset_uri="s3://bucket", recipes=[train_pb2.Recipe()])
-    configuration = messages.decode_configuration(message)
+    configuration = messages.decode_order(iter([train_pb2.TrainRequest(configuration=message)])).configuration
+    assert configuration is not None
     assert configuration.recipes == (Recipe(),)
     assert (configuration.size, configuration.validation_fraction) == (224, 0.2)
 
@@ -50,8 +52,8 @@ def test_recipes_and_heads_survive_the_wire(bees):
     recipe = Recipe(
         kind=HeadKind.LINEAR, stages=("layer4",), stage_rates={"layer4": 0.5}, learning_rate=0.25, calibrate=False
     )
-    assert messages.decode_recipe(messages.encode_recipe(recipe)) == recipe
-    assert messages.decode_head(messages.encode_head(bees.head)) == bees.head
+    assert head_wire.RECIPE.decode(head_wire.RECIPE.encode(recipe)) == recipe
+    assert head_wire.decode_head(head_wire.encode_head(bees.head)) == bees.head
 
 
 def test_the_command_line_trains_predicts_and_looks_after_heads(address, folder, tmp_path, capsys):
