@@ -34,6 +34,12 @@ from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import shutting_down
 
+REPORT_SECONDS = 0.05
+"""Iterations that follow each other faster are reported together."""
+
+Report = Happening | tuple[DescentIteration, ...]
+"""What is handed on at once."""
+
 
 class Requests:
     """What the caller has sent to a descent, and what became of its last state. For any thread.
@@ -117,7 +123,7 @@ class DescentWork:
         differentiator: Differentiator,
         start: DescentStart,
         requests: Requests,
-        happened: EventBuffer[Happening],
+        happened: EventBuffer[Report],
     ) -> None:
         self._passes = passes
         self._targets = targets
@@ -128,6 +134,8 @@ class DescentWork:
         self._control = Control()
         self._objective = start.objective
         self._unreported = Timing()  # time of turns since the last iteration
+        self._unsent: list[DescentIteration] = []
+        self._sent = 0.0
         self._state_made = time.monotonic()
         self._lock = threading.Lock()
         self._cancelled = False
@@ -148,8 +156,10 @@ class DescentWork:
             with self._called() as caller:
                 self._descend(caller)
         except BaseException as error:
+            self._send()
             self._happened.end(error)
         else:
+            self._send()
             self._happened.end()
 
     def _called(self) -> Caller:
@@ -174,7 +184,7 @@ class DescentWork:
                 turn, timing = self._passes.run_turn(caller, "descent", height * width, _until_waiting(steps, happened))
                 self._add(descent, timing)
             finally:
-                self._report(descent, happened)
+                self._report(descent, happened)  # also what happened before a failure
             has_ended = turn.ended and turn.result
             if happened and isinstance(happened[-1], DescentWaiting):
                 self._requests.wait()
@@ -250,16 +260,25 @@ class DescentWork:
         count = sum(isinstance(each, DescentIteration) for each in happened)
         queued, computed = self._unreported.queue_seconds, self._unreported.compute_seconds
         for happening in happened:
-            match happening:
-                case DescentIteration():
-                    happening = replace(happening, timing=Timing(queued, computed / count))
-                    queued, self._unreported = 0.0, Timing()
-                case DescentFinished():
-                    happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
-                case Snapshot():
-                    self._state_made = time.monotonic()
-                    self._requests.state_made()
+            if isinstance(happening, DescentIteration):
+                self._unsent.append(replace(happening, timing=Timing(queued, computed / count)))
+                queued, self._unreported = 0.0, Timing()
+                continue
+            self._send()
+            if isinstance(happening, DescentFinished):
+                happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
+            elif isinstance(happening, Snapshot):
+                self._state_made = time.monotonic()
+                self._requests.state_made()
             self._happened.put(happening)
+        if time.monotonic() >= self._sent + REPORT_SECONDS:
+            self._send()
+
+    def _send(self) -> None:
+        if self._unsent:
+            self._happened.put(tuple(self._unsent))
+            self._unsent.clear()
+            self._sent = time.monotonic()
 
 
 class _NetworkLoss:
