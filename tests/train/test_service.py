@@ -16,13 +16,15 @@ from gramlet._async.train import AsyncTrainCalls
 from gramlet._sync.train import TrainCalls
 from gramlet.cli import __main__ as cli
 from gramlet.errors import InvalidInput, NotFound, PermissionDenied
+from gramlet.train import head_wire
 from gramlet.train import wire as messages
 from gramlet.train.configuration import Configuration, HeadKind, Optimizer, Recipe, TrainOrder
 from gramlet.train.types import Accepted, Epoch, Extracting, HeadRef, Prediction, Result, Started
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
-from gramlet_server.runtime.server import Built, Server, Service
+from gramlet_server.runtime.server import Server
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.runs import Runs, RunSettings
 from gramlet_server.train.service import TrainServicer
@@ -226,7 +228,8 @@ def test_a_stream_that_breaks_the_order_is_refused(address):
 
 def test_unset_fields_have_the_defaults_of_the_dataclasses():
     message = train_pb2.Configuration(name="bees", dataset_uri="s3://bucket", recipes=[train_pb2.Recipe()])
-    configuration = messages.decode_configuration(message)
+    configuration = messages.decode_order(iter([train_pb2.TrainRequest(configuration=message)])).configuration
+    assert configuration is not None
     assert configuration.recipes == (Recipe(),)
     assert (configuration.size, configuration.validation_fraction) == (224, 0.2)
 
@@ -235,8 +238,8 @@ def test_recipes_and_heads_survive_the_wire(bees):
     recipe = Recipe(
         kind=HeadKind.LINEAR, stages=("layer4",), stage_rates={"layer4": 0.5}, learning_rate=0.25, calibrate=False
     )
-    assert messages.decode_recipe(messages.encode_recipe(recipe)) == recipe
-    assert messages.decode_head(messages.encode_head(bees.head)) == bees.head
+    assert head_wire.RECIPE.decode(head_wire.RECIPE.encode(recipe)) == recipe
+    assert head_wire.decode_head(head_wire.encode_head(bees.head)) == bees.head
 
 
 def test_the_command_line_trains_predicts_and_looks_after_heads(address, folder, tmp_path, capsys):
