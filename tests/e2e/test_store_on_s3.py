@@ -11,7 +11,9 @@ from gramlet import Client
 from gramlet.errors import Unavailable
 from gramlet.stylize.types import Checkpoint, Iteration, Result, Started
 from gramlet_server.runs.store import Store
-from tests.test_store import (  # noqa: F401  # collected here again, with the store below
+
+from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, variables
+from tests.runs.test_store import (  # noqa: F401  # collected here again, with the store below
     test_a_missing_key_is_not_found_and_deleting_it_is_no_error,
     test_a_run_that_was_taken_over_cannot_be_written_by_its_first_owner,
     test_a_value_comes_back_whole,
@@ -20,8 +22,6 @@ from tests.test_store import (  # noqa: F401  # collected here again, with the s
     test_stale_runs_are_swept_and_fresh_ones_kept,
     test_the_copies_of_earlier_epochs_are_dropped,
 )
-
-from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, variables
 
 
 @pytest.fixture

@@ -234,7 +234,9 @@ def _drips(random: Random) -> Picture:
     for _ in range(int(random.integers(30, 70))):
         steps = ndimage.gaussian_filter1d(random.normal(0, 14, (60, 2)), 3, axis=0)
         points = random.uniform(0, SIDE, 2) + steps.cumsum(axis=0)
-        pen.line([tuple(point) for point in points.tolist()], fill=color(random, 0, 256), width=int(random.integers(1, 4)))
+        pen.line(
+            [tuple(point) for point in points.tolist()], fill=color(random, 0, 256), width=int(random.integers(1, 4))
+        )
     return sheet
 
 

@@ -144,7 +144,7 @@ class MapPipeline:
             for index, one in enumerate(described):
                 error = collected.add(one, measurer, describer)
                 if error is not None:
-                    refused = Refused(index, one.item.id, error.code.value[0], error.message, error.field)
+                    refused = Refused(index, one.item.id, error.code, error.message, error.field)
                     collected.refused.append(refused)
                     yield RefusedItem(self._run.run_id, refused)
                 elif comparer is not None and one.features is not None:
@@ -192,13 +192,9 @@ class MapPipeline:
             known = 0 if earlier is None else earlier.known
             notes.append(f"{known} of {count} items started from their coordinates on {self._plan.from_map_id}.")
         seconds = time.monotonic() - self._began
-        return replace(
-            items, settings=settings, notes=tuple(notes), described_notes=items.notes, seconds=seconds
-        )
+        return replace(items, settings=settings, notes=tuple(notes), described_notes=items.notes, seconds=seconds)
 
-    def _working(
-        self, task: Task, steps: Generator[tuple[int, int], None, R]
-    ) -> Generator[MapEvent, None, R]:
+    def _working(self, task: Task, steps: Generator[tuple[int, int], None, R]) -> Generator[MapEvent, None, R]:
         """Reports each step of a task, and returns its result."""
         while True:
             try:

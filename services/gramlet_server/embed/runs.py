@@ -152,9 +152,7 @@ class Maps:
         earlier = stored.get_map(self._tools.store, plan.items_of_map_id)
         described = {name: getattr(earlier.settings, name) for name in _DESCRIBING}
         settings = replace(plan.settings, **described, preset=Preset.NONE, compare=False)
-        plan = replace(
-            plan, settings=settings, backbone=earlier.backbone, weights_digest=earlier.weights_digest
-        )
+        plan = replace(plan, settings=settings, backbone=earlier.backbone, weights_digest=earlier.weights_digest)
         count, size = len(earlier.places), earlier.measured.descriptor_size
         return plan, MapSize(count, size, pictures=settings.descriptor is not Descriptor.VECTOR)
 
