@@ -227,7 +227,6 @@ def test_a_new_item_is_transformed_into_its_own_group() -> None:
         ({"quality_neighbors": 0}, "quality_neighbors"),
         ({"sketch_size": 2}, "sketch_size"),
         ({"sketch_size": 2**20}, "sketch_size"),
-        ({"seed": 2**32}, "seed"),
         ({"stages": ("conv1",) * 17}, "stages"),
         ({"tsne": Tsne(perplexities=())}, "tsne.perplexities"),
         ({"tsne": Tsne(perplexities=(5.0,) * 17)}, "tsne.perplexities"),
