@@ -74,6 +74,7 @@ def _check_seconds(seconds: float, field: str) -> float:
     return seconds
 
 
+SECONDS = checked(_check_seconds)
 _SETTINGS = MessageCodec(
     DescentSettings,
     feature_pb2.DescentSettings,
@@ -89,7 +90,7 @@ _START = MessageCodec(
     settings=_SETTINGS,
     iterations=checked(_check_count),
     ending=_ENDING,
-    state_seconds=checked(_check_seconds),
+    state_seconds=SECONDS,
 )
 _WEIGHTS = MessageCodec(
     DescentWeights,
