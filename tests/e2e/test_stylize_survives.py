@@ -35,7 +35,7 @@ def feature(cluster: Cluster) -> Iterator[GramletServer]:
 @pytest.fixture(scope="module")
 def stylize(cluster: Cluster, feature: GramletServer) -> Iterator[GramletServer]:
     server = cluster.server(
-        "stylize", f"--features={feature.address}", f"--store={cluster.folder / 'survives'}", "--checkpoint-every=5"
+        "stylize", f"--features={feature.address}", f"--store={cluster.folder / 'survives'}", "--state-seconds=0.5"
     )
     server.wait_until_ready()
     yield server

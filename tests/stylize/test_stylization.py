@@ -176,11 +176,14 @@ def test_a_lost_network_leaves_a_position_that_loses_nothing(
     whole = list(stylize(prepared, engine))
     saves: list[Position] = []
     seen: list[StylizeEvent] = []
+
+    def see(event: StylizeEvent) -> None:
+        seen.append(event)
+        if isinstance(event, Iteration) and event.iteration == 6:
+            other.drain()
+
     with pytest.raises(Unavailable):
-        for event in stylize(prepared, other, Control(saves.append)):
-            seen.append(event)
-            if isinstance(event, Iteration) and event.iteration == 6:
-                other.drain()
+        all(see(event) is None for event in stylize(prepared, other, Control(saves.append)))
     resumed = list(stylize(prepared, engine, position=saves[-1]))
     # The descent may have been ahead of the events that were read, never behind.
     assert losses(seen) + losses(resumed) == losses(whole)
@@ -191,31 +194,36 @@ def test_a_server_that_shuts_down_saves_its_runs(engine: Engine, style: Array) -
     prepared = large(engine, style)
     whole = list(stylize(prepared, engine))
     for last in (0, 3, 5, 7):
-        draining = threading.Event()
         saves: list[Position] = []
-        seen = [*interrupted_after(last, prepared, engine, draining, saves)]
+        seen = interrupted_after(last, prepared, engine, saves)
         resumed = list(stylize(prepared, engine, position=saves[-1] if saves else None))
         assert losses(seen) + losses(resumed) == losses(whole)
         assert png(resumed) == png(whole)
 
 
 def interrupted_after(
-    last: int, prepared: PreparedStylization, engine: Engine, draining: threading.Event, saves: list[Position]
-) -> Iterator[StylizeEvent]:
+    last: int, prepared: PreparedStylization, engine: Engine, saves: list[Position]
+) -> list[StylizeEvent]:
     """The events of a run whose server is shut down when it has done so many iterations."""
+    draining = threading.Event()
+    seen: list[StylizeEvent] = []
 
     def check() -> None:
         if draining.is_set():
             raise shutting_down("mine")
 
     interruption = Interruption(check, draining.is_set)
+
+    def see(event: StylizeEvent) -> None:
+        seen.append(event)
+        if event.iteration == last and not draining.is_set():
+            draining.set()
+            interruption.wake()
+
     with pytest.raises(Unavailable, match="resume run mine") as error:
-        for event in stylize(prepared, engine, Control(saves.append, interruption=interruption)):
-            yield event
-            if event.iteration == last and not draining.is_set():
-                draining.set()
-                interruption.wake()
+        all(see(event) is None for event in stylize(prepared, engine, Control(saves.append, interruption=interruption)))
     assert error.value.retry_after == 0
+    return seen
 
 
 def test_closing_the_generator_stops_the_descent(other: Engine, prepared: PreparedStylization) -> None:
