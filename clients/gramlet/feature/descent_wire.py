@@ -35,10 +35,11 @@ from gramlet.feature.objective_wire import (
     decode_objective,
     encode_objective,
 )
-from gramlet.feature.v1 import feature_pb2
+from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.arrays import encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE, TIMING, decode_float_picture
+from gramlet.transport.rpc import Kind, Rpc
 
 OPTIMIZER = EnumCodec({Optimizer.LBFGS: feature_pb2.OPTIMIZER_LBFGS, Optimizer.ADAM: feature_pb2.OPTIMIZER_ADAM})
 LINE_SEARCH = EnumCodec(
@@ -118,6 +119,8 @@ _EVENTS: dict[str, MessageCodec[Any, Any]] = {
     ),
 }
 _NAMES = {codec.kind: name for name, codec in _EVENTS.items()}
+
+DESCEND = Rpc(feature_pb2_grpc.FeatureServiceStub, "Descend", Kind.STREAM)
 
 # --- requests ---
 

@@ -133,6 +133,7 @@ class DescentWork:
         self._happened = happened
         self._control = Control()
         self._objective = start.objective
+        self._number = 0  # of the weights in force
         self._unreported = Timing()  # time of turns since the last iteration
         self._unsent: list[DescentIteration] = []
         self._sent = 0.0
@@ -196,6 +197,7 @@ class DescentWork:
     def _begin(self, caller: Caller) -> Descent:
         start = self._start
         snapshot = Snapshot.from_bytes(start.state, "start.state") if start.state else None
+        self._number = snapshot.counts.number if snapshot is not None else 0
         start = self._start = replace(start, state=b"")  # up to a gigabyte; the descent makes its own copy
         content = self._objective.content
         if start.luminance_only:
@@ -239,7 +241,8 @@ class DescentWork:
     def _pass_requests(self, caller: Caller, size: tuple[int, int]) -> None:
         """Passes on what the caller has sent, and asks for a state when one is due."""
         weights = self._requests.take(self._control)
-        if weights is not None:
+        if weights is not None and weights.number > self._number:  # after a broken connection some come twice
+            self._number = weights.number
             new = {name: value for name, value in vars(weights).items() if name != "number"}
             self._objective = replace(self._objective, **new)
             loss = self._loss(self._targets.build(caller, self._objective), size)
