@@ -47,6 +47,7 @@ MANY: dict[str, Call] = {
     "predict": lambda client: client.predict("bees", [PICTURE]),
     "embed": lambda client: client.embed([PICTURE, PICTURE]),
     "resume_map": lambda client: client.resume_map("map"),
+    "relayout_map": lambda client: client.relayout_map("map"),
     "transform": lambda client: client.transform("map", [PICTURE]),
 }
 """Calls that give an iterator."""
