@@ -75,7 +75,7 @@ def any_number(value: Any, field: str) -> float:
 
 
 def _number_or_none(value: Any) -> float | None:
-    if isinstance(value, bool | str | bytes | bytearray | np.bool_) or getattr(value, "ndim", 0) != 0:
+    if isinstance(value, bool | str | bytes | bytearray | memoryview | np.bool_) or getattr(value, "ndim", 0) != 0:
         return None
     try:
         return float(value)
@@ -142,8 +142,9 @@ def several(value: Any, field: str) -> list[Any]:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | type):
         try:
             return list(value)
-        except TypeError:  # an array without axes calls itself iterable
-            pass
+        except Exception as error:  # whatever the value raises; an array without axes calls itself iterable
+            reason = shown(str(error) or type(error).__name__)
+            raise InvalidInput(f"cannot be read as a list: {reason}", field=field) from error
     raise InvalidInput(f"must be a list, not {shown(value)}", field=field)
 
 
@@ -232,14 +233,21 @@ def _as(hint: Any, value: Any, field: str, positive: bool = False) -> Any:
         return choose(hint, value, field)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return checked(hint, value, field)
-    read: Any = {float: any_number, str: text, bool: flag}.get(hint)
+    read: Any = {float: any_number, str: text, bool: flag, bytes: _bytes}.get(hint)
     return value if read is None else read(value, field)
+
+
+def _bytes(value: Any, field: str) -> bytes:
+    if not isinstance(value, bytes | bytearray):
+        raise InvalidInput(f"must be bytes, not {shown(value)}", field=field)
+    return bytes(value)
 
 
 def _one_or_several(value: Any, field: str) -> list[Any]:
     """The values, given as one of them or as an iterable."""
-    is_one = isinstance(value, str | bytes | type) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0
-    return [value] if is_one else several(value, field)
+    if isinstance(value, str | bytes | memoryview | type) or not isinstance(value, Iterable):
+        return [value]
+    return [value] if getattr(value, "ndim", 1) == 0 else several(value, field)
 
 
 def _mapping(hint: Any, value: Any, field: str) -> dict[str, Any]:

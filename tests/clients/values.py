@@ -17,6 +17,7 @@ import torch
 from gramlet import Style, Tls
 from gramlet.embed.inputs import MapOptions
 from gramlet.embed.types import DrawingForm, Item
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.inputs import ExtractionOptions
 from gramlet.feature.types import Extraction, Objective
 from gramlet.stylize.inputs import StylizeOptions
@@ -164,12 +165,14 @@ def _filled(kind: type[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+OBJECTIVE = Objective(content=np.zeros((3, 4, 4), np.float32), content_stage="conv1", content_weight=1.0)
 _WHOLE: dict[type[Any], Any] = {
     Style: Style(PNG),
     Item: Item("id", "label", PNG),
     Resize: Resize(),
     Extraction: Extraction(("conv1",)),
-    Objective: Objective(content=np.zeros((3, 4, 4), np.float32), content_stage="conv1", content_weight=1.0),
+    Objective: OBJECTIVE,
+    DescentStart: DescentStart(objective=OBJECTIVE, iterations=2),
     Recipe: Recipe(),
     HeadRef: HeadRef("bees"),
     Tls: Tls(),
@@ -205,6 +208,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
         ("ratios", "deepest_stages", "initial", "run_id", "timeout", *StylizeOptions.__annotations__),
     ),
     "resume_sweep": (("run",), ("timeout",)),
+    "descend": ((_WHOLE[DescentStart],), ("timeout",)),
     "adjust": (
         ("run",),
         ("content_weight", "style_weight", "total_variation_weight", "style_stages", "timeout"),
@@ -225,6 +229,10 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
             *("labels", "map_id", "from_map_id", "report_every", "omit_coordinates", "timeout"),
             *MapOptions.__annotations__,
         ),
+    ),
+    "relayout_map": (
+        ("map",),
+        ("map_id", "from_map_id", "report_every", "omit_coordinates", "timeout", *MapOptions.__annotations__),
     ),
     "resume_map": (("map",), ("report_every", "omit_coordinates", "timeout")),
     "transform": (("map", [PNG]), ("in_flight", "timeout")),

@@ -11,9 +11,11 @@ from gramlet.embed.settings import (
     MapSettings,
     Method,
     Metric,
+    Preset,
     Tsne,
 )
 from gramlet.embed.types import (
+    Comparison,
     Described,
     DrawingForm,
     Item,
@@ -32,9 +34,12 @@ from gramlet.embed.types import (
     RefusedItem,
     Started,
     StyleMap,
+    Task,
+    Working,
 )
 
 __all__ = [
+    "Comparison",
     "Described",
     "Descriptor",
     "DrawingForm",
@@ -55,11 +60,14 @@ __all__ = [
     "Neighbor",
     "Place",
     "Position",
+    "Preset",
     "Quality",
     "Queued",
     "Refused",
     "RefusedItem",
     "Started",
     "StyleMap",
+    "Task",
     "Tsne",
+    "Working",
 ]

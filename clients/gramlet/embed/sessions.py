@@ -58,7 +58,13 @@ class MapRun(Run[MapEvent]):
         count = 0 if self._measured else len(self._items)
         return encode_start(
             dataclasses.replace(
-                self._start, settings=None, map_id="", from_map_id="", resume_map_id=self.run_id, count=count
+                self._start,
+                settings=None,
+                map_id="",
+                from_map_id="",
+                items_of_map_id="",
+                resume_map_id=self.run_id,
+                count=count,
             )
         )
 

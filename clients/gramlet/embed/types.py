@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gramlet.embed.settings import Exactness, MapSettings, Method
+from gramlet.embed.settings import Descriptor, Exactness, MapSettings, Method
 from gramlet.errors import GramletError
 from gramlet.types import Array, Pixels
 
@@ -127,6 +127,9 @@ class Quality:
         descriptor_label_accuracy: The same among the descriptors.
         silhouette: -1..1: mean silhouette of the labels on the map (Rousseeuw, 1987).
         descriptor_silhouette: The same among the descriptors.
+        items: How many items were measured; of more than 2,000 a sample.
+        standard_error: The largest standard error of the shares, not of the silhouettes; 0 if all were measured.
+        neighbor_recall: 0..1: share of the true nearest neighbors among those that t-SNE used.
     """
 
     neighbors: int
@@ -137,6 +140,9 @@ class Quality:
     descriptor_label_accuracy: float | None = None
     silhouette: float | None = None
     descriptor_silhouette: float | None = None
+    items: int = 0
+    standard_error: float = 0.0
+    neighbor_recall: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,23 @@ class Layout:
     quality: Quality
     perplexity: float = 0.0
     kl_divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A descriptor, and how often the nearest neighbors of an item have its label.
+
+    Attributes:
+        descriptor, stages, balance_stages: As in `MapSettings`.
+        descriptor_label_accuracy: 0..1, with neighbors among the descriptors.
+        label_accuracy: 0..1, with neighbors on a map; None where no map was made of it.
+    """
+
+    descriptor: Descriptor
+    stages: tuple[str, ...]
+    balance_stages: bool
+    descriptor_label_accuracy: float
+    label_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +195,7 @@ class StyleMap:
         refused: The items that are not on the map.
         notes: What a reader of the map should know, one sentence each.
         seconds: Of the making.
+        comparison: Descriptors of the same pictures, the best first, if the settings ask for it.
     """
 
     map_id: str
@@ -185,6 +209,7 @@ class StyleMap:
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    comparison: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,7 +228,25 @@ class MeasuredItems:
     measured: Measured
 
 
-MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | StyleMap
+class Task(Enum):
+    """A part of the work between the other events."""
+
+    COMPARISON = "comparing descriptors"
+    DISTANCES = "computing distances"
+    QUALITY = "measuring quality"
+
+
+@dataclass(frozen=True)
+class Working:
+    """The event that `done` of `total` steps of a task are done."""
+
+    map_id: str
+    task: Task
+    done: int
+    total: int
+
+
+MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | Working | StyleMap
 """What the making of a map reports; a `StyleMap` comes last."""
 
 
@@ -275,6 +318,8 @@ class MapStart:
         from_map_id: A stored map from which t-SNE starts, or empty.
         report_every: Iterations between reports.
         omit_coordinates: Leave the coordinates out of the reports.
+        items_of_map_id: A finished map whose items this map lays out once more; no items come. Or empty.
+        vector_size: Elements of the vectors to come, for the bound of the memory; 0: unknown.
     """
 
     settings: MapSettings | None = field(default_factory=MapSettings)
@@ -284,3 +329,5 @@ class MapStart:
     from_map_id: str = ""
     report_every: int = 10
     omit_coordinates: bool = False
+    items_of_map_id: str = ""
+    vector_size: int = 0

@@ -9,6 +9,7 @@ from typing import Any, Required, TypedDict, Unpack
 import numpy as np
 
 from gramlet.errors import InvalidInput, shown
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Form, GramNormalization, Objective, Style
 from gramlet.inputs import read_mask, read_picture
 from gramlet.tensor.pixels import as_array, is_array
@@ -105,6 +106,18 @@ def _read_point(value: Any, field: str) -> Any:
 def _read_style(style: Any, field: str) -> Style[Any]:
     given: Style[Any] = checked(Style, style, field)
     return Style(_read_point(given.picture, field), given.weight, *read_regions(given, field))
+
+
+def read_descent_start(start: DescentStart) -> DescentStart:
+    """The start of a descent with its pictures as they travel: they may be given as any input.
+
+    Raises:
+        NotFound: A file does not exist.
+        InvalidInput: A picture or a number is wrong.
+    """
+    given = checked(DescentStart, start, "start")
+    initial = None if given.initial is None else _read_point(given.initial, "initial")
+    return dataclasses.replace(given, objective=read_objective(given.objective), initial=initial)
 
 
 def read_regions(style: Style[Any], field: str) -> tuple[Picture | None, Picture | None]:

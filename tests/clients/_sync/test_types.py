@@ -21,6 +21,8 @@ from tests.clients._sync.calls import OBJECTIVE, PICTURE
 from tests.clients.servers import EMBED, FEATURE, STYLIZE, TRAIN, Script, collect, serving
 from tests.clients.values import CALLS, EXAMPLES, PARAMETERS, Case, cases
 
+pytestmark = pytest.mark.timeout(3600)
+
 ANY_EXAMPLE = settings(
     max_examples=EXAMPLES,
     deadline=None,
