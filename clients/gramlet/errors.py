@@ -22,8 +22,10 @@ error.
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 import unicodedata
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -68,6 +70,12 @@ def shown(value: Any) -> str:
     except Exception:  # such as a number of more digits than Python writes
         return f"a value of type {type(value).__name__}"
     return printable(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
+
+
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
+    """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
+    near = difflib.get_close_matches(wrong, list(known), 1) if isinstance(wrong, str) else []
+    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def _escaped(character: str) -> str:

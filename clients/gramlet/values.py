@@ -6,7 +6,6 @@ Where the meaning is clear, a value of another type is taken. Everything else is
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 from collections.abc import Collection, Hashable, Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gramlet.errors import InvalidInput, as_utf8, shown
+from gramlet.errors import InvalidInput, as_utf8, did_you_mean, shown
 from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Resize, ResizeMode, new_name
 
@@ -38,12 +37,6 @@ def choose(kind: type[E], value: E | str, field: str) -> E:
             return member
     members = [str(member.value) for member in kind]
     raise InvalidInput(f"{shown(value)} is none of {', '.join(members)}{did_you_mean(value, members)}", field=field)
-
-
-def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
-    near = difflib.get_close_matches(wrong, list(known), 1) if isinstance(wrong, str) else []
-    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def whole_number(value: Any, field: str, *, least: int = 0, most: int = 2**32 - 1) -> int:

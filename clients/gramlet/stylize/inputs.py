@@ -7,14 +7,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict
 
-from gramlet.errors import InvalidInput, NotFound
+from gramlet.errors import InvalidInput, NotFound, did_you_mean
 from gramlet.feature.inputs import read_regions
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance, Style
 from gramlet.inputs import PictureInput, is_one_picture, read_picture
 from gramlet.stylize.types import Adjustment, Colors, Initial, LineSearch, Optimizer, Stylization, StylizeSettings
 from gramlet.tensor.pixels import MESSAGE_MEGABYTES, picture_bytes, reduced
 from gramlet.types import Picture, Resize, ResizeMode
-from gramlet.values import any_number, check_keywords, checked, did_you_mean, fill, several, text
+from gramlet.values import any_number, check_keywords, checked, fill, several, text
 
 StyleInput: TypeAlias = (
     "PictureInput | Style[PictureInput] | Sequence[PictureInput | Style[PictureInput] | tuple[PictureInput, float]]"
