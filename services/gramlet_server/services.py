@@ -113,7 +113,7 @@ def _stylize(shared: Shared) -> Built:
     from gramlet_server.stylize.service import StylizeServicer
 
     chosen = shared.settings.stylize
-    settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
+    settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.state_seconds)
     runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
     shared.keep_sweeping(KIND)
     shared.keep_sweeping(SWEEPS)

@@ -35,6 +35,7 @@ CEILINGS = {
     "gramlet.embed.v1.EmbedService/Transform": 31,  # 24
     "gramlet.train.v1.TrainService/Predict": 28,  # 23
     "gramlet.feature.v1.FeatureService/ExtractStream": 23,  # 18
+    "gramlet.feature.v1.FeatureService/Descend": 35,
     "gramlet.feature.v1.FeatureService/Differentiate": 23,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 22,  # 17
     "gramlet.stylize.v1.StylizeService/Adjust": 17,  # 16

@@ -38,7 +38,7 @@ class AsyncStylizeCalls(AsyncCalls):
         initial: Initial | PictureInput | None = None,
         previous: PictureInput | None = None,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         run_id: str | None = None,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
@@ -62,7 +62,7 @@ class AsyncStylizeCalls(AsyncCalls):
             previous: In a sequence: the content of the frame before. `initial` is its painting, and is moved along with
                 what moved since.
             preview_every: Iterations between previews; 0 is none.
-            checkpoint_every: Iterations between checkpoints; None is the server's choice.
+            state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
             run_id: Name of the run, with which it can be resumed. Default: a random one; every event has it.
             timeout: Seconds for the whole run.
             settings: Preset, size, iterations, weights and all other fields of `StylizeSettings`.
@@ -77,7 +77,7 @@ class AsyncStylizeCalls(AsyncCalls):
 
         def start() -> StylizeRun:
             stylization = make_stylization(content, style, initial, settings, previous)
-            return StylizeRun(StylizeOrder(stylization, "", name, preview_every, checkpoint_every))
+            return StylizeRun(StylizeOrder(stylization, "", name, preview_every, state_seconds))
 
         return self._stylize(name, blocking(start), timeout)
 
@@ -86,7 +86,7 @@ class AsyncStylizeCalls(AsyncCalls):
         run_id: str,
         *,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         timeout: float | None = None,
     ) -> AsyncStylizing:
         """Continues a stylization from its newest checkpoint.
@@ -94,7 +94,7 @@ class AsyncStylizeCalls(AsyncCalls):
         Raises:
             NotFound: The server's store has no such run.
         """
-        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
+        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds)
         return self._stylize(text(run_id, "run_id"), blocking(StylizeRun, order), timeout)
 
     def stylize_set(

@@ -32,6 +32,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
 )
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
     )
-    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints")
+    parser.add_argument("--state-seconds", type=float, metavar="S", help="seconds between checkpoints")
     add_settings(parser)
 
 
@@ -99,14 +100,14 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEvent, Result]:
     preview_every = (arguments.preview_every or _PREVIEW_EVERY) if arguments.preview else 0
     if check_pictures(arguments):
-        return client.resume(arguments.resume, preview_every=preview_every, checkpoint_every=arguments.checkpoint_every)
+        return client.resume(arguments.resume, preview_every=preview_every, state_seconds=arguments.state_seconds)
     return client.stylize(
         arguments.content,
         styles_of(arguments),
         initial=arguments.initial,
         previous=arguments.previous,
         preview_every=preview_every,
-        checkpoint_every=arguments.checkpoint_every,
+        state_seconds=arguments.state_seconds,
         run_id=arguments.run_id,
         **settings_of(arguments),
     )
@@ -133,6 +134,8 @@ class _Shown:
             case Started():
                 self._total = event.settings.iterations
                 meter.update(event.iteration, self._total)
+            case ScaleStarted() if event.iteration:
+                self._terminal.note(f"{event.width} x {event.height} px from iteration {event.iteration + 1} on")
             case Iteration():
                 meter.update(event.iteration, self._total, f"loss {event.loss:.4g}, run {event.run_id}")
             case Preview() if self._preview:

@@ -17,7 +17,7 @@ from gramlet.json_codec import plain
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.types import Result
 
-_OF_ONE_PICTURE = ("resume", "run_id", "preview", "previous", "checkpoint_every")
+_OF_ONE_PICTURE = ("resume", "run_id", "preview", "previous", "state_seconds")
 _SUFFIX = ".png"
 
 

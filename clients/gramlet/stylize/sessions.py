@@ -15,6 +15,7 @@ from gramlet.stylize.types import (
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeOrder,
@@ -42,6 +43,7 @@ class StylizeRun(Run[StylizeEvent]):
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
         self._order = order
         self._started = False
+        self._scale = -1
         self._iteration = 0
         self._recoveries: set[tuple[int, RecoveryReason]] = set()
         self._preview = 0
@@ -57,7 +59,7 @@ class StylizeRun(Run[StylizeEvent]):
             StylizeOrder(
                 resume_run_id=self.run_id,
                 preview_every=self._order.preview_every,
-                checkpoint_every=self._order.checkpoint_every,
+                state_seconds=self._order.state_seconds,
             )
         )
 
@@ -75,6 +77,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Queued() | Started():
                 return not self._started
+            case ScaleStarted():
+                return event.iteration > self._scale
             case Iteration():
                 return event.iteration > self._iteration
             case Recovered():
@@ -92,6 +96,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Started():
                 self._started = True
+            case ScaleStarted():
+                self._scale = event.iteration
             case Iteration():
                 self._iteration = event.iteration
                 self._loss = event.loss

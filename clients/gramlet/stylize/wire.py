@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER
+from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER, SECONDS
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.stylize.types import (
@@ -20,6 +20,7 @@ from gramlet.stylize.types import (
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeEvent,
@@ -131,7 +132,12 @@ def _decode_stylization(message: stylize_pb2.Stylization, field: str) -> Styliza
 STYLIZATION = Functions(_STYLIZATION.encode, _decode_stylization)
 RUN_ID = checked(check_name)
 _ORDER = MessageCodec(
-    StylizeOrder, stylize_pb2.StylizeRequest, stylization=STYLIZATION, resume_run_id=RUN_ID, run_id=RUN_ID
+    StylizeOrder,
+    stylize_pb2.StylizeRequest,
+    stylization=STYLIZATION,
+    resume_run_id=RUN_ID,
+    run_id=RUN_ID,
+    state_seconds=SECONDS,
 )
 encode_order = _ORDER.encode
 
@@ -159,6 +165,7 @@ _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     recovered=MessageCodec(Recovered, stylize_pb2.Recovered, reason=_RECOVERY_REASON),
     result=MessageCodec(Result, stylize_pb2.Result, timing=TIMING),
     adjusted=MessageCodec(Adjusted, stylize_pb2.Adjusted, settings=SETTINGS),
+    scale_started=MessageCodec(ScaleStarted, stylize_pb2.ScaleStarted),
 )
 
 

@@ -40,7 +40,7 @@ class ServerSettings:
     token_file: Path | None = flag(
         None, "accepted bearer tokens, one a line; also GRAMLET_TOKENS, by commas", parse=file
     )
-    max_calls: int = flag(128, "calls under way at once; more are refused", parse=count)
+    max_calls: int = flag(512, "calls under way at once; more are refused", parse=count)
     keepalive_seconds: float = flag(30.0, "silence after which a client is asked whether it lives", parse=seconds)
     keepalive_timeout_seconds: float = flag(10.0, "how long it may take to answer", parse=seconds)
     max_connection_age_seconds: float = flag(
@@ -161,9 +161,9 @@ class StoreSettings:
 class StylizeLimits:
     """How many stylizations run, and how often they are saved."""
 
-    stylize_runs: int = flag(2, "stylizations under way at once", parse=count)
+    stylize_runs: int = flag(256, "stylizations under way at once, waiting for the device or not", parse=count)
     stylize_queue_limit: int = flag(32, "stylizations that may wait; more are refused", parse=count)
-    checkpoint_every: int = flag(25, "iterations between checkpoints, where the request does not say", parse=count)
+    state_seconds: float = flag(10.0, "between checkpoints, where the request does not say; 0: none", parse=seconds)
 
 
 @dataclass(frozen=True)
