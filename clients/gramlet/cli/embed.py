@@ -57,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", metavar="NAME", help="continue an interrupted map instead")
     parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "A setting that is left out takes the server's default.")
     group.add_argument("--preset", choices=values_of(Preset), help="classic: flattened Grams of four early stages")
     group.add_argument("--descriptor", choices=values_of(Descriptor), help="what stands for a picture")
