@@ -8,14 +8,19 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
-from gramlet._async.client import AsyncClient, AsyncDifferentiation
+from gramlet._async.calls import AsyncEvents
+from gramlet._async.client import AsyncClient
+from gramlet._async.feature import AsyncDifferentiation
 from gramlet._async.stylize import AsyncStylizing
-from gramlet._sync.client import Client, Differentiation
+from gramlet._sync.calls import Events
+from gramlet._sync.client import Client
+from gramlet._sync.feature import Differentiation
 from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (
     Aborted,
     AlreadyExists,
     Cancelled,
+    Code,
     DeadlineExceeded,
     FailedPrecondition,
     GramletError,
@@ -39,7 +44,9 @@ from gramlet.feature.types import (
     StageBalance,
     Style,
 )
+from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
+from gramlet.inputs import PictureInput
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.types import (
     Adjusted,
@@ -63,13 +70,13 @@ from gramlet.stylize.types import (
     SweepStarted,
 )
 from gramlet.transport.channel import Tls, request_id
-from gramlet.transport.events import AsyncEvents, Events
-from gramlet.types import ElementType, Resize, ResizeMode
+from gramlet.types import Array, ElementType, Limits, Pixels, Resize, ResizeMode, Timing
 
 __all__ = [
     "Aborted",
     "Adjusted",
     "AlreadyExists",
+    "Array",
     "AsyncClient",
     "AsyncDifferentiation",
     "AsyncEvents",
@@ -77,6 +84,7 @@ __all__ = [
     "Cancelled",
     "Checkpoint",
     "Client",
+    "Code",
     "Colors",
     "DeadlineExceeded",
     "Differentiation",
@@ -86,6 +94,8 @@ __all__ = [
     "Extraction",
     "FailedPrecondition",
     "Features",
+    "Folder",
+    "FolderPicture",
     "Form",
     "GramNormalization",
     "GramletError",
@@ -94,6 +104,8 @@ __all__ = [
     "InternalError",
     "InvalidInput",
     "Iteration",
+    "LeftOut",
+    "Limits",
     "LineSearch",
     "Model",
     "NotFound",
@@ -101,6 +113,8 @@ __all__ = [
     "Optimizer",
     "Overloaded",
     "PermissionDenied",
+    "PictureInput",
+    "Pixels",
     "Preview",
     "Queued",
     "Recovered",
@@ -120,6 +134,7 @@ __all__ = [
     "SweepQueued",
     "SweepResult",
     "SweepStarted",
+    "Timing",
     "Tls",
     "Unauthenticated",
     "Unavailable",

@@ -160,7 +160,7 @@ def reply(number: int, outcome: Features | GramletError | None = None) -> featur
 
 
 def sent(window: CorpusWindow) -> list[str]:
-    return [(message.WhichOneof("message") and message.item.id) or "setup" for message in window.messages()]
+    return [message.item.id for message in window.messages()]
 
 
 def heights(window: CorpusWindow) -> list[int]:
@@ -171,7 +171,8 @@ def test_outcomes_come_in_the_order_of_the_pictures() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=3)
     for _ in range(3):
         window.add(b"x")
-    assert sent(window) == ["setup", "0", "1", "2"]
+    assert window.request().WhichOneof("message") == "extraction"
+    assert sent(window) == ["0", "1", "2"]
     window.accept(reply(2))
     assert heights(window) == []
     window.accept(reply(0))
@@ -196,7 +197,7 @@ def test_a_picture_that_cannot_be_read_never_travels() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
     window.add("/nowhere.jpg")
     window.add(b"x")
-    assert sent(window) == ["setup", "1"]
+    assert sent(window) == ["1"]
     outcome = next(window.outcomes())
     assert isinstance(outcome, NotFound)
     assert outcome.field == "pictures[0]"
@@ -209,7 +210,7 @@ def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> No
     sent(window)
     window.accept(reply(1))
     window.broken()
-    assert sent(window) == ["setup", "0", "2", "3"]
+    assert sent(window) == ["0", "2", "3"]
 
 
 def test_an_answer_that_comes_twice_is_told_once() -> None:
@@ -228,7 +229,7 @@ def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
     with pytest.raises(Overloaded):
         window.accept(reply(0, Overloaded("full")))
     window.broken()
-    assert sent(window) == ["setup", "0"]
+    assert sent(window) == ["0"]
 
 
 def test_the_error_of_a_picture_names_its_place_among_the_callers_pictures() -> None:

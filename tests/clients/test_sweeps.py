@@ -1,10 +1,9 @@
-"""Sweeps on the wire: codecs, lost servers, and the asynchronous client against the real service."""
+"""Sweeps on the wire: codecs and lost servers."""
 
 from __future__ import annotations
 
 import math
 
-import gramlet
 import pytest
 from gramlet.errors import InvalidInput, Unavailable
 from gramlet.feature.types import PictureStyle
@@ -92,12 +91,3 @@ def test_after_a_break_nothing_is_told_twice() -> None:
     rest = (cell(0, 1, iteration(2)), cell(0, 1, RESULT), SweepResult(run_id="s", png=b"png"))
     assert len(told(*rest)) == 3
     assert run.done
-
-
-async def test_the_asynchronous_client_sweeps_and_resumes(address: str, png: bytes) -> None:
-    async with gramlet.AsyncClient(address) as client:
-        how = {"ratios": [1.0], "deepest_stages": ["maxpool"], "size": 64, "iterations": 1, "scales": 1}
-        result = await client.sweep(png, png, run_id="asynchronous", **how).result()
-        again = await client.resume_sweep("asynchronous").result()
-    assert result.image.width > 64
-    assert again.png == result.png

@@ -8,7 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
-from gramlet.transport.channel import Endpoint, Metadata
+from gramlet.transport.channel import Metadata
+from gramlet.transport.connection import call_metadata
 from gramlet_server.runs.lifecycle import Lifecycle, Work
 from gramlet_server.runtime.logs import JsonFormatter, TextFormatter
 from gramlet_server.runtime.metrics import Metrics
@@ -69,7 +70,7 @@ def test_calls_to_other_servers_carry_the_id_of_the_call(serving: Any, kind: str
     sent: list[Metadata] = []
 
     def work() -> Generator[None, None, None]:
-        sent.append(Endpoint().metadata)
+        sent.append(call_metadata(None))
         yield
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -80,7 +81,7 @@ def test_calls_to_other_servers_carry_the_id_of_the_call(serving: Any, kind: str
         running.echo.answer = answer
         running.call(kind, metadata=(("x-request-id", "mine"),))
     assert set(sent) == {(("x-request-id", "mine"),)}
-    assert Endpoint().metadata == ()
+    assert call_metadata(None) == ()
 
 
 # --- logs and metrics ---

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.files import PICTURES, check_output, write_atomically
 from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
@@ -26,7 +27,6 @@ from gramlet.embed.types import (
     StyleMap,
 )
 from gramlet.errors import InvalidInput
-from gramlet.transport.events import Events
 from gramlet.types import Resize, ResizeMode
 
 HELP = "map pictures by their style"

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.files import PICTURES, check_directory, check_output, encode_picture_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
@@ -33,7 +34,6 @@ from gramlet.stylize.types import (
     SweepEvent,
     SweepResult,
 )
-from gramlet.transport.events import Events
 
 HELP = "paint a picture in the style of another"
 _PREVIEW_EVERY = 10

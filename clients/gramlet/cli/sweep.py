@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.files import PICTURES, check_directory, check_output
 from gramlet.cli.stylize import (
@@ -20,7 +21,6 @@ from gramlet.cli.stylize import (
 )
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.stylize.types import Result, SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
-from gramlet.transport.events import Events
 
 HELP = "stylize with many ratios and depths, into one labelled grid"
 

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
@@ -24,7 +25,6 @@ from gramlet.train.configuration import (
 )
 from gramlet.train.inputs import DataOptions, RecipeOptions, make_recipe
 from gramlet.train.types import Accepted, Epoch, Event, Extracting, Findings, Queued, Result, Skipped, Started, Step
-from gramlet.transport.events import Events
 
 HELP = "train a classification head on labelled pictures"
 _RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)

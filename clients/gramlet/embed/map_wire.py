@@ -19,12 +19,13 @@ from gramlet.embed.types import (
     Refused,
     StyleMap,
 )
-from gramlet.embed.v1 import embed_pb2
+from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.v1 import picture_pb2, tensor_pb2
 from gramlet.tensor.wire import RESIZE, decode_picture_error, encode_picture_error
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Array
 
 _CHUNK_BYTES = 1024 * 1024
@@ -195,3 +196,36 @@ def encode_chunks(content_type: str, data: bytes) -> Iterator[embed_pb2.DrawMapR
     yield embed_pb2.DrawMapResponse(content_type=content_type, total_bytes=len(data), chunk=data[:_CHUNK_BYTES])
     for start in range(_CHUNK_BYTES, len(data), _CHUNK_BYTES):
         yield embed_pb2.DrawMapResponse(chunk=data[start : start + _CHUNK_BYTES])
+
+
+# --- what the client calls, sends and reads ---
+
+DRAW_MAP = Rpc(embed_pb2_grpc.EmbedServiceStub, "DrawMap", Kind.SERVER_STREAM)
+GET_MAP = Rpc(embed_pb2_grpc.EmbedServiceStub, "GetMap")
+LIST_MAPS = Rpc(embed_pb2_grpc.EmbedServiceStub, "ListMaps")
+DELETE_MAP = Rpc(embed_pb2_grpc.EmbedServiceStub, "DeleteMap")
+
+
+def decode_drawing_chunk(message: embed_pb2.DrawMapResponse) -> bytes:
+    """The next piece of the file."""
+    return message.chunk
+
+
+def encode_get_map(map_id: str) -> embed_pb2.GetMapRequest:
+    """Asks for a stored map."""
+    return embed_pb2.GetMapRequest(map_id=map_id)
+
+
+def decode_get_map(message: embed_pb2.GetMapResponse) -> StyleMap:
+    """A stored map."""
+    return decode_map(message.map)
+
+
+def encode_list_maps() -> embed_pb2.ListMapsRequest:
+    """Asks for the stored maps in short."""
+    return embed_pb2.ListMapsRequest()
+
+
+def encode_delete_map(map_id: str) -> embed_pb2.DeleteMapRequest:
+    """Asks to remove a map."""
+    return embed_pb2.DeleteMapRequest(map_id=map_id)

@@ -18,14 +18,18 @@ from gramlet.embed.types import (
     RefusedItem,
     Started,
 )
-from gramlet.embed.v1 import embed_pb2
+from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import InvalidInput
 from gramlet.tensor.arrays import TENSOR
 from gramlet.tensor.codec import EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import check_name
 
 # --- requests ---
+
+EMBED = Rpc(embed_pb2_grpc.EmbedServiceStub, "Embed", Kind.STREAM)
+TRANSFORM = Rpc(embed_pb2_grpc.EmbedServiceStub, "Transform", Kind.STREAM)
 
 _ITEM = MessageCodec(Item, embed_pb2.Item, picture=PICTURE, vector=TENSOR)
 _START = MessageCodec(

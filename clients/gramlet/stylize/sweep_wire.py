@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 from gramlet.errors import InvalidInput
 from gramlet.stylize.types import SweepCell, SweepEvent, SweepOrder, SweepQueued, SweepResult, SweepStarted
-from gramlet.stylize.v1 import stylize_pb2
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.stylize.wire import RUN_ID, SETTINGS, STYLIZATION, decode_event, encode_event
 from gramlet.tensor.codec import EventCodec, Functions, MessageCodec, checked
+from gramlet.transport.rpc import Kind, Rpc
+
+SWEEP = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Sweep", Kind.SERVER_STREAM)
 
 
 def _check_ratios(ratios: Iterable[float], field: str) -> tuple[float, ...]:

@@ -150,6 +150,11 @@ class StylizeEvent:
     iteration: int = 0
     loss: float = math.nan
 
+    @property
+    def image(self) -> Image.Image:
+        """The picture of a `Preview` or a `Result`. Other events have none, and raise AttributeError."""
+        raise AttributeError(f"{type(self).__name__} has no picture: Preview and Result have one")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Queued(StylizeEvent):

@@ -28,9 +28,10 @@ from gramlet.stylize.types import (
     StylizeSettings,
     StylizeStatus,
 )
-from gramlet.stylize.v1 import stylize_pb2
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.wire import PICTURE, TIMING
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import check_name
 
 _INITIAL = EnumCodec(
@@ -219,3 +220,15 @@ def encode_adjusted(settings: StylizeSettings) -> stylize_pb2.AdjustResponse:
 def decode_adjusted(message: stylize_pb2.AdjustResponse) -> StylizeSettings:
     """The settings that will be in force."""
     return decode_settings(message.settings)
+
+
+# --- what the client calls and sends ---
+
+STYLIZE = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Stylize", Kind.SERVER_STREAM)
+ADJUST = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Adjust")
+GET_STATUS = Rpc(stylize_pb2_grpc.StylizeServiceStub, "GetStatus")
+
+
+def encode_get_status() -> stylize_pb2.GetStatusRequest:
+    """Asks how busy the service is."""
+    return stylize_pb2.GetStatusRequest()

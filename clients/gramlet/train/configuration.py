@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gramlet.folders.rules import TRAIN as TRAIN
+from gramlet.folders.rules import VALIDATION as VALIDATION
 from gramlet.types import Picture
-
-TRAIN = "train"
-VALIDATION = "val"
 
 
 class HeadKind(Enum):

@@ -10,9 +10,12 @@ from gramlet.tensor.wire import decode_picture, encode_picture
 from gramlet.train.configuration import Configuration, Entry, TrainOrder, Unreadable, Upload
 from gramlet.train.head_wire import EPOCH, HEAD, OUTCOME, RECIPE, SKIPPED
 from gramlet.train.types import Accepted, Event, Extracting, Queued, Result, Started, Step
-from gramlet.train.v1 import train_pb2
+from gramlet.train.v1 import train_pb2, train_pb2_grpc
+from gramlet.transport.rpc import Kind, Rpc
 
 # --- requests of Train ---
+
+TRAIN = Rpc(train_pb2_grpc.TrainServiceStub, "Train", Kind.STREAM)
 
 
 def _encode_hash(sha256: str) -> bytes:

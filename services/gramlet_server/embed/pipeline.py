@@ -129,7 +129,7 @@ class MapPipeline:
             for index, described in enumerate(describe(self._counted(), describer, self._tools.features)):
                 error = collected.add(described, measurer)
                 if error is not None:
-                    refused = Refused(index, described.item.id, error.code.value[0], error.message, error.field)
+                    refused = Refused(index, described.item.id, error.code, error.message, error.field)
                     collected.refused.append(refused)
                     yield RefusedItem(self._run.run_id, refused)
                 yield Described(self._run.run_id, len(collected.items), len(collected.refused), self._count)

@@ -1,4 +1,4 @@
-"""Sets of pictures in one style, and sequences, through both clients and the command line."""
+"""Sets of pictures in one style, and sequences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,9 @@ from gramlet_server.stylize.service import StylizeServicer
 from gramlet_server.telemetry import Observer
 from PIL import Image
 
-from tests.clients.servers import STYLIZE, client_of
+from tests.clients.servers import STYLIZE, acollect, async_client_of
 
 HOW: Any = {"size": 64, "scales": 1, "antialiased": False, "iterations": 2}
-
-
-@pytest.fixture
-def client(address: str) -> Iterator[gramlet.Client]:
-    with gramlet.Client(address) as client:
-        yield client
 
 
 def panorama(seed: int, width: int) -> Array:
@@ -56,12 +50,12 @@ class Misses(Observer):
         self.count += name == "targets" and not hit
 
 
-def test_the_style_is_prepared_once_for_all_pictures(engine: Engine, tmp_path: Path) -> None:
+async def test_the_style_is_prepared_once_for_all_pictures(engine: Engine, tmp_path: Path) -> None:
     misses = Misses()
-    fresh = Engine(engine.network, observer=misses)
+    fresh = Engine(engine._network, observer=misses)
     seen, stages = [], 0
-    with client_of({STYLIZE: StylizeServicer(Runs(fresh, Store.open(str(tmp_path))))}) as client:
-        for event in client.stylize_set([panorama(seed, 64) for seed in (1, 2, 3)], panorama(9, 64), **HOW):
+    async with async_client_of({STYLIZE: StylizeServicer(Runs(fresh, Store.open(str(tmp_path))))}) as client:
+        async for event in client.stylize_set([panorama(seed, 64) for seed in (1, 2, 3)], panorama(9, 64), **HOW):
             if isinstance(event.event, Result):
                 seen.append(misses.count)
             elif isinstance(event.event, Started):
@@ -71,20 +65,22 @@ def test_the_style_is_prepared_once_for_all_pictures(engine: Engine, tmp_path: P
     assert np.diff(seen).tolist() == [seen[0] - stages] * 2
 
 
-def test_a_bad_picture_fails_alone(client: gramlet.Client, png: bytes) -> None:
-    events = list(client.stylize_set([b"no picture", png, "/nowhere.jpg", png], png, **HOW))
+async def test_a_bad_picture_fails_alone(client: gramlet.AsyncClient, png: bytes) -> None:
+    events = await acollect(client.stylize_set([b"no picture", png, "/nowhere.jpg", png], png, **HOW))
     outcomes = {event.index: event.event for event in events}
     assert [type(outcomes[index]) for index in range(4)] == [InvalidInput, Result, NotFound, Result]
     assert Counter(isinstance(event.event, GramletError) for event in events)[True] == 2
 
 
 @pytest.mark.parametrize("wrong", [{"style": b"no picture"}, {"preset": "cubist"}])
-def test_what_is_wrong_for_every_picture_is_raised(client: gramlet.Client, png: bytes, wrong: dict[str, Any]) -> None:
+async def test_what_is_wrong_for_every_picture_is_raised(
+    client: gramlet.AsyncClient, png: bytes, wrong: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidInput):
-        list(client.stylize_set([png, png], **{"style": png, **HOW, **wrong}))
+        await acollect(client.stylize_set([png, png], **{"style": png, **HOW, **wrong}))
 
 
-def test_pictures_are_taken_as_the_events_are_read(client: gramlet.Client, png: bytes) -> None:
+async def test_pictures_are_taken_as_the_events_are_read(client: gramlet.AsyncClient, png: bytes) -> None:
     taken = []
 
     def pictures() -> Iterator[bytes]:
@@ -93,13 +89,17 @@ def test_pictures_are_taken_as_the_events_are_read(client: gramlet.Client, png: 
             yield png
 
     events = client.stylize_set(pictures(), png, **HOW)
-    next(event for event in events if isinstance(event.event, Result) and event.index == 1)
-    events.close()
+    async for event in events:
+        if isinstance(event.event, Result) and event.index == 1:
+            break
+    await events.aclose()
     assert taken == [0, 1]
 
 
-def test_a_frame_starts_from_the_last_result(client: gramlet.Client, png: bytes) -> None:
-    events = list(client.stylize_set([png, png, png], panorama(9, 64), sequence=True, **{**HOW, "iterations": 8}))
+async def test_a_frame_starts_from_the_last_result(client: gramlet.AsyncClient, png: bytes) -> None:
+    events = await acollect(
+        client.stylize_set([png, png, png], panorama(9, 64), sequence=True, **{**HOW, "iterations": 8})
+    )
     first, second, third = settings_of(events)
     assert (first.initial, first.iterations) == (gramlet.Initial.CONTENT, 8)
     for frame in (second, third):
@@ -109,27 +109,26 @@ def test_a_frame_starts_from_the_last_result(client: gramlet.Client, png: bytes)
     assert max(losses) < 1.05 * losses[0]
 
 
-def test_a_panning_sequence_flickers_less_than_its_frames_alone(client: gramlet.Client) -> None:
+async def test_a_panning_sequence_flickers_less_than_its_frames_alone(client: gramlet.AsyncClient) -> None:
     wide, style = panorama(1, 76), panorama(9, 64)
     frames = [np.ascontiguousarray(wide[:, :, left : left + 64]) for left in (0, 3, 6)]
 
-    def flicker(sequence: bool) -> float:
+    async def flicker(sequence: bool) -> float:
         """Mean difference between painted frames where they show the same."""
-        events = list(client.stylize_set(frames, style, sequence=sequence, **{**HOW, "iterations": 16}))
+        events = await acollect(client.stylize_set(frames, style, sequence=sequence, **{**HOW, "iterations": 16}))
         painted = [np.asarray(result.image, np.float32) / 255 for result in results(events).values()]
         return float(np.mean([np.abs(after[:, :-3] - before[:, 3:]).mean() for before, after in pairwise(painted)]))
 
-    assert flicker(sequence=True) < 0.8 * flicker(sequence=False)  # with a quarter of the iterations
+    assert await flicker(sequence=True) < 0.8 * await flicker(sequence=False)  # with a quarter of the iterations
 
 
-async def test_the_asynchronous_client_takes_pictures_that_come_asynchronously(address: str, png: bytes) -> None:
+async def test_pictures_may_come_one_by_one(client: gramlet.AsyncClient, png: bytes) -> None:
     async def pictures() -> AsyncIterator[bytes]:
         yield png
         yield b"no picture"
         yield png
 
-    async with gramlet.AsyncClient(address) as client:
-        events = [event async for event in client.stylize_set(pictures(), png, sequence=True, **HOW)]
+    events = await acollect(client.stylize_set(pictures(), png, sequence=True, **HOW))
     outcomes = {event.index: event.event for event in events}
     assert [type(outcomes[index]) for index in range(3)] == [Result, InvalidInput, Result]
     assert settings_of(events)[-1].initial is gramlet.Initial.GIVEN
