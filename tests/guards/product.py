@@ -84,7 +84,7 @@ def serving_all(*flags: str) -> Iterator[str]:
     """The server of `gramlet-server all` with these flags, in this process on a free port. Yields its address."""
     names, settings = command_line.parse(["all", "--port", "0", "--device", "cpu", *flags])
     shared = composition.Shared(settings)
-    services = [composition.SERVICES[name](shared) for name in names]
+    services = composition.services_of(names, shared)
     server = runtime_server.Server(services, settings.server, shared.metrics)
     built: SimpleQueue[Exception | None] = SimpleQueue()
     server.start(built.put)

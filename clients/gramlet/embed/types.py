@@ -10,6 +10,7 @@ from enum import Enum
 
 from gramlet.embed.settings import Exactness, MapSettings, Method
 from gramlet.errors import GramletError
+from gramlet.run.types import Progress
 from gramlet.types import Array, Pixels
 
 
@@ -196,6 +197,14 @@ class RefusedItem:
 
 
 @dataclass(frozen=True)
+class RemoteProgress:
+    """The progress of a map that another replica makes."""
+
+    map_id: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class MeasuredItems:
     """The event that all distances are known: from here on the making can be resumed."""
 
@@ -203,7 +212,7 @@ class MeasuredItems:
     measured: Measured
 
 
-MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | StyleMap
+MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | RemoteProgress | StyleMap
 """What the making of a map reports; a `StyleMap` comes last."""
 
 
@@ -265,16 +274,19 @@ class MapDrawing:
 
 @dataclass(frozen=True)
 class MapStart:
-    """The start of a new map, or of the rest of an interrupted one.
+    """The start of a new map, or of the rest of an interrupted one; or the map to watch.
 
     Attributes:
-        settings: For a new map; None to resume.
+        settings: For a new map; None to resume or to watch.
         resume_map_id: The interrupted map, or empty.
         count: Items to come, at most. Required for a new map.
         map_id: The name of a new map; empty: the server chooses.
         from_map_id: A stored map from which t-SNE starts, or empty.
         report_every: Iterations between reports.
         omit_coordinates: Leave the coordinates out of the reports.
+        watch_map_id: The map to watch while it is made, without any influence on it; or empty.
+        detached: Whether the making goes on when its caller leaves.
+        take_over: Whether to resume the making at once, even if another replica seems to do it.
     """
 
     settings: MapSettings | None = field(default_factory=MapSettings)
@@ -284,3 +296,6 @@ class MapStart:
     from_map_id: str = ""
     report_every: int = 10
     omit_coordinates: bool = False
+    watch_map_id: str = ""
+    detached: bool = False
+    take_over: bool = False

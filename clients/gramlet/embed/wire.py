@@ -16,10 +16,12 @@ from gramlet.embed.types import (
     MeasuredItems,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
 )
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import InvalidInput
+from gramlet.run.wire import PROGRESS
 from gramlet.tensor.arrays import TENSOR
 from gramlet.tensor.codec import EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE
@@ -55,7 +57,7 @@ def decode_start(requests: Iterator[embed_pb2.EmbedRequest]) -> MapStart:
     if message.WhichOneof("message") != "start":
         raise InvalidInput("the first message must say what to make", field="start")
     if message.start.WhichOneof("start") is None:
-        raise InvalidInput("set `settings` or `resume_map_id`", field="start")
+        raise InvalidInput("set `settings`, `resume_map_id` or `watch_map_id`", field="start")
     start = _START.decode(message.start, "start")
     return start if message.start.HasField("settings") else dataclasses.replace(start, settings=None)
 
@@ -120,6 +122,7 @@ _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
     measured=Inner(MeasuredItems, "measured", MEASURED),
     iteration=MessageCodec(LayoutIteration, embed_pb2.Iteration, coordinates=COORDINATES),
     result=MAP,
+    progress=Inner(RemoteProgress, "progress", PROGRESS),
 )
 decode_event = _EVENTS.decode
 
