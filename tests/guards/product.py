@@ -26,6 +26,8 @@ import gramlet.train.types
 import gramlet.train.wire
 from gramlet import types as shared_types
 from gramlet.feature import types as feature_types
+from gramlet.run import types as run_types
+from gramlet.run import wire as run_wire
 from gramlet.stylize import sweep_wire
 from gramlet.stylize import types as stylize_types
 from gramlet.stylize import wire as stylize_wire
@@ -44,6 +46,8 @@ __all__ = [
     "gramlet_command",
     "gramlet_server_command",
     "parts_wire",
+    "run_types",
+    "run_wire",
     "serving_all",
     "shared_types",
     "stylize_types",

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._async.feature import AsyncFeatureCalls
+from gramlet._async.runs import AsyncRunCalls
 from gramlet._async.stylize import AsyncStylizeCalls
 from gramlet._async.train import AsyncTrainCalls
 from gramlet.errors import GramletError
@@ -19,7 +20,7 @@ from gramlet.transport.health import CHECK, check_metadata, decode_health, encod
 from gramlet.transport.retry import AT_ONCE, RetryPolicy
 
 
-class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls):
+class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls, AsyncRunCalls):
     """A gramlet server, or several of one kind.
 
         async with gramlet.AsyncClient("localhost:50051") as client:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from gramlet._sync.embed import EmbedCalls
 from gramlet._sync.feature import FeatureCalls
+from gramlet._sync.runs import RunCalls
 from gramlet._sync.stylize import StylizeCalls
 from gramlet._sync.train import TrainCalls
 from gramlet.errors import GramletError
@@ -20,7 +21,7 @@ from gramlet.transport.retry import AT_ONCE, RetryPolicy
 from gramlet.transport.sync import Connection, gather
 
 
-class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls):
+class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
     """A gramlet server, or several of one kind.
 
         with gramlet.Client("localhost:50051") as client:

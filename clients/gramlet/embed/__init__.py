@@ -30,6 +30,7 @@ from gramlet.embed.types import (
     Queued,
     Refused,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "Queued",
     "Refused",
     "RefusedItem",
+    "RemoteProgress",
     "Started",
     "StyleMap",
     "Tsne",

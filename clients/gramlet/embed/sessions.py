@@ -18,6 +18,7 @@ from gramlet.embed.types import (
     Position,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
 )
@@ -32,10 +33,13 @@ from gramlet.types import new_name
 class MapRun(Run[MapEvent]):
     """The making of one map. After a break the items are sent again only if they had not all arrived."""
 
+    remote = RemoteProgress
+
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
         if start.settings is not None and not start.map_id:
             start = dataclasses.replace(start, map_id=new_name())
-        super().__init__(start.map_id or start.resume_map_id, ordered=start.settings is not None)
+        map_id = start.map_id or start.resume_map_id or start.watch_map_id
+        super().__init__(map_id, ordered=start.settings is not None, watching=bool(start.watch_map_id))
         self._start = start
         self._items = items
         self._is_sent = False
@@ -49,12 +53,18 @@ class MapRun(Run[MapEvent]):
     def request(self) -> Message:
         """The order, or the request to resume."""
         self._is_sent = False
-        if not self.resuming:
+        if self.watching or not self.resuming:
             return encode_start(self._start)
         count = 0 if self._measured else len(self._items)
         return encode_start(
             dataclasses.replace(
-                self._start, settings=None, map_id="", from_map_id="", resume_map_id=self.run_id, count=count
+                self._start,
+                settings=None,
+                map_id="",
+                from_map_id="",
+                resume_map_id=self.run_id,
+                count=count,
+                take_over=self.take_over,
             )
         )
 

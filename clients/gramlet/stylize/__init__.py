@@ -19,6 +19,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
     Started,
     StylizeEvent,
@@ -27,6 +28,7 @@ from gramlet.stylize.types import (
     SweepCell,
     SweepEvent,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -43,6 +45,7 @@ __all__ = [
     "Queued",
     "Recovered",
     "RecoveryReason",
+    "RemoteProgress",
     "Result",
     "SetEvent",
     "Started",
@@ -54,6 +57,7 @@ __all__ = [
     "SweepCell",
     "SweepEvent",
     "SweepQueued",
+    "SweepRemoteProgress",
     "SweepResult",
     "SweepStarted",
 ]

@@ -14,6 +14,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
     Started,
     StylizeEvent,
@@ -22,6 +23,7 @@ from gramlet.stylize.types import (
     SweepEvent,
     SweepOrder,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -34,10 +36,13 @@ from gramlet.types import new_name
 class StylizeRun(Run[StylizeEvent]):
     """One stylization. Events up to the last iteration that the caller has seen are skipped."""
 
+    remote = RemoteProgress
+
     def __init__(self, order: StylizeOrder) -> None:
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
-        super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._started = False
         self._iteration = 0
@@ -49,20 +54,18 @@ class StylizeRun(Run[StylizeEvent]):
 
     def request(self) -> Message:
         """The order, or the request to resume with the same reports."""
-        if not self.resuming:
+        if self.watching or not self.resuming:
             return encode_order(self._order)
         return encode_order(
-            StylizeOrder(
-                resume_run_id=self.run_id,
-                preview_every=self._order.preview_every,
-                checkpoint_every=self._order.checkpoint_every,
+            dataclasses.replace(
+                self._order, stylization=None, run_id="", resume_run_id=self.run_id, take_over=self.take_over
             )
         )
 
     def accept(self, message: Message) -> StylizeEvent | None:
         """The event with the newest loss, or None for one that the caller has seen before."""
         event = super().accept(message)
-        if event is None or isinstance(event, Iteration | Result):
+        if event is None or isinstance(event, Iteration | RemoteProgress | Result):
             return event
         return dataclasses.replace(event, loss=self._loss)
 
@@ -73,7 +76,7 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Queued() | Started():
                 return not self._started
-            case Iteration():
+            case Iteration() | RemoteProgress():
                 return event.iteration > self._iteration
             case Recovered():
                 return event.iteration > self._iteration and (event.iteration, event.reason) not in self._recoveries
@@ -90,7 +93,7 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Started():
                 self._started = True
-            case Iteration():
+            case Iteration() | RemoteProgress():
                 self._iteration = event.iteration
                 self._loss = event.loss
             case Recovered():
@@ -108,17 +111,23 @@ class StylizeRun(Run[StylizeEvent]):
 class SweepRun(Run[SweepEvent]):
     """One sweep. Of each cell, events up to the last iteration that the caller has seen are skipped."""
 
+    remote = SweepRemoteProgress
+
     def __init__(self, order: SweepOrder) -> None:
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
-        super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._started = False
         self._progress: dict[tuple[int, int], float] = {}
 
     def request(self) -> Message:
         """The order, or the request to resume."""
-        return encode_sweep_order(SweepOrder(resume_run_id=self.run_id) if self.resuming else self._order)
+        if self.watching or not self.resuming:
+            return encode_sweep_order(self._order)
+        order = SweepOrder(resume_run_id=self.run_id, detached=self._order.detached, take_over=self.take_over)
+        return encode_sweep_order(order)
 
     def _decode(self, message: Message) -> SweepEvent | None:
         return decode_sweep_event(message)

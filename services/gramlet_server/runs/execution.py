@@ -68,12 +68,14 @@ class Execution(Generic[Event]):
 
     Attributes:
         run_id: The run in the store.
+        kind: Its kind.
     """
 
     def __init__(
         self, work: Work[Event], records: Records, queue: RunQueue, ticket: Ticket, ended: Callable[[], None]
     ) -> None:
         self.run_id = work.run.run_id
+        self.kind = work.kind
         self._work = work
         self._records = records
         self._queue = queue
@@ -83,7 +85,7 @@ class Execution(Generic[Event]):
         self._lock = threading.Lock()  # guards the record in the store, and the callers
         self._callers = 0
         self._progress = Progress()
-        self._stopping = self._requested = self._is_closed = self._has_succeeded = False
+        self._stopping = self._requested = self._is_closed = self._is_lost = self._has_succeeded = False
         self._over = threading.Event()
         self._stops = len(work.run.log(STOP))
         self._record = self._begin()
@@ -175,11 +177,16 @@ class Execution(Generic[Event]):
             self._queue.leave(self._ticket)
             self._report_end()
             self._over.set()
-            if self._has_succeeded:
-                error = None
-            elif self._stopping and not isinstance(error, Aborted):
-                error = Cancelled(f"run {self.run_id} was stopped: resume it to go on")
-            self._broadcast.end(error)
+            self._broadcast.end(self._error_for_readers(error))
+
+    def _error_for_readers(self, error: BaseException | None) -> BaseException | None:
+        if self._has_succeeded:
+            return None
+        if self._is_lost or isinstance(error, Aborted):
+            return Unavailable(f"run {self.run_id} goes on at another replica: resume it", retry_after=0.0)
+        if self._stopping:
+            return Cancelled(f"run {self.run_id} was stopped: resume it to go on")
+        return error
 
     def _close_after(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Cancelled) and (self._stopping or self.detached):
@@ -224,6 +231,7 @@ class Execution(Generic[Event]):
                 if len(self._work.run.log(STOP)) > self._stops:
                     self.stop()
             except Aborted:
+                self._is_lost = self._is_closed = True
                 self.stop(requested=False)  # another process owns the run; the work would find out later
                 return
             except GramletError as error:

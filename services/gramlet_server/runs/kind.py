@@ -28,6 +28,8 @@ class Kind(Generic[Event]):
         remote: The event that reports the progress of a run on another replica.
         finished: The events that a caller gets of a run, by its id, that has succeeded. The last one is the result.
         outcome: What the store has of the result in short: the head of a training; nothing for most kinds.
+        for_others: The event for callers other than the one who ordered the run or takes it over: without requests for
+            what only he has.
         replaceable: The types of events of which a slow reader gets only the newest.
         opening: The types of events that a late reader gets first: the latest of each.
     """
@@ -39,6 +41,7 @@ class Kind(Generic[Event]):
     remote: Callable[[RunInfo], Event]
     finished: Callable[[Store, str], Iterator[Event]]
     outcome: Callable[[Event], str] = lambda _: ""
+    for_others: Callable[[Event], Event] = lambda event: event
     replaceable: tuple[type, ...] = ()
     opening: tuple[type, ...] = ()
 

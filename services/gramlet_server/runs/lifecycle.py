@@ -84,7 +84,7 @@ class Lifecycle:
         """
         execution = self._queued(prepare)
         execution.join_caller()
-        watch = LocalWatch(execution, keeps=True)
+        watch = LocalWatch(execution, keeps=True, ordered=True)
         execution.start()
         return watch
 

@@ -61,17 +61,19 @@ class LocalWatch(Watch[Event]):
     Args:
         execution: The run.
         keeps: Whether the call keeps the run going. `Execution.join_caller` has counted it then.
+        ordered: Whether it is the call that ordered the run or takes it over.
     """
 
-    def __init__(self, execution: Execution[Event], *, keeps: bool) -> None:
+    def __init__(self, execution: Execution[Event], *, keeps: bool, ordered: bool = False) -> None:
         super().__init__(execution.run_id)
         self._execution = execution
         self._keeps = keeps
+        self._ordered = ordered
         self._buffer = execution.subscribe()
         self._lock = threading.Lock()
 
     def __iter__(self) -> Iterator[Event]:
-        return self._buffer
+        return self._buffer if self._ordered else map(self._execution.kind.for_others, self._buffer)
 
     def cancel(self) -> None:
         self._buffer.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from gramlet.run.types import Progress, RunKind
 from gramlet.train.types import Accepted, Epoch, Event, Extracting, Queued, RemoteProgress, Result, Started, Step
@@ -20,6 +21,7 @@ def training_kind(finished: Callable[[Store, str], Iterator[Event]]) -> Kind[Eve
         progress=_progress,
         remote=lambda info: RemoteProgress(info.progress),
         finished=finished,
+        for_others=lambda event: replace(event, wanted=(), names=()) if isinstance(event, Accepted) else event,
         outcome=lambda event: f"{event.head.name}/{event.head.version}" if isinstance(event, Result) else "",
         replaceable=(Step, Extracting),
         opening=(Accepted, Started),
