@@ -19,7 +19,7 @@ from gramlet.cli.terminal import Terminal, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.transport.channel import DEFAULT_ADDRESS, Tls
 
-COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "status")
+COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "runs", "status")
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
 

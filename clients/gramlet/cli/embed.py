@@ -10,6 +10,7 @@ import numpy as np
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, write_atomically
 from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
@@ -23,6 +24,7 @@ from gramlet.embed.types import (
     MeasuredItems,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
 )
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--map-id", metavar="NAME", help="name of the map; default: a random one")
     parser.add_argument("--from-map", metavar="NAME", help="start from this map, so that it can still be recognized")
     parser.add_argument("--resume", metavar="NAME", help="go on with an interrupted map instead")
+    add_detach(parser)
     parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
     group = parser.add_argument_group("settings", "What is left out takes the server's default.")
@@ -74,12 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Makes or resumes a map, shows how it goes, and writes the drawings."""
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
         if path:
             check_output(path, PICTURES, option)
     if arguments.html:
         check_output(arguments.html, PAGES, "--html")
-    shown = _Shown(terminal, arguments.coordinates)
+    shown = Shown(terminal, arguments.coordinates)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("mapping") as meter:
             for event in events:
@@ -100,7 +105,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
     if arguments.resume:
         if arguments.pictures:
             raise InvalidInput("a resumed map has its pictures already: leave them out", field="--resume")
-        return client.resume_map(arguments.resume, **reports)
+        return client.resume_map(arguments.resume, detached=arguments.detach, **reports)
     if not arguments.pictures:
         raise InvalidInput("give a folder of pictures", field="pictures")
     names = MapOptions.__annotations__.keys() & vars(arguments).keys()
@@ -112,7 +117,14 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
     items = arguments.pictures
     if items.lower().endswith(VECTORS):
         items = np.load(items, allow_pickle=False)
-    return client.embed(items, map_id=arguments.map_id, from_map_id=arguments.from_map, **reports, **options)
+    return client.embed(
+        items,
+        map_id=arguments.map_id,
+        from_map_id=arguments.from_map,
+        detached=arguments.detach,
+        **reports,
+        **options,
+    )
 
 
 def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map_id: str) -> None:
@@ -128,7 +140,7 @@ def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map
             terminal.say(f"{path}: {form.value}")
 
 
-class _Shown:
+class Shown:
     """What of a map was shown; shows the next event."""
 
     def __init__(self, terminal: Terminal, coordinates: bool) -> None:
@@ -154,6 +166,8 @@ class _Shown:
             case LayoutIteration():
                 text = f"perplexity {event.perplexity:g}, KL divergence {event.kl_divergence:.3f}"
                 meter.update(event.iteration, event.iterations, text)
+            case RemoteProgress(progress=progress):
+                meter.update(progress.done, progress.total or None, f"{progress.phase}, on another replica")
             case StyleMap():
                 for line in (describe(event), *quality_lines(event), *event.notes):
                     self._terminal.say(line)
@@ -165,6 +179,7 @@ _NAMES = {
     Started: "started",
     Described: "described",
     RefusedItem: "refused",
+    RemoteProgress: "remoteprogress",
     MeasuredItems: "measured",
     LayoutIteration: "iteration",
     StyleMap: "result",

@@ -11,6 +11,7 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_directory, check_output, encode_picture_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import GramletError, InvalidInput
@@ -28,6 +29,7 @@ from gramlet.stylize.types import (
     Preview,
     Queued,
     Recovered,
+    RemoteProgress,
     Result,
     Started,
     StylizeEvent,
@@ -47,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
-        required=True,
         help="where to write the result: .png, .jpg, ...; of several, a folder",
     )
     parser.add_argument(
@@ -66,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--previous", metavar="FILE", help="the frame before, of which --initial is the painting")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
+    add_detach(parser)
+    parser.add_argument("--keep-inputs", action="store_true", help="keep the pictures in the server's store")
     parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
     parser.add_argument(
         "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
@@ -128,10 +131,12 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     contents = contents_of(arguments)
     if arguments.sequence or is_folder or len(contents) > 1:
         return run_set(arguments, contents, client, terminal)
-    check_output(arguments.output, PICTURES, "--output")
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal)
+    check_output(output_of(arguments), PICTURES, "--output")
     if arguments.preview:
         check_output(arguments.preview, PICTURES, "--preview")
-    shown = _Shown(terminal, arguments.output, arguments.preview)
+    shown = Shown(terminal, arguments.output, arguments.preview)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("stylizing") as meter:
             for event in events:
@@ -146,7 +151,12 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEvent, Result]:
     preview_every = (arguments.preview_every or _PREVIEW_EVERY) if arguments.preview else 0
     if check_pictures(arguments):
-        return client.resume(arguments.resume, preview_every=preview_every, checkpoint_every=arguments.checkpoint_every)
+        return client.resume(
+            arguments.resume,
+            preview_every=preview_every,
+            checkpoint_every=arguments.checkpoint_every,
+            detached=arguments.detach,
+        )
     return client.stylize(
         arguments.content,
         styles_of(arguments),
@@ -155,8 +165,22 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
         preview_every=preview_every,
         checkpoint_every=arguments.checkpoint_every,
         run_id=arguments.run_id,
+        detached=arguments.detach,
+        keep_inputs=arguments.keep_inputs,
         **settings_of(arguments),
     )
+
+
+def output_of(arguments: argparse.Namespace) -> Path:
+    """Where to write the result.
+
+    Raises:
+        InvalidInput: The command line does not say.
+    """
+    output: Path | None = arguments.output
+    if output is None:
+        raise InvalidInput("say where to write the result", field="--output")
+    return output
 
 
 def contents_of(arguments: argparse.Namespace) -> list[Path]:
@@ -180,9 +204,9 @@ def _pictures_in(folder: Path) -> list[Path]:
 def run_set(arguments: argparse.Namespace, contents: list[Path], client: Client, terminal: Terminal) -> int:
     """Paints several pictures into a folder; 1 if some failed."""
     check_pictures(arguments)
-    check_directory(arguments.output, "--output")
-    for option in ("resume", "run_id", "preview", "previous", "checkpoint_every"):
-        if getattr(arguments, option) is not None:
+    check_directory(output_of(arguments), "--output")
+    for option in ("resume", "run_id", "preview", "previous", "checkpoint_every", "detach", "keep_inputs"):
+        if getattr(arguments, option) not in (None, False):
             raise InvalidInput("goes with one picture, not with several", field=f"--{option.replace('_', '-')}")
     outputs = [arguments.output / f"{content.stem}.png" for content in contents]
     if len(set(outputs)) < len(outputs):
@@ -250,10 +274,10 @@ def styles_of(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
     return [Style(*parts) for parts in zip(styles, shares, regions("content"), regions("style"), strict=True)]
 
 
-class _Shown:
+class Shown:
     """What of a run was shown; shows the next event."""
 
-    def __init__(self, terminal: Terminal, output: Path, preview: Path | None) -> None:
+    def __init__(self, terminal: Terminal, output: Path | None, preview: Path | None) -> None:
         self._terminal = terminal
         self._output = output
         self._preview = preview
@@ -282,10 +306,14 @@ class _Shown:
                 self._terminal.note(f"weights changed after iteration {event.iteration}")
             case Recovered():
                 self._terminal.note(event.message or event.reason.value)
+            case RemoteProgress():
+                meter.update(event.iteration, event.total or None, f"loss {event.loss:.4g}, on another replica")
             case Result():
-                write_picture(event, self._output)
-                extra["path"] = str(self._output)
-                self._terminal.say(f"{self._output}: {event.iteration} iterations, loss {event.loss:.4g}")
+                if self._output:
+                    write_picture(event, self._output)
+                    extra["path"] = str(self._output)
+                where = self._output or event.run_id
+                self._terminal.say(f"{where}: {event.iteration} iterations, loss {event.loss:.4g}")
         self._terminal.event(type(event).__name__.lower(), **values_of(event), **extra)
 
 
