@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,33 +18,16 @@ from gramlet.feature.descent_types import (
     DescentQueued,
     DescentReady,
     DescentReweighted,
-    DescentSettings,
     DescentStart,
     DescentState,
     DescentWaiting,
-    DescentWeights,
 )
-from gramlet.feature.types import Extraction, GramNormalization, Objective, StageBalance, Style
+from gramlet.feature.types import Extraction, Objective
 from gramlet.types import Array
-from gramlet_server.backbone import load_network
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
-from gramlet_server.feature.engine import Engine, EngineSettings
+from gramlet_server.feature.engine import Engine
 
-CONTENT, STYLE = (np.random.default_rng(seed).random((3, 48, 56), dtype=np.float32) for seed in (1, 2))
-OBJECTIVE = Objective(
-    content=CONTENT,
-    content_stage="layer1",
-    content_weight=1.0,
-    styles=(Style(STYLE),),
-    style_stages={"conv1": 1.0, "layer1": 0.5},
-    style_weight=10.0,
-    total_variation_weight=0.1,
-    gram_normalization=GramNormalization.POSITIONS,
-    stage_balance=StageBalance.CONTENT,
-)
-WEIGHTS = DescentWeights(
-    number=1, content_weight=0.1, style_weight=20.0, total_variation_weight=0.0, style_stages={"conv1": 1.0}
-)
+from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, make_engine, start
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +35,6 @@ def engine() -> Iterator[Engine]:
     engine = make_engine()
     yield engine
     engine.close()
-
-
-def make_engine(**settings: Any) -> Engine:
-    return Engine(load_network("resnet50", "random:1", "cpu", "float32"), EngineSettings(**settings))
-
-
-def start(iterations: int = 6, **options: Any) -> DescentStart:
-    return DescentStart(
-        objective=options.pop("objective", OBJECTIVE),
-        settings=DescentSettings(history_size=4),
-        iterations=iterations,
-        **options,
-    )
 
 
 def run(engine: Engine, order: DescentStart) -> list[DescentEvent]:

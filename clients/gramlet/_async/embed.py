@@ -6,7 +6,15 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Unpack
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
-from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
+from gramlet.embed.inputs import (
+    ItemsInput,
+    MapOptions,
+    has_vectors,
+    make_settings,
+    read_items,
+    read_new_items,
+    vector_size,
+)
 from gramlet.embed.map_wire import (
     DELETE_MAP,
     DRAW_MAP,
@@ -82,10 +90,55 @@ class AsyncEmbedCalls(AsyncCalls):
                 report_every=report_every,
                 omit_coordinates=omit_coordinates,
                 detached=detached,
+                vector_size=vector_size(unread),
             )
             return MapRun(order, unread)
 
         return AsyncEvents(name, self._events(EMBED, blocking(start), self._attempts(timeout)), StyleMap)
+
+    def relayout_map(
+        self,
+        items_of_map_id: str,
+        *,
+        map_id: str | None = None,
+        from_map_id: str | None = None,
+        report_every: int = 10,
+        omit_coordinates: bool = False,
+        detached: bool = False,
+        timeout: float | None = None,
+        **settings: Unpack[MapOptions],
+    ) -> AsyncEvents[MapEvent, StyleMap]:
+        """Lays out the items of a stored map once more, as a new map, without their pictures and without the network.
+
+        Returns events as `embed` does. The descriptors are those that were kept with the map, so the settings of
+        descriptor, stages, resize, balance_stages, exactness and sketch_size stay as they are there. Method, metric,
+        perplexity, seed and the others may differ.
+
+        Args:
+            items_of_map_id: The stored map.
+            map_id: Name of the new map. Default: a random one.
+            from_map_id: A stored map from whose positions t-SNE starts. Default: PCA.
+            report_every: Iterations between reports.
+            omit_coordinates: Leave the coordinates out of the reports.
+            detached: As of `embed`.
+            timeout: Seconds for the whole making.
+            settings: As for `embed`.
+
+        Raises:
+            NotFound: There is no finished map of that name.
+            InvalidInput: A setting is wrong.
+        """
+        name = map_id or new_name()
+        order = MapStart(
+            settings=make_settings(settings),
+            map_id=name,
+            from_map_id=from_map_id or "",
+            report_every=report_every,
+            omit_coordinates=omit_coordinates,
+            items_of_map_id=items_of_map_id,
+            detached=detached,
+        )
+        return AsyncEvents(name, self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
 
     def resume_map(
         self,

@@ -11,9 +11,11 @@ from gramlet.embed.settings import (
     MapSettings,
     Method,
     Metric,
+    Preset,
     Tsne,
 )
 from gramlet.embed.types import (
+    Comparison,
     Described,
     DrawingForm,
     Item,
@@ -33,9 +35,12 @@ from gramlet.embed.types import (
     RemoteProgress,
     Started,
     StyleMap,
+    Task,
+    Working,
 )
 
 __all__ = [
+    "Comparison",
     "Described",
     "Descriptor",
     "DrawingForm",
@@ -56,6 +61,7 @@ __all__ = [
     "Neighbor",
     "Place",
     "Position",
+    "Preset",
     "Quality",
     "Queued",
     "Refused",
@@ -63,5 +69,7 @@ __all__ = [
     "RemoteProgress",
     "Started",
     "StyleMap",
+    "Task",
     "Tsne",
+    "Working",
 ]

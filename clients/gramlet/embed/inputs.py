@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypedDict, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import Item
 from gramlet.errors import InvalidInput
 from gramlet.folders import Folder, read_folder
@@ -50,6 +50,8 @@ class MapOptions(TypedDict, total=False):
     neighbors: int
     seed: int
     quality_neighbors: int
+    preset: Preset | str
+    compare: bool
 
 
 _OF_TSNE = {field.name for field in dataclasses.fields(Tsne)}
@@ -131,6 +133,12 @@ def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
 def has_vectors(items: Sequence[UnreadItem]) -> bool:
     """Whether the items bring their own descriptors."""
     return bool(items) and all(item.vector is not None for item in items)
+
+
+def vector_size(items: Sequence[UnreadItem]) -> int:
+    """The elements of the items' vectors; 0 if they bring none."""
+    first = items[0].vector if items else None
+    return 0 if first is None else int(np.size(first))
 
 
 def _of_folder(folder: Folder) -> list[UnreadItem]:

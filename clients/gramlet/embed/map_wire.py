@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import (
+    Comparison,
     DrawingForm,
     Layout,
     MapDrawing,
@@ -22,7 +22,7 @@ from gramlet.embed.types import (
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
-from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked, each
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, each
 from gramlet.tensor.v1 import picture_pb2, tensor_pb2
 from gramlet.tensor.wire import RESIZE, decode_picture_error, encode_picture_error
 from gramlet.transport.rpc import Kind, Rpc
@@ -71,23 +71,8 @@ _GRADIENT = EnumCodec(
         Gradient.INTERPOLATION: embed_pb2.GRADIENT_INTERPOLATION,
     }
 )
-
-
-def _check_finite(value: float, field: str) -> float:
-    if not math.isfinite(value):
-        raise InvalidInput("must be a finite number", field=field)
-    return value
-
-
-_FINITE = checked(_check_finite)
-_TSNE = MessageCodec(
-    Tsne,
-    embed_pb2.Tsne,
-    early_exaggeration=_FINITE,
-    learning_rate=_FINITE,
-    angle=_FINITE,
-    gradient=_GRADIENT,
-)
+_PRESET = EnumCodec({Preset.NONE: embed_pb2.PRESET_UNSPECIFIED, Preset.CLASSIC: embed_pb2.PRESET_CLASSIC})
+_TSNE = MessageCodec(Tsne, embed_pb2.Tsne, gradient=_GRADIENT)
 SETTINGS = MessageCodec(
     MapSettings,
     embed_pb2.Settings,
@@ -97,6 +82,7 @@ SETTINGS = MessageCodec(
     exactness=_EXACTNESS,
     method=_METHOD,
     tsne=_TSNE,
+    preset=_PRESET,
 )
 encode_settings = SETTINGS.encode
 
@@ -143,6 +129,7 @@ MAP = MessageCodec(
     layouts=each(_LAYOUT),
     measured=MEASURED,
     refused=each(REFUSED),
+    comparison=each(MessageCodec(Comparison, embed_pb2.Comparison, descriptor=_DESCRIPTOR)),
 )
 _SUMMARIES = each(MessageCodec(MapSummary, embed_pb2.ListMapsResponse.Entry, method=_METHOD))
 _POSITION = MessageCodec(

@@ -62,6 +62,7 @@ class MapRun(Run[MapEvent]):
                 settings=None,
                 map_id="",
                 from_map_id="",
+                items_of_map_id="",
                 resume_map_id=self.run_id,
                 count=count,
                 take_over=self.take_over,

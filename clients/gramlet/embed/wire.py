@@ -18,12 +18,14 @@ from gramlet.embed.types import (
     RefusedItem,
     RemoteProgress,
     Started,
+    Task,
+    Working,
 )
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import InvalidInput
 from gramlet.run.wire import PROGRESS
 from gramlet.tensor.arrays import TENSOR
-from gramlet.tensor.codec import EventCodec, Inner, MessageCodec, checked
+from gramlet.tensor.codec import EnumCodec, EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE
 from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import check_name
@@ -112,7 +114,13 @@ def _item_or_error(message: embed_pb2.Item) -> Item | BadItem:
 
 # --- events ---
 
-
+_TASK = EnumCodec(
+    {
+        Task.COMPARISON: embed_pb2.Working.TASK_COMPARISON,
+        Task.DISTANCES: embed_pb2.Working.TASK_DISTANCES,
+        Task.QUALITY: embed_pb2.Working.TASK_QUALITY,
+    }
+)
 _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
     embed_pb2.EmbedResponse,
     queued=MessageCodec(Queued, embed_pb2.Queued),
@@ -121,6 +129,7 @@ _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
     refused=Inner(RefusedItem, "refused", REFUSED),
     measured=Inner(MeasuredItems, "measured", MEASURED),
     iteration=MessageCodec(LayoutIteration, embed_pb2.Iteration, coordinates=COORDINATES),
+    working=MessageCodec(Working, embed_pb2.Working, task=_TASK),
     result=MAP,
     progress=Inner(RemoteProgress, "progress", PROGRESS),
 )

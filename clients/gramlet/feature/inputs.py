@@ -9,6 +9,7 @@ from typing import Any, Required, TypedDict
 import numpy as np
 
 from gramlet.errors import InvalidInput
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Form, GramNormalization, Objective, Style
 from gramlet.inputs import as_resize, fill, read_mask, read_picture
 from gramlet.types import ElementType, Picture, Resize, ResizeMode
@@ -81,19 +82,31 @@ def read_objective(objective: Objective) -> Objective:
         InvalidInput: A picture is wrong.
     """
 
-    def picture(value: Any, field: str) -> Any:
-        # A starting picture or target made by arithmetic may leave 0..1: arrays of the right shape pass as they are.
-        is_array = isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 3
-        return value if value is None or is_array else read_picture(value, field)
-
     return dataclasses.replace(
         objective,
-        content=picture(objective.content, "objective.content"),
+        content=_read_target(objective.content, "objective.content"),
         styles=tuple(
-            Style(picture(style.picture, field), style.weight, *read_regions(style, field))  # type: ignore[arg-type]
+            Style(_read_target(style.picture, field), style.weight, *read_regions(style, field))  # type: ignore[arg-type]
             for field, style in ((f"objective.styles[{i}]", style) for i, style in enumerate(objective.styles))
         ),
     )
+
+
+def read_descent_start(start: DescentStart) -> DescentStart:
+    """The start of a descent with its pictures as they travel: they may be given as any input.
+
+    Raises:
+        NotFound: A file does not exist.
+        InvalidInput: A picture is wrong.
+    """
+    initial = _read_target(start.initial, "initial")
+    return dataclasses.replace(start, objective=read_objective(start.objective), initial=initial)
+
+
+def _read_target(value: Any, field: str) -> Any:
+    # A starting picture or target made by arithmetic may leave 0..1: arrays of the right shape pass as they are.
+    is_array = isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 3
+    return value if value is None or is_array else read_picture(value, field)
 
 
 def read_regions(style: Style[Any], field: str) -> tuple[Picture | None, Picture | None]:

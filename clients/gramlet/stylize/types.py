@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+from gramlet.feature.descent_types import LineSearch as LineSearch
+from gramlet.feature.descent_types import Optimizer as Optimizer
+from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
 from gramlet.run.types import Progress
 from gramlet.types import Picture, Timing
@@ -26,20 +29,6 @@ class Initial(Enum):
     STYLE = "style"
     NOISE = "noise"
     GIVEN = "given"
-
-
-class Optimizer(Enum):
-    """What moves the picture: L-BFGS (Liu and Nocedal, 1989) or Adam (Kingma and Ba, 2015)."""
-
-    LBFGS = "lbfgs"
-    ADAM = "adam"
-
-
-class LineSearch(Enum):
-    """How L-BFGS finds the length of a step: the learning rate itself, or the strong Wolfe conditions."""
-
-    NONE = "none"
-    STRONG_WOLFE = "strong-wolfe"
 
 
 class Colors(Enum):
@@ -234,13 +223,6 @@ class Adjusted(StylizeEvent):
 
     settings: StylizeSettings
     number: int
-
-
-class RecoveryReason(Enum):
-    """What a run recovered from: a loss that was not a number, or a lost FeatureService."""
-
-    DIVERGED = "diverged"
-    RECONNECTED = "reconnected"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from gramlet.errors import InvalidInput
+from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.run.types import Progress
@@ -17,8 +18,6 @@ from gramlet.stylize.types import (
     Colors,
     Initial,
     Iteration,
-    LineSearch,
-    Optimizer,
     Preview,
     Queued,
     Recovered,
@@ -44,13 +43,6 @@ _INITIAL = EnumCodec(
         Initial.STYLE: stylize_pb2.INITIAL_STYLE,
         Initial.NOISE: stylize_pb2.INITIAL_NOISE,
         Initial.GIVEN: stylize_pb2.INITIAL_GIVEN,
-    }
-)
-_OPTIMIZER = EnumCodec({Optimizer.LBFGS: stylize_pb2.OPTIMIZER_LBFGS, Optimizer.ADAM: stylize_pb2.OPTIMIZER_ADAM})
-_LINE_SEARCH = EnumCodec(
-    {
-        LineSearch.NONE: stylize_pb2.LINE_SEARCH_NONE,
-        LineSearch.STRONG_WOLFE: stylize_pb2.LINE_SEARCH_STRONG_WOLFE,
     }
 )
 _COLORS = EnumCodec(
@@ -96,10 +88,10 @@ SETTINGS = MessageCodec(
     gram_normalization=GRAM_NORMALIZATION,
     stage_balance=STAGE_BALANCE,
     initial=_INITIAL,
-    optimizer=_OPTIMIZER,
+    optimizer=OPTIMIZER,
     learning_rate=checked(_check_learning_rate),
     history_size=_POSITIVE,
-    line_search=_LINE_SEARCH,
+    line_search=LINE_SEARCH,
     scales=_POSITIVE,
     style_size=_POSITIVE,
     colors=_COLORS,

@@ -11,7 +11,7 @@ from weakref import WeakSet
 import grpc
 import grpc.aio
 
-from gramlet.errors import FailedPrecondition, GramletError, Unavailable
+from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import Attempts, BaseConnection
 from gramlet.transport.rpc import Kind, Message, Rpc
@@ -165,6 +165,8 @@ class AsyncStream:
         self._call = call
         self._uploading: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
+        self._sending = asyncio.Lock()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -174,8 +176,10 @@ class AsyncStream:
 
     async def send(self, message: Message) -> None:
         """Sends a message. Failures show at the next `receive`."""
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await self._call.write(message)
+        # gRPC takes one message at a time, and a call may be used by several tasks.
+        async with self._sending:
+            with suppress(grpc.RpcError, asyncio.InvalidStateError):
+                await self._call.write(message)
 
     async def upload(self, messages: Iterable[Callable[[], Message]]) -> None:
         """Sends the last messages in the background. Each is made when its turn has come, so that many need no memory.
@@ -223,6 +227,7 @@ class AsyncStream:
 
     async def close(self) -> None:
         """Cancels the call, if it has not ended."""
+        self._closed = True
         self._call.cancel()
         if self._uploading is not None:
             self._uploading.cancel()
@@ -232,9 +237,13 @@ class AsyncStream:
         try:
             with self._connection.translating():
                 return await self._call.read()
-        except (GramletError, asyncio.CancelledError):
-            if self._failure is not None and not _is_being_cancelled():
+        except (GramletError, asyncio.CancelledError) as error:
+            if _is_being_cancelled():
+                raise
+            if self._failure is not None:
                 raise self._failure from None
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                raise Cancelled("the call was cancelled") from None  # by another task
             raise
 
     async def _end(self) -> None:

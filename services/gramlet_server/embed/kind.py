@@ -11,6 +11,7 @@ from gramlet.embed.types import (
     RemoteProgress,
     Started,
     StyleMap,
+    Working,
 )
 from gramlet.run.types import Progress, RunKind
 
@@ -25,6 +26,8 @@ def _progress(event: MapEvent, before: Progress) -> Progress:
         case LayoutIteration():
             phase = f"iterations of layout {event.layout + 1}"
             return Progress(event.iteration, event.iterations, event.kl_divergence, phase)
+        case Working():
+            return Progress(event.done, event.total, phase=event.task.value)
         case _:
             return before
 

@@ -34,6 +34,12 @@ from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import shutting_down
 
+REPORT_SECONDS = 0.05
+"""Iterations that follow each other faster are reported together."""
+
+Report = Happening | tuple[DescentIteration, ...]
+"""What is handed on at once."""
+
 
 class Requests:
     """What the caller has sent to a descent, and what became of its last state. For any thread.
@@ -117,7 +123,7 @@ class DescentWork:
         differentiator: Differentiator,
         start: DescentStart,
         requests: Requests,
-        happened: EventBuffer[Happening],
+        happened: EventBuffer[Report],
     ) -> None:
         self._passes = passes
         self._targets = targets
@@ -127,7 +133,10 @@ class DescentWork:
         self._happened = happened
         self._control = Control()
         self._objective = start.objective
+        self._number = 0  # of the weights in force
         self._unreported = Timing()  # time of turns since the last iteration
+        self._unsent: list[DescentIteration] = []
+        self._sent = 0.0
         self._state_made = time.monotonic()
         self._lock = threading.Lock()
         self._cancelled = False
@@ -148,8 +157,10 @@ class DescentWork:
             with self._called() as caller:
                 self._descend(caller)
         except BaseException as error:
+            self._send()
             self._happened.end(error)
         else:
+            self._send()
             self._happened.end()
 
     def _called(self) -> Caller:
@@ -174,7 +185,7 @@ class DescentWork:
                 turn, timing = self._passes.run_turn(caller, "descent", height * width, _until_waiting(steps, happened))
                 self._add(descent, timing)
             finally:
-                self._report(descent, happened)
+                self._report(descent, happened)  # also what happened before a failure
             has_ended = turn.ended and turn.result
             if happened and isinstance(happened[-1], DescentWaiting):
                 self._requests.wait()
@@ -186,6 +197,7 @@ class DescentWork:
     def _begin(self, caller: Caller) -> Descent:
         start = self._start
         snapshot = Snapshot.from_bytes(start.state, "start.state") if start.state else None
+        self._number = snapshot.counts.number if snapshot is not None else 0
         start = self._start = replace(start, state=b"")  # up to a gigabyte; the descent makes its own copy
         content = self._objective.content
         if start.luminance_only:
@@ -229,7 +241,8 @@ class DescentWork:
     def _pass_requests(self, caller: Caller, size: tuple[int, int]) -> None:
         """Passes on what the caller has sent, and asks for a state when one is due."""
         weights = self._requests.take(self._control)
-        if weights is not None:
+        if weights is not None and weights.number > self._number:  # after a broken connection some come twice
+            self._number = weights.number
             new = {name: value for name, value in vars(weights).items() if name != "number"}
             self._objective = replace(self._objective, **new)
             loss = self._loss(self._targets.build(caller, self._objective), size)
@@ -250,16 +263,25 @@ class DescentWork:
         count = sum(isinstance(each, DescentIteration) for each in happened)
         queued, computed = self._unreported.queue_seconds, self._unreported.compute_seconds
         for happening in happened:
-            match happening:
-                case DescentIteration():
-                    happening = replace(happening, timing=Timing(queued, computed / count))
-                    queued, self._unreported = 0.0, Timing()
-                case DescentFinished():
-                    happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
-                case Snapshot():
-                    self._state_made = time.monotonic()
-                    self._requests.state_made()
+            if isinstance(happening, DescentIteration):
+                self._unsent.append(replace(happening, timing=Timing(queued, computed / count)))
+                queued, self._unreported = 0.0, Timing()
+                continue
+            self._send()
+            if isinstance(happening, DescentFinished):
+                happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
+            elif isinstance(happening, Snapshot):
+                self._state_made = time.monotonic()
+                self._requests.state_made()
             self._happened.put(happening)
+        if time.monotonic() >= self._sent + REPORT_SECONDS:
+            self._send()
+
+    def _send(self) -> None:
+        if self._unsent:
+            self._happened.put(tuple(self._unsent))
+            self._unsent.clear()
+            self._sent = time.monotonic()
 
 
 class _NetworkLoss:

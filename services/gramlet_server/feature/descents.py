@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,7 +20,7 @@ from gramlet.feature.descent_types import (
 )
 
 from gramlet_server.feature.descent import Happening, PreviewPixels
-from gramlet_server.feature.descent_work import DescentWork, Requests
+from gramlet_server.feature.descent_work import DescentWork, Report, Requests
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot
@@ -80,7 +81,7 @@ class Descents:
                 f"this network has weights {digest[:12]}, and {start.weights_digest[:12]} are wanted",
                 field="start.weights_digest",
             )
-        requests, happened = Requests(), EventBuffer[Happening](replaceable=(PreviewPixels,))
+        requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
         work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened)
         descent = LocalDescent(self.queue, work, requests, happened, self._remove)
         with self._lock:
@@ -113,7 +114,7 @@ class LocalDescent:
         queue: RunQueue,
         work: DescentWork,
         requests: Requests,
-        happened: EventBuffer[Happening],
+        happened: EventBuffer[Report],
         closed: Callable[[LocalDescent], None],
     ) -> None:
         self._ticket = queue.take()
@@ -123,7 +124,8 @@ class LocalDescent:
         self._happened = happened
         self._closed = closed
         self._thread: threading.Thread | None = None
-        self._events = self._read()
+        self._burst: deque[DescentEvent] = deque()
+        self._bursts = self._read()
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +146,13 @@ class LocalDescent:
             Cancelled: The descent was cancelled.
             Unavailable: The server is shutting down, or its device has failed. A DescentState came before if possible.
         """
-        return next(self._events)
+        while not self._burst:
+            self._burst.extend(next(self._bursts))
+        return self._burst.popleft()
+
+    def bursts(self) -> Iterator[Sequence[DescentEvent]]:
+        """The events as they arrive: at the pace of a GPU many iterations at once. Instead of the iterator itself."""
+        return self._bursts
 
     def reweight(self, weights: DescentWeights) -> None:
         """Goes on with other weights from the next iteration on. Of several at once only the newest count."""
@@ -176,15 +184,15 @@ class LocalDescent:
         self._queue.leave(self._ticket)
         self._closed(self)
 
-    def _read(self) -> Iterator[DescentEvent]:
+    def _read(self) -> Iterator[Sequence[DescentEvent]]:
         for position in self._queue.positions(self._ticket):
-            yield DescentQueued(position=position)
+            yield [DescentQueued(position=position)]
         # In the context of the call that it works for, so that its log lines carry that call's id.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=[self._run], name="descent", daemon=True)
         self._thread.start()
         for happening in self._happened:
-            yield self._event(happening)
+            yield happening if isinstance(happening, tuple) else [self._event(happening)]
 
     def _run(self) -> None:
         try:
@@ -197,8 +205,10 @@ class LocalDescent:
             case PreviewPixels(iteration, pixels):
                 return DescentPreview(iteration=iteration, jpeg=encode_jpeg(pixels().permute(1, 2, 0).numpy()))
             case Snapshot(counts):
-                event = DescentState(iteration=counts.iteration, number=counts.number, data=happening.to_bytes())
+                data = happening.to_bytes()
                 self._requests.state_taken()
-                return event
+                return DescentState(
+                    iteration=counts.iteration, number=counts.number, data=data, reweighted=happening.reweighted
+                )
             case _:
                 return happening

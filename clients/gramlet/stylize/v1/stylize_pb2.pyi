@@ -19,18 +19,6 @@ class Initial(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INITIAL_NOISE: _ClassVar[Initial]
     INITIAL_GIVEN: _ClassVar[Initial]
 
-class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    OPTIMIZER_UNSPECIFIED: _ClassVar[Optimizer]
-    OPTIMIZER_LBFGS: _ClassVar[Optimizer]
-    OPTIMIZER_ADAM: _ClassVar[Optimizer]
-
-class LineSearch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    LINE_SEARCH_UNSPECIFIED: _ClassVar[LineSearch]
-    LINE_SEARCH_NONE: _ClassVar[LineSearch]
-    LINE_SEARCH_STRONG_WOLFE: _ClassVar[LineSearch]
-
 class Colors(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     COLORS_UNSPECIFIED: _ClassVar[Colors]
@@ -42,12 +30,6 @@ INITIAL_CONTENT: Initial
 INITIAL_STYLE: Initial
 INITIAL_NOISE: Initial
 INITIAL_GIVEN: Initial
-OPTIMIZER_UNSPECIFIED: Optimizer
-OPTIMIZER_LBFGS: Optimizer
-OPTIMIZER_ADAM: Optimizer
-LINE_SEARCH_UNSPECIFIED: LineSearch
-LINE_SEARCH_NONE: LineSearch
-LINE_SEARCH_STRONG_WOLFE: LineSearch
 COLORS_UNSPECIFIED: Colors
 COLORS_STYLE: Colors
 COLORS_CONTENT_LUMINANCE: Colors
@@ -123,15 +105,15 @@ class Settings(_message.Message):
     stage_balance: _feature_pb2.StageBalance
     initial: Initial
     seed: int
-    optimizer: Optimizer
+    optimizer: _feature_pb2.Optimizer
     learning_rate: float
     history_size: int
-    line_search: LineSearch
+    line_search: _feature_pb2.LineSearch
     antialiased: bool
     scales: int
     style_size: int
     colors: Colors
-    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
+    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[_feature_pb2.Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[_feature_pb2.LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
 
 class StylizeResponse(_message.Message):
     __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted", "progress")
