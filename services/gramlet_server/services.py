@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import Settings
@@ -84,10 +84,12 @@ class Shared:
 
         return Store.open(self.settings.store.store)
 
-    def executes(self, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> None:
-        """Makes the runs of a service known to RunService, and goes on with those that other processes lose."""
+    def executing(self, servicer: Any, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> Built:
+        """A service that executes runs: RunService knows them, and runs that other processes lose go on here."""
         self.lifecycles.append(lifecycle)
         keep_rescuing()
+        seconds = self.settings.server.drain_seconds
+        return Built(servicer, drain=lifecycle.drain, close=lambda: lifecycle.close(seconds))
 
     def keep_sweeping(self, kind: str) -> None:
         """Removes old runs of a kind from the store, as long as the process lives."""
@@ -129,8 +131,7 @@ def _stylize(shared: Shared) -> Built:
     runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
     shared.keep_sweeping(KIND)
     shared.keep_sweeping(SWEEPS)
-    shared.executes(runs.lifecycle, runs.keep_rescuing)
-    return Built(StylizeServicer(runs), drain=runs.lifecycle.drain)
+    return shared.executing(StylizeServicer(runs), runs.lifecycle, runs.keep_rescuing)
 
 
 def _train(shared: Shared) -> Built:
@@ -153,8 +154,9 @@ def _train(shared: Shared) -> Built:
     # In parallel, so that the service is ready before; a run that comes earlier waits for the rest of it.
     threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
     shared.keep_sweeping(KIND)
-    shared.executes(runs.lifecycle, runs.keep_rescuing)
-    return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.lifecycle.drain)
+    return shared.executing(
+        TrainServicer(runs, shared.features, shared.store, base), runs.lifecycle, runs.keep_rescuing
+    )
 
 
 def _embed(shared: Shared) -> Built:
@@ -167,8 +169,7 @@ def _embed(shared: Shared) -> Built:
     lease = shared.settings.store.lease_seconds
     settings = RunSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget, lease_seconds=lease)
     maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
-    shared.executes(maps.lifecycle, maps.keep_rescuing)
-    return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.lifecycle.drain)
+    return shared.executing(EmbedServicer(maps, shared.features, shared.store), maps.lifecycle, maps.keep_rescuing)
 
 
 def _run(shared: Shared) -> Built:

@@ -30,6 +30,7 @@ when the server is shutting down: the next owner of the run goes on from there. 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -145,6 +146,12 @@ class Lifecycle:
             executions = list(self._executions.values())
         for execution in executions:
             execution.wake()
+
+    def close(self, seconds: float) -> None:
+        """Waits until all runs have ended after `drain`, but not longer than this. Detached runs have no call."""
+        until = time.monotonic() + seconds
+        for execution in list(self._executions.values()):
+            execution.join(max(0.0, until - time.monotonic()))
 
     @property
     def draining(self) -> bool:
