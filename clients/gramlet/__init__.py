@@ -10,11 +10,13 @@
 
 from gramlet._async.calls import AsyncEvents
 from gramlet._async.client import AsyncClient
+from gramlet._async.descent import AsyncDescent
 from gramlet._async.feature import AsyncDifferentiation
 from gramlet._async.runs import AsyncRun
 from gramlet._async.stylize import AsyncStylizing
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet._sync.descent import Descent
 from gramlet._sync.feature import Differentiation
 from gramlet._sync.runs import Run
 from gramlet._sync.stylize import Stylizing
@@ -35,6 +37,7 @@ from gramlet.errors import (
     Unavailable,
     Unimplemented,
 )
+from gramlet.feature.descent_types import DescentSettings, DescentStart, DescentWeights
 from gramlet.feature.types import (
     Evaluation,
     Extraction,
@@ -64,6 +67,7 @@ from gramlet.stylize.types import (
     Recovered,
     RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeSettings,
@@ -83,6 +87,7 @@ __all__ = [
     "AlreadyExists",
     "Array",
     "AsyncClient",
+    "AsyncDescent",
     "AsyncDifferentiation",
     "AsyncEvents",
     "AsyncRun",
@@ -93,6 +98,10 @@ __all__ = [
     "Code",
     "Colors",
     "DeadlineExceeded",
+    "Descent",
+    "DescentSettings",
+    "DescentStart",
+    "DescentWeights",
     "Differentiation",
     "ElementType",
     "Evaluation",
@@ -136,6 +145,7 @@ __all__ = [
     "RunKind",
     "RunResult",
     "RunState",
+    "ScaleStarted",
     "ServerStatus",
     "SetEvent",
     "StageBalance",

@@ -46,6 +46,7 @@ class Shared:
     def engine(self) -> Engine:
         """The network in this process."""
         from gramlet_server.backbone import load_network
+        from gramlet_server.feature.descents import DescentLimits
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
@@ -58,6 +59,7 @@ class Shared:
             tile_pixels=queue.tile_pixels,
             cuda_graphs=chosen.cuda_graphs,
             feature_cache_bytes=queue.feature_cache_bytes,
+            descents=DescentLimits(queue.descents, queue.descent_queue_limit),
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()
@@ -126,7 +128,7 @@ def _stylize(shared: Shared) -> Built:
 
     chosen = shared.settings.stylize
     settings = RunSettings(
-        chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every, shared.settings.store.lease_seconds
+        chosen.stylize_runs, chosen.stylize_queue_limit, chosen.state_seconds, shared.settings.store.lease_seconds
     )
     runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
     shared.keep_sweeping(KIND)

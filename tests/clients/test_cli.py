@@ -69,7 +69,7 @@ def test_json_is_one_object_an_event_and_nothing_else(gramlet: Run, picture: Pat
         image.transpose(Image.Transpose.ROTATE_180).save(style)
     code, said, noted = gramlet(
         *("stylize", picture, style, "-o", out, "--size", 64, "--iterations", 6, "--json", "--preset", "classic"),
-        *("--preview", preview, "--preview-every", 2, "--checkpoint-every", 3),
+        *("--preview", preview, "--preview-every", 2, "--state-seconds", 1),
     )
     told = events(said)
     iterations = [event for event in told if event["event"] == "iteration"]
@@ -192,7 +192,7 @@ def test_styles_have_regions(gramlet: Run, picture: Path, tmp_path: Path) -> Non
 
 def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.png"
-    base = ("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 3, "--checkpoint-every", 1)
+    base = ("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 3)
     assert gramlet(*base, "--run-id", "by-its-name")[0] == 0
     first = out.read_bytes()
     code, said, _ = gramlet("stylize", "--resume", "by-its-name", "-o", out, "--json")

@@ -19,6 +19,7 @@ from PIL import Image
 
 TWINS = [
     (gramlet.Client, gramlet.AsyncClient),
+    (gramlet.Descent, gramlet.AsyncDescent),
     (gramlet.Differentiation, gramlet.AsyncDifferentiation),
     (gramlet.Events, gramlet.AsyncEvents),
     (gramlet.Stylizing, gramlet.AsyncStylizing),

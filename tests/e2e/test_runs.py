@@ -30,7 +30,7 @@ def feature(cluster: Cluster) -> Iterator[GramletServer]:
 @pytest.fixture(scope="module")
 def replicas(cluster: Cluster, feature: GramletServer) -> Iterator[list[GramletServer]]:
     flags = (f"--features={feature.address}", f"--store={cluster.folder / 'runs'}", f"--lease-seconds={LEASE_SECONDS}")
-    servers = [cluster.server("stylize", *flags, "--checkpoint-every=5") for _ in range(2)]
+    servers = [cluster.server("stylize", *flags, "--state-seconds=0.5") for _ in range(2)]
     for server in servers:
         server.wait_until_ready()
     yield servers

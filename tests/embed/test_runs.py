@@ -16,6 +16,8 @@ from gramlet.embed.types import (
     RefusedItem,
     Started,
     StyleMap,
+    Task,
+    Working,
 )
 from gramlet.errors import (
     AlreadyExists,
@@ -64,8 +66,8 @@ def test_events_come_in_order_and_the_map_is_stored(maps: Maps, store: Store) ->
 
 def test_pooled_features_make_maps_too(make_map: MakeMap) -> None:
     style_map = make_map(picture_items(8), replace(GRAMS, descriptor=Descriptor.POOLED, stages=()))
-    assert style_map.settings.stages == ("avgpool",)
-    assert style_map.measured.descriptor_size == 2048
+    assert style_map.settings.stages == ("layer3",)
+    assert style_map.measured.descriptor_size == 1024
 
 
 def test_items_that_fail_fail_alone_and_the_result_names_them(make_map: MakeMap) -> None:
@@ -117,6 +119,66 @@ def test_few_items_make_a_map(make_map: MakeMap, items: int) -> None:
     assert make_map(vector_items(items), VECTORS).layouts[0].coordinates.shape == (items, 2)
 
 
+def test_the_work_between_the_iterations_is_reported_too(maps: Maps) -> None:
+    events = list(events_of(maps, MapStart(VECTORS, count=24), vector_items(24)))
+    working = [event for event in events if isinstance(event, Working)]
+    assert [event.task for event in working] == [Task.DISTANCES, Task.DISTANCES, Task.QUALITY]
+    assert (working[-1].done, working[-1].total) == (24, 24)
+
+
+def test_items_are_laid_out_once_more_without_pictures_or_network(
+    maps: Maps, make_map: MakeMap, store: Store, replica: Maps
+) -> None:
+    settings = replace(GRAMS, metric=Metric.COSINE, tsne=replace(QUICK, perplexities=(3.0,)))
+    items = picture_items(12)
+    made = make_map(items, GRAMS, map_id="old")
+    directly = make_map(items, settings)
+    offline = Maps(None, store)  # type: ignore[arg-type]
+    again = computed(offline, MapStart(replace(settings, stages=()), map_id="new", items_of_map_id="old"), ())
+    assert again.places == made.places
+    assert again.settings == replace(directly.settings, stages=GRAMS.stages)
+    assert (again.weights_digest, again.backbone) == (made.weights_digest, "resnet50")
+    np.testing.assert_allclose(again.layouts[0].coordinates, directly.layouts[0].coordinates, atol=1e-3)
+    stored.delete_map(store, "old")
+    pca = replace(settings, method=Method.PCA)
+    assert computed(offline, MapStart(pca, items_of_map_id="new"), ()).settings.method is Method.PCA
+
+
+def test_an_interrupted_second_layout_resumes_without_items(maps: Maps, make_map: MakeMap) -> None:
+    make_map(vector_items(24), VECTORS, map_id="old")
+    start = MapStart(replace(VECTORS, seed=3), map_id="new", items_of_map_id="old", report_every=1)
+    whole = computed(maps, replace(start, map_id=""), ())
+    for until in (Started, LayoutIteration):
+        events = events_of(maps, start if until is Started else MapStart(None, "new"), ())
+        next(event for event in events if isinstance(event, until))
+        events.close()
+    *_, resumed = events_of(maps, MapStart(None, "new"), ())
+    assert isinstance(resumed, StyleMap)
+    np.testing.assert_array_equal(resumed.layouts[0].coordinates, whole.layouts[0].coordinates)
+
+
+def test_descriptors_are_compared_from_one_pass(make_map: MakeMap) -> None:
+    style_map = make_map(picture_items(20), replace(GRAMS, stages=("layer3",), compare=True))
+    rows = style_map.comparison
+    assert {row.descriptor for row in rows} == {Descriptor.GRAM, Descriptor.POOLED}
+    assert [row.descriptor_label_accuracy for row in rows] == sorted(
+        (row.descriptor_label_accuracy for row in rows), reverse=True
+    )
+    assert all(0 <= row.descriptor_label_accuracy <= 1 for row in rows)
+    own = next(row for row in rows if row.stages == ("layer3",) and row.balance_stages)
+    quality = style_map.layouts[0].quality
+    assert own.descriptor_label_accuracy == pytest.approx(quality.descriptor_label_accuracy, abs=0.11)
+    assert own.label_accuracy is not None
+    assert sum(row.label_accuracy is not None for row in rows) in (8, 9, 10)
+
+
+def test_without_labels_nothing_is_compared_and_a_note_says_so(make_map: MakeMap) -> None:
+    items = [replace(item, label="") for item in picture_items(6)]
+    style_map = make_map(items, replace(GRAMS, compare=True))
+    assert style_map.comparison == ()
+    assert "Descriptors were not compared: that needs two labels." in style_map.notes
+
+
 def test_several_perplexities_make_several_layouts(make_map: MakeMap) -> None:
     settings = replace(VECTORS, tsne=replace(QUICK, perplexities=(3.0, 6.0)))
     assert [layout.perplexity for layout in make_map(vector_items(24), settings).layouts] == [3.0, 6.0]
@@ -138,7 +200,7 @@ def test_more_items_than_announced_are_refused(maps: Maps) -> None:
         (MapStart(VECTORS), InvalidInput, "start.count"),
         (MapStart(replace(GRAMS, stages=("nowhere",)), count=3), InvalidInput, "start.settings.stages[0]"),
         (MapStart(replace(VECTORS, dimensions=5), count=3), InvalidInput, "start.settings.dimensions"),
-        (MapStart(VECTORS, count=1_000_000), InvalidInput, "start.count"),
+        (MapStart(VECTORS, count=5_000_000), InvalidInput, "start.count"),
         (MapStart(VECTORS, count=3, from_map_id="nowhere"), NotFound, "map_id"),
         (MapStart(None, "nowhere"), NotFound, "resume_run_id"),
     ],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from typing import Any, Self
 
 from gramlet.errors import GramletError
@@ -33,7 +32,7 @@ class AsyncDescent(AsyncIterator[DescentEvent]):
         self._stream: AsyncStream | None = None
         self._replies: AsyncIterator[Message] | None = None
         self._joiner: Joiner[Any] = Joiner()
-        self._events: deque[DescentEvent] = deque()
+        self._events = self._read()
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,30 +80,34 @@ class AsyncDescent(AsyncIterator[DescentEvent]):
             Unavailable: The server was lost for longer than the client's patience.
             Cancelled: The descent was cancelled.
         """
-        while not self._events:
-            if self._session.done:
-                raise StopAsyncIteration
+        return await anext(self._events)
+
+    async def _read(self) -> AsyncGenerator[DescentEvent, None]:
+        while not self._session.done:
             try:
-                await self._receive()
+                events = await self._receive()
             except GramletError as error:
                 await self._drop()
                 await self._connection.pause(self._attempts.delay_after(self._session.broken(error)))
-        return self._events.popleft()
+                continue
+            for event in events:
+                yield event
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> list[DescentEvent]:
         reply = await anext(await self._opened(), None)
         if reply is None:
             self._session.ended()
-            return
+            return []
         message = self._joiner.add(reply)
         if message is None:
-            return
+            return []
         before = self._session.progress
-        self._events.extend(self._session.accept(message))
+        events = self._session.accept(message)
         self._attempts.answered(new=self._session.progress != before)
         await self._send()
         if self._session.done and self._stream is not None:
             await self._stream.finish()  # so that the server sees a call that ended in order
+        return events
 
     async def _opened(self) -> AsyncIterator[Message]:
         if self._unread is not None:

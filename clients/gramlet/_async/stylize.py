@@ -38,7 +38,7 @@ class AsyncStylizeCalls(AsyncCalls):
         initial: Initial | PictureInput | None = None,
         previous: PictureInput | None = None,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         run_id: str | None = None,
         detached: bool = False,
         keep_inputs: bool = False,
@@ -64,7 +64,7 @@ class AsyncStylizeCalls(AsyncCalls):
             previous: In a sequence: the content of the frame before. `initial` is its painting, and is moved along with
                 what moved since.
             preview_every: Iterations between previews; 0 is none.
-            checkpoint_every: Iterations between checkpoints; None is the server's choice.
+            state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
             run_id: Name of the run, with which it can be resumed. Default: a random one; every event has it.
             detached: The run goes on without its caller, even if its server is lost. It is ordered when the first event
                 is asked for. Find it again with `client.run(run_id)`.
@@ -87,7 +87,7 @@ class AsyncStylizeCalls(AsyncCalls):
                     stylization,
                     run_id=name,
                     preview_every=preview_every,
-                    checkpoint_every=checkpoint_every,
+                    state_seconds=state_seconds,
                     detached=detached,
                     keep_inputs=keep_inputs,
                 )
@@ -100,7 +100,7 @@ class AsyncStylizeCalls(AsyncCalls):
         run_id: str,
         *,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         detached: bool = False,
         timeout: float | None = None,
     ) -> AsyncStylizing:
@@ -113,7 +113,7 @@ class AsyncStylizeCalls(AsyncCalls):
             NotFound: The server's store has no such run.
         """
         order = StylizeOrder(
-            resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every, detached=detached
+            resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds, detached=detached
         )
         return self._stylize(run_id, blocking(StylizeRun, order), timeout)
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Self
 
 from gramlet.errors import GramletError
@@ -34,7 +33,7 @@ class Descent(Iterator[DescentEvent]):
         self._stream: Stream | None = None
         self._replies: Iterator[Message] | None = None
         self._joiner: Joiner[Any] = Joiner()
-        self._events: deque[DescentEvent] = deque()
+        self._events = self._read()
 
     def __enter__(self) -> Self:
         return self
@@ -82,30 +81,33 @@ class Descent(Iterator[DescentEvent]):
             Unavailable: The server was lost for longer than the client's patience.
             Cancelled: The descent was cancelled.
         """
-        while not self._events:
-            if self._session.done:
-                raise StopIteration
+        return next(self._events)
+
+    def _read(self) -> Generator[DescentEvent, None, None]:
+        while not self._session.done:
             try:
-                self._receive()
+                events = self._receive()
             except GramletError as error:
                 self._drop()
                 self._connection.pause(self._attempts.delay_after(self._session.broken(error)))
-        return self._events.popleft()
+                continue
+            yield from events
 
-    def _receive(self) -> None:
+    def _receive(self) -> list[DescentEvent]:
         reply = next(self._opened(), None)
         if reply is None:
             self._session.ended()
-            return
+            return []
         message = self._joiner.add(reply)
         if message is None:
-            return
+            return []
         before = self._session.progress
-        self._events.extend(self._session.accept(message))
+        events = self._session.accept(message)
         self._attempts.answered(new=self._session.progress != before)
         self._send()
         if self._session.done and self._stream is not None:
             self._stream.finish()  # so that the server sees a call that ended in order
+        return events
 
     def _opened(self) -> Iterator[Message]:
         if self._unread is not None:

@@ -12,10 +12,10 @@ from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, write_atomically
-from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
+from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.embed.inputs import MapOptions
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric, Preset
 from gramlet.embed.types import (
     Described,
     DrawingForm,
@@ -27,6 +27,7 @@ from gramlet.embed.types import (
     RemoteProgress,
     Started,
     StyleMap,
+    Working,
 )
 from gramlet.errors import InvalidInput
 from gramlet.types import Resize, ResizeMode
@@ -45,18 +46,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=1600, help="of a drawn map, in pixels (%(default)s)")
     parser.add_argument("--title", default="", help="above the drawings")
     parser.add_argument("--map-id", metavar="NAME", help="name of the map; default: a random one")
-    parser.add_argument("--from-map", metavar="NAME", help="start from this map, so that it can still be recognized")
-    parser.add_argument("--resume", metavar="NAME", help="go on with an interrupted map instead")
+    parser.add_argument(
+        "--from-map", metavar="NAME", help="lay out the items of this map once more, without pictures or network"
+    )
+    parser.add_argument(
+        "--start-from", metavar="NAME", help="start t-SNE from the positions on this map, so that it stays recognizable"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="also compare descriptors of these pictures by their labels, in a table"
+    )
+    parser.add_argument("--resume", metavar="NAME", help="continue an interrupted map instead")
     add_detach(parser)
     parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
-    group = parser.add_argument_group("settings", "What is left out takes the server's default.")
+    group = parser.add_argument_group("settings", "A setting that is left out takes the server's default.")
+    group.add_argument("--preset", choices=_values(Preset), help="classic: flattened Grams of four early stages")
     group.add_argument("--descriptor", choices=_values(Descriptor), help="what stands for a picture")
     group.add_argument("--stages", type=_names, metavar="STAGE,...", help="see `gramlet status`")
     group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle")
     group.add_argument("--keep-size", action="store_true", help="let the network see whole pictures of their own size")
     group.add_argument(
-        "--balance-stages", action=argparse.BooleanOptionalAction, help="give every stage the same say (the default)"
+        "--balance-stages",
+        action=argparse.BooleanOptionalAction,
+        help="scale the part of each stage to length 1 (the default)",
     )
     group.add_argument("--metric", choices=_values(Metric))
     group.add_argument("--exactness", choices=_values(Exactness), help="of distances")
@@ -102,29 +114,28 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
         "report_every": arguments.report_every,
         "omit_coordinates": not (arguments.json and arguments.coordinates),
     }
+    given = [name for name in ("pictures", "from_map", "resume") if getattr(arguments, name)]
+    if len(given) != 1:
+        raise InvalidInput("give one of: a folder of pictures, --from-map, --resume", field="pictures")
     if arguments.resume:
-        if arguments.pictures:
-            raise InvalidInput("a resumed map has its pictures already: leave them out", field="--resume")
         return client.resume_map(arguments.resume, detached=arguments.detach, **reports)
-    if not arguments.pictures:
-        raise InvalidInput("give a folder of pictures", field="pictures")
+    names = {"map_id": arguments.map_id, "from_map_id": arguments.start_from, "detached": arguments.detach}
+    if arguments.from_map:
+        return client.relayout_map(arguments.from_map, **names, **reports, **_options(arguments))
+    items = arguments.pictures
+    if items.lower().endswith(VECTORS):
+        items = np.load(items, allow_pickle=False)
+    return client.embed(items, **names, **reports, **_options(arguments))
+
+
+def _options(arguments: argparse.Namespace) -> Any:
     names = MapOptions.__annotations__.keys() & vars(arguments).keys()
-    options: Any = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.keep_size:
         options["resize"] = Resize()
     elif arguments.size is not None:
         options["resize"] = Resize(ResizeMode.CENTER_CROP, arguments.size)
-    items = arguments.pictures
-    if items.lower().endswith(VECTORS):
-        items = np.load(items, allow_pickle=False)
-    return client.embed(
-        items,
-        map_id=arguments.map_id,
-        from_map_id=arguments.from_map,
-        detached=arguments.detach,
-        **reports,
-        **options,
-    )
+    return options
 
 
 def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map_id: str) -> None:
@@ -168,8 +179,10 @@ class Shown:
                 meter.update(event.iteration, event.iterations, text)
             case RemoteProgress(progress=progress):
                 meter.update(progress.done, progress.total or None, f"{progress.phase}, on another replica")
+            case Working():
+                meter.update(event.done, event.total, event.task.value)
             case StyleMap():
-                for line in (describe(event), *quality_lines(event), *event.notes):
+                for line in (describe(event), *quality_lines(event), *comparison_lines(event), *event.notes):
                     self._terminal.say(line)
         self._terminal.event(_NAMES[type(event)], **as_json(event))
 
@@ -182,6 +195,7 @@ _NAMES = {
     RemoteProgress: "remoteprogress",
     MeasuredItems: "measured",
     LayoutIteration: "iteration",
+    Working: "working",
     StyleMap: "result",
 }
 

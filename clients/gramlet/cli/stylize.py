@@ -31,6 +31,7 @@ from gramlet.stylize.types import (
     Recovered,
     RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     SweepEvent,
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
     )
-    parser.add_argument("--checkpoint-every", type=int, metavar="N", help="iterations between checkpoints")
+    parser.add_argument("--state-seconds", type=float, metavar="S", help="seconds between checkpoints")
     add_settings(parser)
 
 
@@ -154,7 +155,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
         return client.resume(
             arguments.resume,
             preview_every=preview_every,
-            checkpoint_every=arguments.checkpoint_every,
+            state_seconds=arguments.state_seconds,
             detached=arguments.detach,
         )
     return client.stylize(
@@ -163,7 +164,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
         initial=arguments.initial,
         previous=arguments.previous,
         preview_every=preview_every,
-        checkpoint_every=arguments.checkpoint_every,
+        state_seconds=arguments.state_seconds,
         run_id=arguments.run_id,
         detached=arguments.detach,
         keep_inputs=arguments.keep_inputs,
@@ -205,7 +206,7 @@ def run_set(arguments: argparse.Namespace, contents: list[Path], client: Client,
     """Paints several pictures into a folder; 1 if some failed."""
     check_pictures(arguments)
     check_directory(output_of(arguments), "--output")
-    for option in ("resume", "run_id", "preview", "previous", "checkpoint_every", "detach", "keep_inputs"):
+    for option in ("resume", "run_id", "preview", "previous", "state_seconds", "detach", "keep_inputs"):
         if getattr(arguments, option) not in (None, False):
             raise InvalidInput("goes with one picture, not with several", field=f"--{option.replace('_', '-')}")
     outputs = [arguments.output / f"{content.stem}.png" for content in contents]
@@ -295,6 +296,8 @@ class Shown:
             case Started():
                 self._total = event.settings.iterations
                 meter.update(event.iteration, self._total)
+            case ScaleStarted() if event.iteration:
+                self._terminal.note(f"{event.width} x {event.height} px from iteration {event.iteration + 1} on")
             case Iteration():
                 meter.update(event.iteration, self._total, f"loss {event.loss:.4g}, run {event.run_id}")
             case Preview() if self._preview:

@@ -201,7 +201,7 @@ class DescentSession:
             self._ready, self._iteration = True, event.iteration
             return event
         return DescentRecovered(
-            iteration=self._iteration,
+            iteration=self._iteration + 1,
             reason=RecoveryReason.RECONNECTED,
             message="the connection to the FeatureService was lost and made again; no iteration was lost",
             restarts=self._restarts,

@@ -75,6 +75,7 @@ def _check_seconds(seconds: float, field: str) -> float:
     return seconds
 
 
+SECONDS = checked(_check_seconds)
 _SETTINGS = MessageCodec(
     DescentSettings,
     feature_pb2.DescentSettings,
@@ -90,7 +91,7 @@ _START = MessageCodec(
     settings=_SETTINGS,
     iterations=checked(_check_count),
     ending=_ENDING,
-    state_seconds=checked(_check_seconds),
+    state_seconds=SECONDS,
 )
 _WEIGHTS = MessageCodec(
     DescentWeights,

@@ -16,6 +16,7 @@ from gramlet.stylize.types import (
     RecoveryReason,
     RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeOrder,
@@ -45,6 +46,7 @@ class StylizeRun(Run[StylizeEvent]):
         super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._started = False
+        self._scale = -1
         self._iteration = 0
         self._recoveries: set[tuple[int, RecoveryReason]] = set()
         self._preview = 0
@@ -76,6 +78,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Queued() | Started():
                 return not self._started
+            case ScaleStarted():
+                return event.iteration > self._scale
             case Iteration() | RemoteProgress():
                 return event.iteration > self._iteration
             case Recovered():
@@ -93,6 +97,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Started():
                 self._started = True
+            case ScaleStarted():
+                self._scale = event.iteration
             case Iteration() | RemoteProgress():
                 self._iteration = event.iteration
                 self._loss = event.loss

@@ -116,7 +116,7 @@ class StylizeOrder:
         resume_run_id: The run to resume; empty for a new one.
         run_id: The name of a new run; empty lets the server choose.
         preview_every: Iterations between previews; 0 is none.
-        checkpoint_every: Iterations between checkpoints; None is the server's choice, 0 none but the last.
+        state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
         watch_run_id: The run to watch, without any influence on it; empty for none.
         detached: Whether the run goes on when its caller leaves.
         keep_inputs: Whether the store keeps the pictures after the run has ended.
@@ -127,7 +127,7 @@ class StylizeOrder:
     resume_run_id: str = ""
     run_id: str = ""
     preview_every: int = 0
-    checkpoint_every: int | None = None
+    state_seconds: float | None = None
     watch_run_id: str = ""
     detached: bool = False
     keep_inputs: bool = False
@@ -173,6 +173,14 @@ class Started(StylizeEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleStarted(StylizeEvent):
+    """A scale begins after `iteration`: the next losses are those of a picture of this size, in pixels."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Iteration(StylizeEvent):
     """One iteration: the loss terms, each times its weight, at the picture from which it stepped.
 
@@ -192,7 +200,7 @@ class Iteration(StylizeEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(StylizeEvent):
-    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture."""
+    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture, at most 512 pixels long."""
 
     jpeg: bytes = field(repr=False)
 

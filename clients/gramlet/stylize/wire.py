@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER
+from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER, SECONDS
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.run.types import Progress
@@ -24,6 +24,7 @@ from gramlet.stylize.types import (
     RecoveryReason,
     RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeEvent,
@@ -141,6 +142,7 @@ _ORDER = MessageCodec(
     resume_run_id=RUN_ID,
     run_id=RUN_ID,
     watch_run_id=RUN_ID,
+    state_seconds=SECONDS,
 )
 encode_order = _ORDER.encode
 
@@ -185,6 +187,7 @@ _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     result=MessageCodec(Result, stylize_pb2.Result, timing=TIMING),
     adjusted=MessageCodec(Adjusted, stylize_pb2.Adjusted, settings=SETTINGS),
     progress=_RemoteProgress(),
+    scale_started=MessageCodec(ScaleStarted, stylize_pb2.ScaleStarted),
 )
 
 

@@ -13,7 +13,7 @@ _SETTINGS: dict[str, tuple[float, float]] = {
     "neighbors": (1, 1000),
     "quality_neighbors": (1, 1000),
     "sketch_size": (64, 65_536),
-    "seed": (0, 2**32 - 1),
+    "seed": (0, 2**64 - 1),
 }
 _TSNE: dict[str, tuple[float, float]] = {
     "perplexities": (1, 1000),
@@ -76,7 +76,7 @@ def _check(field: str, value: object, bounds: tuple[float, float], hint: str = "
     for number in _numbers(value):
         if not low <= number <= high:  # also false for NaN
             name = field.rpartition(".")[2]
-            rule = f"{name} lies between {low:,g} and {high:,g}, and is not {number:g}"
+            rule = f"{name} lies between {low:.15g} and {high:.15g}, and is not {number:.15g}"
             raise InvalidInput(f"{hint}: {rule}" if hint else rule, field=field)
 
 

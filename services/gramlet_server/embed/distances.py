@@ -74,6 +74,12 @@ class Sketcher:
         return sketch
 
 
+def sketcher_of(size: int, settings: MapSettings) -> Sketcher:
+    """The sketches of a map whose settings are complete."""
+    assert settings.sketch_size is not None, "the size of sketches depends on the number of items"
+    return Sketcher(size, settings.sketch_size, settings.seed)
+
+
 class Measurer:
     """Takes the descriptors of up to `count` items one after the other.
 
@@ -166,7 +172,7 @@ class Measurer:
 
     def _start(self, size: int) -> Sketcher:
         """Chooses between the file and sketches, now that the size of a descriptor is known."""
-        sketcher = Sketcher(size, self._settings.sketch_size, self._settings.seed)
+        sketcher = sketcher_of(size, self._settings)
         self._rows = np.empty((self._count, sketcher.size), np.float32)
         needed, allowed = 4 * size * self._count, self._budget.disk_bytes
         wanted = self._settings.exactness

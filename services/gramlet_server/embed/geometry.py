@@ -258,7 +258,7 @@ class RowPoints(Points):
 
     def _nearest_by_components(self, k: int) -> tuple[Indices, Floats]:
         """Searches candidates among the first principal components, and sorts them by their true distances."""
-        _, _, axes = randomized_svd(self._rows, _COMPONENTS, n_iter=2, random_state=self.seed)
+        _, _, axes = randomized_svd(self._rows, _COMPONENTS, n_iter=2, random_state=self.seed % 2**32)
         candidates, _ = self._nearest_by_rows(self._rows @ axes.T, min(_CANDIDATES * k, self.count - 1))
         indices, distances = np.empty((self.count, k), np.intp), np.empty((self.count, k))
         for strip in strips(self.count, candidates.shape[1] * self._rows.shape[1]):

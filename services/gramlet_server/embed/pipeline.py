@@ -51,6 +51,7 @@ from gramlet_server.runs.store import Store
 
 R = TypeVar("R")
 _FRAMES = 40
+_NOT_COMPARED = "Descriptors were not compared: that needs two labels."
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ class MapPipeline:
             contents=tuple(collected.contents),
             measured=measured,
             refused=tuple(collected.refused),
-            notes=tuple(collected.notes(measured.duplicates)),
+            notes=tuple(collected.notes(measured.duplicates))
+            + ((_NOT_COMPARED,) if comparer and not comparison else ()),
             comparison=comparison,
         )
         items = self._fitted(base, kept)

@@ -189,6 +189,11 @@ def _other_layout(points: Points, settings: MapSettings) -> Floats:
     return methods[settings.method](points, settings)
 
 
+def _random_state(seed: int) -> int:
+    """What scikit-learn and umap-learn take for a seed."""
+    return seed % 2**32
+
+
 def _mds(points: Points, settings: MapSettings) -> Floats:
     first, _ = points.principal_coordinates(settings.dimensions)
     scaling = MDS(
@@ -197,7 +202,7 @@ def _mds(points: Points, settings: MapSettings) -> Floats:
         metric_mds=True,
         n_init=1,
         init="random",
-        random_state=settings.seed,
+        random_state=_random_state(settings.seed),
     )
     return np.asarray(scaling.fit_transform(np.sqrt(points.all_squared(), dtype=np.float64), init=first))
 
@@ -218,7 +223,7 @@ def _lle(points: Points, settings: MapSettings) -> Floats:
         n_neighbors=settings.neighbors,
         n_components=settings.dimensions,
         eigen_solver="dense" if points.count <= _DENSE_UP_TO else "arpack",
-        random_state=settings.seed,
+        random_state=_random_state(settings.seed),
     )
     return np.asarray(embedding.fit_transform(points.vectors(_COORDINATES)))
 
@@ -234,7 +239,7 @@ def umap_of(settings: MapSettings, **changed: Any) -> Any:
     return _umap().UMAP(
         n_neighbors=max(settings.neighbors, 2),
         n_components=settings.dimensions,
-        random_state=settings.seed,
+        random_state=_random_state(settings.seed),
         n_jobs=1,
         **changed,
     )

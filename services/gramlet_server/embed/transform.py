@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gramlet_server.embed import project, stored, tsne
 from gramlet_server.embed.descriptors import Describer, describe
-from gramlet_server.embed.distances import Sketcher
+from gramlet_server.embed.distances import sketcher_of
 from gramlet_server.embed.geometry import Floats, Kept
 from gramlet_server.embed.stored_arrays import get_kept
 from gramlet_server.feature_source import FeatureSource
@@ -64,7 +64,7 @@ class Transformer:
         self._map = style_map
         self._kept = kept
         self._rows = kept.with_metric(settings.metric)
-        self._sketcher = Sketcher(style_map.measured.descriptor_size, settings.sketch_size or 1, settings.seed)
+        self._sketcher = sketcher_of(style_map.measured.descriptor_size, settings)
         self._layouts = [layout.coordinates.astype(np.float64) for layout in style_map.layouts]
 
     def position(self, identifier: str, descriptor: Array, ones: Array) -> Position | GramletError:

@@ -11,7 +11,7 @@ from gramlet.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
 from gramlet.run.types import RunDetails, RunFilter, RunInfo, RunKind, RunPage, RunRef, RunResult, RunState
 
 from gramlet_server.runs.execution import STOP
-from gramlet_server.runs.kind import PNG
+from gramlet_server.runs.kind import RESULT, picture_of
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import Record, Records
 from gramlet_server.runs.run import Run
@@ -90,7 +90,8 @@ class RunControl:
             case RunKind.EMBED:
                 return RunResult(map_id=info.run_id)
             case _:
-                return RunResult(png=Run(self._records.store, info.kind.value, info.run_id, 0).get(PNG))
+                run = Run(self._records.store, info.kind.value, info.run_id, 0)
+                return RunResult(png=picture_of(run.get(RESULT)))
 
     def _stopped(self, record: Record) -> Record:
         """The record of the run after it has stopped."""

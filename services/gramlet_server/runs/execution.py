@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, Unavailable
+from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, Overloaded, Unavailable
 from gramlet.run.types import Progress, RunError, RunInfo, RunState
 
 from gramlet_server.runs.events import Broadcast, EventBuffer
@@ -198,8 +198,14 @@ class Execution(Generic[Event]):
                 self._is_closed = True  # another process owns the run, and writes its record
             case _ if self._stopping or error is None or isinstance(error, Cancelled):
                 self._close(RunState.STOPPED)
-            case Unavailable():
-                # The server shuts down, or the network stayed lost. A detached run waits for another replica.
+            case Overloaded() if self._is_new and self._callers > 0:
+                # Nothing was done, and the caller may send the order again.
+                with self._lock:
+                    self._is_closed = True
+                    self._records.delete(self._record)
+            case Unavailable() | Overloaded():
+                # The server shuts down, the network stayed lost, or its queue is full. A detached run waits for a
+                # replica that goes on with it.
                 self._close(RunState.QUEUED if self.detached else RunState.STOPPED)
             case GramletError():
                 self._close(RunState.FAILED, RunError(error.code.value, error.message, error.field))
@@ -212,6 +218,7 @@ class Execution(Generic[Event]):
     def _begin(self) -> Record:
         work, now = self._work, time.time()
         before = self._records.read(work.kind.kind, self.run_id)
+        self._is_new = before is None
         if before is None:
             info = RunInfo(self.run_id, work.kind.kind, created=now, settings=work.settings)
         else:

@@ -12,8 +12,8 @@ from gramlet_server.runs.store import Store
 
 Event = TypeVar("Event")
 
-PNG = "png"
-"""The value of a run that has its result, if that is a picture: a PNG file."""
+RESULT = "result"
+"""The value of a run that has its result. If that is a picture: a line of JSON, which may be empty, and a PNG file."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,8 @@ class Kind(Generic[Event]):
     def name(self) -> str:
         """Its folder in the store."""
         return self.kind.value
+
+
+def picture_of(result: bytes) -> bytes:
+    """The PNG file in the result of a run."""
+    return result.partition(b"\n")[2]

@@ -1,16 +1,15 @@
-"""How stylizations and sweeps report as runs, and how their results are stored: `result`, then `png`."""
+"""How stylizations and sweeps report as runs, and how their results are stored."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
 
-from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import Progress, RunInfo, RunKind
 from gramlet.stylize.types import (
     Iteration,
+    Preview,
     Queued,
     RemoteProgress,
     Result,
@@ -24,39 +23,25 @@ from gramlet.stylize.types import (
     SweepResult,
     SweepStarted,
 )
-from gramlet.types import Timing
 
-from gramlet_server.runs.kind import PNG, Kind
+from gramlet_server.runs.kind import RESULT, Kind, picture_of
 from gramlet_server.runs.run import Run
-from gramlet_server.stylize.stylization import PreviewPicture
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """A result without its picture."""
-
-    iteration: int
-    loss: float
-    style_loss: float
-    content_loss: float
-    timing: Timing = Timing()
-
-
-def put_result(run: Run, result: Result) -> None:
-    """Stores the result of a stylization. The picture is written last: a run that has one has a result."""
-    facts = _Facts(result.iteration, result.loss, result.style_loss, result.content_loss, result.timing)
-    run.put("result", to_json(facts))
-    run.put(PNG, result.png)
+from gramlet_server.stylize.sweep import result_from_bytes
 
 
 def stored_result(run: Run) -> Generator[StylizeEvent, None, None]:
-    """The result that `put_result` wrote."""
-    yield Result(png=run.get(PNG), **vars(from_json(_Facts, run.get("result"))))
+    """The result of a stylization."""
+    yield result_from_bytes(run.get(RESULT))
+
+
+def put_sweep_result(run: Run, result: SweepResult) -> None:
+    """Stores the result of a sweep. It has no line of JSON before the picture."""
+    run.put(RESULT, b"\n" + result.png)
 
 
 def stored_sweep_result(run: Run) -> Generator[SweepEvent, None, None]:
-    """The result of a sweep."""
-    yield SweepResult(png=run.get(PNG))
+    """The result that `put_sweep_result` wrote."""
+    yield SweepResult(png=picture_of(run.get(RESULT)))
 
 
 def in_short(settings: StylizeSettings) -> str:
@@ -97,7 +82,7 @@ STYLIZATION: Kind[StylizeEvent] = Kind(
     progress=_progress,
     remote=_remote,
     finished=lambda store, run_id: stored_result(Run(store, RunKind.STYLIZE.value, run_id, 0)),
-    replaceable=(PreviewPicture,),
+    replaceable=(Preview,),
     opening=(Started,),
 )
 SWEEP: Kind[SweepEvent] = Kind(

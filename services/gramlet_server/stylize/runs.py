@@ -11,7 +11,6 @@ from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunKind
 from gramlet.stylize.types import (
     Adjustment,
-    Preview,
     Result,
     Stylization,
     StylizeEvent,
@@ -25,11 +24,9 @@ from gramlet.stylize.types import (
 from gramlet.types import Limits
 
 from gramlet_server import __version__
-from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.execution import Work
-from gramlet_server.runs.kind import PNG
+from gramlet_server.runs.kind import RESULT
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records
 from gramlet_server.runs.rescue import keep_rescuing
@@ -37,19 +34,19 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.runs.watch import Watch
 from gramlet_server.stylize.adjustments import Inbox, record
-from gramlet_server.stylize.descent import Descent
+from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.kinds import (
     STYLIZATION,
     SWEEP,
     in_short,
-    put_result,
+    put_sweep_result,
     stored_result,
     stored_sweep_result,
 )
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
 from gramlet_server.stylize.presets import names
-from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
+from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
     PreparedSweep,
@@ -69,15 +66,16 @@ class RunSettings:
     """How many stylizations run, and how often they are saved.
 
     Attributes:
-        running_limit: The number of stylizations and sweeps that run at once.
+        running_limit: The number of stylizations and sweeps that run at once. Each is a thread that waits for the
+            device, which has a queue of its own.
         queue_limit: The number of stylizations and sweeps that may wait; more are refused.
-        checkpoint_every: Iterations between checkpoints, if the request does not say.
+        state_seconds: Seconds between checkpoints, if the request does not say.
         lease_seconds: How long a process that does not renew the lease of a run keeps the run.
     """
 
-    running_limit: int = 2
+    running_limit: int = 256
     queue_limit: int = 32
-    checkpoint_every: int = 25
+    state_seconds: float = STATE_SECONDS
     lease_seconds: float = LEASE_SECONDS
 
 
@@ -93,7 +91,7 @@ class _Order:
     ratios: tuple[float, ...] = ()
     deepest_stages: tuple[str, ...] = ()
     keep_inputs: bool = False
-    checkpoint_every: int | None = None
+    state_seconds: float | None = None
 
 
 class Runs:
@@ -156,7 +154,7 @@ class Runs:
         keep_rescuing(self.lifecycle, RunKind.SWEEP, prepare_sweep)
 
     def start(self, order: StylizeOrder) -> Watch[StylizeEvent]:
-        """Starts, resumes or watches a stylization. Previews come as PreviewPicture; see `with_file`.
+        """Starts, resumes or watches a stylization.
 
         Raises:
             Overloaded: The queue is full. Nothing was done.
@@ -185,23 +183,25 @@ class Runs:
             prepared.settings,
             self._weights_digest(),
             keep_inputs=order.keep_inputs,
-            checkpoint_every=order.checkpoint_every,
+            state_seconds=order.state_seconds,
         )
         self._put(run, prepared.pictures, kept)
         return self._work(run, prepared, order, kept)
 
     def _resumed(self, order: StylizeOrder) -> Work[StylizeEvent]:
         run = Run.take_over(self._store, KIND, order.resume_run_id)
-        if run.has(PNG):  # its process was lost after the result and before the end
+        if run.has(RESULT):  # its process was lost after the result and before the end
             return Work(run, STYLIZATION, lambda: stored_result(run))
         kept = self._order(run, "resume_run_id")
         return self._work(run, PreparedStylization(self._pictures(run), kept.settings), order, kept)
 
     def _work(self, run: Run, prepared: PreparedStylization, order: StylizeOrder, kept: _Order) -> Work[StylizeEvent]:
-        def events() -> Generator[StylizeEvent, None, None]:
-            return self._events(run, prepared, order, kept)
+        interruption = self._interruption(run)
 
-        return Work(run, STYLIZATION, events, settings=in_short(kept.settings), detached=order.detached)
+        def events() -> Generator[StylizeEvent, None, None]:
+            return self._events(run, prepared, order, kept, interruption)
+
+        return Work(run, STYLIZATION, events, in_short(kept.settings), order.detached, interruption.wake)
 
     def sweep(self, order: SweepOrder) -> Watch[SweepEvent]:
         """Starts, resumes or watches a sweep, which is one run for all its cells.
@@ -239,18 +239,20 @@ class Runs:
 
     def _resumed_sweep(self, order: SweepOrder) -> Work[SweepEvent]:
         run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-        if run.has(PNG):  # its process was lost after the result and before the end
+        if run.has(RESULT):  # its process was lost after the result and before the end
             return Work(run, SWEEP, lambda: stored_sweep_result(run))
         kept = self._order(run, "resume_run_id")
         prepared = PreparedStylization(self._pictures(run), kept.settings)
         return self._sweep_work(run, PreparedSweep(prepared, kept.ratios, kept.deepest_stages), order, kept)
 
     def _sweep_work(self, run: Run, made: PreparedSweep, order: SweepOrder, kept: _Order) -> Work[SweepEvent]:
+        interruption = self._interruption(run)
+
         def events() -> Generator[SweepEvent, None, None]:
-            return self._sweep_events(run, made, kept)
+            return self._sweep_events(run, made, kept, interruption)
 
         settings = f"{len(made.cells)} cells: {in_short(kept.settings)}"
-        return Work(run, SWEEP, events, settings=settings, detached=order.detached)
+        return Work(run, SWEEP, events, settings, order.detached, interruption.wake)
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
         """Changes the weights of a run from its next iteration on, in any process that executes it.
@@ -294,62 +296,55 @@ class Runs:
     def _weights_digest(self) -> str:
         return self._features.model().weights_digest
 
+    def _interruption(self, run: Run) -> Interruption:
+        return Interruption(partial(self.lifecycle.check_draining, run.run_id), lambda: self.lifecycle.draining)
+
     def _events(
-        self, run: Run, prepared: PreparedStylization, order: StylizeOrder, kept: _Order
+        self,
+        run: Run,
+        prepared: PreparedStylization,
+        order: StylizeOrder,
+        kept: _Order,
+        interruption: Interruption,
     ) -> Generator[StylizeEvent, None, None]:
-        set_single_threaded()  # more threads would slow down a network in the same process
-        ordered = kept.checkpoint_every if order.checkpoint_every is None else order.checkpoint_every
-        every = self._settings.checkpoint_every if ordered is None else ordered
         inbox = self._inboxes[run.run_id] = Inbox(run)
+        ordered = kept.state_seconds if order.state_seconds is None else order.state_seconds
         control = Control(
-            save=partial(run.put, "state"),
+            save=lambda position: run.put("state", position.to_bytes()),
             preview_every=order.preview_every,
-            checkpoint_every=every,
-            check_interrupted=partial(self.lifecycle.check_draining, run.run_id),
+            state_seconds=self._settings.state_seconds if ordered is None else ordered,
             adjustments=inbox.after,
+            interruption=interruption,
         )
         try:
-            descent = _descent(run) if order.resume_run_id else None
-            for event in stylize(prepared, self._features, control, descent):
+            position = _position(run) if order.resume_run_id else None
+            for event in stylize(prepared, self._features, control, position):
                 if isinstance(event, Result):
-                    put_result(run, event)
+                    run.put(RESULT, result_to_bytes(event))
                     _drop_inputs(run, kept)
                 yield event
         finally:
             if self._inboxes.get(run.run_id) is inbox:  # another call may have resumed the run meanwhile
                 del self._inboxes[run.run_id]
 
-    def _sweep_events(self, run: Run, prepared: PreparedSweep, kept: _Order) -> Generator[SweepEvent, None, None]:
-        set_single_threaded()  # more threads would slow down a network in the same process
-
+    def _sweep_events(
+        self, run: Run, prepared: PreparedSweep, kept: _Order, interruption: Interruption
+    ) -> Generator[SweepEvent, None, None]:
         def save(cell: Cell, result: Result) -> None:
             run.put(_key(cell), result_to_bytes(result))
 
         finished = {cell: result_from_bytes(run.get(_key(cell))) for cell in prepared.cells if run.has(_key(cell))}
-        interrupted = partial(self.lifecycle.check_draining, run.run_id)
-        for event in sweep(prepared, self._features, finished=finished, save=save, check_interrupted=interrupted):
+        for event in sweep(prepared, self._features, finished=finished, save=save, interruption=interruption):
             if isinstance(event, SweepResult):
-                run.put(PNG, event.png)
+                put_sweep_result(run, event)
                 _drop_inputs(run, kept)
             yield event
 
 
-def with_file(event: StylizeEvent) -> StylizeEvent:
-    """A PreviewPicture encoded as a Preview; any other event as it is.
-
-    The reader of a run calls it, so that previews that are replaced before they are read are never encoded.
-    """
-    if isinstance(event, PreviewPicture):
-        return Preview(iteration=event.iteration, jpeg=encode_jpeg(event.picture))
-    return event
-
-
-def _descent(run: Run) -> Descent | None:
-    """The descent of the last checkpoint; None if there is none."""
-    try:
-        return Descent.from_bytes(run.get("state"))
-    except NotFound:
-        return None
+def _position(run: Run) -> Position | None:
+    """The position of the last checkpoint; None if there is none."""
+    state = run.value("state")
+    return Position.from_bytes(state) if state else None
 
 
 def _drop_inputs(run: Run, kept: _Order) -> None:

@@ -9,7 +9,7 @@ from gramlet.stylize import sweep_wire as sweep_messages
 from gramlet.stylize import wire as messages
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 
-from gramlet_server.stylize.runs import Runs, with_file
+from gramlet_server.stylize.runs import Runs
 
 
 class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
@@ -22,19 +22,19 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         self, request: stylize_pb2.StylizeRequest, context: grpc.ServicerContext
     ) -> Iterator[stylize_pb2.StylizeResponse]:
         """The events of a run."""
-        run = self._runs.start(messages.decode_order(request))
-        run.cancel_with_call(context.add_callback)
-        for event in run:
-            yield messages.encode_event(with_file(event), run.run_id)
+        execution = self._runs.start(messages.decode_order(request))
+        execution.cancel_with_call(context.add_callback)
+        for event in execution:
+            yield messages.encode_event(event, execution.run_id)
 
     def Sweep(
         self, request: stylize_pb2.SweepRequest, context: grpc.ServicerContext
     ) -> Iterator[stylize_pb2.SweepResponse]:
         """The events of a sweep."""
-        run = self._runs.sweep(sweep_messages.decode_sweep_order(request))
-        run.cancel_with_call(context.add_callback)
-        for event in run:
-            yield sweep_messages.encode_sweep_event(event, run.run_id)
+        execution = self._runs.sweep(sweep_messages.decode_sweep_order(request))
+        execution.cancel_with_call(context.add_callback)
+        for event in execution:
+            yield sweep_messages.encode_sweep_event(event, execution.run_id)
 
     def Adjust(self, request: stylize_pb2.AdjustRequest, context: grpc.ServicerContext) -> stylize_pb2.AdjustResponse:
         """Changes the weights of a run."""

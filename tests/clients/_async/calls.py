@@ -7,6 +7,7 @@ from typing import Any
 
 import gramlet
 import numpy as np
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Objective
 
 PICTURE = np.zeros((3, 4, 4), np.float32)
@@ -35,6 +36,7 @@ ONE: dict[str, Call] = {
 MANY: dict[str, Call] = {
     "features": lambda client: client.features([PICTURE], stages="conv1"),
     "extract": lambda client: client.extract([PICTURE], Extraction(("conv1",))),
+    "descend": lambda client: client.descend(DescentStart(objective=OBJECTIVE, iterations=3)),
     "stylize": lambda client: client.stylize(PICTURE, PICTURE),
     "resume": lambda client: client.resume("run"),
     "stylize_set": lambda client: client.stylize_set([PICTURE], PICTURE),
@@ -45,6 +47,7 @@ MANY: dict[str, Call] = {
     "predict": lambda client: client.predict("bees", [PICTURE]),
     "embed": lambda client: client.embed([PICTURE, PICTURE]),
     "resume_map": lambda client: client.resume_map("map"),
+    "relayout_map": lambda client: client.relayout_map("map"),
     "transform": lambda client: client.transform("map", [PICTURE]),
 }
 """Calls that give an iterator."""

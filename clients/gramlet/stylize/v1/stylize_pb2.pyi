@@ -36,13 +36,13 @@ COLORS_CONTENT_LUMINANCE: Colors
 COLORS_CONTENT_HISTOGRAM: Colors
 
 class StylizeRequest(_message.Message):
-    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "checkpoint_every", "detached", "keep_inputs", "take_over")
+    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "state_seconds", "detached", "keep_inputs", "take_over")
     STYLIZATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    STATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
     TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
@@ -51,11 +51,11 @@ class StylizeRequest(_message.Message):
     watch_run_id: str
     run_id: str
     preview_every: int
-    checkpoint_every: int
+    state_seconds: float
     detached: bool
     keep_inputs: bool
     take_over: bool
-    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ...) -> None: ...
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ...) -> None: ...
 
 class Stylization(_message.Message):
     __slots__ = ("content", "styles", "initial", "settings", "previous_content")
@@ -116,7 +116,7 @@ class Settings(_message.Message):
     def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[_feature_pb2.Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[_feature_pb2.LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
 
 class StylizeResponse(_message.Message):
-    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted", "progress")
+    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted", "progress", "scale_started")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class StylizeResponse(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ADJUSTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SCALE_STARTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     queued: Queued
     started: Started
@@ -137,7 +138,8 @@ class StylizeResponse(_message.Message):
     result: Result
     adjusted: Adjusted
     progress: _run_pb2.Progress
-    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., adjusted: _Optional[_Union[Adjusted, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ...) -> None: ...
+    scale_started: ScaleStarted
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., adjusted: _Optional[_Union[Adjusted, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ..., scale_started: _Optional[_Union[ScaleStarted, _Mapping]] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)
@@ -160,6 +162,16 @@ class Started(_message.Message):
     backbone: str
     weights_digest: str
     def __init__(self, iteration: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+
+class ScaleStarted(_message.Message):
+    __slots__ = ("iteration", "height", "width")
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    height: int
+    width: int
+    def __init__(self, iteration: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Iteration(_message.Message):
     __slots__ = ("iteration", "loss", "style_loss", "content_loss", "total_variation_loss", "stage_losses", "evaluations", "timing")
