@@ -10,10 +10,12 @@
 
 from gramlet._async.calls import AsyncEvents
 from gramlet._async.client import AsyncClient
+from gramlet._async.descent import AsyncDescent
 from gramlet._async.feature import AsyncDifferentiation
 from gramlet._async.stylize import AsyncStylizing
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet._sync.descent import Descent
 from gramlet._sync.feature import Differentiation
 from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (
@@ -33,6 +35,7 @@ from gramlet.errors import (
     Unavailable,
     Unimplemented,
 )
+from gramlet.feature.descent_types import DescentSettings, DescentStart, DescentWeights
 from gramlet.feature.types import (
     Evaluation,
     Extraction,
@@ -60,6 +63,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeSettings,
@@ -78,6 +82,7 @@ __all__ = [
     "AlreadyExists",
     "Array",
     "AsyncClient",
+    "AsyncDescent",
     "AsyncDifferentiation",
     "AsyncEvents",
     "AsyncStylizing",
@@ -87,6 +92,10 @@ __all__ = [
     "Code",
     "Colors",
     "DeadlineExceeded",
+    "Descent",
+    "DescentSettings",
+    "DescentStart",
+    "DescentWeights",
     "Differentiation",
     "ElementType",
     "Evaluation",
@@ -121,6 +130,7 @@ __all__ = [
     "Resize",
     "ResizeMode",
     "Result",
+    "ScaleStarted",
     "ServerStatus",
     "SetEvent",
     "StageBalance",

@@ -41,6 +41,7 @@ class Shared:
     def engine(self) -> Engine:
         """The network in this process."""
         from gramlet_server.backbone import load_network
+        from gramlet_server.feature.descents import DescentLimits
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
@@ -53,6 +54,7 @@ class Shared:
             tile_pixels=queue.tile_pixels,
             cuda_graphs=chosen.cuda_graphs,
             feature_cache_bytes=queue.feature_cache_bytes,
+            descents=DescentLimits(queue.descents, queue.descent_queue_limit),
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()
@@ -113,7 +115,7 @@ def _stylize(shared: Shared) -> Built:
     from gramlet_server.stylize.service import StylizeServicer
 
     chosen = shared.settings.stylize
-    settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
+    settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.state_seconds)
     runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
     shared.keep_sweeping(KIND)
     shared.keep_sweeping(SWEEPS)

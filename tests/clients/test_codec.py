@@ -38,7 +38,7 @@ def test_an_empty_member_of_a_oneof_leaves_the_other_members_alone() -> None:
         resume_run_id: str = ""
 
     as_it_is = checked(lambda value, field: value)
-    rest = ("run_id", "preview_every", "checkpoint_every")
+    rest = ("run_id", "preview_every", "state_seconds")
     codec = MessageCodec(Order, stylize_pb2.StylizeRequest, beside=rest, stylization=as_it_is)
     assert codec.encode(Order(stylize_pb2.Stylization())).WhichOneof("start") == "stylization"
     assert codec.encode(Order(resume_run_id="run")).WhichOneof("start") == "resume_run_id"

@@ -261,7 +261,7 @@ def test_a_wrong_setting_names_the_field(change: dict[str, Any], field: str) -> 
 def test_an_order_arrives_as_it_was() -> None:
     styles = (PictureStyle(b"one", 2.0, b"here", b"this"), PictureStyle(b"two"))
     new = StylizeOrder(Stylization(b"content", styles, ALL_SETTINGS), run_id="a-b_9", preview_every=3)
-    resumed = StylizeOrder(resume_run_id="run", checkpoint_every=0)
+    resumed = StylizeOrder(resume_run_id="run", state_seconds=0.0)
     for order in (new, resumed):
         assert stylize.decode_order(stylize.encode_order(order)) == order
 
@@ -307,6 +307,7 @@ def test_a_wrong_order_names_the_field(request_: stylize_pb2.StylizeRequest, fie
 EVENTS = [
     types.Queued(run_id="r", position=0),
     types.Started(run_id="r", iteration=5, height=4, width=3, settings=ALL_SETTINGS, backbone="b", weights_digest="d"),
+    types.ScaleStarted(run_id="r", iteration=5, height=4, width=3),
     types.Iteration(
         run_id="r",
         iteration=6,

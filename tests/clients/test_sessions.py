@@ -26,6 +26,7 @@ from gramlet.stylize.types import (
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeEvent,
@@ -35,7 +36,7 @@ from gramlet.stylize.types import (
 from gramlet.stylize.wire import encode_event
 from gramlet.types import ElementType
 
-NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, checkpoint_every=3)
+NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, state_seconds=3.0)
 
 
 def iteration(number: int) -> Iteration:
@@ -64,7 +65,7 @@ def test_after_a_break_the_run_is_resumed_with_the_same_reporting() -> None:
     request = run.request()
     assert request.WhichOneof("start") == "resume_run_id"
     assert request.resume_run_id == run.run_id
-    assert (request.preview_every, request.checkpoint_every) == (2, 3)
+    assert (request.preview_every, request.state_seconds) == (2, 3)
 
 
 def test_what_was_told_is_not_told_again() -> None:
@@ -100,6 +101,14 @@ def test_a_change_of_weights_is_told_once() -> None:
     run.broken(Unavailable("gone"))
     again = Adjusted(iteration=1, settings=StylizeSettings(), number=2)
     assert told(run, started(0), adjusted, again) == [("Adjusted", 1)]
+
+
+def test_a_scale_is_reported_once() -> None:
+    run = StylizeRun(NEW)
+    scales = [ScaleStarted(iteration=number, height=4, width=4) for number in (0, 2)]
+    assert told(run, started(0), scales[0], iteration(1), iteration(2), scales[1])[-1] == ("ScaleStarted", 2)
+    run.broken(Unavailable("gone"))
+    assert told(run, started(1), scales[0], iteration(2), scales[1], iteration(3)) == [("Iteration", 3)]
 
 
 def test_the_result_ends_the_run() -> None:

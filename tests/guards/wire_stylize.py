@@ -66,6 +66,7 @@ EVENTS = {
     "queued": types.Queued(run_id="run", position=2),
     "next": types.Queued(run_id="run", position=0),
     "started": STARTED,
+    "scale": types.ScaleStarted(run_id="run", iteration=2, height=24, width=32),
     "iteration": ITERATION,
     "preview": types.Preview(run_id="run", iteration=3, jpeg=FILE),
     "checkpoint": types.Checkpoint(run_id="run", iteration=3),
@@ -89,8 +90,8 @@ def cases() -> Iterator[Case]:
 
 def _orders() -> Iterator[Case]:
     orders: dict[str, Any] = {
-        "new": types.StylizeOrder(STYLIZATION, run_id="run", preview_every=10, checkpoint_every=0),
-        "resumed": types.StylizeOrder(resume_run_id="run", checkpoint_every=25),
+        "new": types.StylizeOrder(STYLIZATION, run_id="run", preview_every=10, state_seconds=0.0),
+        "resumed": types.StylizeOrder(resume_run_id="run", state_seconds=2.5),
         "preset": types.StylizeOrder(SMALL),
     }
     settings = types.StylizeSettings()

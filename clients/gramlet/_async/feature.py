@@ -6,8 +6,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramlet._async.calls import AsyncCalls
+from gramlet._async.descent import AsyncDescent
 from gramlet.errors import GramletError
-from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_objective
+from gramlet.feature.descent_session import DescentSession
+from gramlet.feature.descent_types import DescentStart
+from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective
 from gramlet.feature.objective_wire import DIFFERENTIATE
 from gramlet.feature.sessions import CorpusWindow, DifferentiationState
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
@@ -20,12 +23,13 @@ from gramlet.feature.wire import (
     encode_extract_request,
     encode_get_model,
 )
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
+from gramlet.values import choose
 
 T = TypeVar("T")
 
@@ -97,7 +101,8 @@ class AsyncFeatureCalls(AsyncCalls):
             timeout: Seconds for the whole call.
         """
         window = CorpusWindow(extraction, in_flight)
-        return self._outcomes(EXTRACT_STREAM, window, aiter_of(pictures), self._attempts(timeout))
+        given = several_pictures(pictures, Iterable | AsyncIterable)
+        return self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
 
     def differentiate(
         self,
@@ -123,8 +128,23 @@ class AsyncFeatureCalls(AsyncCalls):
         read = blocking(read_objective, objective)
         return AsyncDifferentiation(self._connection, state, read, self._attempts(timeout))
 
+    def descend(self, start: DescentStart, *, timeout: float | None = None) -> AsyncDescent:
+        """Descends on an objective, where the network is: loss, gradient and optimizer stay on its device.
+
+            async with client.descend(DescentStart(objective=objective, iterations=300)) as descent:
+                async for event in descent: ...
+
+        Args:
+            start: What to do. Its pictures may be given as any input; encoded ones keep their size, but `initial` is
+                brought to the content's.
+            timeout: Seconds for the whole descent.
+        """
+        read = blocking(read_descent_start, start)
+        return AsyncDescent(self._connection, DescentSession(start), read, self._attempts(timeout))
+
     async def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
-        request = encode_extract_request(extraction, [await blocking(read_picture, picture)])
+        read = await blocking(read_picture, picture, resize=extraction.resize)
+        request = encode_extract_request(extraction, [read])
         outcome = decode_extract_response(await self._unary(EXTRACT, request, timeout))[0]
         if isinstance(outcome, GramletError):
             raise outcome

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramlet._sync.calls import Calls
+from gramlet._sync.descent import Descent
 from gramlet.errors import GramletError
-from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_objective
+from gramlet.feature.descent_session import DescentSession
+from gramlet.feature.descent_types import DescentStart
+from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective
 from gramlet.feature.objective_wire import DIFFERENTIATE
 from gramlet.feature.sessions import CorpusWindow, DifferentiationState
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
@@ -21,12 +24,13 @@ from gramlet.feature.wire import (
     encode_extract_request,
     encode_get_model,
 )
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, blocking, iter_of
 from gramlet.types import Array, ElementType
+from gramlet.values import choose
 
 T = TypeVar("T")
 
@@ -98,7 +102,8 @@ class FeatureCalls(Calls):
             timeout: Seconds for the whole call.
         """
         window = CorpusWindow(extraction, in_flight)
-        return self._outcomes(EXTRACT_STREAM, window, iter_of(pictures), self._attempts(timeout))
+        given = several_pictures(pictures, Iterable)
+        return self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
 
     def differentiate(
         self,
@@ -124,8 +129,23 @@ class FeatureCalls(Calls):
         read = blocking(read_objective, objective)
         return Differentiation(self._connection, state, read, self._attempts(timeout))
 
+    def descend(self, start: DescentStart, *, timeout: float | None = None) -> Descent:
+        """Descends on an objective, where the network is: loss, gradient and optimizer stay on its device.
+
+            with client.descend(DescentStart(objective=objective, iterations=300)) as descent:
+                for event in descent: ...
+
+        Args:
+            start: What to do. Its pictures may be given as any input; encoded ones keep their size, but `initial` is
+                brought to the content's.
+            timeout: Seconds for the whole descent.
+        """
+        read = blocking(read_descent_start, start)
+        return Descent(self._connection, DescentSession(start), read, self._attempts(timeout))
+
     def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
-        request = encode_extract_request(extraction, [blocking(read_picture, picture)])
+        read = blocking(read_picture, picture, resize=extraction.resize)
+        request = encode_extract_request(extraction, [read])
         outcome = decode_extract_response(self._unary(EXTRACT, request, timeout))[0]
         if isinstance(outcome, GramletError):
             raise outcome

@@ -8,7 +8,7 @@ from typing import Unpack
 
 from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput
+from gramlet.inputs import PictureInput, several_pictures
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.sessions import StylizeRun, SweepRun
 from gramlet.stylize.sets import SetEvent, StylizeSet
@@ -25,7 +25,7 @@ from gramlet.stylize.types import (
 )
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.sync import blocking, iter_of
-from gramlet.types import new_name
+from gramlet.values import name_or_new, several, text
 
 
 class StylizeCalls(Calls):
@@ -39,7 +39,7 @@ class StylizeCalls(Calls):
         initial: Initial | PictureInput | None = None,
         previous: PictureInput | None = None,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         run_id: str | None = None,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
@@ -63,7 +63,7 @@ class StylizeCalls(Calls):
             previous: In a sequence: the content of the frame before. `initial` is its painting, and is moved along with
                 what moved since.
             preview_every: Iterations between previews; 0 is none.
-            checkpoint_every: Iterations between checkpoints; None is the server's choice.
+            state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
             run_id: Name of the run, with which it can be resumed. Default: a random one; every event has it.
             timeout: Seconds for the whole run.
             settings: Preset, size, iterations, weights and all other fields of `StylizeSettings`.
@@ -74,11 +74,11 @@ class StylizeCalls(Calls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        name = run_id or new_name()
+        name = name_or_new(run_id, "run_id")
 
         def start() -> StylizeRun:
             stylization = make_stylization(content, style, initial, settings, previous)
-            return StylizeRun(StylizeOrder(stylization, "", name, preview_every, checkpoint_every))
+            return StylizeRun(StylizeOrder(stylization, "", name, preview_every, state_seconds))
 
         return self._stylize(name, blocking(start), timeout)
 
@@ -87,7 +87,7 @@ class StylizeCalls(Calls):
         run_id: str,
         *,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         timeout: float | None = None,
     ) -> Stylizing:
         """Continues a stylization from its newest checkpoint.
@@ -95,8 +95,8 @@ class StylizeCalls(Calls):
         Raises:
             NotFound: The server's store has no such run.
         """
-        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
-        return self._stylize(run_id, blocking(StylizeRun, order), timeout)
+        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds)
+        return self._stylize(text(run_id, "run_id"), blocking(StylizeRun, order), timeout)
 
     def stylize_set(
         self,
@@ -137,7 +137,8 @@ class StylizeCalls(Calls):
             return StylizeSet(make_template(style, initial, settings), sequence, frame_iterations)
 
         self._connection.check_open()
-        return self._set_events(iter_of(pictures), blocking(start), preview_every, timeout)
+        given = several_pictures(pictures, Iterable)
+        return self._set_events(iter_of(given), blocking(start), preview_every, timeout)
 
     def sweep(
         self,
@@ -178,9 +179,9 @@ class StylizeCalls(Calls):
             return SweepRun(
                 SweepOrder(
                     stylization=make_stylization(content, style, initial, settings),
-                    ratios=tuple(map(float, ratios)),
-                    deepest_stages=tuple(deepest_stages),
-                    run_id=run_id or "",
+                    ratios=tuple(several(ratios, "ratios")),
+                    deepest_stages=tuple(several(deepest_stages, "deepest_stages")),
+                    run_id=name_or_new(run_id, "run_id"),
                 )
             )
 
@@ -220,7 +221,8 @@ class StylizeCalls(Calls):
             InvalidInput: A weight or a stage is wrong, or all weights would be 0.
         """
         adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
-        return decode_adjusted(self._unary(ADJUST, encode_adjust(run_id, adjustment), timeout))
+        request = encode_adjust(text(run_id, "run_id"), adjustment)
+        return decode_adjusted(self._unary(ADJUST, request, timeout))
 
     def _stylize(self, run_id: str, start: StylizeRun, timeout: float | None) -> Stylizing:
         return Stylizing(self, run_id, self._events(STYLIZE, start, self._attempts(timeout)))

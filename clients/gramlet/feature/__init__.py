@@ -1,5 +1,25 @@
-"""The types of FeatureService: extractions, objectives, and their results."""
+"""The types of FeatureService: extractions, objectives, descents, and their results."""
 
+from gramlet.feature.descent_types import (
+    DescentEnding,
+    DescentEvent,
+    DescentFinished,
+    DescentIteration,
+    DescentPreview,
+    DescentQueued,
+    DescentReady,
+    DescentRecovered,
+    DescentReweighted,
+    DescentSettings,
+    DescentStart,
+    DescentState,
+    DescentWaiting,
+    DescentWeights,
+    LineSearch,
+    LossTerms,
+    Optimizer,
+    RecoveryReason,
+)
 from gramlet.feature.inputs import (
     ExtractionOptions,
 )
@@ -18,15 +38,33 @@ from gramlet.feature.types import (
 )
 
 __all__ = [
+    "DescentEnding",
+    "DescentEvent",
+    "DescentFinished",
+    "DescentIteration",
+    "DescentPreview",
+    "DescentQueued",
+    "DescentReady",
+    "DescentRecovered",
+    "DescentReweighted",
+    "DescentSettings",
+    "DescentStart",
+    "DescentState",
+    "DescentWaiting",
+    "DescentWeights",
     "Evaluation",
     "Extraction",
     "ExtractionOptions",
     "Features",
     "Form",
     "GramNormalization",
+    "LineSearch",
     "Load",
+    "LossTerms",
     "Model",
     "Objective",
+    "Optimizer",
+    "RecoveryReason",
     "Stage",
     "StageBalance",
     "Style",

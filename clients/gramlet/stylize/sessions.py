@@ -15,6 +15,7 @@ from gramlet.stylize.types import (
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeOrder,
@@ -29,17 +30,20 @@ from gramlet.stylize.wire import decode_event, encode_order
 from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run
 from gramlet.types import new_name
+from gramlet.values import fill
 
 
 class StylizeRun(Run[StylizeEvent]):
     """One stylization. Events up to the last iteration that the caller has seen are skipped."""
 
     def __init__(self, order: StylizeOrder) -> None:
+        order = fill(StylizeOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
         self._order = order
         self._started = False
+        self._scale = -1
         self._iteration = 0
         self._recoveries: set[tuple[int, RecoveryReason]] = set()
         self._preview = 0
@@ -55,7 +59,7 @@ class StylizeRun(Run[StylizeEvent]):
             StylizeOrder(
                 resume_run_id=self.run_id,
                 preview_every=self._order.preview_every,
-                checkpoint_every=self._order.checkpoint_every,
+                state_seconds=self._order.state_seconds,
             )
         )
 
@@ -73,6 +77,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Queued() | Started():
                 return not self._started
+            case ScaleStarted():
+                return event.iteration > self._scale
             case Iteration():
                 return event.iteration > self._iteration
             case Recovered():
@@ -90,6 +96,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Started():
                 self._started = True
+            case ScaleStarted():
+                self._scale = event.iteration
             case Iteration():
                 self._iteration = event.iteration
                 self._loss = event.loss
@@ -109,6 +117,7 @@ class SweepRun(Run[SweepEvent]):
     """One sweep. Of each cell, events up to the last iteration that the caller has seen are skipped."""
 
     def __init__(self, order: SweepOrder) -> None:
+        order = fill(SweepOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)

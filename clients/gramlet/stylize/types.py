@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+from gramlet.feature.descent_types import LineSearch as LineSearch
+from gramlet.feature.descent_types import Optimizer as Optimizer
+from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
 from gramlet.types import Picture, Timing
 
@@ -25,20 +28,6 @@ class Initial(Enum):
     STYLE = "style"
     NOISE = "noise"
     GIVEN = "given"
-
-
-class Optimizer(Enum):
-    """What moves the picture: L-BFGS (Liu and Nocedal, 1989) or Adam (Kingma and Ba, 2015)."""
-
-    LBFGS = "lbfgs"
-    ADAM = "adam"
-
-
-class LineSearch(Enum):
-    """How L-BFGS finds the length of a step: the learning rate itself, or the strong Wolfe conditions."""
-
-    NONE = "none"
-    STRONG_WOLFE = "strong-wolfe"
 
 
 class Colors(Enum):
@@ -126,14 +115,14 @@ class StylizeOrder:
         resume_run_id: The run to resume; empty for a new one.
         run_id: The name of a new run; empty lets the server choose.
         preview_every: Iterations between previews; 0 is none.
-        checkpoint_every: Iterations between checkpoints; None is the server's choice, 0 none but the last.
+        state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
     """
 
     stylization: Stylization | None = None
     resume_run_id: str = ""
     run_id: str = ""
     preview_every: int = 0
-    checkpoint_every: int | None = None
+    state_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +164,14 @@ class Started(StylizeEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleStarted(StylizeEvent):
+    """A scale begins after `iteration`: the next losses are those of a picture of this size, in pixels."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Iteration(StylizeEvent):
     """One iteration: the loss terms, each times its weight, at the picture from which it stepped.
 
@@ -194,7 +191,7 @@ class Iteration(StylizeEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(StylizeEvent):
-    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture."""
+    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture, at most 512 pixels long."""
 
     jpeg: bytes = field(repr=False)
 
@@ -225,13 +222,6 @@ class Adjusted(StylizeEvent):
 
     settings: StylizeSettings
     number: int
-
-
-class RecoveryReason(Enum):
-    """What a run recovered from: a loss that was not a number, or a lost FeatureService."""
-
-    DIVERGED = "diverged"
-    RECONNECTED = "reconnected"
 
 
 @dataclass(frozen=True, kw_only=True)

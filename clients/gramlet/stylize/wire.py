@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gramlet.errors import InvalidInput
+from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER, SECONDS
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.stylize.types import (
@@ -14,13 +15,12 @@ from gramlet.stylize.types import (
     Colors,
     Initial,
     Iteration,
-    LineSearch,
-    Optimizer,
     Preview,
     Queued,
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeEvent,
@@ -40,13 +40,6 @@ _INITIAL = EnumCodec(
         Initial.STYLE: stylize_pb2.INITIAL_STYLE,
         Initial.NOISE: stylize_pb2.INITIAL_NOISE,
         Initial.GIVEN: stylize_pb2.INITIAL_GIVEN,
-    }
-)
-_OPTIMIZER = EnumCodec({Optimizer.LBFGS: stylize_pb2.OPTIMIZER_LBFGS, Optimizer.ADAM: stylize_pb2.OPTIMIZER_ADAM})
-_LINE_SEARCH = EnumCodec(
-    {
-        LineSearch.NONE: stylize_pb2.LINE_SEARCH_NONE,
-        LineSearch.STRONG_WOLFE: stylize_pb2.LINE_SEARCH_STRONG_WOLFE,
     }
 )
 _COLORS = EnumCodec(
@@ -92,10 +85,10 @@ SETTINGS = MessageCodec(
     gram_normalization=GRAM_NORMALIZATION,
     stage_balance=STAGE_BALANCE,
     initial=_INITIAL,
-    optimizer=_OPTIMIZER,
+    optimizer=OPTIMIZER,
     learning_rate=checked(_check_learning_rate),
     history_size=_POSITIVE,
-    line_search=_LINE_SEARCH,
+    line_search=LINE_SEARCH,
     scales=_POSITIVE,
     style_size=_POSITIVE,
     colors=_COLORS,
@@ -139,7 +132,12 @@ def _decode_stylization(message: stylize_pb2.Stylization, field: str) -> Styliza
 STYLIZATION = Functions(_STYLIZATION.encode, _decode_stylization)
 RUN_ID = checked(check_name)
 _ORDER = MessageCodec(
-    StylizeOrder, stylize_pb2.StylizeRequest, stylization=STYLIZATION, resume_run_id=RUN_ID, run_id=RUN_ID
+    StylizeOrder,
+    stylize_pb2.StylizeRequest,
+    stylization=STYLIZATION,
+    resume_run_id=RUN_ID,
+    run_id=RUN_ID,
+    state_seconds=SECONDS,
 )
 encode_order = _ORDER.encode
 
@@ -167,6 +165,7 @@ _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     recovered=MessageCodec(Recovered, stylize_pb2.Recovered, reason=_RECOVERY_REASON),
     result=MessageCodec(Result, stylize_pb2.Result, timing=TIMING),
     adjusted=MessageCodec(Adjusted, stylize_pb2.Adjusted, settings=SETTINGS),
+    scale_started=MessageCodec(ScaleStarted, stylize_pb2.ScaleStarted),
 )
 
 

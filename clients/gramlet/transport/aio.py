@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 from weakref import WeakSet
@@ -11,7 +11,7 @@ from weakref import WeakSet
 import grpc
 import grpc.aio
 
-from gramlet.errors import FailedPrecondition, GramletError, Unavailable
+from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import Attempts, BaseConnection
 from gramlet.transport.rpc import Kind, Message, Rpc
@@ -133,8 +133,18 @@ class AsyncConnection(BaseConnection):
         self._calls.add(call)
         stream = AsyncStream(self, call)
         if rpc.kind is Kind.STREAM:
-            await stream.send(request)
+            await self._unless_closed(stream.send(request))
         return stream
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, None]) -> None:
+        # The first write of a call waits for its metadata to be sent. If the call is cancelled just then, gRPC never
+        # wakes the writer.
+        tasks = [asyncio.create_task(work), asyncio.create_task(self._closed.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -165,6 +175,8 @@ class AsyncStream:
         self._call = call
         self._uploading: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
+        self._sending = asyncio.Lock()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -174,8 +186,10 @@ class AsyncStream:
 
     async def send(self, message: Message) -> None:
         """Sends a message. Failures show at the next `receive`."""
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await self._call.write(message)
+        # gRPC takes one message at a time, and a call may be used by several tasks.
+        async with self._sending:
+            with _failing_later():
+                await self._call.write(message)
 
     async def upload(self, messages: Iterable[Callable[[], Message]]) -> None:
         """Sends the last messages in the background. Each is made when its turn has come, so that many need no memory.
@@ -223,6 +237,7 @@ class AsyncStream:
 
     async def close(self) -> None:
         """Cancels the call, if it has not ended."""
+        self._closed = True
         self._call.cancel()
         if self._uploading is not None:
             self._uploading.cancel()
@@ -232,15 +247,31 @@ class AsyncStream:
         try:
             with self._connection.translating():
                 return await self._call.read()
-        except (GramletError, asyncio.CancelledError):
-            if self._failure is not None and not _is_being_cancelled():
+        except (GramletError, asyncio.CancelledError) as error:
+            if _is_being_cancelled():
+                raise
+            if self._failure is not None:
                 raise self._failure from None
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                raise Cancelled("the call was cancelled") from None  # by another task
             raise
 
     async def _end(self) -> None:
         if hasattr(self._call, "done_writing"):
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            with _failing_later():
                 await self._call.done_writing()
+
+
+@contextmanager
+def _failing_later() -> Iterator[None]:
+    """Ignores failures to send: the next read of the call reports why."""
+    try:
+        yield
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        pass
+    except asyncio.CancelledError:
+        if _is_being_cancelled():
+            raise
 
 
 def _is_being_cancelled() -> bool:

@@ -273,7 +273,7 @@ class Descent:
         self._loss, self._number = loss, number
         # What L-BFGS learned of the curvature was another loss's, and losses of two objectives do not compare.
         self._begin(self._point)
-        yield self.snapshot()
+        yield replace(self.snapshot(), reweighted=True)
         yield DescentReweighted(iteration=self.iteration, number=number)
 
     def _restart(self) -> DescentRecovered:

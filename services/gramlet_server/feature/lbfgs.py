@@ -187,12 +187,14 @@ class LBFGS:
         direction = self._quasi_newton(gradient, memory)
         slope = direction.dot(gradient)
         # A direction that goes up says that rounding has spoiled the history: no pair of it is used again.
-        memory = replace(memory, valid=memory.valid * (slope <= 0))
+        begins = slope > 0
+        memory = replace(memory, valid=memory.valid * ~begins)
         unknown = memory.valid.sum() == 0
         return (
             torch.where(unknown, steepest, direction),
             torch.where(unknown, -gradient.dot(gradient), slope),
-            torch.where(unknown, careful, self._rate),
+            # Where the loss curves downward, no pair is valid. Careful steps would then not leave that place.
+            torch.where(begins, careful, self._rate),
             memory,
         )
 

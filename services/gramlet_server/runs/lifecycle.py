@@ -34,7 +34,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gramlet.errors import Cancelled
 
@@ -55,11 +55,14 @@ class Work(Generic[Event]):
         queued: Makes the event that reports how many runs wait before this one.
         events: Does the work, in the run's thread, once its turn has come. Never called for a run that is cancelled
             or drained before that, so whatever has to be undone is set up inside it.
+        wake: Called in another thread after `cancel` or `drain`, for work that waits for something else than its next
+            event.
     """
 
     run_id: str
     queued: Callable[[int], Event]
     events: Callable[[], Generator[Event, None, None]]
+    wake: Callable[[], None] = lambda: None
 
 
 class Execution(Generic[Event]):
@@ -69,8 +72,16 @@ class Execution(Generic[Event]):
         run_id: The run in the store.
     """
 
-    def __init__(self, work: Work[Event], queue: RunQueue, ticket: Ticket, buffer: EventBuffer[Event]) -> None:
+    def __init__(
+        self,
+        work: Work[Event],
+        queue: RunQueue,
+        ticket: Ticket,
+        buffer: EventBuffer[Event],
+        left: Callable[[Work[Event]], None],
+    ) -> None:
         self.run_id = work.run_id
+        self._left = left
         self._work = work
         self._queue = queue
         self._ticket = ticket
@@ -88,6 +99,7 @@ class Execution(Generic[Event]):
         """Stops the run within one event, or at once if it waits. What it saved can be resumed. Returns at once."""
         self._buffer.cancel()
         self._queue.cancel(self._ticket)
+        self._work.wake()
 
     def cancel_with_call(self, add_callback: Callable[[Callable[[], None]], bool]) -> None:
         """Cancels the run when the call that reads it ends, however it ends; a finished run is not affected.
@@ -119,6 +131,7 @@ class Execution(Generic[Event]):
                 _log.warning("run %s was cancelled, and failed as it ended: %r", self.run_id, raised)
         finally:
             self._queue.leave(self._ticket)
+            self._left(self._work)
             self._buffer.end(error)
 
 
@@ -146,6 +159,7 @@ class Lifecycle:
         self.queue = RunQueue(running_limit, queue_limit, changed)
         self._replaceable = replaceable
         self._draining = threading.Event()
+        self._works: list[Work[Any]] = []  # that were started, and have not ended
 
     def start(self, prepare: Callable[[], Work[Event]]) -> Execution[Event]:
         """Queues a run, prepares it and starts its thread.
@@ -157,7 +171,9 @@ class Lifecycle:
         """
         ticket = self.queue.take()
         try:
-            return Execution(prepare(), self.queue, ticket, EventBuffer(self._replaceable))
+            work = prepare()
+            self._works.append(work)
+            return Execution(work, self.queue, ticket, EventBuffer(self._replaceable), self._works.remove)
         except BaseException:
             self.queue.leave(ticket)
             raise
@@ -166,6 +182,8 @@ class Lifecycle:
         """Shuts down: waiting runs end at once with Unavailable, running ones at their next `check_draining`."""
         self._draining.set()
         self.queue.close()
+        for work in list(self._works):
+            work.wake()
 
     @property
     def draining(self) -> bool:

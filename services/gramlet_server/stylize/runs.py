@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from gramlet.errors import NotFound
+from gramlet.errors import NotFound, Overloaded
 from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import (
     Adjustment,
@@ -24,18 +24,16 @@ from gramlet.stylize.types import (
 from gramlet.types import Limits
 
 from gramlet_server import __version__
-from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize.adjustments import Inbox, record
-from gramlet_server.stylize.descent import Descent
+from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
 from gramlet_server.stylize.presets import names
-from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
+from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, started, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
     PreparedSweep,
@@ -55,14 +53,15 @@ class RunSettings:
     """How many stylizations run, and how often they are saved.
 
     Attributes:
-        running_limit: The number of stylizations and sweeps that run at once.
+        running_limit: The number of stylizations and sweeps that run at once. Each is a thread that waits for the
+            device, which has a queue of its own.
         queue_limit: The number of stylizations and sweeps that may wait; more are refused.
-        checkpoint_every: Iterations between checkpoints, if the request does not say.
+        state_seconds: Seconds between checkpoints, if the request does not say.
     """
 
-    running_limit: int = 2
+    running_limit: int = 256
     queue_limit: int = 32
-    checkpoint_every: int = 25
+    state_seconds: float = STATE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Runs:
         self.lifecycle = Lifecycle(
             self._settings.running_limit,
             self._settings.queue_limit,
-            replaceable=(PreviewPicture,),
+            replaceable=(Preview,),
             changed=partial((observer or Observer()).runs, KIND),
         )
         self._inboxes: dict[str, Inbox] = {}
@@ -123,7 +122,7 @@ class Runs:
         )
 
     def start(self, order: StylizeOrder) -> Execution[StylizeEvent]:
-        """Starts or resumes a stylization. Previews come as PreviewPicture; see `with_file`.
+        """Starts or resumes a stylization.
 
         Raises:
             Overloaded: The queue is full. Nothing was done.
@@ -143,7 +142,10 @@ class Runs:
                 run = Run.take_over(self._store, KIND, order.resume_run_id)
                 kept = self._order(run, "resume_run_id")
                 prepared = PreparedStylization(self._pictures(run), kept.settings)
-            return Work(run.run_id, _queued, lambda: self._events(run, prepared, order))
+            interruption = self._interruption(run)
+            return Work(
+                run.run_id, _queued, lambda: self._events(run, prepared, order, interruption), interruption.wake
+            )
 
         return self.lifecycle.start(prepare)
 
@@ -172,7 +174,10 @@ class Runs:
                 kept = self._order(run, "resume_run_id")
                 prepared = PreparedStylization(self._pictures(run), kept.settings)
                 made = PreparedSweep(prepared, kept.ratios, kept.deepest_stages)
-            return Work(run.run_id, _sweep_queued, lambda: self._sweep_events(run, made))
+            interruption = self._interruption(run)
+            return Work(
+                run.run_id, _sweep_queued, lambda: self._sweep_events(run, made, interruption), interruption.wake
+            )
 
         return self.lifecycle.start(prepare)
 
@@ -218,53 +223,59 @@ class Runs:
     def _weights_digest(self) -> str:
         return self._features.model().weights_digest
 
+    def _interruption(self, run: Run) -> Interruption:
+        return Interruption(partial(self.lifecycle.check_draining, run.run_id), lambda: self.lifecycle.draining)
+
     def _events(
-        self, run: Run, prepared: PreparedStylization, order: StylizeOrder
+        self, run: Run, prepared: PreparedStylization, order: StylizeOrder, interruption: Interruption
     ) -> Generator[StylizeEvent, None, None]:
-        set_single_threaded()  # more threads would slow down a network in the same process
-        every = self._settings.checkpoint_every if order.checkpoint_every is None else order.checkpoint_every
         inbox = self._inboxes[run.run_id] = Inbox(run)
         control = Control(
-            save=partial(run.put, "state"),
+            save=lambda position: run.put("state", position.to_bytes()),
             preview_every=order.preview_every,
-            checkpoint_every=every,
-            check_interrupted=partial(self.lifecycle.check_draining, run.run_id),
+            state_seconds=self._settings.state_seconds if order.state_seconds is None else order.state_seconds,
             adjustments=inbox.after,
+            interruption=interruption,
         )
         try:
-            descent = _descent(run) if order.resume_run_id else None
-            yield from stylize(prepared, self._features, control, descent)
+            position = _position(run) if order.resume_run_id else None
+            if result := _result(run) if order.resume_run_id else None:
+                position = replace(position or Position(settings=prepared.settings), iteration=result.iteration)
+                yield started(prepared, self._features.model(), position)
+                yield result
+                return
+            for event in stylize(prepared, self._features, control, position):
+                if isinstance(event, Result):
+                    run.put("result", result_to_bytes(event))
+                yield event
+        except Overloaded:
+            if order.stylization is not None:
+                run.delete()  # nothing was done, and the caller may send the order again
+            raise
         finally:
             if self._inboxes.get(run.run_id) is inbox:  # another call may have resumed the run meanwhile
                 del self._inboxes[run.run_id]
 
-    def _sweep_events(self, run: Run, prepared: PreparedSweep) -> Generator[SweepEvent, None, None]:
-        set_single_threaded()  # more threads would slow down a network in the same process
-
+    def _sweep_events(
+        self, run: Run, prepared: PreparedSweep, interruption: Interruption
+    ) -> Generator[SweepEvent, None, None]:
         def save(cell: Cell, result: Result) -> None:
             run.put(_key(cell), result_to_bytes(result))
 
         finished = {cell: result_from_bytes(run.get(_key(cell))) for cell in prepared.cells if run.has(_key(cell))}
-        interrupted = partial(self.lifecycle.check_draining, run.run_id)
-        yield from sweep(prepared, self._features, finished=finished, save=save, check_interrupted=interrupted)
+        yield from sweep(prepared, self._features, finished=finished, save=save, interruption=interruption)
 
 
-def with_file(event: StylizeEvent) -> StylizeEvent:
-    """A PreviewPicture encoded as a Preview; any other event as it is.
-
-    The reader of a run calls it, so that previews that are replaced before they are read are never encoded.
-    """
-    if isinstance(event, PreviewPicture):
-        return Preview(iteration=event.iteration, jpeg=encode_jpeg(event.picture))
-    return event
+def _position(run: Run) -> Position | None:
+    """The position of the last checkpoint; None if there is none."""
+    state = run.value("state")
+    return None if state is None else Position.from_bytes(state)
 
 
-def _descent(run: Run) -> Descent | None:
-    """The descent of the last checkpoint; None if there is none."""
-    try:
-        return Descent.from_bytes(run.get("state"))
-    except NotFound:
-        return None
+def _result(run: Run) -> Result | None:
+    """The result; None if the run has not ended."""
+    result = run.value("result")
+    return None if result is None else result_from_bytes(result)
 
 
 def _queued(position: int) -> StylizeEvent:

@@ -7,10 +7,12 @@ from typing import Any
 
 import gramlet
 import numpy as np
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Objective
 
 PICTURE = np.zeros((3, 4, 4), np.float32)
 OBJECTIVE = Objective(content=PICTURE, content_stage="conv1", content_weight=3.0)
+START = DescentStart(objective=OBJECTIVE, iterations=2)
 LABELED = {"bee": [PICTURE], "ant": [PICTURE]}
 
 Call = Callable[[gramlet.AsyncClient], Any]
@@ -35,6 +37,7 @@ ONE: dict[str, Call] = {
 MANY: dict[str, Call] = {
     "features": lambda client: client.features([PICTURE], stages="conv1"),
     "extract": lambda client: client.extract([PICTURE], Extraction(("conv1",))),
+    "descend": lambda client: client.descend(DescentStart(objective=OBJECTIVE, iterations=3)),
     "stylize": lambda client: client.stylize(PICTURE, PICTURE),
     "resume": lambda client: client.resume("run"),
     "stylize_set": lambda client: client.stylize_set([PICTURE], PICTURE),
@@ -44,7 +47,9 @@ MANY: dict[str, Call] = {
     "resume_training": lambda client: client.resume_training("run"),
     "predict": lambda client: client.predict("bees", [PICTURE]),
     "embed": lambda client: client.embed([PICTURE, PICTURE]),
+    "relayout_map": lambda client: client.relayout_map("map"),
     "resume_map": lambda client: client.resume_map("map"),
+    "relayout_map": lambda client: client.relayout_map("map"),
     "transform": lambda client: client.transform("map", [PICTURE]),
 }
 """Calls that give an iterator."""

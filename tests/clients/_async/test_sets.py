@@ -52,7 +52,7 @@ class Misses(Observer):
 
 async def test_the_style_is_prepared_once_for_all_pictures(engine: Engine, tmp_path: Path) -> None:
     misses = Misses()
-    fresh = Engine(engine._network, observer=misses)
+    fresh = Engine(engine.network, observer=misses)
     seen, stages = [], 0
     async with async_client_of({STYLIZE: StylizeServicer(Runs(fresh, Store.open(str(tmp_path))))}) as client:
         async for event in client.stylize_set([panorama(seed, 64) for seed in (1, 2, 3)], panorama(9, 64), **HOW):

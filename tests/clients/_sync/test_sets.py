@@ -53,7 +53,7 @@ class Misses(Observer):
 
 def test_the_style_is_prepared_once_for_all_pictures(engine: Engine, tmp_path: Path) -> None:
     misses = Misses()
-    fresh = Engine(engine._network, observer=misses)
+    fresh = Engine(engine.network, observer=misses)
     seen, stages = [], 0
     with client_of({STYLIZE: StylizeServicer(Runs(fresh, Store.open(str(tmp_path))))}) as client:
         for event in client.stylize_set([panorama(seed, 64) for seed in (1, 2, 3)], panorama(9, 64), **HOW):
