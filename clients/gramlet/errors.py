@@ -22,8 +22,16 @@ error.
 
 from __future__ import annotations
 
+import difflib
+import reprlib
+import unicodedata
+from collections.abc import Iterable
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
+
+_SHOWN_CHARACTERS = 300
+_NOT_PRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, separators of lines and paragraphs
+_JOINERS = {"\u200c", "\u200d"}  # parts of words and of emoji
 
 
 class Code(IntEnum):
@@ -43,6 +51,38 @@ class Code(IntEnum):
     INTERNAL = 13
     UNAVAILABLE = 14
     UNAUTHENTICATED = 16
+
+
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are not UTF-8 become escapes such as \\xe9."""
+    return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def printable(text: str) -> str:
+    """Text for a line of a terminal: control characters, such as those of colors, and line breaks become escapes."""
+    return "".join(_escaped(c) if unicodedata.category(c) in _NOT_PRINTED and c not in _JOINERS else c for c in text)
+
+
+def shown(value: Any) -> str:
+    """A value in an error: text as it is, other values as Python writes them; short, on one line."""
+    try:
+        text = value if isinstance(value, str) else reprlib.repr(value)
+    except Exception:  # such as a number of more digits than Python writes
+        return f"a value of type {type(value).__name__}"
+    return printable(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
+
+
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
+    """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
+    near = difflib.get_close_matches(wrong, list(known), 1) if isinstance(wrong, str) else []
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # PEP 383: a byte that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\u{number:04x}" if 0xD800 <= number <= 0xDFFF else character.encode("unicode_escape").decode()
 
 
 class GramletError(Exception):

@@ -41,6 +41,7 @@ class Shared:
     def engine(self) -> Engine:
         """The network in this process."""
         from gramlet_server.backbone import load_network
+        from gramlet_server.feature.descents import DescentLimits
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
@@ -53,6 +54,7 @@ class Shared:
             tile_pixels=queue.tile_pixels,
             cuda_graphs=chosen.cuda_graphs,
             feature_cache_bytes=queue.feature_cache_bytes,
+            descents=DescentLimits(queue.descents, queue.descent_queue_limit),
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()

@@ -12,7 +12,8 @@ from typing import Any
 import gramlet
 import gramlet.inputs
 import pytest
-from gramlet.feature.inputs import ExtractionOptions, make_extraction
+from gramlet.feature.inputs import ExtractionOptions
+from gramlet.feature.types import Extraction, Form
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import Initial, StylizeSettings
 from PIL import Image
@@ -62,7 +63,9 @@ def test_everything_exported_is_there_and_nothing_else() -> None:
 def test_options_are_the_fields_of_what_they_make() -> None:
     settings = {field.name for field in fields(StylizeSettings)} - {"initial"}
     assert settings == set(StylizeOptions.__annotations__)
-    assert set(inspect.signature(make_extraction).parameters) == set(ExtractionOptions.__annotations__)
+    forms = {form.value for form in Form}
+    made = {field.name for field in fields(Extraction)} - {"forms", "triangle"}
+    assert made | forms == set(ExtractionOptions.__annotations__)
     assert {member.value for member in Initial} == {"content", "style", "noise", "given"}
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._async.feature import AsyncFeatureCalls
@@ -16,7 +15,8 @@ from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.transport.aio import AsyncConnection, gather
 from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.transport.health import CHECK, check_metadata, decode_health, encode_check
-from gramlet.transport.retry import AT_ONCE, RetryPolicy
+from gramlet.transport.retry import AT_ONCE, make_policy
+from gramlet.values import seconds
 
 
 class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls):
@@ -53,8 +53,8 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         first_contact: float = 2.0,
     ) -> None:
         self._connection = AsyncConnection(Endpoint(address, token, tls))
-        self._timeout = timeout
-        self._policy = RetryPolicy(patience=patience, first_contact=first_contact)
+        self._timeout = seconds(timeout, "timeout")
+        self._policy = make_policy(patience=patience, first_contact=first_contact)
 
     @property
     def address(self) -> str:
@@ -67,9 +67,8 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         """The same connection with another timeout or patience; None leaves a value as it is."""
         other = object.__new__(type(self))
         other._connection = self._connection
-        other._timeout = self._timeout if timeout is None else timeout
-        waits: dict[str, Any] = {"patience": patience, "first_contact": first_contact}
-        other._policy = replace(self._policy, **{name: value for name, value in waits.items() if value is not None})
+        other._timeout = self._timeout if timeout is None else seconds(timeout, "timeout")
+        other._policy = make_policy(self._policy, patience=patience, first_contact=first_contact)
         return other
 
     async def close(self) -> None:

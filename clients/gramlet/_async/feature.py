@@ -23,12 +23,13 @@ from gramlet.feature.wire import (
     encode_extract_request,
     encode_get_model,
 )
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
+from gramlet.values import choose
 
 T = TypeVar("T")
 
@@ -100,7 +101,8 @@ class AsyncFeatureCalls(AsyncCalls):
             timeout: Seconds for the whole call.
         """
         window = CorpusWindow(extraction, in_flight)
-        return self._outcomes(EXTRACT_STREAM, window, aiter_of(pictures), self._attempts(timeout))
+        given = several_pictures(pictures, Iterable | AsyncIterable)
+        return self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
 
     def differentiate(
         self,
@@ -141,7 +143,8 @@ class AsyncFeatureCalls(AsyncCalls):
         return AsyncDescent(self._connection, DescentSession(start), read, self._attempts(timeout))
 
     async def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
-        request = encode_extract_request(extraction, [await blocking(read_picture, picture)])
+        read = await blocking(read_picture, picture, resize=extraction.resize)
+        request = encode_extract_request(extraction, [read])
         outcome = decode_extract_response(await self._unary(EXTRACT, request, timeout))[0]
         if isinstance(outcome, GramletError):
             raise outcome

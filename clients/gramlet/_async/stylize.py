@@ -7,7 +7,7 @@ from typing import Unpack
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput
+from gramlet.inputs import PictureInput, several_pictures
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.sessions import StylizeRun, SweepRun
 from gramlet.stylize.sets import SetEvent, StylizeSet
@@ -24,7 +24,7 @@ from gramlet.stylize.types import (
 )
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.aio import aiter_of, blocking
-from gramlet.types import new_name
+from gramlet.values import name_or_new, several, text
 
 
 class AsyncStylizeCalls(AsyncCalls):
@@ -73,7 +73,7 @@ class AsyncStylizeCalls(AsyncCalls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        name = run_id or new_name()
+        name = name_or_new(run_id, "run_id")
 
         def start() -> StylizeRun:
             stylization = make_stylization(content, style, initial, settings, previous)
@@ -95,7 +95,7 @@ class AsyncStylizeCalls(AsyncCalls):
             NotFound: The server's store has no such run.
         """
         order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds)
-        return self._stylize(run_id, blocking(StylizeRun, order), timeout)
+        return self._stylize(text(run_id, "run_id"), blocking(StylizeRun, order), timeout)
 
     def stylize_set(
         self,
@@ -136,7 +136,8 @@ class AsyncStylizeCalls(AsyncCalls):
             return StylizeSet(make_template(style, initial, settings), sequence, frame_iterations)
 
         self._connection.check_open()
-        return self._set_events(aiter_of(pictures), blocking(start), preview_every, timeout)
+        given = several_pictures(pictures, Iterable | AsyncIterable)
+        return self._set_events(aiter_of(given), blocking(start), preview_every, timeout)
 
     def sweep(
         self,
@@ -177,9 +178,9 @@ class AsyncStylizeCalls(AsyncCalls):
             return SweepRun(
                 SweepOrder(
                     stylization=make_stylization(content, style, initial, settings),
-                    ratios=tuple(map(float, ratios)),
-                    deepest_stages=tuple(deepest_stages),
-                    run_id=run_id or "",
+                    ratios=tuple(several(ratios, "ratios")),
+                    deepest_stages=tuple(several(deepest_stages, "deepest_stages")),
+                    run_id=name_or_new(run_id, "run_id"),
                 )
             )
 
@@ -219,7 +220,8 @@ class AsyncStylizeCalls(AsyncCalls):
             InvalidInput: A weight or a stage is wrong, or all weights would be 0.
         """
         adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
-        return decode_adjusted(await self._unary(ADJUST, encode_adjust(run_id, adjustment), timeout))
+        request = encode_adjust(text(run_id, "run_id"), adjustment)
+        return decode_adjusted(await self._unary(ADJUST, request, timeout))
 
     def _stylize(self, run_id: str, start: Awaitable[StylizeRun], timeout: float | None) -> AsyncStylizing:
         return AsyncStylizing(self, run_id, self._events(STYLIZE, start, self._attempts(timeout)))

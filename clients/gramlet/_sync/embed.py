@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Unpack
 
 from gramlet._sync.calls import Calls, Events
@@ -33,8 +33,9 @@ from gramlet.embed.sessions import MapRun, TransformWindow
 from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap
 from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput, choose
+from gramlet.inputs import PictureInput
 from gramlet.transport.sync import blocking, iter_of
+from gramlet.values import fill, name_or_new, text
 
 
 class EmbedCalls(Calls):
@@ -44,7 +45,7 @@ class EmbedCalls(Calls):
         self,
         items: ItemsInput,
         *,
-        labels: Sequence[str] | None = None,
+        labels: Iterable[object] | None = None,
         map_id: str | None = None,
         from_map_id: str | None = None,
         report_every: int = 10,
@@ -60,7 +61,8 @@ class EmbedCalls(Calls):
 
         Args:
             items: A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, (N, n).
-            labels: One for each item. They color the map and are used to judge it, never to make it.
+            labels: One for each item: text, numbers or any other plain values. They color the map and are used to judge
+                it, never to make it.
             map_id: Name of the map. Default: a random one; every event has it.
             from_map_id: A stored map to start from: its items begin at their old positions, so that the map of a set
                 that has grown can still be recognized.
@@ -81,8 +83,8 @@ class EmbedCalls(Calls):
             order = MapStart(
                 settings=make_settings(settings, vectors=has_vectors(unread)),
                 count=len(unread),
-                map_id=map_id or "",
-                from_map_id=from_map_id or "",
+                map_id=name_or_new(map_id, "map_id"),
+                from_map_id="" if from_map_id is None else from_map_id,
                 report_every=report_every,
                 omit_coordinates=omit_coordinates,
                 vector_size=vector_size(unread),
@@ -123,8 +125,8 @@ class EmbedCalls(Calls):
         """
         order = MapStart(
             settings=make_settings(settings),
-            map_id=map_id or "",
-            from_map_id=from_map_id or "",
+            map_id=name_or_new(map_id, "map_id"),
+            from_map_id="" if from_map_id is None else from_map_id,
             report_every=report_every,
             omit_coordinates=omit_coordinates,
             items_of_map_id=items_of_map_id,
@@ -178,7 +180,7 @@ class EmbedCalls(Calls):
         Raises:
             NotFound: There is no finished map of that name.
         """
-        return decode_get_map(self._unary(GET_MAP, encode_get_map(map_id), timeout))
+        return decode_get_map(self._unary(GET_MAP, encode_get_map(text(map_id, "map_id")), timeout))
 
     def delete_map(self, map_id: str, *, timeout: float | None = None) -> None:
         """Removes a map, finished or not.
@@ -186,7 +188,7 @@ class EmbedCalls(Calls):
         Raises:
             NotFound: There is no such map.
         """
-        self._unary(DELETE_MAP, encode_delete_map(map_id), timeout)
+        self._unary(DELETE_MAP, encode_delete_map(text(map_id, "map_id")), timeout)
 
     def draw_map(
         self,
@@ -212,5 +214,5 @@ class EmbedCalls(Calls):
         Raises:
             NotFound: There is no finished map of that name.
         """
-        drawing = MapDrawing(map_id, choose(DrawingForm, form, "form"), layout, width, title)
+        drawing = fill(MapDrawing, {"map_id": map_id, "form": form, "layout": layout, "width": width, "title": title})
         return self._download(DRAW_MAP, encode_drawing(drawing), decode_drawing_chunk, timeout)

@@ -24,12 +24,13 @@ from gramlet.feature.wire import (
     encode_extract_request,
     encode_get_model,
 )
-from gramlet.inputs import PictureInput, choose, is_one_picture, read_picture
+from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, blocking, iter_of
 from gramlet.types import Array, ElementType
+from gramlet.values import choose
 
 T = TypeVar("T")
 
@@ -101,7 +102,8 @@ class FeatureCalls(Calls):
             timeout: Seconds for the whole call.
         """
         window = CorpusWindow(extraction, in_flight)
-        return self._outcomes(EXTRACT_STREAM, window, iter_of(pictures), self._attempts(timeout))
+        given = several_pictures(pictures, Iterable)
+        return self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
 
     def differentiate(
         self,
@@ -142,7 +144,8 @@ class FeatureCalls(Calls):
         return Descent(self._connection, DescentSession(start), read, self._attempts(timeout))
 
     def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
-        request = encode_extract_request(extraction, [blocking(read_picture, picture)])
+        read = blocking(read_picture, picture, resize=extraction.resize)
+        request = encode_extract_request(extraction, [read])
         outcome = decode_extract_response(self._unary(EXTRACT, request, timeout))[0]
         if isinstance(outcome, GramletError):
             raise outcome

@@ -8,7 +8,7 @@ from typing import Unpack, cast, overload
 
 from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput, choose, is_one_picture
+from gramlet.inputs import PictureInput, is_one_picture
 from gramlet.train.configuration import Recipe
 from gramlet.train.head_wire import (
     DELETE_HEAD,
@@ -29,6 +29,7 @@ from gramlet.train.sessions import PredictBatches, TrainRun
 from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
 from gramlet.train.wire import TRAIN
 from gramlet.transport.sync import blocking
+from gramlet.values import choose, flag, text
 
 
 class TrainCalls(Calls):
@@ -133,7 +134,7 @@ class TrainCalls(Calls):
 
     def heads(self, name: str = "", *, timeout: float | None = None) -> list[Head]:
         """All heads, or all versions of one, without histories and confusion matrices."""
-        return decode_heads(self._unary(LIST_HEADS, encode_list_heads(name), timeout))
+        return decode_heads(self._unary(LIST_HEADS, encode_list_heads(text(name, "name")), timeout))
 
     def head(self, head: HeadInput, *, timeout: float | None = None) -> HeadDetails:
         """A head with its reports, history and drawings.
@@ -171,7 +172,8 @@ class TrainCalls(Calls):
         Raises:
             NotFound: There is no such head.
         """
-        request = encode_export_request(head_ref(head), choose(ExportFormat, format, "format"), with_backbone)
+        kind, whole = choose(ExportFormat, format, "format"), flag(with_backbone, "with_backbone")
+        request = encode_export_request(head_ref(head), kind, whole)
         return self._download(EXPORT_HEAD, request, decode_export_chunk, timeout)
 
     def _predict(self, batches: PredictBatches, timeout: float | None) -> Prediction:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import command_line, names, numbers, values_of
 from gramlet.cli.files import PICTURES, check_output, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
@@ -27,7 +28,7 @@ from gramlet.embed.types import (
     StyleMap,
     Working,
 )
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, NotFound
 from gramlet.types import Resize, ResizeMode
 
 HELP = "map pictures by their style"
@@ -57,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
     group = parser.add_argument_group("settings", "A setting that is left out takes the server's default.")
-    group.add_argument("--preset", choices=_values(Preset), help="classic: flattened Grams of four early stages")
-    group.add_argument("--descriptor", choices=_values(Descriptor), help="what stands for a picture")
-    group.add_argument("--stages", type=_names, metavar="STAGE,...", help="see `gramlet status`")
+    group.add_argument("--preset", choices=values_of(Preset), help="classic: flattened Grams of four early stages")
+    group.add_argument("--descriptor", choices=values_of(Descriptor), help="what stands for a picture")
+    group.add_argument("--stages", type=names, metavar="STAGE,...", help="see `gramlet status`")
     group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle")
     group.add_argument("--keep-size", action="store_true", help="let the network see whole pictures of their own size")
     group.add_argument(
@@ -67,18 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="scale the part of each stage to length 1 (the default)",
     )
-    group.add_argument("--metric", choices=_values(Metric))
-    group.add_argument("--exactness", choices=_values(Exactness), help="of distances")
+    group.add_argument("--metric", choices=values_of(Metric))
+    group.add_argument("--exactness", choices=values_of(Exactness), help="of distances")
     group.add_argument("--sketch-size", type=int, metavar="N", help="elements of a sketch")
-    group.add_argument("--method", choices=_values(Method))
+    group.add_argument("--method", choices=values_of(Method))
     group.add_argument("--dimensions", type=int, choices=(1, 2, 3))
-    group.add_argument("--perplexity", type=_numbers, metavar="P,...", help="one map for each")
+    group.add_argument("--perplexity", type=numbers, metavar="P,...", help="one map for each")
     group.add_argument("--iterations", type=int)
     group.add_argument("--early-exaggeration", type=float, metavar="F")
     group.add_argument("--early-iterations", type=int, metavar="N")
     group.add_argument("--learning-rate", type=float, metavar="R")
     group.add_argument("--angle", type=float, help="of Barnes-Hut, 0 to 1")
-    group.add_argument("--gradient", choices=_values(Gradient), help="how repulsion is computed")
+    group.add_argument("--gradient", choices=values_of(Gradient), help="how repulsion is computed")
     group.add_argument("--neighbors", type=int, metavar="N", help="of umap, isomap and lle")
     group.add_argument("--seed", type=int)
     group.add_argument("--quality-neighbors", type=int, metavar="N", help="neighborhood of the quality measures")
@@ -98,7 +99,10 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.measured:
-            terminal.note(f"go on with: gramlet embed --resume {shown.map_id}")
+            outputs = {"-o": arguments.output, "--grid": arguments.grid, "--html": arguments.html}
+            given = [word for flag, path in outputs.items() if path for word in (flag, path)]
+            again = command_line(arguments, "embed", "--resume", shown.map_id, *given)
+            terminal.note(f"go on with: {again}")
         raise
     _draw(arguments, client, terminal, shown.map_id)
     return 0
@@ -119,8 +123,17 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
         return client.relayout_map(arguments.from_map, **names, **reports, **_options(arguments))
     items = arguments.pictures
     if items.lower().endswith(VECTORS):
-        items = np.load(items, allow_pickle=False)
+        items = _vectors(items)
     return client.embed(items, **names, **reports, **_options(arguments))
+
+
+def _vectors(path: str) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"there is no file {path}", field="pictures") from None
+        raise InvalidInput(f"{path} holds no array of vectors (N, n): {error}", field="pictures") from None
 
 
 def _options(arguments: argparse.Namespace) -> Any:
@@ -190,15 +203,3 @@ _NAMES = {
     Working: "working",
     StyleMap: "result",
 }
-
-
-def _values(kind: Any) -> list[str]:
-    return [member.value for member in kind]
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]

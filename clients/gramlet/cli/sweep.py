@@ -8,18 +8,19 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import command_line, names, numbers
 from gramlet.cli.files import PICTURES, check_directory, check_output
-from gramlet.cli.stylize import (
+from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
     check_pictures,
-    numbers,
+    inputs_of,
     settings_of,
     styles_of,
-    values_of,
     write_picture,
 )
 from gramlet.cli.terminal import Meter, Terminal
+from gramlet.json_codec import plain
 from gramlet.stylize.types import Result, SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
 
 HELP = "stylize with many ratios and depths, into one labelled grid"
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ratios", type=numbers, default=(), metavar="R,R,...", help="columns: content weight / style weight"
     )
     parser.add_argument(
-        "--deepest", type=_names, default=(), metavar="STAGE,...", help="rows: the deepest style stage that is used"
+        "--deepest", type=names, default=(), metavar="STAGE,...", help="rows: the deepest style stage that is used"
     )
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted sweep instead")
     parser.add_argument("--run-id", help="name of the sweep; default: a random one")
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a sweep, shows how it goes, and writes the grid."""
-    check_output(arguments.output, PICTURES, "--output")
+    check_output(arguments.output, PICTURES, "--output", inputs_of(arguments))
     if arguments.cells:
         check_directory(arguments.cells, "--cells")
     shown = _Shown(terminal, arguments.output, arguments.cells)
@@ -53,7 +54,8 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            terminal.note(f"go on with: gramlet sweep --resume {shown.run_id} -o {arguments.output}")
+            again = command_line(arguments, "sweep", "--resume", shown.run_id, "-o", arguments.output)
+            terminal.note(f"go on with: {again}")
         raise
     return 0
 
@@ -85,7 +87,7 @@ class _Shown:
     def show(self, event: SweepEvent, meter: Meter) -> None:
         """Writes pictures, prints what there is to print, moves the bar."""
         self.run_id = event.run_id
-        told = values_of(event)
+        told = plain(event, keep_none=False)
         told.pop("event", None)
         match event:
             case SweepQueued():
@@ -105,13 +107,9 @@ class _Shown:
 
     def _show_cell(self, cell: SweepCell) -> dict[str, Any]:
         """What JSON tells of it: what happened, by name and with its values."""
-        told = {"happened": type(cell.event).__name__.lower(), **values_of(cell.event)}
+        told = {"happened": type(cell.event).__name__.lower(), **plain(cell.event, keep_none=False)}
         if self._cells and isinstance(cell.event, Result):
             path = self._cells / f"{cell.deepest_stage}-{cell.ratio:g}.png"
             write_picture(cell.event, path)
             told["path"] = str(path)
         return told | {"run_id": cell.run_id}
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import command_line, members_of, names, values_of, weights
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines
@@ -44,31 +44,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture (0)")
     data.add_argument("--validation-fraction", type=float, metavar="F", help="share held out where no val/ is (0.2)")
     data.add_argument("--split-seed", type=int, metavar="N", help="seed of that split (0)")
-    data.add_argument("--unreadable", choices=_values(Unreadable), help="what a bad picture does (skip)")
+    data.add_argument("--unreadable", choices=values_of(Unreadable), help="what a bad picture does (skip)")
     data.add_argument("--keep-on-cancel", action="store_true", default=None, help="Ctrl-C keeps the best head so far")
     _add_recipe(parser.add_argument_group("recipe", "Several kinds or strategies, by commas, are compared."))
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--kind", type=_list_of(HeadKind), metavar="KIND", help="mlp, linear (mlp)")
+    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear (mlp)")
     group.add_argument(
-        "--strategy", type=_list_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages (head)"
+        "--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages (head)"
     )
-    group.add_argument("--stages", type=_names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
-    group.add_argument("--stage-rates", type=_rates, metavar="STAGE=R,...", help="learning rate of single stages")
+    group.add_argument("--stages", type=names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
+    group.add_argument("--stage-rates", type=weights, metavar="STAGE=R,...", help="learning rate of single stages")
     group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of unfrozen stages (1e-4)")
-    group.add_argument("--optimizer", choices=_values(Optimizer))
+    group.add_argument("--optimizer", choices=values_of(Optimizer))
     group.add_argument("--learning-rate", type=float, metavar="R", help="of the head")
     group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen (0.1)")
     group.add_argument("--epochs", type=int, metavar="N", help="of the head (60)")
     group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages (6)")
     group.add_argument("--batch-size", type=int, metavar="N", help="(32)")
     group.add_argument("--weight-decay", type=float, metavar="D", help="(0.01)")
-    group.add_argument("--schedule", choices=_values(Schedule), help="of the learning rate (cosine)")
+    group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate (cosine)")
     group.add_argument("--warmup-epochs", type=int, metavar="N")
-    group.add_argument("--metric", choices=_values(Metric), help="what early stopping watches (loss)")
+    group.add_argument("--metric", choices=values_of(Metric), help="what early stopping watches (loss)")
     group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end (15)")
-    group.add_argument("--class-weights", choices=_values(ClassWeights))
+    group.add_argument("--class-weights", choices=values_of(ClassWeights))
     group.add_argument("--label-smoothing", type=float, metavar="S")
     group.add_argument("--update-batch-norm", action="store_true", default=None)
     group.add_argument("--no-calibration", dest="calibrate", action="store_false", default=None)
@@ -86,7 +86,9 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            terminal.note(f"go on with: gramlet train {arguments.pictures or ''} --resume {shown.run_id}")
+            pictures = [arguments.pictures] if arguments.pictures else []
+            again = command_line(arguments, "train", *pictures, "--resume", shown.run_id)
+            terminal.note(f"go on with: {again}")
         raise
     if shown.result is not None:
         _tell(shown.result, terminal)
@@ -201,23 +203,3 @@ def _odd(findings: Findings) -> list[str]:
     ]
     hidden = len(lines) - _SHOWN_FINDINGS
     return lines if hidden <= 0 else [*lines[:_SHOWN_FINDINGS], f"... and {hidden} more: gramlet heads show"]
-
-
-def _values(kind: type[Enum]) -> list[str]:
-    return [member.value for member in kind]
-
-
-def _list_of(kind: type[Enum]) -> Any:
-    def members(text: str) -> list[Enum]:
-        return [kind(part.strip()) for part in text.split(",")]
-
-    members.__name__ = kind.__name__  # argparse names it in its errors
-    return members
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _rates(text: str) -> dict[str, float]:
-    return {stage.strip(): float(rate) for stage, _, rate in (part.partition("=") for part in text.split(","))}

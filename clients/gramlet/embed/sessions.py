@@ -17,27 +17,31 @@ from gramlet.embed.types import (
     MeasuredItems,
     Position,
     Queued,
+    Refused,
     RefusedItem,
     Started,
     StyleMap,
 )
 from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item, encode_transform_start
-from gramlet.errors import GramletError
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.transport.rpc import Message
-from gramlet.transport.run import Run
+from gramlet.transport.run import Run, unread_error
 from gramlet.transport.window import Window
 from gramlet.types import new_name
+from gramlet.values import fill, text
 
 
 class MapRun(Run[MapEvent]):
     """The making of one map. After a break the items are sent again only if they had not all arrived."""
 
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
+        start = fill(MapStart, vars(start))
         if start.settings is not None and not start.map_id:
             start = dataclasses.replace(start, map_id=new_name())
         super().__init__(start.map_id or start.resume_map_id, ordered=start.settings is not None)
         self._start = start
         self._items = items
+        self._resize = None if start.settings is None else start.settings.resize
         self._is_sent = False
         self._accepted = False
         self._measured = False
@@ -74,16 +78,30 @@ class MapRun(Run[MapEvent]):
     def accept(self, message: Message) -> MapEvent | None:
         """The event, or None for one that the caller has seen before."""
         event = super().accept(message)
-        if not isinstance(event, RefusedItem) or event.refused.index not in self._unread:
-            return event
-        error = self._unread[event.refused.index]
-        refused = dataclasses.replace(event.refused, code=error.code, message=error.message, field=error.field)
-        return dataclasses.replace(event, refused=refused)
+        if isinstance(event, RefusedItem):
+            return dataclasses.replace(event, refused=self._explained(event.refused))
+        if isinstance(event, StyleMap):
+            return dataclasses.replace(event, refused=tuple(map(self._explained, event.refused)))
+        return event
+
+    def broken(self, error: GramletError) -> GramletError:
+        """Takes note of a failure; returns the error by which the retry policy decides."""
+        if isinstance(error, InvalidInput) and self._unread:
+            reasons = [f"{self._items[number].id}: {each.message}" for number, each in self._unread.items()]
+            return unread_error(error, reasons)
+        return super().broken(error)
+
+    def _explained(self, refused: Refused) -> Refused:
+        """The refusal of an item with its true reason: an item that could not be read here was sent empty."""
+        if refused.index not in self._unread:
+            return refused
+        error = self._unread[refused.index]
+        return dataclasses.replace(refused, code=error.code, message=error.message, field=error.field)
 
     def _read(self, number: int) -> Message:
         unread = self._items[number]
         try:
-            return encode_item(unread.read())
+            return encode_item(unread.read(self._resize))
         except GramletError as error:
             # The other items go on. The server refuses this one, which is empty now; `accept` gives the true reason.
             self._unread[number] = error
@@ -132,7 +150,7 @@ class TransformWindow(Window[UnreadItem, Item, Position]):
 
     def __init__(self, map_id: str, in_flight: int) -> None:
         super().__init__(in_flight)
-        self._map_id = map_id
+        self._map_id = text(map_id, "map_id")
 
     def request(self) -> Message:
         """The first message of a connection."""

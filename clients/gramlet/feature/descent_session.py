@@ -29,6 +29,7 @@ from gramlet.feature.descent_wire import (
     encode_stop,
 )
 from gramlet.transport.rpc import Message
+from gramlet.values import checked
 
 
 class DescentSession:
@@ -82,6 +83,7 @@ class DescentSession:
 
     def reweight(self, weights: DescentWeights) -> None:
         """New weights, to be sent."""
+        weights = checked(DescentWeights, weights, "weights")
         with self._lock:
             self._weights[weights.number] = weights
             self._send(encode_reweight(weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
+from gramlet.feature.inputs import read_point
 from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.wire import decode_extract_reply, encode_extract_item, encode_extract_start
@@ -10,6 +11,7 @@ from gramlet.inputs import PictureInput, read_picture
 from gramlet.transport.rpc import Message
 from gramlet.transport.window import Window
 from gramlet.types import Array, ElementType, Picture
+from gramlet.values import checked
 
 
 class CorpusWindow(Window[PictureInput, Picture, Features]):
@@ -17,14 +19,14 @@ class CorpusWindow(Window[PictureInput, Picture, Features]):
 
     def __init__(self, extraction: Extraction, in_flight: int) -> None:
         super().__init__(in_flight)
-        self._extraction = extraction
+        self._extraction = checked(Extraction, extraction, "extraction")
 
     def request(self) -> Message:
         """The first message of a connection."""
         return encode_extract_start(self._extraction)
 
     def _read(self, item: PictureInput) -> Picture:
-        return read_picture(item)
+        return read_picture(item, resize=self._extraction.resize)
 
     def _encode(self, number: int, item: Picture) -> Message:
         return encode_extract_item(str(number), item)
@@ -52,7 +54,7 @@ class DifferentiationState:
     def evaluate(self, picture: Array) -> Message:
         """The message that asks for loss and gradient at a picture."""
         self._sequence += 1
-        return encode_evaluate(picture, self._sequence)
+        return encode_evaluate(read_point(picture), self._sequence)
 
     def ready(self, message: Message, objective: Objective) -> None:
         """Takes the answer to a setup.

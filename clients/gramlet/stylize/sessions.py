@@ -30,12 +30,14 @@ from gramlet.stylize.wire import decode_event, encode_order
 from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run
 from gramlet.types import new_name
+from gramlet.values import fill
 
 
 class StylizeRun(Run[StylizeEvent]):
     """One stylization. Events up to the last iteration that the caller has seen are skipped."""
 
     def __init__(self, order: StylizeOrder) -> None:
+        order = fill(StylizeOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
@@ -115,6 +117,7 @@ class SweepRun(Run[SweepEvent]):
     """One sweep. Of each cell, events up to the last iteration that the caller has seen are skipped."""
 
     def __init__(self, order: SweepOrder) -> None:
+        order = fill(SweepOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
         super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -14,8 +15,9 @@ from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, Resu
 from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.rpc import Message
-from gramlet.transport.run import Run
+from gramlet.transport.run import Run, unread_error
 from gramlet.types import Picture
+from gramlet.values import fill, whole_number
 
 PREDICT_PICTURES = 32
 PREDICT_BYTES = MESSAGE_BYTES // 2
@@ -25,6 +27,7 @@ class TrainRun(Run[Event]):
     """One training. The server asks only for pictures whose features it does not have."""
 
     def __init__(self, order: TrainOrder, pictures: LabelledPictures) -> None:
+        order = fill(TrainOrder, vars(order))
         super().__init__(order.run_id or order.resume_run_id, ordered=order.configuration is not None)
         self._order = order
         self._pictures = pictures
@@ -33,6 +36,28 @@ class TrainRun(Run[Event]):
         self._recipe = -1
         self._epoch = (-1, 0)
         self._skipped: set[str] = set()
+
+    def accept(self, message: Message) -> Event | None:
+        """The event, or None for one that the caller has seen before."""
+        event = super().accept(message)
+        if isinstance(event, Skipped):
+            return self._explained(event)
+        if isinstance(event, Result) and self._pictures.unread:
+            findings = event.head.findings
+            findings = dataclasses.replace(findings, skipped=tuple(map(self._explained, findings.skipped)))
+            return dataclasses.replace(event, head=dataclasses.replace(event.head, findings=findings))
+        return event
+
+    def broken(self, error: GramletError) -> GramletError:
+        """Takes note of a failure; returns the error by which the retry policy decides."""
+        if isinstance(error, InvalidInput) and self._pictures.unread:
+            return unread_error(error, [f"{name}: {each.message}" for name, each in self._pictures.unread.items()])
+        return super().broken(error)
+
+    def _explained(self, skipped: Skipped) -> Skipped:
+        """A skipped picture with its true reason: one that could not be read here was sent empty."""
+        error = self._pictures.unread.get(skipped.name)
+        return skipped if error is None else dataclasses.replace(skipped, reason=error.message)
 
     def request(self) -> Message:
         """The order, or the request to resume."""
@@ -105,7 +130,7 @@ class PredictBatches:
     def __init__(self, head: HeadInput, pictures: Iterable[PictureInput], top_k: int) -> None:
         self._head = head_ref(head)
         self._pictures = enumerate(pictures)
-        self._top_k = top_k
+        self._top_k = whole_number(top_k, "top_k", least=1)
         self._batch: list[Picture | GramletError] = []
         self._next: list[Picture | GramletError] = []
 

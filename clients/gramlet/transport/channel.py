@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from gramlet.errors import InvalidInput, NotFound, Unavailable
+from gramlet.errors import InvalidInput, NotFound, Unavailable, shown
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -75,8 +75,12 @@ class Endpoint:
     tls: Tls | bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.address.strip():
-            raise InvalidInput("give an address such as localhost:50051", field="address")
+        if not isinstance(self.address, str) or not self.address.strip() or not self.address.isprintable():
+            raise InvalidInput(f"give an address such as localhost:50051, not {shown(self.address)}", field="address")
+        if self.token is not None and not (isinstance(self.token, str) and self.token.isascii()):
+            raise InvalidInput("a token is text of ASCII characters", field="token")  # never shown
+        if not isinstance(self.tls, Tls | bool | None):
+            raise InvalidInput(f"give Tls(...), True or None, not {shown(self.tls)}", field="tls")
         if self.address.startswith(_WEB_SCHEMES):
             raise InvalidInput(f"{self.address} is a URL: give host:port, and tls= for TLS", field="address")
         if self.token and not self.tls and not is_loopback(self.address):

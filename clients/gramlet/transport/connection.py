@@ -13,6 +13,7 @@ from gramlet.transport.channel import REQUEST_ID, Endpoint, Metadata, Target, re
 from gramlet.transport.failures import FailedCall, decode_rpc_error
 from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
+from gramlet.values import seconds
 
 
 class Contact:
@@ -176,7 +177,8 @@ class Caller(Generic[C]):
     _policy: RetryPolicy
 
     def _attempts(self, timeout: float | None) -> Attempts:
-        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
+        chosen = self._timeout if timeout is None else seconds(timeout, "timeout")
+        return self._connection.attempts(self._policy, chosen)
 
     def _unary(self, rpc: Rpc, request: Message, timeout: float | None) -> Any:
         """The reply; the asynchronous client must await it."""

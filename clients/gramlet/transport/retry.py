@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gramlet.errors import GramletError, Overloaded, Unavailable
+from gramlet.values import seconds
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,17 @@ class RetryPolicy:
         if elapsed + delay > patience or (remaining is not None and delay >= remaining):
             return None
         return delay
+
+
+def make_policy(policy: RetryPolicy = RetryPolicy(), **waits: float | None) -> RetryPolicy:  # frozen
+    """The policy with other waits, as a caller gives them; None leaves a wait as it is.
+
+    Raises:
+        InvalidInput: Not a number of seconds.
+    """
+    given = {name: seconds(value, name) for name, value in waits.items() if value is not None}
+    values: dict[str, Any] = {name: math.inf if value is None else value for name, value in given.items()}
+    return replace(policy, **values)
 
 
 AT_ONCE = RetryPolicy(patience=0.0)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
-from gramlet.errors import AlreadyExists, GramletError, NotFound, Unavailable
+from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
 from gramlet.transport.rpc import Message
 
 E = TypeVar("E")
 
+_REASONS = 5
+
 _log = logging.getLogger("gramlet")
+
+
+def unread_error(error: InvalidInput, reasons: Sequence[str]) -> InvalidInput:
+    """The server's refusal, with what only this side knows: why pictures could not be read here."""
+    more = f" and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+    message = f"{error.message}; not sent: {'; '.join(reasons[:_REASONS])}{more}"
+    return InvalidInput(message, field=error.field, request_id=error.request_id)
 
 
 class Run(ABC, Generic[E]):

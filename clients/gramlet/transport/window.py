@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from gramlet.errors import GramletError, Overloaded, Unavailable
 from gramlet.transport.rpc import Message
+from gramlet.values import whole_number
 
 I = TypeVar("I")  # noqa: E741  # the item as the caller gives it
 T = TypeVar("T")  # the item as it travels
@@ -25,7 +26,7 @@ class Window(ABC, Generic[I, T, R]):
     """
 
     def __init__(self, in_flight: int) -> None:
-        self._in_flight = max(1, in_flight)
+        self._in_flight = whole_number(in_flight, "in_flight", least=1)
         self._unanswered: dict[int, T] = {}
         self._unsent: list[int] = []
         self._outcomes: dict[int, R | GramletError] = {}

@@ -81,6 +81,11 @@ def count(text: str) -> int:
     return _whole(text, 1)
 
 
+def count_or_auto(text: str) -> int:
+    """A whole number; 0 leaves the choice to the server."""
+    return _whole(text, 0)
+
+
 def port_number(text: str) -> int:
     """A port; 0 takes any free one."""
     number = _whole(text, 0)

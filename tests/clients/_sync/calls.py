@@ -13,6 +13,7 @@ from gramlet.feature.types import Extraction, Objective
 
 PICTURE = np.zeros((3, 4, 4), np.float32)
 OBJECTIVE = Objective(content=PICTURE, content_stage="conv1", content_weight=3.0)
+START = DescentStart(objective=OBJECTIVE, iterations=2)
 LABELED = {"bee": [PICTURE], "ant": [PICTURE]}
 
 Call = Callable[[gramlet.Client], Any]
@@ -48,6 +49,7 @@ MANY: dict[str, Call] = {
     "predict": lambda client: client.predict("bees", [PICTURE]),
     "embed": lambda client: client.embed([PICTURE, PICTURE]),
     "resume_map": lambda client: client.resume_map("map"),
+    "relayout_map": lambda client: client.relayout_map("map"),
     "transform": lambda client: client.transform("map", [PICTURE]),
 }
 """Calls that give an iterator."""

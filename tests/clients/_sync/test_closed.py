@@ -12,7 +12,7 @@ import pytest
 from gramlet.errors import FailedPrecondition, Overloaded
 from gramlet.feature.objective_wire import encode_ready
 
-from tests.clients._sync.calls import MANY, OBJECTIVE, ONE, PICTURE, Call
+from tests.clients._sync.calls import MANY, OBJECTIVE, ONE, PICTURE, START, Call
 from tests.clients.servers import (
     EMBED,
     FEATURE,
@@ -64,7 +64,7 @@ def client(asked: Event) -> Iterator[gramlet.Client]:
 
 def test_the_tables_have_every_call() -> None:
     public = {name for name in dir(gramlet.Client) if not name.startswith("_")}
-    assert {*ONE, *MANY, "differentiate"} == public - {"address", "close", "with_options"}
+    assert {*ONE, *MANY, "differentiate", "descend"} == public - {"address", "close", "with_options"}
 
 
 @pytest.mark.parametrize("call", ONE.values(), ids=ONE.keys())
@@ -126,6 +126,13 @@ def test_a_differentiation_of_a_closed_client_is_refused() -> None:
                 pass
 
 
+def test_a_descent_of_a_closed_client_is_refused(client: gramlet.Client) -> None:
+    with client.descend(START) as descent:
+        client.close()
+        with pytest.raises(FailedPrecondition, match=CLOSED):
+            next(descent)
+
+
 def test_leaving_a_differentiation_after_the_client_is_quiet() -> None:
     def ready(requests: Iterator[Any], context: Any) -> Iterator[Any]:
         for _ in requests:
@@ -140,7 +147,7 @@ def test_closing_ends_the_wait_for_another_attempt() -> None:
 
     def refuse(request: Any, context: Any) -> Any:
         asked.set()
-        raise Overloaded("full", retry_after=50.0)
+        raise Overloaded("full", retry_after=40.0)
 
     with serving({FEATURE: Script(GetModel=[refuse])}) as server:
         client = gramlet.Client(f"127.0.0.1:{server.port}")
