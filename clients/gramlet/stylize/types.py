@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+from gramlet.errors import InvalidInput, shown
 from gramlet.feature.descent_types import LineSearch as LineSearch
 from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
@@ -259,16 +260,40 @@ class _PngFile:
         return _open_image(self.png)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
-        if Path(path).suffix.lower() == ".png":
-            Path(path).write_bytes(self.png)
-        else:
-            self.image.save(path)
+        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came.
+
+        In formats without transparency it is laid on white.
+
+        Raises:
+            InvalidInput: No known extension, or a file that cannot be written.
+        """
+        try:
+            target = Path(path)
+            if target.suffix.lower() == ".png":
+                target.write_bytes(self.png)
+            else:
+                _opaque(self.image, target).save(target)
+        except (OSError, ValueError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"cannot write {shown(path)}: {shown(str(reason))}", field="path") from None
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    """The picture as the format of the path can hold it."""
+    if image.mode != "RGBA" or path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
+        return image
+    white: Image.Image = image.copy()
+    white.paste("white", (0, 0, *image.size))
+    white.alpha_composite(image)
+    return white.convert("RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(_PngFile, StylizeEvent):
-    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's.
+
+    Where the content is transparent, so is the picture. It was painted there as well, as if the content lay on white.
+    """
 
     png: bytes = field(repr=False)
     style_loss: float = math.nan
