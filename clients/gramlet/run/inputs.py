@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from gramlet.values import choose
 from gramlet.run.types import RunFilter, RunKind, RunRef, RunState
 from gramlet.types import check_name
+from gramlet.values import choose
 
 
 def make_filter(kind: RunKind | str | None, state: RunState | str | None, owner: str, page_size: int) -> RunFilter:
