@@ -28,7 +28,8 @@ ends = {"finished": 0, "stopped": 0, "refused": 0}
 anything = st.floats(width=64)
 
 def between(low, high):
-    return st.one_of(st.floats(low, high), st.sampled_from([low, high]), st.floats(-3, 3).map(lambda e: 10**e), anything)
+    small = st.floats(-3, 3).map(lambda exponent: 10**exponent)
+    return st.one_of(st.floats(low, high), st.sampled_from([low, high]), small, anything)
 
 tsne = st.builds(
     Tsne,
