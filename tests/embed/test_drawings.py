@@ -115,6 +115,27 @@ def test_labels_are_drawn_literally() -> None:
     assert image_of(plot.scatter(style_map, some_jpegs(30), 0, 400, "$\\oops{")).width > 300
 
 
+def test_the_legend_has_every_name_or_says_how_many_are_missing() -> None:
+    names = [f"a rather long name of style {number}" for number in range(60)]
+    legend = plot.lay_out_legend(names, 1600)
+    assert [name for _, _, name, _ in legend.entries] == names
+    assert [shown for *_, shown in legend.entries] == names
+    assert legend.missing == ""
+    assert legend.rows > 5
+    crowded = plot.lay_out_legend([f"style {number}" for number in range(2000)], 800)
+    assert crowded.missing == f"and {2000 - len(crowded.entries)} more labels"
+    (entry,) = plot.lay_out_legend(["x" * 500], 400).entries
+    assert entry[3].endswith("x…")
+
+
+def test_a_drawing_is_higher_by_the_rows_of_its_legend() -> None:
+    names = tuple(f"name {number}" for number in range(30))
+    few, many = (
+        image_of(plot.scatter(a_map(labels=labels), some_jpegs(30), 0, 400, "")) for labels in (names[:2], names)
+    )
+    assert many.height - few.height > 100
+
+
 def test_thumbnails_survive_packing() -> None:
     jpegs = [*some_jpegs(3), None, *some_jpegs(1)]
     assert thumbnails.unpack(thumbnails.pack(jpegs)) == jpegs

@@ -64,7 +64,8 @@ def test_every_message_type_field_and_enumeration_value_is_in_a_golden() -> None
     for case in (case for cases in CASES.values() for case in cases):
         _visit(case.message, seen)
     wanted = {name for file in _files() for name in _names(file)}
-    assert sorted(wanted - seen) == []
+    missing = sorted(wanted - seen)
+    assert not missing, "\n".join(missing)
 
 
 def test_every_request_and_reply_is_a_golden_of_its_own() -> None:

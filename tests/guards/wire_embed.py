@@ -34,7 +34,11 @@ SETTINGS = types.MapSettings(
 )
 MEASURED = types.Measured(types.Exactness.EXACT, 2080, 0.25, 0.125, 6, 1)
 REFUSED = types.Refused(2, "c", 3, "no picture", "item.picture")
-QUALITY = types.Quality(4, 0.9, 0.8, 0.7, 0.6, 0.5, -0.25, 0.25)
+QUALITY = types.Quality(4, 0.9, 0.8, 0.7, 0.6, 0.5, -0.25, 0.25, 2000, 0.0625, 0.75)
+COMPARED = (
+    types.Comparison(types.Descriptor.GRAM, ("conv1", "layer2"), True, 0.75, 0.5),
+    types.Comparison(types.Descriptor.POOLED, ("layer3",), False, 0.25),
+)
 STYLE_MAP = types.StyleMap(
     map_id="map",
     created=1.5e9,
@@ -47,6 +51,7 @@ STYLE_MAP = types.StyleMap(
     refused=(REFUSED,),
     notes=("a note",),
     seconds=2.5,
+    comparison=COMPARED,
 )
 EVENTS = {
     "queued": types.Queued("map", 2),
@@ -56,6 +61,7 @@ EVENTS = {
     "measured": types.MeasuredItems("map", MEASURED),
     "iteration": types.LayoutIteration("map", 1, 30.0, 50, 500, 0.5, POINTS),
     "iteration without coordinates": types.LayoutIteration("map", 1, 30.0, 50, 500, 0.5),
+    **{f"working, {task.value}": types.Working("map", task, 1, 4) for task in types.Task},
     "progress": types.RemoteProgress("map", PROGRESS),
     "result": STYLE_MAP,
 }
@@ -92,12 +98,15 @@ def _embed() -> Iterator[Case]:
         "detached": types.MapStart(types.MapSettings(), count=3, detached=True),
         "taken over": types.MapStart(None, "map", take_over=True),
         "watched": types.MapStart(None, watch_map_id="map"),
+        "once more": types.MapStart(types.MapSettings(compare=True), items_of_map_id="earlier"),
+        "vectors": types.MapStart(types.MapSettings(descriptor=types.Descriptor.VECTOR), count=8, vector_size=512),
     }
     for field, members in (
         ("descriptor", types.Descriptor),
         ("metric", types.Metric),
         ("exactness", types.Exactness),
         ("method", types.Method),
+        ("preset", types.Preset),
     ):
         for name, settings in with_each(types.MapSettings(), field, members):
             starts[name] = types.MapStart(settings)

@@ -12,14 +12,14 @@ from gramlet.folders import natural_key
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from gramlet_server.embed import thumbnails
 from gramlet_server.embed.geometry import Floats
+from gramlet_server.pictures import text
 
 # The palette of Okabe and Ito (2008), which color-blind people can distinguish; then darker shades for further labels.
 COLORS = (
@@ -28,6 +28,10 @@ COLORS = (
 )
 NO_LABEL = "#8a8a8a"
 _DPI = 100
+_GAP = 28
+_TITLE_SIZE, _LEGEND_SIZE, _CAPTION_SIZE = 26, 16, 15
+_SWATCH = 19
+_LEGEND_ROWS = 24
 _MARGIN = 0.03
 _PICTURES_COVER = 0.4
 _SMALLEST = 20
@@ -201,46 +205,85 @@ def _draw(
     """A PNG of the panels in a row, each above its caption, under the title and the legend."""
     colors = label_colors([item.label for item in style_map.places])
     color_of = [colors.get(item.label, NO_LABEL) for item in style_map.places]
-    top, bottom, gap = (54 if title else 0) + (40 if colors else 0) + 12, 44, 28
-    width = sum(panel.width for panel in panels) + gap * (len(panels) + 1)
+    width = sum(panel.width for panel in panels) + _GAP * (len(panels) + 1)
+    legend = lay_out_legend(list(colors), width - 2 * _GAP)
+    line = text.line_height(_LEGEND_SIZE)
+    top = (text.line_height(_TITLE_SIZE) + 12 if title else 0) + legend.rows * line + 12
+    bottom = text.line_height(_CAPTION_SIZE) + 14
     height = max(panel.height for panel in panels) + top + bottom
+    sheet = _panels_drawn(panels, (width, height), bottom, draw_panel, jpegs, color_of)
+    left = _GAP
+    for panel in panels:
+        caption = text.shortened(panel.caption, _CAPTION_SIZE, panel.width)
+        middle = left + (panel.width - text.width(caption, _CAPTION_SIZE)) / 2
+        text.draw(sheet, (middle, height - bottom + 4), caption, _CAPTION_SIZE, "#444444")
+        left += panel.width + _GAP
+    if title:
+        text.draw(sheet, (_GAP, 10), text.shortened(title, _TITLE_SIZE, width - 2 * _GAP), _TITLE_SIZE, "#111111")
+    _draw_legend(sheet, legend, colors, top - 6 - legend.rows * line)
+    data = io.BytesIO()
+    sheet.save(data, "PNG")
+    return data.getvalue()
+
+
+def _panels_drawn(
+    panels: Sequence[_Panel],
+    size: tuple[int, int],
+    bottom: int,
+    draw_panel: DrawPanel,
+    jpegs: Sequence[bytes | None],
+    colors: Sequence[str],
+) -> Image.Image:
+    """The sheet (width, height) with the panels, without any text."""
+    width, height = size
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
-    left = gap
+    left = _GAP
     for panel in panels:
         axes = figure.add_axes((left / width, bottom / height, panel.width / width, panel.height / height))
         axes.set(xlim=(0, panel.width), ylim=(0, panel.height))
         axes.set_axis_off()
-        draw_panel(axes, panel, jpegs, color_of)
-        middle = (left + panel.width / 2) / width
-        figure.text(middle, 14 / height, panel.caption, ha="center", size=11, color="#444", va="bottom")
-        left += panel.width + gap
-    if title:
-        figure.text(gap / width, 1 - 14 / height, title, ha="left", va="top", size=19, color="#111", parse_math=False)
-    if colors:
-        _legend(figure, colors, 1 - (50 if title else 8) / height)
-    data = io.BytesIO()
-    canvas.print_png(data)  # type: ignore[no-untyped-call]
-    return data.getvalue()
+        draw_panel(axes, panel, jpegs, colors)
+        left += panel.width + _GAP
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def _legend(figure: Figure, colors: dict[str, str], top: float) -> None:
-    shown = list(colors.items())[:24]
-    handles = [Line2D([], [], marker="s", linestyle="", markersize=11, color=color) for _, color in shown]
-    names = [name if len(name) <= 28 else f"{name[:27]}…" for name, _ in shown]
-    legend = figure.legend(
-        handles,
-        names,
-        loc="upper left",
-        bbox_to_anchor=(0.008, top),
-        ncols=12,
-        frameon=False,
-        fontsize=12,
-        handletextpad=0.2,
-        columnspacing=1.4,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+@dataclass(frozen=True)
+class Legend:
+    """The entries of a legend: row, x, name, and the text that is shown for it. The last text says what is missing."""
+
+    entries: tuple[tuple[int, int, str, str], ...]
+    rows: int
+    missing: str
+
+
+def lay_out_legend(names: Sequence[str], width: int) -> Legend:
+    """Puts all names into rows of at most `width` pixels.
+
+    A name of more than half a row is shortened. If there are more than 24 rows, the last says how many are missing.
+    """
+    entries, row, left = [], 0, 0
+    for number, name in enumerate(names):
+        shown = text.shortened(name, _LEGEND_SIZE, width // 2)
+        room = _SWATCH + text.width(shown, _LEGEND_SIZE) + 22
+        if left and left + room > width:
+            row, left = row + 1, 0
+        if row == _LEGEND_ROWS:
+            return Legend(tuple(entries), row + 1, f"and {len(names) - number} more labels")
+        entries.append((row, left, name, shown))
+        left += room
+    return Legend(tuple(entries), row + 1 if entries else 0, "")
+
+
+def _draw_legend(sheet: Image.Image, legend: Legend, colors: dict[str, str], top: int) -> None:
+    pen, line = ImageDraw.Draw(sheet), text.line_height(_LEGEND_SIZE)
+    for row, x, name, shown in legend.entries:
+        left, y = _GAP + x, top + row * line
+        pen.rectangle((left, y + 6, left + 12, y + 18), fill=colors[name])
+        text.draw(sheet, (left + _SWATCH, y), shown, _LEGEND_SIZE, "#111111")
+    if legend.missing:
+        text.draw(sheet, (_GAP, top + (legend.rows - 1) * line), legend.missing, _LEGEND_SIZE, "#444444")
 
 
 def _scatter_panel(axes: Axes, panel: _Panel, jpegs: Sequence[bytes | None], colors: Sequence[str]) -> None:

@@ -142,6 +142,7 @@ class Transformer:
         with project.umap_warnings():
             reducer.fit(self._rows)
         reducer.embedding_ = layout
+        reducer.n_epochs = None  # for new items: as many as UMAP takes by default
 
         def of(row: Array) -> Floats:
             with project.umap_warnings():

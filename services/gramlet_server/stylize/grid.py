@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from gramlet.types import Pixels
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from gramlet_server.pictures import text
 
 GAP = 8
 """Pixels between pictures and labels."""
@@ -16,8 +18,6 @@ PAPER = "white"
 
 _RATIO = "content weight / style weight"
 _DEEPEST = "stages up to"
-
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw(
@@ -38,21 +38,21 @@ def draw(
         styles: The style pictures.
     """
     height, width = cells[0][0].shape[:2]
-    font = ImageFont.load_default(max(12, min(height, width) // 14))
-    line = _height(font) + GAP
+    size = max(12, min(height, width) // 14)
+    line = text.line_height(size)
     sources = [("content", content), *((_style_name(i, styles), style) for i, style in enumerate(styles))]
     shown = [(name, _of_height(picture, height)) for name, picture in sources]
 
-    left = GAP + max(_width(font, text) for text in [*rows, _DEEPEST]) + GAP  # of the first column of cells
+    left = GAP + max(text.width(label, size) for label in [*rows, _DEEPEST]) + GAP  # of the first column of cells
     top = GAP + line + height + GAP + 2 * line  # of the first row of cells
     sheet_width = left + max(
         len(columns) * (width + GAP),
-        sum(max(picture.width, _width(font, name)) + GAP for name, picture in shown),
-        _width(font, _RATIO) + GAP,
+        sum(max(picture.width, text.width(name, size)) + GAP for name, picture in shown),
+        text.width(_RATIO, size) + GAP,
     )
     sheet = Image.new("RGB", (sheet_width, top + len(rows) * (height + GAP)), PAPER)
-    _draw_sources(sheet, shown, left, line, font)
-    _draw_labels(sheet, rows, columns, (left, top), (width, height), line, font)
+    _draw_sources(sheet, shown, left, line, size)
+    _draw_labels(sheet, rows, columns, (left, top), (width, height), line, size)
     for row, pictures in enumerate(cells):
         for column, picture in enumerate(pictures):
             sheet.paste(Image.fromarray(picture), (left + column * (width + GAP), top + row * (height + GAP)))
@@ -60,13 +60,12 @@ def draw(
 
 
 def _draw_sources(
-    sheet: Image.Image, shown: Sequence[tuple[str, Image.Image]], left: int, line: int, font: _Font
+    sheet: Image.Image, shown: Sequence[tuple[str, Image.Image]], left: int, line: int, size: int
 ) -> None:
-    pen = ImageDraw.Draw(sheet)
     for name, picture in shown:
-        pen.text((left, GAP), name, INK, font)
+        text.draw(sheet, (left, GAP), name, size, INK)
         sheet.paste(picture, (left, GAP + line))
-        left += max(picture.width, _width(font, name)) + GAP
+        left += max(picture.width, text.width(name, size)) + GAP
 
 
 def _draw_labels(
@@ -76,17 +75,18 @@ def _draw_labels(
     corner: tuple[int, int],
     cell: tuple[int, int],
     line: int,
-    font: _Font,
+    size: int,
 ) -> None:
-    pen = ImageDraw.Draw(sheet)
     left, top = corner
     width, height = cell
-    pen.text((left, top - 2 * line), _RATIO, INK, font)
-    pen.text((GAP, top - line), _DEEPEST, INK, font)
-    for column, text in enumerate(columns):
-        pen.text((left + column * (width + GAP) + width // 2, top - line), text, INK, font, anchor="ma")
-    for row, text in enumerate(rows):
-        pen.text((left - GAP, top + row * (height + GAP) + height // 2), text, INK, font, anchor="rm")
+    text.draw(sheet, (left, top - 2 * line), _RATIO, size, INK)
+    text.draw(sheet, (GAP, top - line), _DEEPEST, size, INK)
+    for column, label in enumerate(columns):
+        middle = left + column * (width + GAP) + width // 2
+        text.draw(sheet, (middle - text.width(label, size) / 2, top - line), label, size, INK)
+    for row, label in enumerate(rows):
+        right, middle = left - GAP, top + row * (height + GAP) + height // 2
+        text.draw(sheet, (right - text.width(label, size), middle - line / 2), label, size, INK)
 
 
 def _style_name(index: int, styles: Sequence[Pixels]) -> str:
@@ -96,11 +96,3 @@ def _style_name(index: int, styles: Sequence[Pixels]) -> str:
 def _of_height(picture: Pixels, height: int) -> Image.Image:
     image = Image.fromarray(picture)
     return image.resize((max(1, round(image.width * height / image.height)), height), Image.Resampling.LANCZOS)
-
-
-def _width(font: _Font, text: str) -> int:
-    return round(font.getlength(text))
-
-
-def _height(font: _Font) -> int:
-    return round(font.getbbox("Ag")[3])

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from gramlet.train.configuration import VALIDATION
 from gramlet.train.types import ClassReport, Outcome, Report
 from numpy.typing import NDArray
+from PIL import Image
+
+from gramlet_server.pictures import text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 CALIBRATION_BINS = 15
 TEMPERATURES = (0.25, 10.0)
@@ -21,6 +30,7 @@ TEMPERATURES = (0.25, 10.0)
 TOP = (1, 2, 3, 5)
 """The k of top-k accuracy; those above the number of classes are left out."""
 
+_LABEL_SIZE = 13
 _LABELLED_CLASSES = 40
 """With more classes than this, their names and counts would be too small to read in the drawing."""
 
@@ -138,6 +148,25 @@ def _by_class(matrix: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, NDArra
 # Drawings
 
 
+def _or_the_reason(draw: Callable[[T], bytes]) -> Callable[[T], bytes]:
+    """A drawing that fails becomes a picture of the reason: a report is read, whatever its drawings do."""
+
+    @wraps(draw)
+    def drawn(subject: T) -> bytes:
+        try:
+            return draw(subject)
+        except Exception as error:
+            _log.warning("%s failed", draw.__name__, exc_info=True)
+            sheet = Image.new("RGB", (900, 60), "white")
+            text.draw(sheet, (10, 15), text.shortened(f"This could not be drawn: {error}", 16, 880), 16)
+            data = io.BytesIO()
+            sheet.save(data, "PNG")
+            return data.getvalue()
+
+    return drawn
+
+
+@_or_the_reason
 def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
     """A PNG of loss and validation accuracy by epoch: one color for each recipe, a dot at the epoch that was kept."""
     figure = _figure(9.6, 3.8)
@@ -164,29 +193,60 @@ def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
     return _png(figure)
 
 
+@_or_the_reason
 def confusion_matrix(outcome: Outcome) -> bytes:
     """A PNG of the confusion matrix of the validation set. Rows are true classes, shaded by share of the row."""
     found = next(found for found in outcome.reports if found.set == VALIDATION)
-    labels = [item.label for item in found.classes]
-    side = min(3.2 + 0.45 * len(labels), 14.0)
+    labels = [text.shortened(item.label, _LABEL_SIZE, 320) for item in found.classes]
+    if len(labels) > _LABELLED_CLASSES:
+        labels = []
+    side = min(3.2 + 0.45 * len(found.classes), 14.0)
     figure = _figure(side, side)
     axes = figure.subplots()
-    longest = max(map(len, labels)) if len(labels) <= _LABELLED_CLASSES else 0
-    margin = min(0.6 + 0.08 * longest, 0.5 * side) / side
+    longest = max((text.width(label, _LABEL_SIZE) for label in labels), default=0) / figure.dpi
+    margin = min(0.6 + longest, 0.5 * side) / side
     figure.subplots_adjust(left=margin, bottom=margin, right=1 - 0.2 / side, top=1 - 0.45 / side)
     shares = [[count / max(1, sum(row)) for count in row] for row in found.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(
-        title=f"{found.set}: {found.accuracy:.1%} of {found.pictures}", xlabel="predicted class", ylabel="true class"
-    )
-    if len(labels) <= _LABELLED_CLASSES:
-        axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-        axes.set_yticks(range(len(labels)), labels)
+    unnamed = "" if labels else f" ({len(found.classes)} classes, too many to name here)"
+    axes.set_title(f"{found.set}: {found.accuracy:.1%} of {found.pictures}", parse_math=False)
+    axes.set(xlabel=f"predicted class{unnamed}", ylabel=f"true class{unnamed}")
+    if labels:
+        axes.set_xticks(range(len(labels)), [""] * len(labels))
+        axes.set_yticks(range(len(labels)), [""] * len(labels))
+        axes.xaxis.labelpad = axes.yaxis.labelpad = longest * 72
+        for number, label in enumerate(labels):
+            _name_class(axes, number, label)
         for i, row in enumerate(found.confusion):
             for j, count in enumerate(row):
                 color = "white" if shares[i][j] > 0.5 else "0.3"
                 axes.text(j, i, str(count) if count else "", ha="center", va="center", color=color)
     return _png(figure)
+
+
+def _name_class(axes: Axes, number: int, label: str) -> None:
+    """Writes the name of a class beside its row and, turned by 45°, below its column."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    line = text.render(label, _LABEL_SIZE, "#222222")
+    turned = line.rotate(45, expand=True, resample=Image.Resampling.BICUBIC)
+    for picture, point, away, alignment in (
+        (line, (0, number), (-8, 0), (1, 0.5)),
+        (turned, (number, 0), (line.height / 4, -8), (1, 1)),
+    ):
+        axes.add_artist(
+            AnnotationBbox(
+                OffsetImage(np.asarray(picture), dpi_cor=False),
+                point,
+                away,
+                xycoords=("axes fraction", "data") if picture is line else ("data", "axes fraction"),
+                boxcoords="offset pixels",
+                box_alignment=alignment,
+                frameon=False,
+                pad=0,
+                annotation_clip=False,
+            )
+        )
 
 
 def _figure(width: float, height: float) -> Figure:
