@@ -271,3 +271,20 @@ def test_a_state_of_another_canvas_is_refused(engine: Engine) -> None:
     assert isinstance(state, DescentState)
     with pytest.raises(InvalidInput, match="luminance_only"):
         run(engine, start(4, state=state.data, luminance_only=True))
+
+
+def test_the_load_says_how_much_is_left() -> None:
+    engine = make_engine(descents=DescentLimits(running=1, queued=5))
+    try:
+        run(engine, start(2))
+        assert engine.backlog_seconds == 0
+        with engine.descend(start(1000, confirm_last=True)) as first, engine.descend(start(500)) as second:
+            next(first)
+            next(second)
+            load = engine.model().load
+            assert (load.descents_running, load.descents_limit) == (1, 1)
+            assert (load.descents_queued, load.descent_queue_limit) == (1, 5)
+            assert load.backlog_seconds > 0
+        assert engine.model().load.backlog_seconds == 0
+    finally:
+        engine.close()

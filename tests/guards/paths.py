@@ -142,14 +142,16 @@ class World:
         events = self.client.embed(pictures, perplexity=1.5, iterations=20, early_iterations=10, stages=["conv1"])
         return list(events)[-1].map_id
 
-    def stylized(self, **options: Any) -> gramlet.Stylizing:
+    def stylized(self, iterations: int = 3, **options: Any) -> gramlet.Stylizing:
         """Begins a stylization."""
-        return self.client.stylize(self.picture(), self.picture(), size=64, iterations=3, **options)
+        return self.client.stylize(self.picture(), self.picture(), size=64, iterations=iterations, **options)
 
     def broken_off(self) -> str:
         """A stylization that was left after its first checkpoint, and that nobody works on."""
-        with self.stylized(state_seconds=1e-9) as events:
+        with self.stylized(10_000, state_seconds=1e-9) as events:
             next(event for event in events if isinstance(event, gramlet.Checkpoint))
+        while (status := self.client.status().stylize) and status.running:
+            time.sleep(QUIET_SECONDS)
         return events.run_id
 
 

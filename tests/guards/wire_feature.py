@@ -45,7 +45,7 @@ MODEL = types.Model(
     precision="float32",
     stages=(types.Stage("conv1", 64, 2), types.Stage("avgpool", 2048, 0)),
     limits=types.Limits(1, 2, 3, 4, 5),
-    load=types.Load(6, 7, 8, 9.5),
+    load=types.Load(6, 7, 8, 9.5, 10, 11, 12, 13, 14.5),
     server_version="0.1",
 )
 EVALUATION = types.Evaluation(4.0, 2.5, 1.25, 0.25, {"conv1": 0.75, "layer1": 0.5}, PICTURE - 0.5, TIMING)

@@ -57,7 +57,9 @@ def _load(service: str, status: ServerStatus) -> str:
     if service == FEATURE and status.model:
         load = status.model.load
         return (
-            f"{load.queued} of {load.queue_limit} queued, {load.callers} callers\n{load.device_seconds:.1f} s of device"
+            f"{load.queued} of {load.queue_limit} queued, {load.callers} callers\n"
+            f"{load.descents_running} of {load.descents_limit} descents, {load.descents_queued} queued\n"
+            f"{load.device_seconds:.1f} s of device"
         )
     if service == STYLIZE and status.stylize:
         load_of = status.stylize

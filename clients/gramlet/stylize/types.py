@@ -19,6 +19,7 @@ from gramlet.feature.descent_types import LineSearch as LineSearch
 from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
+from gramlet.run.types import Progress
 from gramlet.types import Picture, Timing
 
 
@@ -109,14 +110,18 @@ class Stylization:
 
 @dataclass(frozen=True)
 class StylizeOrder:
-    """What is asked of StylizeService: a new stylization, or the run to resume, and how to report it.
+    """What is asked of StylizeService: a new stylization, or the run to resume or to watch, and how to report it.
 
     Attributes:
-        stylization: A new stylization; None to resume.
+        stylization: A new stylization; None to resume or to watch.
         resume_run_id: The run to resume; empty for a new one.
         run_id: The name of a new run; empty lets the server choose.
         preview_every: Iterations between previews; 0 is none.
         state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
+        watch_run_id: The run to watch, without any influence on it; empty for none.
+        detached: Whether the run goes on when its caller leaves.
+        keep_inputs: Whether the store keeps the pictures after the run has ended.
+        take_over: Whether to resume the run at once, even if another replica seems to execute it.
     """
 
     stylization: Stylization | None = None
@@ -124,6 +129,10 @@ class StylizeOrder:
     run_id: str = ""
     preview_every: int = 0
     state_seconds: float | None = None
+    watch_run_id: str = ""
+    detached: bool = False
+    keep_inputs: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +242,13 @@ class Recovered(StylizeEvent):
     message: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RemoteProgress(StylizeEvent):
+    """The progress of a run that another replica executes: `iteration` of `total` is done."""
+
+    total: int
+
+
 class _PngFile:
     """What has a picture as a PNG file, `png`."""
 
@@ -303,6 +319,7 @@ class SweepOrder:
         deepest_stages: The deepest style stage of each row; empty for every style stage.
         resume_run_id: The sweep to resume; empty for a new one.
         run_id: The name of a new sweep; empty lets the server choose.
+        watch_run_id, detached, keep_inputs, take_over: As of `StylizeOrder`.
     """
 
     stylization: Stylization | None = None
@@ -310,6 +327,10 @@ class SweepOrder:
     deepest_stages: tuple[str, ...] = ()
     resume_run_id: str = ""
     run_id: str = ""
+    watch_run_id: str = ""
+    detached: bool = False
+    keep_inputs: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,6 +372,13 @@ class SweepCell(SweepEvent):
     deepest_stage: str
     ratio: float
     event: StylizeEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRemoteProgress(SweepEvent):
+    """The progress of a sweep that another replica executes, in cells."""
+
+    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)

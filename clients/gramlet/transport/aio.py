@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 from weakref import WeakSet
@@ -133,8 +133,18 @@ class AsyncConnection(BaseConnection):
         self._calls.add(call)
         stream = AsyncStream(self, call)
         if rpc.kind is Kind.STREAM:
-            await stream.send(request)
+            await self._unless_closed(stream.send(request))
         return stream
+
+    async def _unless_closed(self, work: Coroutine[Any, Any, None]) -> None:
+        # The first write of a call waits for its metadata to be sent. If the call is cancelled just then, gRPC never
+        # wakes the writer.
+        tasks = [asyncio.create_task(work), asyncio.create_task(self._closed.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     @contextmanager
     def translating(self) -> Iterator[None]:
@@ -178,7 +188,7 @@ class AsyncStream:
         """Sends a message. Failures show at the next `receive`."""
         # gRPC takes one message at a time, and a call may be used by several tasks.
         async with self._sending:
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            with _failing_later():
                 await self._call.write(message)
 
     async def upload(self, messages: Iterable[Callable[[], Message]]) -> None:
@@ -248,8 +258,20 @@ class AsyncStream:
 
     async def _end(self) -> None:
         if hasattr(self._call, "done_writing"):
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):
+            with _failing_later():
                 await self._call.done_writing()
+
+
+@contextmanager
+def _failing_later() -> Iterator[None]:
+    """Ignores failures to send: the next read of the call reports why."""
+    try:
+        yield
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        pass
+    except asyncio.CancelledError:
+        if _is_being_cancelled():
+            raise
 
 
 def _is_being_cancelled() -> bool:

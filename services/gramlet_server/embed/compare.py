@@ -92,7 +92,7 @@ class Comparer:
         settings = replace(settings, tsne=replace(settings.tsne, perplexities=settings.tsne.perplexities[:1]))
         *_, last = project.layouts(points, settings)
         assert isinstance(last, FinishedLayout)
-        layout = RowPoints(last.coordinates, 0)
+        layout = RowPoints(last.coordinates.astype(np.float32), 0)
         return quality.label_accuracy(layout, self._labels, self._settings.quality_neighbors)
 
     def _points(self, candidate: Candidate) -> RowPoints:

@@ -181,7 +181,7 @@ class Points(ABC):
         for strip in strips(len(sample), self.count):
             truth = self.nearest_to(sample[strip], k)[0]
             right += sum(len(np.intersect1d(*pair)) for pair in zip(truth, indices[sample[strip]], strict=True))
-        return right / (len(sample) * k)
+        return float(right / (len(sample) * k))
 
     def principal_coordinates(self, dimensions: int) -> tuple[Floats, float]:
         """Principal components; classical scaling (Torgerson, 1952) where only distances are known.
@@ -243,7 +243,7 @@ class RowPoints(Points):
 
     @property
     def approximates(self) -> bool:
-        return float(self.count) ** 2 * self._rows.shape[1] > _EXACT_PRODUCTS
+        return bool(float(self.count) ** 2 * self._rows.shape[1] > _EXACT_PRODUCTS)
 
     def nearest(self, k: int) -> tuple[Indices, Floats]:
         """As always; not exactly where N² × k is too large: see `recall`."""

@@ -170,6 +170,6 @@ def _silhouettes(squared: Floats, rows: Indices, labels: _Labels) -> Floats:
     means = sums / counts
     means[own, label] = np.inf
     between = means.min(axis=1, initial=np.inf)
-    found = (between - within) / np.maximum(np.maximum(between, within), 1e-300)
+    found: Floats = (between - within) / np.maximum(np.maximum(between, within), 1e-300)
     found[counts[label] == 1] = 0.0
     return found

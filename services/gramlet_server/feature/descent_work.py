@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import torch
@@ -24,7 +24,8 @@ from gramlet.types import Timing
 from torch import Tensor
 
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
-from gramlet_server.feature.descent import Control, Descent, Happening
+from gramlet_server.feature.descent import Descent
+from gramlet_server.feature.descent_parts import Control, Happening
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps
@@ -104,6 +105,27 @@ class Requests:
                 self._changed.wait()
 
 
+class Pace:
+    """How fast the device descends, over all descents.
+
+    Args:
+        report: Called with the number of gradients that were computed.
+
+    Attributes:
+        seconds_per_pixel: Of one iteration; 0 until the first is done.
+    """
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self._report = report
+        self.seconds_per_pixel = 0.0
+
+    def add(self, iterations: int, pixels: int, timing: Timing) -> None:
+        """A turn has taken so long for so many iterations."""
+        self._report(iterations)
+        found = timing.compute_seconds / (iterations * pixels)
+        self.seconds_per_pixel = 0.8 * self.seconds_per_pixel + 0.2 * found if self.seconds_per_pixel else found
+
+
 class DescentWork:
     """One descent, from its start to its end.
 
@@ -114,6 +136,7 @@ class DescentWork:
         start: What to do.
         requests: What the caller sends meanwhile.
         happened: Where to report.
+        pace: Is kept up to date.
     """
 
     def __init__(
@@ -124,6 +147,7 @@ class DescentWork:
         start: DescentStart,
         requests: Requests,
         happened: EventBuffer[Report],
+        pace: Pace,
     ) -> None:
         self._passes = passes
         self._targets = targets
@@ -131,7 +155,11 @@ class DescentWork:
         self._start = start
         self._requests = requests
         self._happened = happened
+        self._pace = pace
         self._control = Control()
+        content = start.objective.content if start.objective.content is not None else start.initial
+        self._pixels = 0 if content is None else content[0].size
+        self._remaining = start.iterations  # a state may leave fewer, which is known when it is read
         self._objective = start.objective
         self._number = 0  # of the weights in force
         self._unreported = Timing()  # time of turns since the last iteration
@@ -141,6 +169,11 @@ class DescentWork:
         self._lock = threading.Lock()
         self._cancelled = False
         self._caller: Caller | None = None
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Estimate of the time that the device still needs."""
+        return self._remaining * self._pixels * self._pace.seconds_per_pixel
 
     def cancel(self) -> None:
         """Ends the work within one step on the device."""
@@ -174,6 +207,7 @@ class DescentWork:
     def _descend(self, caller: Caller) -> None:
         descent = self._begin(caller)
         height, width = descent.size
+        self._pixels = height * width
         digest = self._passes.network.digest
         self._happened.put(DescentReady(iteration=descent.iteration, height=height, width=width, weights_digest=digest))
         steps = descent.run()
@@ -261,6 +295,9 @@ class DescentWork:
     def _report(self, descent: Descent, happened: list[Happening]) -> None:
         """Hands on what happened in a turn. Its iterations share its time."""
         count = sum(isinstance(each, DescentIteration) for each in happened)
+        self._remaining = self._start.iterations - descent.iteration
+        if count:
+            self._pace.add(count, self._pixels, self._unreported)
         queued, computed = self._unreported.queue_seconds, self._unreported.compute_seconds
         for happening in happened:
             if isinstance(happening, DescentIteration):

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from gramlet.errors import FailedPrecondition
@@ -19,8 +20,8 @@ from gramlet.feature.descent_types import (
     DescentWeights,
 )
 
-from gramlet_server.feature.descent import Happening, PreviewPixels
-from gramlet_server.feature.descent_work import DescentWork, Report, Requests
+from gramlet_server.feature.descent_parts import Happening, PreviewPixels
+from gramlet_server.feature.descent_work import DescentWork, Pace, Report, Requests
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot
@@ -28,13 +29,14 @@ from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RunQueue
+from gramlet_server.telemetry import Observer
 
 
 @dataclass(frozen=True)
 class DescentLimits:
-    """How many descents run at once, and how many may wait; more are refused."""
+    """How many descents run at once (0: as suits the device), and how many may wait; more are refused."""
 
-    running: int = 4
+    running: int = 0
     queued: int = 64
 
 
@@ -46,7 +48,7 @@ class Descents:
         targets: Computes what objectives compare with.
         differentiator: Evaluates objectives.
         limits: How many descents.
-        changed: Called with the numbers of running and of waiting descents when they change.
+        observer: Is given the numbers of running and of waiting descents, and of gradients.
 
     Attributes:
         queue: Where descents wait.
@@ -58,12 +60,14 @@ class Descents:
         targets: TargetBuilder,
         differentiator: Differentiator,
         limits: DescentLimits,
-        changed: Callable[[int, int], None] = lambda *_: None,
+        observer: Observer,
     ) -> None:
         self._passes = passes
         self._targets = targets
         self._differentiator = differentiator
-        self.queue = RunQueue(limits.running, limits.queued, changed)
+        running = limits.running or (16 if passes.network.device.type == "cuda" else 2)
+        self.queue = RunQueue(running, limits.queued, partial(observer.runs, "descend"))
+        self._pace = Pace(observer.gradients)
         self._open: set[LocalDescent] = set()
         self._lock = threading.Lock()
 
@@ -82,7 +86,7 @@ class Descents:
                 field="start.weights_digest",
             )
         requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
-        work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened)
+        work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened, self._pace)
         descent = LocalDescent(self.queue, work, requests, happened, self._remove)
         with self._lock:
             self._open.add(descent)
@@ -95,6 +99,12 @@ class Descents:
             descents = list(self._open)
         for descent in descents:
             descent.drain()
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Estimate of the time that the device needs for all descents, those that wait included."""
+        with self._lock:
+            return sum(descent.remaining_seconds for descent in self._open)
 
     def _remove(self, descent: LocalDescent) -> None:
         with self._lock:
@@ -153,6 +163,11 @@ class LocalDescent:
     def bursts(self) -> Iterator[Sequence[DescentEvent]]:
         """The events as they arrive: at the pace of a GPU many iterations at once. Instead of the iterator itself."""
         return self._bursts
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Estimate of the time that the device still needs for it."""
+        return self._work.remaining_seconds
 
     def reweight(self, weights: DescentWeights) -> None:
         """Goes on with other weights from the next iteration on. Of several at once only the newest count."""

@@ -180,7 +180,7 @@ class LBFGS:
     def _direct(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, _Memory]:
         """The direction (N,), the slope along it, what to multiply it by, and the memory with the pair that ended."""
         # Nothing is known of the length of a gradient without a history: all numbers together move by the rate at most.
-        steepest, careful = -gradient, self._rate / gradient.abs().sum().clamp(min=1.0)
+        steepest, careful = -gradient, self._rate / torch.linalg.vector_norm(gradient, 1).clamp(min=1.0)
         if self._last is None:
             return steepest, -gradient.dot(gradient), careful, self._memory
         memory = self._remember(gradient, *self._last)

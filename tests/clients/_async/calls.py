@@ -47,8 +47,8 @@ MANY: dict[str, Call] = {
     "resume_training": lambda client: client.resume_training("run"),
     "predict": lambda client: client.predict("bees", [PICTURE]),
     "embed": lambda client: client.embed([PICTURE, PICTURE]),
-    "relayout_map": lambda client: client.relayout_map("map"),
     "resume_map": lambda client: client.resume_map("map"),
+    "relayout_map": lambda client: client.relayout_map("map"),
     "transform": lambda client: client.transform("map", [PICTURE]),
 }
 """Calls that give an iterator."""

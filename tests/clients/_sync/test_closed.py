@@ -147,7 +147,7 @@ def test_closing_ends_the_wait_for_another_attempt() -> None:
 
     def refuse(request: Any, context: Any) -> Any:
         asked.set()
-        raise Overloaded("full", retry_after=50.0)
+        raise Overloaded("full", retry_after=40.0)
 
     with serving({FEATURE: Script(GetModel=[refuse])}) as server:
         client = gramlet.Client(f"127.0.0.1:{server.port}")

@@ -88,16 +88,26 @@ class Limits(_message.Message):
     def __init__(self, message_bytes: _Optional[int] = ..., picture_bytes: _Optional[int] = ..., decoded_pixels: _Optional[int] = ..., network_pixels: _Optional[int] = ..., pictures_per_extract: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("queued", "queue_limit", "callers", "device_seconds")
+    __slots__ = ("queued", "queue_limit", "callers", "device_seconds", "descents_running", "descents_limit", "descents_queued", "descent_queue_limit", "backlog_seconds")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     CALLERS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DESCENTS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    DESCENTS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DESCENTS_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    DESCENT_QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_SECONDS_FIELD_NUMBER: _ClassVar[int]
     queued: int
     queue_limit: int
     callers: int
     device_seconds: float
-    def __init__(self, queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., callers: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
+    descents_running: int
+    descents_limit: int
+    descents_queued: int
+    descent_queue_limit: int
+    backlog_seconds: float
+    def __init__(self, queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., callers: _Optional[int] = ..., device_seconds: _Optional[float] = ..., descents_running: _Optional[int] = ..., descents_limit: _Optional[int] = ..., descents_queued: _Optional[int] = ..., descent_queue_limit: _Optional[int] = ..., backlog_seconds: _Optional[float] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("backbone", "weights_digest", "weights_source", "device", "precision", "stages", "limits", "load", "server_version")
