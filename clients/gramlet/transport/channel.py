@@ -14,7 +14,6 @@ import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -254,7 +253,11 @@ def _credentials(tls: Tls | bool) -> grpc.ChannelCredentials:
 def _read(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInput(f"a TLS file is given as its path, not {shown(path)}", field="tls")
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise NotFound(f"cannot read {os.fspath(path)}: {error.strerror}", field="tls") from None
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotFound(f"cannot read {shown(os.fsdecode(path))}: {reason}", field="tls") from None
