@@ -17,17 +17,21 @@ from gramlet.embed.v1 import embed_pb2_grpc
 from gramlet.errors import GramletError
 from gramlet.feature.v1 import feature_pb2_grpc
 from gramlet.health import EMBED, FEATURE, STYLIZE, TRAIN
+from gramlet.run.v1 import run_pb2_grpc
 from gramlet.stylize.v1 import stylize_pb2_grpc
 from gramlet.train.v1 import train_pb2_grpc
 from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Server
 
+RUN = "gramlet.run.v1.RunService"
+
 _ADD = {
     FEATURE: feature_pb2_grpc.add_FeatureServiceServicer_to_server,
     STYLIZE: stylize_pb2_grpc.add_StylizeServiceServicer_to_server,
     TRAIN: train_pb2_grpc.add_TrainServiceServicer_to_server,
     EMBED: embed_pb2_grpc.add_EmbedServiceServicer_to_server,
+    RUN: run_pb2_grpc.add_RunServiceServicer_to_server,
 }
 
 

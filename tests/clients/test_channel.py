@@ -6,8 +6,10 @@ from typing import Any
 
 import gramlet
 import pytest
-from gramlet.errors import InvalidInput, NotFound
-from gramlet.transport.channel import Endpoint, _target, is_loopback
+from gramlet.errors import InvalidInput, NotFound, Unavailable
+from gramlet.transport.channel import Endpoint, _target, is_loopback, proxy_of
+
+from tests.clients.servers import free_port
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,41 @@ from gramlet.transport.channel import Endpoint, _target, is_loopback
 )
 def test_addresses_become_what_grpc_understands(address: str, target: str) -> None:
     assert _target(address) == target
+
+
+@pytest.mark.parametrize(
+    ("environment", "address", "expected"),
+    [
+        ({"http_proxy": "http://me:secret@proxy:3128"}, "host:1", ("http_proxy", "http://proxy:3128")),
+        ({"http_proxy": "http://a:1", "grpc_proxy": "http://b:2"}, "dns:///host:1", ("grpc_proxy", "http://b:2")),
+        ({"http_proxy": "http://a:1", "no_proxy": "example.org, internal"}, "gpu.internal:1", None),
+        (
+            {"http_proxy": "http://a:1", "no_grpc_proxy": "other", "no_proxy": "host"},
+            "host",
+            ("http_proxy", "http://a:1"),
+        ),
+        ({"http_proxy": "http://a:1"}, "localhost:1", None),
+        ({"http_proxy": "http://a:1"}, "unix:/run/gramlet.sock", None),
+        ({}, "host:1", None),
+    ],
+)
+def test_the_proxy_that_grpc_takes_is_known(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], address: str, expected: Any
+) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_of(address) == expected
+
+
+def test_a_proxy_that_refuses_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "https_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    reason = r"no way to some-host:1 through the proxy http://127\.0\.0\.1:\d+ \(Connection refused\), which http_proxy"
+    with gramlet.Client("some-host:1", patience=0) as client, pytest.raises(Unavailable, match=reason):
+        client.model()
 
 
 both_clients = pytest.mark.parametrize("client", [gramlet.Client, gramlet.AsyncClient])

@@ -189,23 +189,38 @@ PARAMETERS: st.SearchStrategy[Any] = st.one_of(
 )
 """Anything."""
 
-_RUN = ("preview_every", "timeout")
+_ORDER = ("run_id", "detached", "keep_inputs")
+_RUN = ("preview_every", "state_seconds", "timeout")
 # Each method: right arguments by position, and the names of its keywords, which are left out where they are right.
 CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
+    "runs": ((), ("kind", "state", "owner", "page_size", "timeout")),
+    "run": (("run",), ("kind",)),
     "with_options": ((), ("timeout", "patience", "first_contact")),
     "status": ((), ("timeout",)),
     "model": ((), ("timeout",)),
     "features": ((PNG,), ("timeout", *ExtractionOptions.__annotations__)),
     "extract": (([PNG], _WHOLE[Extraction]), ("in_flight", "timeout")),
-    "stylize": ((PNG, PNG), ("initial", "previous", "run_id", *_RUN, *StylizeOptions.__annotations__)),
+    "stylize": (
+        (PNG, PNG),
+        ("initial", "previous", "run_id", "detached", "keep_inputs", *_RUN, *StylizeOptions.__annotations__),
+    ),
     "stylize_set": (
         ([PNG], PNG),
-        ("sequence", "frame_iterations", "initial", *_RUN, *StylizeOptions.__annotations__),
+        ("sequence", "frame_iterations", "initial", "preview_every", "timeout", *StylizeOptions.__annotations__),
     ),
-    "resume": (("run",), _RUN),
+    "resume": (("run",), ("detached", *_RUN)),
     "sweep": (
         (PNG, PNG),
-        ("ratios", "deepest_stages", "initial", "run_id", "timeout", *StylizeOptions.__annotations__),
+        (
+            "ratios",
+            "deepest_stages",
+            "initial",
+            "run_id",
+            "detached",
+            "keep_inputs",
+            "timeout",
+            *StylizeOptions.__annotations__,
+        ),
     ),
     "resume_sweep": (("run",), ("timeout",)),
     "descend": ((_WHOLE[DescentStart],), ("timeout",)),
@@ -215,7 +230,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
     ),
     "train": (
         ({"a": [PNG], "b": [PNG]},),
-        ("name", "recipes", "on_server", "run_id", "timeout", *TrainOptions.__annotations__),
+        ("name", "recipes", "on_server", "run_id", "detached", "timeout", *TrainOptions.__annotations__),
     ),
     "resume_training": (("run", {"a": [PNG], "b": [PNG]}), ("timeout",)),
     "predict": (("bees", [PNG]), ("top_k", "timeout")),
@@ -226,7 +241,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
     "embed": (
         ([PNG, PNG],),
         (
-            *("labels", "map_id", "from_map_id", "report_every", "omit_coordinates", "timeout"),
+            *("labels", "map_id", "from_map_id", "report_every", "omit_coordinates", "detached", "timeout"),
             *MapOptions.__annotations__,
         ),
     ),
@@ -234,7 +249,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
         ("map",),
         ("map_id", "from_map_id", "report_every", "omit_coordinates", "timeout", *MapOptions.__annotations__),
     ),
-    "resume_map": (("map",), ("report_every", "omit_coordinates", "timeout")),
+    "resume_map": (("map",), ("report_every", "omit_coordinates", "detached", "timeout")),
     "transform": (("map", [PNG]), ("in_flight", "timeout")),
     "maps": ((), ("timeout",)),
     "map": (("map",), ("timeout",)),

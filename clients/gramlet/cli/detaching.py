@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from gramlet._sync.calls import Events
+from gramlet.cli.arguments import command_line
 from gramlet.cli.terminal import Terminal
 
 
@@ -16,12 +17,15 @@ def add_detach(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def detach(events: Events[Any, Any], terminal: Terminal, until: tuple[type, ...] = (object,)) -> int:
+def detach(
+    events: Events[Any, Any], arguments: argparse.Namespace, terminal: Terminal, until: tuple[type, ...] = (object,)
+) -> int:
     """Orders a detached run, and leaves it after the first event of one of these types."""
     with events, terminal.log():
         for event in events:
             if isinstance(event, until):
                 break
     terminal.event("detached", run_id=events.run_id)
-    terminal.say(f"run {events.run_id} goes on without this command; watch it: gramlet runs watch {events.run_id}")
+    watch = command_line(arguments, "runs", "watch", events.run_id)
+    terminal.say(f"run {events.run_id} goes on without this command; watch it: {watch}")
     return 0

@@ -12,8 +12,8 @@ from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line, names, numbers, values_of
 from gramlet.cli.detaching import add_detach, detach
-from gramlet.cli.files import PICTURES, check_output, write_atomically
-from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
+from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
+from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.embed.inputs import MapOptions
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric, Preset
@@ -95,7 +95,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Makes or resumes a map, shows how it goes, and writes the drawings."""
     if arguments.detach:
-        return detach(_events(arguments, client), terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
+        return detach(_events(arguments, client), arguments, terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
         if path:
             check_output(path, PICTURES, option)

@@ -156,6 +156,11 @@ def encode_picture_as(image: Image.Image, path: Path) -> bytes:
     return file.getvalue()
 
 
+def png_as(data: bytes, path: Path) -> bytes:
+    """A PNG as a file of the format that the path's extension names; a `.png` gets the very bytes."""
+    return data if path.suffix.lower() == ".png" else encode_picture_as(Image.open(BytesIO(data)), path)
+
+
 def _temporary(folder: Path) -> Path:
     """A new file in the folder. Its name is short: a name that fits the file system stays one that fits."""
     path = folder / f".{secrets.token_hex(4)}.part"

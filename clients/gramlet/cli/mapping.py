@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from gramlet.cli.files import encode_picture_as
 from gramlet.embed.types import StyleMap
 
 
@@ -71,8 +67,3 @@ def comparison_lines(style_map: StyleMap) -> list[str]:
             f"--descriptor {row.descriptor.value} --stages {','.join(row.stages)}{options}"
         )
     return lines
-
-
-def png_as(data: bytes, path: Path) -> bytes:
-    """A PNG as a file of the format that the path's extension names."""
-    return data if path.suffix.lower() == ".png" else encode_picture_as(Image.open(BytesIO(data)).convert("RGB"), path)

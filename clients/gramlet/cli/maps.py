@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gramlet._sync.client import Client
 from gramlet.cli.embed import PAGES
-from gramlet.cli.files import PICTURES, check_output, write_atomically
-from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
+from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
+from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.terminal import Terminal
 from gramlet.errors import GramletError, InvalidInput
 

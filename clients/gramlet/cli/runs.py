@@ -12,7 +12,7 @@ from typing import Any
 from gramlet._sync.client import Client
 from gramlet._sync.runs import Run
 from gramlet.cli import embed, stylize, sweep, train
-from gramlet.cli.files import PICTURES, check_output, write_atomically
+from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import InvalidInput
 from gramlet.json_codec import plain
@@ -63,7 +63,7 @@ def _show(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
     if arguments.output:
         if result is None or result.png is None:
             raise InvalidInput("the run has no picture as its result", field="--output")
-        write_atomically(arguments.output, result.png)
+        write_atomically(arguments.output, png_as(result.png, arguments.output))
         terminal.event("picture", path=str(arguments.output))
         terminal.say(str(arguments.output))
 

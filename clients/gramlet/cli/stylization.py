@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from gramlet.cli.arguments import numbers, values_of, weights
-from gramlet.cli.files import encode_picture_as, write_atomically
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import GramNormalization, StageBalance, Style
 from gramlet.inputs import PictureInput
 from gramlet.stylize.inputs import StylizeOptions
-from gramlet.stylize.types import Colors, LineSearch, Optimizer, Result, SweepResult
+from gramlet.stylize.types import Colors, LineSearch, Optimizer
 
 _OPTIONS = tuple(StylizeOptions.__annotations__)
 
@@ -124,9 +123,3 @@ def styles_of(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
 
     shares = one_each(arguments.blend, 1.0, "shares", "--blend")
     return [Style(*parts) for parts in zip(styles, shares, regions("content"), regions("style"), strict=True)]
-
-
-def write_picture(result: Result | SweepResult, path: Path) -> None:
-    """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
-    is_png = path.suffix.lower() == ".png"
-    write_atomically(path, result.png if is_png else encode_picture_as(result.image, path))

@@ -11,7 +11,7 @@ from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line
 from gramlet.cli.detaching import add_detach, detach
-from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
+from gramlet.cli.files import PICTURES, check_output, encode_picture_as, png_as, write_atomically
 from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
@@ -21,7 +21,6 @@ from gramlet.cli.stylization import (
     output_of,
     settings_of,
     styles_of,
-    write_picture,
 )
 from gramlet.cli.stylize_set import run_set
 from gramlet.cli.terminal import Meter, Terminal
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         return run_set(arguments, contents, client, terminal)
     inputs = inputs_of(arguments)
     if arguments.detach:
-        return detach(_events(arguments, client), terminal)
+        return detach(_events(arguments, client), arguments, terminal)
     check_output(output_of(arguments), PICTURES, "--output", inputs)
     if arguments.preview:
         check_output(arguments.preview, PICTURES, "--preview", [*inputs, arguments.output])
@@ -164,7 +163,7 @@ class Shown:
                 meter.update(event.iteration, event.total or None, f"loss {event.loss:.4g}, on another replica")
             case Result():
                 if self._output:
-                    write_picture(event, self._output)
+                    write_atomically(self._output, png_as(event.png, self._output))
                     extra["path"] = str(self._output)
                 where = self._output or event.run_id
                 self._terminal.say(f"{where}: {event.iteration} iterations, loss {event.loss:.4g}")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gramlet._sync.client import Client
-from gramlet.cli.files import check_apart, check_directory, check_output, outputs_of
+from gramlet.cli.files import check_apart, check_directory, check_output, outputs_of, png_as, write_atomically
 from gramlet.cli.pictures import pictures_of, show_failure
-from gramlet.cli.stylization import output_of, settings_of, styles_of, write_picture
+from gramlet.cli.stylization import output_of, settings_of, styles_of
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.folders import FolderPicture
@@ -68,7 +68,7 @@ class _Painting:
             if isinstance(event, GramletError):
                 raise event
             if isinstance(event, Result):
-                write_picture(event, output)
+                write_atomically(output, png_as(event.png, output))
                 extra["path"] = str(output)
                 self._terminal.say(f"{output}: {event.iteration} iterations, loss {event.loss:.4g}")
         except (GramletError, OSError) as error:

@@ -10,7 +10,7 @@ from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line, names, numbers
 from gramlet.cli.detaching import add_detach, detach
-from gramlet.cli.files import PICTURES, check_directory, check_output
+from gramlet.cli.files import PICTURES, check_directory, check_output, png_as, write_atomically
 from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
@@ -19,7 +19,6 @@ from gramlet.cli.stylization import (
     output_of,
     settings_of,
     styles_of,
-    write_picture,
 )
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.json_codec import plain
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a sweep, shows how it goes, and writes the grid."""
     if arguments.detach:
-        return detach(_events(arguments, client), terminal)
+        return detach(_events(arguments, client), arguments, terminal)
     check_output(output_of(arguments), PICTURES, "--output", inputs_of(arguments))
     if arguments.cells:
         check_directory(arguments.cells, "--cells")
@@ -120,7 +119,7 @@ class Shown:
                 told = {"run_id": event.run_id, **plain(progress)}
             case SweepResult():
                 if self._output:
-                    write_picture(event, self._output)
+                    write_atomically(self._output, png_as(event.png, self._output))
                     told["path"] = str(self._output)
                 cells = f": {self._total // self._each} cells" if self._each else ""
                 self._terminal.say(f"{self._output or event.run_id}{cells}")
@@ -131,6 +130,6 @@ class Shown:
         told = {"happened": type(cell.event).__name__.lower(), **plain(cell.event, keep_none=False)}
         if self._cells and isinstance(cell.event, Result):
             path = self._cells / f"{cell.deepest_stage}-{cell.ratio:g}.png"
-            write_picture(cell.event, path)
+            write_atomically(path, png_as(cell.event.png, path))
             told["path"] = str(path)
         return told | {"run_id": cell.run_id}

@@ -92,7 +92,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Trains or resumes, shows how it goes, and reports."""
     if arguments.detach:
-        return detach(_events(arguments, client), terminal, until=(Started, RemoteProgress, Result))
+        return detach(_events(arguments, client), arguments, terminal, until=(Started, RemoteProgress, Result))
     if arguments.report:
         check_directory(arguments.report, "--report")
     shown = Shown(terminal, arguments.report)

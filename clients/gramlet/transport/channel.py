@@ -14,8 +14,8 @@ import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
@@ -38,6 +38,7 @@ _KEEPALIVE_MILLISECONDS = 30_000
 _KEEPALIVE_TIMEOUT_MILLISECONDS = 10_000
 _RECONNECT_MILLISECONDS = 100, 2_000  # first and longest wait between two attempts to connect
 
+_PROXY, _NO_PROXY = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")  # in gRPC's order
 _TARGET_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:")
 _WEB_SCHEMES = ("http:", "https:", "grpc:", "grpcs:")
 
@@ -124,6 +125,28 @@ class Target:
 def is_loopback(address: str) -> bool:
     """Whether every part of the address stays on this machine."""
     return all(_is_loopback(part) for part in _parts(address))
+
+
+class Proxy(NamedTuple):
+    """A proxy, and the variable that names it."""
+
+    variable: str
+    url: str
+
+
+def proxy_of(address: str) -> Proxy | None:
+    """The proxy through which gRPC reaches an address, by the variables that gRPC reads; without its password."""
+    if is_loopback(address) or address.startswith(("unix:", "unix-abstract:")):
+        return None
+    for variable in _PROXY:
+        if url := os.environ.get(variable):
+            excepted = (os.environ.get(_NO_PROXY[0]) or os.environ.get(_NO_PROXY[1], "")).split(",")
+            host = _split(_parts(address)[0].removeprefix("dns:///"))[0]
+            if any(host.endswith(name.strip()) for name in excepted if name.strip()):
+                return None
+            parts = urlsplit(url)
+            return Proxy(variable, parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl())
+    return None
 
 
 def _is_loopback(part: str) -> bool:
@@ -230,7 +253,11 @@ def _credentials(tls: Tls | bool) -> grpc.ChannelCredentials:
 def _read(path: str | os.PathLike[str] | None) -> bytes | None:
     if path is None:
         return None
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInput(f"a TLS file is given as its path, not {shown(path)}", field="tls")
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise NotFound(f"cannot read {os.fspath(path)}: {error.strerror}", field="tls") from None
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise NotFound(f"cannot read {shown(os.fsdecode(path))}: {reason}", field="tls") from None

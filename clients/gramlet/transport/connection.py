@@ -10,7 +10,7 @@ import grpc
 
 from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError
 from gramlet.transport.channel import REQUEST_ID, Endpoint, Metadata, Target, request_id
-from gramlet.transport.failures import FailedCall, decode_rpc_error
+from gramlet.transport.failures import FailedCall, decode_rpc_error, shows_a_server
 from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.values import seconds
@@ -161,8 +161,7 @@ class BaseConnection:
         # Closing the connection ends its calls in several ways; all of them are the caller's doing.
         self.check_open()
         call = cast(FailedCall, failed)
-        if call.code() is not grpc.StatusCode.UNAVAILABLE:
-            self._contact.made = True  # even a broken stream shows that there is a server
+        self._contact.made = self._contact.made or shows_a_server(call)
         return decode_rpc_error(call, self.address)
 
 

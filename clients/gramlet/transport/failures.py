@@ -28,6 +28,7 @@ from gramlet.errors import (
     Unavailable,
     Unimplemented,
 )
+from gramlet.transport.channel import proxy_of
 
 BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
@@ -60,6 +61,7 @@ _BROKEN_STREAM = (
     "Socket closed",
     "Internal error from Core",
 )
+_UNREADY = "backend unhealthy"  # grpc.health.v1 said so to the balancer, which then tells nothing more
 _CANCELLED_HERE = ("ancelled by application", "hannel closed", "hannel is closed")
 
 
@@ -107,11 +109,18 @@ def _decode_details(code: grpc.StatusCode, message: str, details: bytes) -> Gram
     return _class_of(code)(message, field=field, retry_after=retry_after, request_id=request_id)
 
 
+def shows_a_server(failed: FailedCall) -> bool:
+    """Whether a failed call shows that there is a server: even a broken stream does, and one that is not ready."""
+    return failed.code() is not grpc.StatusCode.UNAVAILABLE or _UNREADY in (failed.details() or "")
+
+
 def _class_of(code: grpc.StatusCode) -> type[GramletError]:
     return BY_CODE.get(code, InternalError)
 
 
 def _transport_error(code: grpc.StatusCode, message: str, address: str) -> GramletError:
+    if code is grpc.StatusCode.UNAVAILABLE and _UNREADY in message:
+        return Unavailable(f"no server at {address} is ready: they are loading, shutting down, or lack what they need")
     if code is grpc.StatusCode.UNAVAILABLE and _mentions(message, _NEVER_CONNECTED):
         return Unavailable(_nobody_answers(message, address))
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and _mentions(message, _BROKEN_STREAM):
@@ -138,4 +147,9 @@ def _nobody_answers(message: str, address: str) -> str:
     reason = message.removesuffix(": OK").rsplit(": ", 1)[-1].removesuffix(" (111)")
     if "handshake" in message.lower():
         return f"no TLS with {address} ({reason}): does it speak TLS, and did the given authority sign its certificate?"
+    if proxy := proxy_of(address):
+        return (
+            f"no way to {address} through the proxy {proxy.url} ({reason}), which {proxy.variable} names: unset it, or "
+            "list the host in no_proxy"
+        )
     return f"no server at {address} ({reason}): start one with `gramlet-server all`, or name another address"

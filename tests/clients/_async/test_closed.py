@@ -15,6 +15,7 @@ from tests.clients._async.calls import MANY, OBJECTIVE, ONE, PICTURE, START, Cal
 from tests.clients.servers import (
     EMBED,
     FEATURE,
+    RUN,
     STYLIZE,
     TRAIN,
     AsyncBeside,
@@ -56,14 +57,14 @@ def asked() -> Event:
 @pytest.fixture
 async def client(asked: Event) -> AsyncIterator[gramlet.AsyncClient]:
     """A client of a server that is there and answers nothing."""
-    services = (FEATURE, STYLIZE, TRAIN, EMBED)
+    services = (FEATURE, STYLIZE, TRAIN, EMBED, RUN)
     async with async_client_of({service: Silent(asked) for service in services}) as client:
         yield client
 
 
 def test_the_tables_have_every_call() -> None:
     public = {name for name in dir(gramlet.AsyncClient) if not name.startswith("_")}
-    assert {*ONE, *MANY, "differentiate", "descend"} == public - {"address", "close", "with_options"}
+    assert {*ONE, *MANY, "differentiate", "descend", "run"} == public - {"address", "close", "with_options"}
 
 
 @pytest.mark.parametrize("call", ONE.values(), ids=ONE.keys())

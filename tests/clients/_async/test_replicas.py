@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from threading import Event
 from typing import Any
 
 import gramlet
+import grpc
+import pytest
+from gramlet.errors import Unavailable
 from gramlet.feature.v1 import feature_pb2
+from gramlet.feature.v1.feature_pb2_grpc import add_FeatureServiceServicer_to_server
+from grpc_health.v1.health import HealthServicer
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from tests.clients.servers import FEATURE, Script, async_client_of, serving
+from tests.clients.servers import FEATURE, AsyncBeside, Script, ahappened, async_client_of, serving
 
 
 def answering(name: str) -> Script:
@@ -37,6 +47,51 @@ async def test_a_dead_replica_costs_no_call() -> None:
         for _ in range(10):
             assert await backbone(client) == "one"
         await client.close()
+
+
+class Loading:
+    """Two servers that are there and not ready, until `ready` is called. `watched` happens when a client asks."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.watched = Event()
+        self._health = Health(self.watched)
+        self.address = ",".join(f"127.0.0.1:{self._serve(stack)}" for _ in range(2))
+        self._health.set("", HealthCheckResponse.NOT_SERVING)
+
+    def _serve(self, stack: ExitStack) -> int:
+        server = grpc.server(ThreadPoolExecutor(4))
+        add_HealthServicer_to_server(self._health, server)
+        add_FeatureServiceServicer_to_server(answering("ready"), server)
+        port: int = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        stack.callback(lambda: server.stop(None).wait())
+        return port
+
+    def ready(self) -> None:
+        self._health.set("", HealthCheckResponse.SERVING)
+
+
+class Health(HealthServicer):
+    def __init__(self, watched: Event) -> None:
+        super().__init__()
+        self._watched = watched
+
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+        self._watched.set()
+        return super().Watch(request, context, send_response_callback)
+
+
+async def test_several_servers_that_load_are_waited_for_as_one_is() -> None:
+    with ExitStack() as stack:
+        loading = Loading(stack)
+        async with gramlet.AsyncClient(loading.address, patience=0) as client:
+            with pytest.raises(Unavailable, match="is ready: they are loading, shutting down"):
+                await client.model()
+        async with gramlet.AsyncClient(loading.address, first_contact=0) as client:
+            waiting = AsyncBeside(client.model)
+            assert await ahappened(loading.watched)
+            loading.ready()
+            assert (await waiting.outcome()).backbone == "ready"
 
 
 async def test_servers_learn_which_client_calls() -> None:

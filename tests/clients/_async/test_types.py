@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.clients._async.calls import OBJECTIVE, PICTURE
-from tests.clients.servers import EMBED, FEATURE, STYLIZE, TRAIN, Script, acollect, serving
+from tests.clients.servers import EMBED, FEATURE, RUN, STYLIZE, TRAIN, Script, acollect, serving
 from tests.clients.values import CALLS, EXAMPLES, PARAMETERS, Case, cases
 
 pytestmark = pytest.mark.timeout(3600)
@@ -34,7 +34,7 @@ ANY_EXAMPLE = settings(
 def address() -> Iterator[str]:
     """A server that refuses every call."""
     refuses = Script([InvalidInput("refused")])
-    with serving(dict.fromkeys((FEATURE, STYLIZE, TRAIN, EMBED), refuses)) as server:
+    with serving(dict.fromkeys((FEATURE, STYLIZE, TRAIN, EMBED, RUN), refuses)) as server:
         yield f"127.0.0.1:{server.port}"
 
 

@@ -44,6 +44,7 @@ MANY: dict[str, Call] = {
     "stylize_set": lambda client: client.stylize_set([PICTURE], PICTURE),
     "sweep": lambda client: client.sweep(PICTURE, PICTURE),
     "resume_sweep": lambda client: client.resume_sweep("run"),
+    "runs": lambda client: client.runs(),
     "train": lambda client: client.train(LABELED, name="bees"),
     "resume_training": lambda client: client.resume_training("run"),
     "predict": lambda client: client.predict("bees", [PICTURE]),

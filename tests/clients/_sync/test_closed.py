@@ -16,6 +16,7 @@ from tests.clients._sync.calls import MANY, OBJECTIVE, ONE, PICTURE, START, Call
 from tests.clients.servers import (
     EMBED,
     FEATURE,
+    RUN,
     STYLIZE,
     TRAIN,
     Beside,
@@ -57,14 +58,14 @@ def asked() -> Event:
 @pytest.fixture
 def client(asked: Event) -> Iterator[gramlet.Client]:
     """A client of a server that is there and answers nothing."""
-    services = (FEATURE, STYLIZE, TRAIN, EMBED)
+    services = (FEATURE, STYLIZE, TRAIN, EMBED, RUN)
     with client_of({service: Silent(asked) for service in services}) as client:
         yield client
 
 
 def test_the_tables_have_every_call() -> None:
     public = {name for name in dir(gramlet.Client) if not name.startswith("_")}
-    assert {*ONE, *MANY, "differentiate", "descend"} == public - {"address", "close", "with_options"}
+    assert {*ONE, *MANY, "differentiate", "descend", "run"} == public - {"address", "close", "with_options"}
 
 
 @pytest.mark.parametrize("call", ONE.values(), ids=ONE.keys())
