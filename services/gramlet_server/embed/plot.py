@@ -245,8 +245,9 @@ def _panels_drawn(
         axes.set_axis_off()
         draw_panel(axes, panel, jpegs, colors)
         left += panel.width + _GAP
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return Image.fromarray(pixels).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,8 @@ def lay_out_legend(names: Sequence[str], width: int) -> Legend:
 
     A name of more than half a row is shortened. If there are more than 24 rows, the last says how many are missing.
     """
-    entries, row, left = [], 0, 0
+    entries: list[tuple[int, int, str, str]] = []
+    row = left = 0
     for number, name in enumerate(names):
         shown = text.shortened(name, _LEGEND_SIZE, width // 2)
         room = _SWATCH + text.width(shown, _LEGEND_SIZE) + 22
