@@ -154,7 +154,7 @@ class _Halved(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         axis, length = ctx.axis, ctx.length
         shape = [*upstream.shape[:axis], length, *upstream.shape[axis + 1 :]]

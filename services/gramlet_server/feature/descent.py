@@ -12,6 +12,7 @@ losses are read first. Points are never changed in place, so the best one is rem
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -212,6 +213,7 @@ class Descent:
     def snapshot(self, *, history: bool = True, reached: bool = True) -> Snapshot:
         """The state, on the CPU; all losses must be read. It shares no memory with the descent."""
         assert not self._begun
+        began = time.monotonic()
         counts = Counts(
             iteration=self.iteration,
             evaluations=self._evaluations,
@@ -220,7 +222,7 @@ class Descent:
             compute_seconds=self.compute_seconds,
         )
         if not history:
-            return Snapshot(counts, _copy(self._point))
+            return Snapshot(counts, _copy(self._point), seconds=time.monotonic() - began)
         tensors = {"best": _copy(self._best)}
         if reached and self._reached is not None:
             tensors["reached"] = _copy(self._reached.gradient)
@@ -233,7 +235,8 @@ class Descent:
             settings=self._start.settings,
         )
         optimizer = {name: _copy(tensor) for name, tensor in self._stepper.state().items()}
-        return Snapshot(counts, _copy(self._point), tensors, optimizer)
+        point = _copy(self._point)
+        return Snapshot(counts, point, tensors, optimizer, seconds=time.monotonic() - began)
 
     # --- begin, begin again, end ---
 
