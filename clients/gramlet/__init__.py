@@ -12,11 +12,13 @@ from gramlet._async.calls import AsyncEvents
 from gramlet._async.client import AsyncClient
 from gramlet._async.descent import AsyncDescent
 from gramlet._async.feature import AsyncDifferentiation
+from gramlet._async.runs import AsyncRun
 from gramlet._async.stylize import AsyncStylizing
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet._sync.descent import Descent
 from gramlet._sync.feature import Differentiation
+from gramlet._sync.runs import Run
 from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (
     Aborted,
@@ -50,6 +52,7 @@ from gramlet.feature.types import (
 from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
 from gramlet.inputs import PictureInput
+from gramlet.run.types import Progress, RunDetails, RunError, RunInfo, RunKind, RunResult, RunState
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.types import (
     Adjusted,
@@ -62,6 +65,7 @@ from gramlet.stylize.types import (
     Preview,
     Queued,
     Recovered,
+    RemoteProgress,
     Result,
     ScaleStarted,
     Started,
@@ -70,6 +74,7 @@ from gramlet.stylize.types import (
     SweepCell,
     SweepEvent,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -85,6 +90,7 @@ __all__ = [
     "AsyncDescent",
     "AsyncDifferentiation",
     "AsyncEvents",
+    "AsyncRun",
     "AsyncStylizing",
     "Cancelled",
     "Checkpoint",
@@ -125,11 +131,20 @@ __all__ = [
     "PictureInput",
     "Pixels",
     "Preview",
+    "Progress",
     "Queued",
     "Recovered",
+    "RemoteProgress",
     "Resize",
     "ResizeMode",
     "Result",
+    "Run",
+    "RunDetails",
+    "RunError",
+    "RunInfo",
+    "RunKind",
+    "RunResult",
+    "RunState",
     "ScaleStarted",
     "ServerStatus",
     "SetEvent",
@@ -142,6 +157,7 @@ __all__ = [
     "SweepCell",
     "SweepEvent",
     "SweepQueued",
+    "SweepRemoteProgress",
     "SweepResult",
     "SweepStarted",
     "Timing",

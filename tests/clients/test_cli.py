@@ -341,6 +341,24 @@ def test_the_longest_name_that_the_file_system_takes_is_written(gramlet: Run, pi
     assert out.exists()
 
 
+def test_a_result_is_as_transparent_as_its_content_and_on_white_where_the_format_is_opaque(
+    gramlet: Run, picture: Path, tmp_path: Path
+) -> None:
+    with Image.open(picture) as image:
+        logo = image.convert("RGBA")
+    logo.paste((0, 0, 0, 0), (0, 0, 24, 64))
+    logo.save(tmp_path / "logo.png")
+    for name in ("out.png", "out.jpg"):
+        assert (
+            gramlet("stylize", tmp_path / "logo.png", picture, "-o", tmp_path / name, "--size", 64, *SMALL[2:])[0] == 0
+        )
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.mode, image.size) == ("RGBA", (48, 64))
+        np.testing.assert_array_equal(np.asarray(image)[:, :, 3], np.asarray(logo)[:, :, 3])
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert np.asarray(image)[:, :16].min() > 240
+
+
 def test_the_folder_of_an_output_is_made(gramlet: Run, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "a/b/out.png"
     assert gramlet("stylize", picture, picture, "-o", out, *SMALL)[0] == 0

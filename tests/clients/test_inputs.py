@@ -245,6 +245,14 @@ def test_masks_of_zero_and_one_are_outside_and_inside(kind: type[Any], shape: tu
     np.testing.assert_array_equal(region(read_mask(mask), Limits()), inside)
 
 
+def test_a_file_with_levels_zero_and_one_is_such_a_mask_as_well() -> None:
+    inside = np.tri(6, 8, dtype=np.uint8)
+    for mode in ("L", "RGB"):
+        np.testing.assert_array_equal(region(read_mask(Image.fromarray(inside).convert(mode)), Limits()), inside)
+    gray = inside * np.uint8(2)
+    np.testing.assert_allclose(region(read_mask(gray), Limits()), gray / 255, atol=1e-7)
+
+
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 4), (6, 8, 3)])
 def test_grey_and_transparent_arrays_are_pictures(shape: tuple[int, ...]) -> None:
     assert as_seen(read_picture(np.full(shape, 255, np.uint8))).shape == (3, 6, 8)

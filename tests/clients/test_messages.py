@@ -323,6 +323,7 @@ EVENTS = [
     types.Checkpoint(run_id="r", iteration=6),
     types.Recovered(run_id="r", iteration=7, reason=types.RecoveryReason.DIVERGED, message="why"),
     types.Adjusted(run_id="r", iteration=8, settings=ALL_SETTINGS, number=2),
+    types.RemoteProgress(run_id="r", iteration=3, loss=0.5, total=9),
     types.Result(run_id="r", iteration=9, loss=1.0, png=b"png", style_loss=0.5, content_loss=0.25, timing=Timing(0.5)),
 ]
 

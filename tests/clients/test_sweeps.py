@@ -7,6 +7,7 @@ import math
 import pytest
 from gramlet.errors import InvalidInput, Unavailable
 from gramlet.feature.types import PictureStyle
+from gramlet.run.types import Progress
 from gramlet.stylize.sessions import SweepRun
 from gramlet.stylize.sweep_wire import decode_sweep_event, decode_sweep_order, encode_sweep_event, encode_sweep_order
 from gramlet.stylize.types import (
@@ -20,6 +21,7 @@ from gramlet.stylize.types import (
     SweepEvent,
     SweepOrder,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -60,7 +62,13 @@ def test_a_wrong_order_names_the_field(change: dict[str, object], field: str) ->
     assert caught.value.field == field
 
 
-EVENTS = [SweepQueued(run_id="s", position=0), STARTED, cell(1, 2, RESULT), SweepResult(run_id="s", png=b"png")]
+EVENTS = [
+    SweepQueued(run_id="s", position=0),
+    STARTED,
+    cell(1, 2, RESULT),
+    SweepRemoteProgress(run_id="s", progress=Progress(2, 6, 0.5, "cells")),
+    SweepResult(run_id="s", png=b"png"),
+]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)

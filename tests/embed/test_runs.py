@@ -36,8 +36,9 @@ from gramlet_server.embed.transform import transform
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from sklearn.decomposition import PCA
 
-from tests.embed.conftest import SIDE, MakeMap, computed, drawn, events_of, picture_items, vector_items
+from tests.embed.conftest import SIDE, MakeMap, clusters, computed, drawn, events_of, picture_items, vector_items
 
 QUICK = Tsne(perplexities=(5.0,), iterations=60, early_iterations=30)
 VECTORS = MapSettings(descriptor=Descriptor.VECTOR, tsne=QUICK)
@@ -367,13 +368,62 @@ def test_a_picture_of_the_map_is_transformed_to_its_own_point(make_map: MakeMap,
     assert np.linalg.norm(position.coordinates[0] - style_map.layouts[0].coordinates[7]) < spread
 
 
-def test_maps_of_other_methods_take_new_items_too(make_map: MakeMap, engine: Engine, store: Store) -> None:
-    items = vector_items(24)
-    style_map = make_map(items[:20], replace(VECTORS, method=Method.PCA), map_id="m")
-    ((_, position),) = transform("m", items[20:21], engine, store)
+def test_a_pca_map_takes_new_items_by_its_own_projection(make_map: MakeMap, engine: Engine, store: Store) -> None:
+    items = vector_items(44)
+    vectors = np.stack([item.vector for item in items])  # type: ignore[misc]
+    style_map = make_map(items[:40], replace(VECTORS, method=Method.PCA), map_id="m")
+    components = PCA(2).fit(vectors[:40])
+    signs = np.sign((components.transform(vectors[:40]) * style_map.layouts[0].coordinates).sum(axis=0))
+    expected = components.transform(vectors[40:]) * signs
+    found = [position for _, position in transform("m", items[40:], engine, store)]
+    coordinates = np.concatenate([position.coordinates for position in found if isinstance(position, Position)])
+    np.testing.assert_allclose(coordinates, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_map_of_long_descriptors_projects_its_own_items_close_to_their_points(
+    make_map: MakeMap, engine: Engine, store: Store
+) -> None:
+    items = picture_items(16)
+    style_map = make_map(items, replace(GRAMS, method=Method.PCA, sketch_size=4096), map_id="m")
+    assert style_map.measured.descriptor_size > 4096
+    found = [position for _, position in transform("m", items, engine, store)]
+    coordinates = np.concatenate([position.coordinates for position in found if isinstance(position, Position)])
+    width = np.ptp(style_map.layouts[0].coordinates, axis=0).max()
+    assert np.abs(coordinates - style_map.layouts[0].coordinates).max() < 0.05 * width
+
+
+@pytest.mark.parametrize("method", [Method.ISOMAP, Method.MDS, Method.UMAP])
+def test_maps_of_other_methods_take_new_items_too(
+    make_map: MakeMap, engine: Engine, store: Store, method: Method
+) -> None:
+    if method is Method.UMAP:
+        pytest.importorskip("umap", reason="umap-learn is an optional extra")
+    items = vector_items(44)
+    style_map = make_map(items[:40], replace(VECTORS, method=method), map_id="m")
+    ((_, position),) = transform("m", items[40:41], engine, store)
     assert isinstance(position, Position)
     nearest = np.linalg.norm(style_map.layouts[0].coordinates - position.coordinates[0], axis=1).argmin()
-    assert style_map.places[nearest].label == items[20].label
+    assert style_map.places[nearest].label == items[40].label
+
+
+def test_held_back_items_keep_their_labels_on_a_tsne_map(make_map: MakeMap, engine: Engine, store: Store) -> None:
+    """As many as by the descriptors themselves, within a few items."""
+    vectors, labels = clusters(260, groups=6, size=4)
+    items = [Item(str(n), label, vector=vector) for n, (vector, label) in enumerate(zip(vectors, labels, strict=True))]
+    style_map = make_map(
+        items[:200], replace(VECTORS, tsne=replace(QUICK, perplexities=(20.0,), iterations=400)), map_id="m"
+    )
+    numbers = np.array([int(label.split()[1]) for label in labels])
+
+    def accuracy(known: np.ndarray, new: np.ndarray) -> float:
+        near = np.argsort(((new[:, None] - known[None]) ** 2).sum(axis=2), axis=1)[:, :10]
+        votes = np.array([np.bincount(numbers[row], minlength=6).argmax() for row in near])
+        return float((votes == numbers[200:]).mean())
+
+    found = [position for _, position in transform("m", items[200:], engine, store)]
+    coordinates = np.concatenate([position.coordinates for position in found if isinstance(position, Position)])
+    on_map = accuracy(style_map.layouts[0].coordinates, coordinates)
+    assert on_map > accuracy(vectors[:200], vectors[200:]) - 0.1
 
 
 def give_other_weights(store: Store, map_id: str) -> None:

@@ -150,6 +150,8 @@ class World:
         """A stylization that was left after its first checkpoint, and that nobody works on."""
         with self.stylized(10_000, state_seconds=1e-9) as events:
             next(event for event in events if isinstance(event, gramlet.Checkpoint))
+        while (status := self.client.status().stylize) and status.running:
+            time.sleep(QUIET_SECONDS)
         return events.run_id
 
 

@@ -28,6 +28,8 @@ import gramlet.train.head_wire
 import gramlet.train.types
 import gramlet.train.wire
 from gramlet import types as shared_types
+from gramlet.run import types as run_types
+from gramlet.run import wire as run_wire
 from gramlet.stylize import sweep_wire
 from gramlet.stylize import types as stylize_types
 from gramlet.stylize import wire as stylize_wire
@@ -46,6 +48,8 @@ __all__ = [
     "gramlet_command",
     "gramlet_server_command",
     "parts_wire",
+    "run_types",
+    "run_wire",
     "serving_all",
     "shared_types",
     "stylize_types",
@@ -87,7 +91,7 @@ def serving_all(*flags: str) -> Iterator[str]:
     """The server of `gramlet-server all` with these flags, in this process on a free port. Yields its address."""
     names, settings = command_line.parse(["all", "--port", "0", "--device", "cpu", *flags])
     shared = composition.Shared(settings)
-    services = [composition.SERVICES[name](shared) for name in names]
+    services = composition.services_of(names, shared)
     server = runtime_server.Server(services, settings.server, shared.metrics)
     built: SimpleQueue[Exception | None] = SimpleQueue()
     server.start(built.put)

@@ -98,11 +98,15 @@ async def _filled(window: Window[I, Any, Any], items: AsyncIterator[I]) -> bool:
 class AsyncEvents(Generic[E, R], AsyncIterator[E]):
     """Events of long work as they come; the last one is the result.
 
-    `close()`, or leaving an `async with` block, cancels the work on the server. So does leaving a loop early, once
-    nothing refers to the events any more.
+    `close()`, or leaving an `async with` block, cancels the work on the server, unless it is detached or only watched.
+    So does leaving a loop early, once nothing refers to the events any more.
+
+    Attributes:
+        run_id: The id of the work, with which it can be resumed, watched, stopped and deleted. For a map: its id.
     """
 
-    def __init__(self, events: AsyncGenerator[E, None], result: type[R]) -> None:
+    def __init__(self, run_id: str, events: AsyncGenerator[E, None], result: type[R] | tuple[type[R], ...]) -> None:
+        self.run_id = run_id
         self._events = events
         self._type = result
         self._result: R | None = None

@@ -6,6 +6,7 @@ from typing import Self
 
 from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._async.feature import AsyncFeatureCalls
+from gramlet._async.runs import AsyncRunCalls
 from gramlet._async.stylize import AsyncStylizeCalls
 from gramlet._async.train import AsyncTrainCalls
 from gramlet.errors import GramletError
@@ -19,7 +20,7 @@ from gramlet.transport.retry import AT_ONCE, make_policy
 from gramlet.values import seconds
 
 
-class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls):
+class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls, AsyncRunCalls):
     """A gramlet server, or several of one kind.
 
         async with gramlet.AsyncClient("localhost:50051") as client:

@@ -49,6 +49,7 @@ class AsyncEmbedCalls(AsyncCalls):
         from_map_id: str | None = None,
         report_every: int = 10,
         omit_coordinates: bool = False,
+        detached: bool = False,
         timeout: float | None = None,
         **settings: Unpack[MapOptions],
     ) -> AsyncEvents[MapEvent, StyleMap]:
@@ -56,7 +57,7 @@ class AsyncEmbedCalls(AsyncCalls):
 
         Returns events as they come: items described, the distances measured, t-SNE's divergence and coordinates; the
         last is the `StyleMap`, which is also stored on the server. If the server is lost, the making is resumed.
-        Closing the events cancels it.
+        Closing the events cancels it, unless it is detached.
 
         Args:
             items: A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, (N, n).
@@ -67,6 +68,8 @@ class AsyncEmbedCalls(AsyncCalls):
                 that has grown can still be recognized.
             report_every: Iterations between reports.
             omit_coordinates: Leave the coordinates out of the reports.
+            detached: The making goes on without its caller, once all items have been sent, even if its server is lost.
+                Find it again with `client.run(map_id)`.
             timeout: Seconds for the whole making.
             settings: Descriptor, method, perplexity and all other fields of `MapSettings` and `Tsne`.
 
@@ -76,21 +79,23 @@ class AsyncEmbedCalls(AsyncCalls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
+        name = name_or_new(map_id, "map_id")
 
         def start() -> MapRun:
             unread = read_items(items, labels)
             order = MapStart(
                 settings=make_settings(settings, vectors=has_vectors(unread)),
                 count=len(unread),
-                map_id=name_or_new(map_id, "map_id"),
+                map_id=name,
                 from_map_id="" if from_map_id is None else from_map_id,
                 report_every=report_every,
                 omit_coordinates=omit_coordinates,
+                detached=detached,
                 vector_size=vector_size(unread),
             )
             return MapRun(order, unread)
 
-        return AsyncEvents(self._events(EMBED, blocking(start), self._attempts(timeout)), StyleMap)
+        return AsyncEvents(name, self._events(EMBED, blocking(start), self._attempts(timeout)), StyleMap)
 
     def relayout_map(
         self,
@@ -100,6 +105,7 @@ class AsyncEmbedCalls(AsyncCalls):
         from_map_id: str | None = None,
         report_every: int = 10,
         omit_coordinates: bool = False,
+        detached: bool = False,
         timeout: float | None = None,
         **settings: Unpack[MapOptions],
     ) -> AsyncEvents[MapEvent, StyleMap]:
@@ -115,6 +121,7 @@ class AsyncEmbedCalls(AsyncCalls):
             from_map_id: A stored map from whose positions t-SNE starts. Default: PCA.
             report_every: Iterations between reports.
             omit_coordinates: Leave the coordinates out of the reports.
+            detached: As of `embed`.
             timeout: Seconds for the whole making.
             settings: As for `embed`.
 
@@ -122,27 +129,38 @@ class AsyncEmbedCalls(AsyncCalls):
             NotFound: There is no finished map of that name.
             InvalidInput: A setting is wrong.
         """
+        name = name_or_new(map_id, "map_id")
         order = MapStart(
             settings=make_settings(settings),
-            map_id=name_or_new(map_id, "map_id"),
+            map_id=name,
             from_map_id="" if from_map_id is None else from_map_id,
             report_every=report_every,
             omit_coordinates=omit_coordinates,
             items_of_map_id=items_of_map_id,
+            detached=detached,
         )
-        return AsyncEvents(self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
+        return AsyncEvents(name, self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
 
     def resume_map(
-        self, map_id: str, *, report_every: int = 10, omit_coordinates: bool = False, timeout: float | None = None
+        self,
+        map_id: str,
+        *,
+        report_every: int = 10,
+        omit_coordinates: bool = False,
+        detached: bool = False,
+        timeout: float | None = None,
     ) -> AsyncEvents[MapEvent, StyleMap]:
         """Continues the making of a map that was interrupted after its last item had arrived.
+
+        A map that is being made is joined instead, and one that is finished is returned. With `detached` the making
+        goes on without its callers from now on.
 
         Raises:
             NotFound: The server's store has no such map.
             FailedPrecondition: The items had not all arrived.
         """
-        order = MapStart(None, map_id, report_every=report_every, omit_coordinates=omit_coordinates)
-        return AsyncEvents(self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
+        order = MapStart(None, map_id, report_every=report_every, omit_coordinates=omit_coordinates, detached=detached)
+        return AsyncEvents(map_id, self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
 
     def transform(
         self,

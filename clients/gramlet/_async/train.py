@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import replace
 from typing import Unpack, cast, overload
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
@@ -28,7 +29,7 @@ from gramlet.train.sessions import PredictBatches, TrainRun
 from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
 from gramlet.train.wire import TRAIN
 from gramlet.transport.aio import blocking
-from gramlet.values import choose, flag, text
+from gramlet.values import choose, flag, name_or_new, text
 
 
 class AsyncTrainCalls(AsyncCalls):
@@ -42,6 +43,7 @@ class AsyncTrainCalls(AsyncCalls):
         recipes: Sequence[Recipe] | None = None,
         on_server: bool = False,
         run_id: str | None = None,
+        detached: bool = False,
         timeout: float | None = None,
         **options: Unpack[TrainOptions],
     ) -> AsyncEvents[Event, Result]:
@@ -49,7 +51,7 @@ class AsyncTrainCalls(AsyncCalls):
 
         Returns events as they come: the pass of the pictures through the frozen network, every epoch, and in the end
         the `Result` with the head and its reports. Pictures that the server has seen before are not sent again. If the
-        server is lost, the run is resumed. Closing the events cancels the run.
+        server is lost, the run is resumed. Closing the events cancels the run, unless it is detached.
 
         Args:
             pictures: A folder `<class>/*` or `{train,val,...}/<class>/*`; an s3:// URI in that layout, read by the
@@ -59,6 +61,8 @@ class AsyncTrainCalls(AsyncCalls):
             recipes: Several recipes to compare, trained on the same data; the best on the validation set is kept.
             on_server: `pictures` names a folder that the server reads, below one of its --dataset-roots.
             run_id: Name of the run, with which it can be resumed. Default: a random one.
+            detached: The run goes on without its caller, once all pictures have been sent, even if its server is lost.
+                Find it again with `client.run(run_id)`.
             timeout: Seconds for the whole run.
             options: The fields of `Recipe` for a single recipe, and those of `Configuration` about the data.
 
@@ -68,20 +72,30 @@ class AsyncTrainCalls(AsyncCalls):
             FailedPrecondition: Stages cannot be unfrozen on this server.
             Unavailable: The server was lost for longer than the client's patience.
         """
+        known_as = name_or_new(run_id, "run_id")
 
         def start() -> TrainRun:
-            return TrainRun(*make_order(pictures, name, recipes, options, on_server=on_server, run_id=run_id))
+            order, local = make_order(pictures, name, recipes, options, on_server=on_server, run_id=known_as)
+            return TrainRun(replace(order, detached=detached), local)
 
-        return AsyncEvents(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
+        return AsyncEvents(known_as, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     def resume_training(
-        self, run_id: str, pictures: PicturesInput | None = None, *, timeout: float | None = None
+        self,
+        run_id: str,
+        pictures: PicturesInput | None = None,
+        *,
+        detached: bool = False,
+        timeout: float | None = None,
     ) -> AsyncEvents[Event, Result]:
         """Continues a training that was interrupted; it ends with the same head.
+
+        A training that is executed is joined instead, and one that has succeeded gives its result.
 
         Args:
             run_id: Of the run.
             pictures: The same as before; only needed if the run was interrupted before the server had seen all of them.
+            detached: The run goes on without its callers from now on.
             timeout: Seconds for the whole run.
 
         Raises:
@@ -89,9 +103,10 @@ class AsyncTrainCalls(AsyncCalls):
         """
 
         def start() -> TrainRun:
-            return TrainRun(*resume_order(run_id, pictures))
+            order, local = resume_order(run_id, pictures)
+            return TrainRun(replace(order, detached=detached), local)
 
-        return AsyncEvents(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
+        return AsyncEvents(run_id, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture

@@ -7,6 +7,7 @@ from typing import Self
 
 from gramlet._sync.embed import EmbedCalls
 from gramlet._sync.feature import FeatureCalls
+from gramlet._sync.runs import RunCalls
 from gramlet._sync.stylize import StylizeCalls
 from gramlet._sync.train import TrainCalls
 from gramlet.errors import GramletError
@@ -20,7 +21,7 @@ from gramlet.transport.sync import Connection, gather
 from gramlet.values import seconds
 
 
-class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls):
+class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
     """A gramlet server, or several of one kind.
 
         with gramlet.Client("localhost:50051") as client:

@@ -25,6 +25,7 @@ from gramlet.stylize.types import (
 )
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.sync import blocking, iter_of
+from gramlet.types import new_name
 from gramlet.values import name_or_new, several, text
 
 
@@ -41,6 +42,8 @@ class StylizeCalls(Calls):
         preview_every: int = 0,
         state_seconds: float | None = None,
         run_id: str | None = None,
+        detached: bool = False,
+        keep_inputs: bool = False,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
     ) -> Stylizing:
@@ -52,7 +55,7 @@ class StylizeCalls(Calls):
 
         Returns events as the optimization goes on, every iteration among them; the last is the `Result` with the
         picture. If the server is lost, the run is resumed from its last checkpoint, and the events go on as if nothing
-        had happened. Closing the events cancels the run.
+        had happened. Closing the events cancels the run, unless it is detached.
 
         Args:
             content: The picture whose contents are kept.
@@ -65,6 +68,9 @@ class StylizeCalls(Calls):
             preview_every: Iterations between previews; 0 is none.
             state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
             run_id: Name of the run, with which it can be resumed. Default: a random one; every event has it.
+            detached: The run goes on without its caller, even if its server is lost. It is ordered when the first event
+                is asked for. Find it again with `client.run(run_id)`.
+            keep_inputs: The store keeps the pictures after the run has ended, until it is deleted.
             timeout: Seconds for the whole run.
             settings: Preset, size, iterations, weights and all other fields of `StylizeSettings`.
 
@@ -78,7 +84,16 @@ class StylizeCalls(Calls):
 
         def start() -> StylizeRun:
             stylization = make_stylization(content, style, initial, settings, previous)
-            return StylizeRun(StylizeOrder(stylization, "", name, preview_every, state_seconds))
+            return StylizeRun(
+                StylizeOrder(
+                    stylization,
+                    run_id=name,
+                    preview_every=preview_every,
+                    state_seconds=state_seconds,
+                    detached=detached,
+                    keep_inputs=keep_inputs,
+                )
+            )
 
         return self._stylize(name, blocking(start), timeout)
 
@@ -88,14 +103,20 @@ class StylizeCalls(Calls):
         *,
         preview_every: int = 0,
         state_seconds: float | None = None,
+        detached: bool = False,
         timeout: float | None = None,
     ) -> Stylizing:
         """Continues a stylization from its newest checkpoint.
 
+        A run that is executed is joined instead, and one that has succeeded gives its result. With `detached` the run
+        goes on without its callers from now on.
+
         Raises:
             NotFound: The server's store has no such run.
         """
-        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds)
+        order = StylizeOrder(
+            resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds, detached=detached
+        )
         return self._stylize(text(run_id, "run_id"), blocking(StylizeRun, order), timeout)
 
     def stylize_set(
@@ -149,6 +170,8 @@ class StylizeCalls(Calls):
         deepest_stages: Sequence[str] = (),
         initial: Initial | PictureInput | None = None,
         run_id: str | None = None,
+        detached: bool = False,
+        keep_inputs: bool = False,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
     ) -> Events[SweepEvent, SweepResult]:
@@ -156,7 +179,7 @@ class StylizeCalls(Calls):
 
         Returns events as they come: a `SweepCell` for everything that happens in a cell; the last is the `SweepResult`
         with the grid. If the server is lost, the sweep is resumed at its first unfinished cell. Closing the events
-        cancels it.
+        cancels it, unless it is detached.
 
         Args:
             content: The picture whose contents are kept.
@@ -165,6 +188,7 @@ class StylizeCalls(Calls):
             deepest_stages: Rows: each uses the style stages up to this one. Default: every style stage.
             initial: As of `stylize`.
             run_id: Name of the sweep, with which it can be resumed. Default: a random one; every event has it.
+            detached, keep_inputs: As of `stylize`.
             timeout: Seconds for the whole sweep.
             settings: As of `stylize`, for every cell.
 
@@ -174,6 +198,7 @@ class StylizeCalls(Calls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
+        name = name_or_new(run_id, "run_id")
 
         def start() -> SweepRun:
             return SweepRun(
@@ -181,20 +206,26 @@ class StylizeCalls(Calls):
                     stylization=make_stylization(content, style, initial, settings),
                     ratios=tuple(several(ratios, "ratios")),
                     deepest_stages=tuple(several(deepest_stages, "deepest_stages")),
-                    run_id=name_or_new(run_id, "run_id"),
+                    run_id=name,
+                    detached=detached,
+                    keep_inputs=keep_inputs,
                 )
             )
 
-        return Events(self._events(SWEEP, blocking(start), self._attempts(timeout)), SweepResult)
+        return Events(name, self._events(SWEEP, blocking(start), self._attempts(timeout)), SweepResult)
 
-    def resume_sweep(self, run_id: str, *, timeout: float | None = None) -> Events[SweepEvent, SweepResult]:
+    def resume_sweep(
+        self, run_id: str, *, detached: bool = False, timeout: float | None = None
+    ) -> Events[SweepEvent, SweepResult]:
         """Continues a sweep at its first unfinished cell; the results of the cells before it come again.
+
+        As `resume`, it joins a sweep that is executed.
 
         Raises:
             NotFound: The server's store has no such sweep.
         """
-        start = blocking(SweepRun, SweepOrder(resume_run_id=run_id))
-        return Events(self._events(SWEEP, start, self._attempts(timeout)), SweepResult)
+        start = blocking(SweepRun, SweepOrder(resume_run_id=run_id, detached=detached))
+        return Events(run_id, self._events(SWEEP, start, self._attempts(timeout)), SweepResult)
 
     def adjust(
         self,
@@ -239,8 +270,9 @@ class StylizeCalls(Calls):
         for picture in pictures:
             index += 1
             try:
-                run = blocking(_start, painted, picture, preview_every)
-                with Events(self._events(STYLIZE, run, self._attempts(timeout)), Result) as events:
+                name = new_name()
+                run = blocking(_start, painted, picture, preview_every, name)
+                with Events(name, self._events(STYLIZE, run, self._attempts(timeout)), Result) as events:
                     for event in events:
                         painted.happened(event)
                         yield SetEvent(index, event)
@@ -249,12 +281,11 @@ class StylizeCalls(Calls):
 
 
 class Stylizing(Events[StylizeEvent, Result]):
-    """The events of a stylization, whose weights can be changed meanwhile. Attribute `run_id`: its name."""
+    """The events of a stylization, whose weights can be changed meanwhile."""
 
     def __init__(self, client: StylizeCalls, run_id: str, events: Generator[StylizeEvent, None, None]) -> None:
-        super().__init__(events, Result)
+        super().__init__(run_id, events, Result)
         self._client = client
-        self.run_id = run_id
 
     def adjust(
         self,
@@ -274,5 +305,5 @@ class Stylizing(Events[StylizeEvent, Result]):
         )
 
 
-def _start(painted: StylizeSet, picture: PictureInput, preview_every: int) -> StylizeRun:
-    return StylizeRun(StylizeOrder(painted.stylization(picture), preview_every=preview_every))
+def _start(painted: StylizeSet, picture: PictureInput, preview_every: int, run_id: str) -> StylizeRun:
+    return StylizeRun(StylizeOrder(painted.stylization(picture), run_id=run_id, preview_every=preview_every))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Unpack, cast, overload
 
 from gramlet._sync.calls import Calls, Events
@@ -29,7 +30,7 @@ from gramlet.train.sessions import PredictBatches, TrainRun
 from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
 from gramlet.train.wire import TRAIN
 from gramlet.transport.sync import blocking
-from gramlet.values import choose, flag, text
+from gramlet.values import choose, flag, name_or_new, text
 
 
 class TrainCalls(Calls):
@@ -43,6 +44,7 @@ class TrainCalls(Calls):
         recipes: Sequence[Recipe] | None = None,
         on_server: bool = False,
         run_id: str | None = None,
+        detached: bool = False,
         timeout: float | None = None,
         **options: Unpack[TrainOptions],
     ) -> Events[Event, Result]:
@@ -50,7 +52,7 @@ class TrainCalls(Calls):
 
         Returns events as they come: the pass of the pictures through the frozen network, every epoch, and in the end
         the `Result` with the head and its reports. Pictures that the server has seen before are not sent again. If the
-        server is lost, the run is resumed. Closing the events cancels the run.
+        server is lost, the run is resumed. Closing the events cancels the run, unless it is detached.
 
         Args:
             pictures: A folder `<class>/*` or `{train,val,...}/<class>/*`; an s3:// URI in that layout, read by the
@@ -60,6 +62,8 @@ class TrainCalls(Calls):
             recipes: Several recipes to compare, trained on the same data; the best on the validation set is kept.
             on_server: `pictures` names a folder that the server reads, below one of its --dataset-roots.
             run_id: Name of the run, with which it can be resumed. Default: a random one.
+            detached: The run goes on without its caller, once all pictures have been sent, even if its server is lost.
+                Find it again with `client.run(run_id)`.
             timeout: Seconds for the whole run.
             options: The fields of `Recipe` for a single recipe, and those of `Configuration` about the data.
 
@@ -69,20 +73,30 @@ class TrainCalls(Calls):
             FailedPrecondition: Stages cannot be unfrozen on this server.
             Unavailable: The server was lost for longer than the client's patience.
         """
+        known_as = name_or_new(run_id, "run_id")
 
         def start() -> TrainRun:
-            return TrainRun(*make_order(pictures, name, recipes, options, on_server=on_server, run_id=run_id))
+            order, local = make_order(pictures, name, recipes, options, on_server=on_server, run_id=known_as)
+            return TrainRun(replace(order, detached=detached), local)
 
-        return Events(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
+        return Events(known_as, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     def resume_training(
-        self, run_id: str, pictures: PicturesInput | None = None, *, timeout: float | None = None
+        self,
+        run_id: str,
+        pictures: PicturesInput | None = None,
+        *,
+        detached: bool = False,
+        timeout: float | None = None,
     ) -> Events[Event, Result]:
         """Continues a training that was interrupted; it ends with the same head.
+
+        A training that is executed is joined instead, and one that has succeeded gives its result.
 
         Args:
             run_id: Of the run.
             pictures: The same as before; only needed if the run was interrupted before the server had seen all of them.
+            detached: The run goes on without its callers from now on.
             timeout: Seconds for the whole run.
 
         Raises:
@@ -90,9 +104,10 @@ class TrainCalls(Calls):
         """
 
         def start() -> TrainRun:
-            return TrainRun(*resume_order(run_id, pictures))
+            order, local = resume_order(run_id, pictures)
+            return TrainRun(replace(order, detached=detached), local)
 
-        return Events(self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
+        return Events(run_id, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture

@@ -20,7 +20,7 @@ from gramlet.cli.terminal import Terminal, escape_what_cannot_be_written, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.transport.channel import Tls
 
-COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "status")
+COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "runs", "status")
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
 

@@ -11,6 +11,7 @@ import numpy as np
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line, names, numbers, values_of
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
@@ -24,6 +25,7 @@ from gramlet.embed.types import (
     MeasuredItems,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
     Working,
@@ -55,8 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", action="store_true", help="also compare descriptors of these pictures by their labels, in a table"
     )
     parser.add_argument("--resume", metavar="NAME", help="continue an interrupted map instead")
+    add_detach(parser)
     parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "A setting that is left out takes the server's default.")
     group.add_argument("--preset", choices=values_of(Preset), help="classic: flattened Grams of four early stages")
     group.add_argument("--descriptor", choices=values_of(Descriptor), help="what stands for a picture")
@@ -87,12 +94,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Makes or resumes a map, shows how it goes, and writes the drawings."""
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
         if path:
             check_output(path, PICTURES, option)
     if arguments.html:
         check_output(arguments.html, PAGES, "--html")
-    shown = _Shown(terminal, arguments.coordinates)
+    shown = Shown(terminal, arguments.coordinates)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("mapping") as meter:
             for event in events:
@@ -117,8 +126,8 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
     if len(given) != 1:
         raise InvalidInput("give one of: a folder of pictures, --from-map, --resume", field="pictures")
     if arguments.resume:
-        return client.resume_map(arguments.resume, **reports)
-    names = {"map_id": arguments.map_id, "from_map_id": arguments.start_from}
+        return client.resume_map(arguments.resume, detached=arguments.detach, **reports)
+    names = {"map_id": arguments.map_id, "from_map_id": arguments.start_from, "detached": arguments.detach}
     if arguments.from_map:
         return client.relayout_map(arguments.from_map, **names, **reports, **_options(arguments))
     items = arguments.pictures
@@ -159,7 +168,7 @@ def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map
             terminal.say(f"{path}: {form.value}")
 
 
-class _Shown:
+class Shown:
     """What of a map was shown; shows the next event."""
 
     def __init__(self, terminal: Terminal, coordinates: bool) -> None:
@@ -185,6 +194,8 @@ class _Shown:
             case LayoutIteration():
                 text = f"perplexity {event.perplexity:g}, KL divergence {event.kl_divergence:.3f}"
                 meter.update(event.iteration, event.iterations, text)
+            case RemoteProgress(progress=progress):
+                meter.update(progress.done, progress.total or None, f"{progress.phase}, on another replica")
             case Working():
                 meter.update(event.done, event.total, event.task.value)
             case StyleMap():
@@ -198,6 +209,7 @@ _NAMES = {
     Started: "started",
     Described: "described",
     RefusedItem: "refused",
+    RemoteProgress: "remoteprogress",
     MeasuredItems: "measured",
     LayoutIteration: "iteration",
     Working: "working",

@@ -79,6 +79,18 @@ def inputs_of(arguments: argparse.Namespace) -> list[str]:
     return [path for path in given if path is not None]
 
 
+def output_of(arguments: argparse.Namespace) -> Path:
+    """Where to write the result.
+
+    Raises:
+        InvalidInput: The command line does not say.
+    """
+    output: Path | None = arguments.output
+    if output is None:
+        raise InvalidInput("say where to write the result", field="--output")
+    return output
+
+
 def check_pictures(arguments: argparse.Namespace) -> bool:
     """Whether a run is to be resumed, rather than made of pictures.
 

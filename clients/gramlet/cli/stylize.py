@@ -10,6 +10,7 @@ from typing import Any
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.stylization import (
     add_pictures,
@@ -17,6 +18,7 @@ from gramlet.cli.stylization import (
     check_pictures,
     contents_of,
     inputs_of,
+    output_of,
     settings_of,
     styles_of,
     write_picture,
@@ -31,6 +33,7 @@ from gramlet.stylize.types import (
     Preview,
     Queued,
     Recovered,
+    RemoteProgress,
     Result,
     ScaleStarted,
     Started,
@@ -48,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
-        required=True,
         help="where to write the result: .png, .jpg, ...; of several, a folder",
     )
     parser.add_argument(
@@ -67,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--previous", metavar="FILE", help="the frame before, of which --initial is the painting")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
+    add_detach(parser)
+    parser.add_argument("--keep-inputs", action="store_true", help="keep the pictures in the server's store")
     parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
     parser.add_argument(
         "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
@@ -81,10 +85,12 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.sequence or len(contents) > 1 or os.path.isdir(contents[0] if contents else ""):
         return run_set(arguments, contents, client, terminal)
     inputs = inputs_of(arguments)
-    check_output(arguments.output, PICTURES, "--output", inputs)
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal)
+    check_output(output_of(arguments), PICTURES, "--output", inputs)
     if arguments.preview:
         check_output(arguments.preview, PICTURES, "--preview", [*inputs, arguments.output])
-    shown = _Shown(terminal, arguments.output, arguments.preview)
+    shown = Shown(terminal, arguments.output, arguments.preview)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("stylizing") as meter:
             for event in events:
@@ -100,7 +106,12 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEvent, Result]:
     preview_every = (arguments.preview_every or _PREVIEW_EVERY) if arguments.preview else 0
     if check_pictures(arguments):
-        return client.resume(arguments.resume, preview_every=preview_every, state_seconds=arguments.state_seconds)
+        return client.resume(
+            arguments.resume,
+            preview_every=preview_every,
+            state_seconds=arguments.state_seconds,
+            detached=arguments.detach,
+        )
     return client.stylize(
         arguments.content,
         styles_of(arguments),
@@ -109,14 +120,16 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
         preview_every=preview_every,
         state_seconds=arguments.state_seconds,
         run_id=arguments.run_id,
+        detached=arguments.detach,
+        keep_inputs=arguments.keep_inputs,
         **settings_of(arguments),
     )
 
 
-class _Shown:
+class Shown:
     """What of a run was shown; shows the next event."""
 
-    def __init__(self, terminal: Terminal, output: Path, preview: Path | None) -> None:
+    def __init__(self, terminal: Terminal, output: Path | None, preview: Path | None) -> None:
         self._terminal = terminal
         self._output = output
         self._preview = preview
@@ -147,8 +160,12 @@ class _Shown:
                 self._terminal.note(f"weights changed after iteration {event.iteration}")
             case Recovered():
                 self._terminal.note(event.message or event.reason.value)
+            case RemoteProgress():
+                meter.update(event.iteration, event.total or None, f"loss {event.loss:.4g}, on another replica")
             case Result():
-                write_picture(event, self._output)
-                extra["path"] = str(self._output)
-                self._terminal.say(f"{self._output}: {event.iteration} iterations, loss {event.loss:.4g}")
+                if self._output:
+                    write_picture(event, self._output)
+                    extra["path"] = str(self._output)
+                where = self._output or event.run_id
+                self._terminal.say(f"{where}: {event.iteration} iterations, loss {event.loss:.4g}")
         self._terminal.event(type(event).__name__.lower(), **plain(event, keep_none=False), **extra)

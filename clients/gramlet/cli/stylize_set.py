@@ -9,7 +9,7 @@ from typing import Any
 from gramlet._sync.client import Client
 from gramlet.cli.files import check_apart, check_directory, check_output, outputs_of
 from gramlet.cli.pictures import pictures_of, show_failure
-from gramlet.cli.stylization import settings_of, styles_of, write_picture
+from gramlet.cli.stylization import output_of, settings_of, styles_of, write_picture
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.folders import FolderPicture
@@ -17,19 +17,19 @@ from gramlet.json_codec import plain
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.types import Result
 
-_OF_ONE_PICTURE = ("resume", "run_id", "preview", "previous", "state_seconds")
+_OF_ONE_PICTURE = ("resume", "run_id", "preview", "previous", "state_seconds", "detach", "keep_inputs")
 _SUFFIX = ".png"
 
 
 def run_set(arguments: argparse.Namespace, given: list[str], client: Client, terminal: Terminal) -> int:
     """Paints the pictures of files and folders into a folder; 1 if some failed."""
     for option in _OF_ONE_PICTURE:
-        if getattr(arguments, option) is not None:
+        if getattr(arguments, option) not in (None, False):
             raise InvalidInput("goes with one picture, not with several", field=f"--{option.replace('_', '-')}")
     if not arguments.style:
         raise InvalidInput("give a content picture and a style picture", field="style")
     pictures = pictures_of(given, terminal, "content")
-    check_apart(arguments.output, given, "--output")
+    check_apart(output_of(arguments), given, "--output")
     check_directory(arguments.output, "--output")
     painting = _Painting(arguments, pictures, terminal)
     with terminal.log(), terminal.progress("stylizing") as meter:

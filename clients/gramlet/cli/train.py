@@ -9,6 +9,7 @@ from typing import Any
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line, members_of, names, values_of, weights
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines
@@ -24,7 +25,19 @@ from gramlet.train.configuration import (
     Unreadable,
 )
 from gramlet.train.inputs import DataOptions, RecipeOptions, make_recipe
-from gramlet.train.types import Accepted, Epoch, Event, Extracting, Findings, Queued, Result, Skipped, Started, Step
+from gramlet.train.types import (
+    Accepted,
+    Epoch,
+    Event,
+    Extracting,
+    Findings,
+    Queued,
+    RemoteProgress,
+    Result,
+    Skipped,
+    Started,
+    Step,
+)
 
 HELP = "train a classification head on labelled pictures"
 _RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)
@@ -38,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-server", action="store_true", help="the folder is the server's: nothing is sent")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
+    add_detach(parser)
     parser.add_argument("--report", type=Path, metavar="DIR", help="write learning curves and confusion matrix there")
     data = parser.add_argument_group("data")
     data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels (224)")
@@ -77,9 +91,11 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Trains or resumes, shows how it goes, and reports."""
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal, until=(Started, RemoteProgress, Result))
     if arguments.report:
         check_directory(arguments.report, "--report")
-    shown = _Shown(terminal, arguments.report)
+    shown = Shown(terminal, arguments.report)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("training") as meter:
             for event in events:
@@ -97,7 +113,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[Event, Result]:
     if arguments.resume:
-        return client.resume_training(arguments.resume, arguments.pictures)
+        return client.resume_training(arguments.resume, arguments.pictures, detached=arguments.detach)
     if not arguments.pictures or not arguments.name:
         raise InvalidInput("give the pictures, and a name for the head", field="--name" if arguments.pictures else "")
     recipes = _recipes(_given(arguments, _RECIPE))
@@ -107,6 +123,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[Event, Resu
         recipes=recipes,
         on_server=arguments.on_server,
         run_id=arguments.run_id,
+        detached=arguments.detach,
         **_given(arguments, _DATA),
     )
 
@@ -128,7 +145,7 @@ def _recipes(options: dict[str, Any]) -> list[Recipe]:
     return recipes
 
 
-class _Shown:
+class Shown:
     """What of a run was shown; shows the next event."""
 
     def __init__(self, terminal: Terminal, report: Path | None) -> None:
@@ -156,6 +173,8 @@ class _Shown:
                 meter.update(
                     event.epoch, event.epochs, f"loss {event.validation_loss:.4f} accuracy {event.accuracy:.1%}"
                 )
+            case RemoteProgress(progress=progress):
+                meter.update(progress.done, progress.total or None, f"{progress.phase}, on another replica")
             case Result():
                 self.result = event
                 self._write(event)

@@ -19,6 +19,7 @@ from gramlet.embed.types import (
     Queued,
     Refused,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
 )
@@ -34,11 +35,14 @@ from gramlet.values import fill, text
 class MapRun(Run[MapEvent]):
     """The making of one map. After a break the items are sent again only if they had not all arrived."""
 
+    remote = RemoteProgress
+
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
         start = fill(MapStart, vars(start))
         if start.settings is not None and not start.map_id:
             start = dataclasses.replace(start, map_id=new_name())
-        super().__init__(start.map_id or start.resume_map_id, ordered=start.settings is not None)
+        map_id = start.map_id or start.resume_map_id or start.watch_map_id
+        super().__init__(map_id, ordered=start.settings is not None, watching=bool(start.watch_map_id))
         self._start = start
         self._items = items
         self._resize = None if start.settings is None else start.settings.resize
@@ -53,7 +57,7 @@ class MapRun(Run[MapEvent]):
     def request(self) -> Message:
         """The order, or the request to resume."""
         self._is_sent = False
-        if not self.resuming:
+        if self.watching or not self.resuming:
             return encode_start(self._start)
         count = 0 if self._measured else len(self._items)
         return encode_start(
@@ -65,6 +69,7 @@ class MapRun(Run[MapEvent]):
                 items_of_map_id="",
                 resume_map_id=self.run_id,
                 count=count,
+                take_over=self.take_over,
             )
         )
 

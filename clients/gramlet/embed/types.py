@@ -10,6 +10,7 @@ from enum import Enum
 
 from gramlet.embed.settings import Descriptor, Exactness, MapSettings, Method
 from gramlet.errors import GramletError
+from gramlet.run.types import Progress
 from gramlet.types import Array, Pixels
 
 
@@ -221,6 +222,14 @@ class RefusedItem:
 
 
 @dataclass(frozen=True)
+class RemoteProgress:
+    """The progress of a map that another replica makes."""
+
+    map_id: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class MeasuredItems:
     """The event that all distances are known: from here on the making can be resumed."""
 
@@ -246,7 +255,9 @@ class Working:
     total: int
 
 
-MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | Working | StyleMap
+MapEvent = (
+    Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | Working | RemoteProgress | StyleMap
+)
 """What the making of a map reports; a `StyleMap` comes last."""
 
 
@@ -308,16 +319,19 @@ class MapDrawing:
 
 @dataclass(frozen=True)
 class MapStart:
-    """The start of a new map, or of the rest of an interrupted one.
+    """The start of a new map, or of the rest of an interrupted one; or the map to watch.
 
     Attributes:
-        settings: For a new map; None to resume.
+        settings: For a new map; None to resume or to watch.
         resume_map_id: The interrupted map, or empty.
         count: Items to come, at most. Required for a new map.
         map_id: The name of a new map; empty: the server chooses.
         from_map_id: A stored map from which t-SNE starts, or empty.
         report_every: Iterations between reports.
         omit_coordinates: Leave the coordinates out of the reports.
+        watch_map_id: The map to watch while it is made, without any influence on it; or empty.
+        detached: Whether the making goes on when its caller leaves.
+        take_over: Whether to resume the making at once, even if another replica seems to do it.
         items_of_map_id: A finished map whose items this map lays out once more; no items come. Or empty.
         vector_size: Elements of the vectors to come, for the bound of the memory; 0: unknown.
     """
@@ -329,5 +343,8 @@ class MapStart:
     from_map_id: str = ""
     report_every: int = 10
     omit_coordinates: bool = False
+    watch_map_id: str = ""
+    detached: bool = False
+    take_over: bool = False
     items_of_map_id: str = ""
     vector_size: int = 0

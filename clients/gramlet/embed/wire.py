@@ -16,12 +16,14 @@ from gramlet.embed.types import (
     MeasuredItems,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
     Task,
     Working,
 )
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import InvalidInput
+from gramlet.run.wire import PROGRESS
 from gramlet.tensor.arrays import TENSOR
 from gramlet.tensor.codec import EnumCodec, EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE
@@ -57,7 +59,7 @@ def decode_start(requests: Iterator[embed_pb2.EmbedRequest]) -> MapStart:
     if message.WhichOneof("message") != "start":
         raise InvalidInput("the first message must say what to make", field="start")
     if message.start.WhichOneof("start") is None:
-        raise InvalidInput("set `settings` or `resume_map_id`", field="start")
+        raise InvalidInput("set `settings`, `resume_map_id` or `watch_map_id`", field="start")
     start = _START.decode(message.start, "start")
     return start if message.start.HasField("settings") else dataclasses.replace(start, settings=None)
 
@@ -129,6 +131,7 @@ _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
     iteration=MessageCodec(LayoutIteration, embed_pb2.Iteration, coordinates=COORDINATES),
     working=MessageCodec(Working, embed_pb2.Working, task=_TASK),
     result=MAP,
+    progress=Inner(RemoteProgress, "progress", PROGRESS),
 )
 decode_event = _EVENTS.decode
 

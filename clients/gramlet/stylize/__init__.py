@@ -19,6 +19,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
     ScaleStarted,
     Started,
@@ -28,6 +29,7 @@ from gramlet.stylize.types import (
     SweepCell,
     SweepEvent,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "Queued",
     "Recovered",
     "RecoveryReason",
+    "RemoteProgress",
     "Result",
     "ScaleStarted",
     "SetEvent",
@@ -56,6 +59,7 @@ __all__ = [
     "SweepCell",
     "SweepEvent",
     "SweepQueued",
+    "SweepRemoteProgress",
     "SweepResult",
     "SweepStarted",
 ]

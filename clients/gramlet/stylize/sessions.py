@@ -14,6 +14,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
     ScaleStarted,
     Started,
@@ -23,6 +24,7 @@ from gramlet.stylize.types import (
     SweepEvent,
     SweepOrder,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -36,11 +38,14 @@ from gramlet.values import fill
 class StylizeRun(Run[StylizeEvent]):
     """One stylization. Events up to the last iteration that the caller has seen are skipped."""
 
+    remote = RemoteProgress
+
     def __init__(self, order: StylizeOrder) -> None:
         order = fill(StylizeOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
-        super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._started = False
         self._scale = -1
@@ -53,20 +58,18 @@ class StylizeRun(Run[StylizeEvent]):
 
     def request(self) -> Message:
         """The order, or the request to resume with the same reports."""
-        if not self.resuming:
+        if self.watching or not self.resuming:
             return encode_order(self._order)
         return encode_order(
-            StylizeOrder(
-                resume_run_id=self.run_id,
-                preview_every=self._order.preview_every,
-                state_seconds=self._order.state_seconds,
+            dataclasses.replace(
+                self._order, stylization=None, run_id="", resume_run_id=self.run_id, take_over=self.take_over
             )
         )
 
     def accept(self, message: Message) -> StylizeEvent | None:
         """The event with the newest loss, or None for one that the caller has seen before."""
         event = super().accept(message)
-        if event is None or isinstance(event, Iteration | Result):
+        if event is None or isinstance(event, Iteration | RemoteProgress | Result):
             return event
         return dataclasses.replace(event, loss=self._loss)
 
@@ -79,7 +82,7 @@ class StylizeRun(Run[StylizeEvent]):
                 return not self._started
             case ScaleStarted():
                 return event.iteration > self._scale
-            case Iteration():
+            case Iteration() | RemoteProgress():
                 return event.iteration > self._iteration
             case Recovered():
                 return event.iteration > self._iteration and (event.iteration, event.reason) not in self._recoveries
@@ -98,7 +101,7 @@ class StylizeRun(Run[StylizeEvent]):
                 self._started = True
             case ScaleStarted():
                 self._scale = event.iteration
-            case Iteration():
+            case Iteration() | RemoteProgress():
                 self._iteration = event.iteration
                 self._loss = event.loss
             case Recovered():
@@ -116,18 +119,24 @@ class StylizeRun(Run[StylizeEvent]):
 class SweepRun(Run[SweepEvent]):
     """One sweep. Of each cell, events up to the last iteration that the caller has seen are skipped."""
 
+    remote = SweepRemoteProgress
+
     def __init__(self, order: SweepOrder) -> None:
         order = fill(SweepOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
-        super().__init__(order.run_id or order.resume_run_id, ordered=order.stylization is not None)
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._started = False
         self._progress: dict[tuple[int, int], float] = {}
 
     def request(self) -> Message:
         """The order, or the request to resume."""
-        return encode_sweep_order(SweepOrder(resume_run_id=self.run_id) if self.resuming else self._order)
+        if self.watching or not self.resuming:
+            return encode_sweep_order(self._order)
+        order = SweepOrder(resume_run_id=self.run_id, detached=self._order.detached, take_over=self.take_over)
+        return encode_sweep_order(order)
 
     def _decode(self, message: Message) -> SweepEvent | None:
         return decode_sweep_event(message)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+from gramlet.errors import InvalidInput, shown
 from gramlet.feature.descent_types import LineSearch as LineSearch
 from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
+from gramlet.run.types import Progress
 from gramlet.types import Picture, Timing
 
 
@@ -108,14 +110,18 @@ class Stylization:
 
 @dataclass(frozen=True)
 class StylizeOrder:
-    """What is asked of StylizeService: a new stylization, or the run to resume, and how to report it.
+    """What is asked of StylizeService: a new stylization, or the run to resume or to watch, and how to report it.
 
     Attributes:
-        stylization: A new stylization; None to resume.
+        stylization: A new stylization; None to resume or to watch.
         resume_run_id: The run to resume; empty for a new one.
         run_id: The name of a new run; empty lets the server choose.
         preview_every: Iterations between previews; 0 is none.
         state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
+        watch_run_id: The run to watch, without any influence on it; empty for none.
+        detached: Whether the run goes on when its caller leaves.
+        keep_inputs: Whether the store keeps the pictures after the run has ended.
+        take_over: Whether to resume the run at once, even if another replica seems to execute it.
     """
 
     stylization: Stylization | None = None
@@ -123,6 +129,10 @@ class StylizeOrder:
     run_id: str = ""
     preview_every: int = 0
     state_seconds: float | None = None
+    watch_run_id: str = ""
+    detached: bool = False
+    keep_inputs: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +242,13 @@ class Recovered(StylizeEvent):
     message: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RemoteProgress(StylizeEvent):
+    """The progress of a run that another replica executes: `iteration` of `total` is done."""
+
+    total: int
+
+
 class _PngFile:
     """What has a picture as a PNG file, `png`."""
 
@@ -243,16 +260,40 @@ class _PngFile:
         return _open_image(self.png)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
-        if Path(path).suffix.lower() == ".png":
-            Path(path).write_bytes(self.png)
-        else:
-            self.image.save(path)
+        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came.
+
+        In formats without transparency it is laid on white.
+
+        Raises:
+            InvalidInput: No known extension, or a file that cannot be written.
+        """
+        try:
+            target = Path(path)
+            if target.suffix.lower() == ".png":
+                target.write_bytes(self.png)
+            else:
+                _opaque(self.image, target).save(target)
+        except (OSError, ValueError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"cannot write {shown(path)}: {shown(str(reason))}", field="path") from None
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    """The picture as the format of the path can hold it."""
+    if image.mode != "RGBA" or path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
+        return image
+    white: Image.Image = image.copy()
+    white.paste("white", (0, 0, *image.size))
+    white.alpha_composite(image)
+    return white.convert("RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(_PngFile, StylizeEvent):
-    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's.
+
+    Where the content is transparent, so is the picture. It was painted there as well, as if the content lay on white.
+    """
 
     png: bytes = field(repr=False)
     style_loss: float = math.nan
@@ -278,6 +319,7 @@ class SweepOrder:
         deepest_stages: The deepest style stage of each row; empty for every style stage.
         resume_run_id: The sweep to resume; empty for a new one.
         run_id: The name of a new sweep; empty lets the server choose.
+        watch_run_id, detached, keep_inputs, take_over: As of `StylizeOrder`.
     """
 
     stylization: Stylization | None = None
@@ -285,6 +327,10 @@ class SweepOrder:
     deepest_stages: tuple[str, ...] = ()
     resume_run_id: str = ""
     run_id: str = ""
+    watch_run_id: str = ""
+    detached: bool = False
+    keep_inputs: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +372,13 @@ class SweepCell(SweepEvent):
     deepest_stage: str
     ratio: float
     event: StylizeEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRemoteProgress(SweepEvent):
+    """The progress of a sweep that another replica executes, in cells."""
+
+    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gramlet.errors import InvalidInput
 from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER, SECONDS
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
+from gramlet.run.types import Progress
+from gramlet.run.wire import PROGRESS
 from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
@@ -19,6 +22,7 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
     ScaleStarted,
     Started,
@@ -137,6 +141,7 @@ _ORDER = MessageCodec(
     stylization=STYLIZATION,
     resume_run_id=RUN_ID,
     run_id=RUN_ID,
+    watch_run_id=RUN_ID,
     state_seconds=SECONDS,
 )
 encode_order = _ORDER.encode
@@ -146,14 +151,30 @@ def decode_order(message: stylize_pb2.StylizeRequest) -> StylizeOrder:
     """What is asked of StylizeService.
 
     Raises:
-        InvalidInput: Neither a stylization nor a run to resume, a bad run id, a missing picture, or a bad setting.
+        InvalidInput: No stylization and no run, a bad run id, a missing picture, or a bad setting.
     """
     if message.WhichOneof("start") is None:
-        raise InvalidInput("set `stylization` or `resume_run_id`", field="start")
+        raise InvalidInput("set `stylization`, `resume_run_id` or `watch_run_id`", field="start")
     return _ORDER.decode(message)
 
 
 # --- events ---
+
+
+class _RemoteProgress:
+    """The case of `RemoteProgress`, which has the values of a `Progress` in the fields of a stylization's events."""
+
+    kind = RemoteProgress
+
+    def encode(self, event: RemoteProgress) -> Any:
+        loss = event.loss if math.isfinite(event.loss) else None
+        return PROGRESS.encode(Progress(event.iteration, event.total, loss, "iterations"))
+
+    def decode(self, message: Any, field: str, /, **given: Any) -> RemoteProgress:
+        progress = PROGRESS.decode(message, field)
+        loss = math.nan if progress.loss is None else progress.loss
+        return RemoteProgress(iteration=progress.done, total=progress.total, loss=loss, **given)
+
 
 _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     stylize_pb2.StylizeResponse,
@@ -165,6 +186,7 @@ _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     recovered=MessageCodec(Recovered, stylize_pb2.Recovered, reason=_RECOVERY_REASON),
     result=MessageCodec(Result, stylize_pb2.Result, timing=TIMING),
     adjusted=MessageCodec(Adjusted, stylize_pb2.Adjusted, settings=SETTINGS),
+    progress=_RemoteProgress(),
     scale_started=MessageCodec(ScaleStarted, stylize_pb2.ScaleStarted),
 )
 

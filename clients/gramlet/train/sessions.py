@@ -11,7 +11,7 @@ from gramlet.inputs import PictureInput, read_picture
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
-from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, Result, Skipped, Started
+from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, RemoteProgress, Result, Skipped, Started
 from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.rpc import Message
@@ -26,9 +26,12 @@ PREDICT_BYTES = MESSAGE_BYTES // 2
 class TrainRun(Run[Event]):
     """One training. The server asks only for pictures whose features it does not have."""
 
+    remote = RemoteProgress
+
     def __init__(self, order: TrainOrder, pictures: LabelledPictures) -> None:
         order = fill(TrainOrder, vars(order))
-        super().__init__(order.run_id or order.resume_run_id, ordered=order.configuration is not None)
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.configuration is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._pictures = pictures
         self._wanted: list[Callable[[], Message]] | None = None
@@ -62,7 +65,10 @@ class TrainRun(Run[Event]):
     def request(self) -> Message:
         """The order, or the request to resume."""
         self._wanted = None
-        return encode_order(TrainOrder(resume_run_id=self.run_id) if self.resuming else self._order)
+        if self.watching or not self.resuming:
+            return encode_order(self._order)
+        detached = self._order.detached
+        return encode_order(TrainOrder(resume_run_id=self.run_id, detached=detached, take_over=self.take_over))
 
     def uploads(self) -> Iterable[Callable[[], Message]] | None:
         """The pictures that the server has just asked for, each to be read when it is sent."""

@@ -48,6 +48,7 @@ _IDEMPOTENT = {
     "gramlet.stylize.v1.StylizeService": ("GetStatus",),
     "gramlet.train.v1.TrainService": ("Predict", "GetHead", "ListHeads"),
     "gramlet.embed.v1.EmbedService": ("GetMap", "ListMaps"),
+    "gramlet.run.v1.RunService": ("ListRuns", "GetRun", "StopRun"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
 from gramlet.transport.rpc import Message
@@ -27,23 +27,33 @@ def unread_error(error: InvalidInput, reasons: Sequence[str]) -> InvalidInput:
 class Run(ABC, Generic[E]):
     """One piece of long work in the server's store. No event is reported twice, and none is missed.
 
-    After a break the work is resumed by its id. If the server does not know it, the order is sent again: the same order
-    takes the same steps.
+    After a break the work is resumed by its id, or watched again. If the server does not know it, the order is sent
+    again: the same order takes the same steps.
 
     Args:
         run_id: The id under which the server stores the work.
-        ordered: There is an order to send. Without one the work can only be resumed.
+        ordered: There is an order to send. Without one the work can only be resumed or watched.
+        watching: The work is only watched.
 
     Attributes:
         resuming: The next request resumes the work instead of ordering it.
+        watching: All requests only watch the work.
+        take_over: The next request resumes the work even if another replica seems to do it: the connection to the
+            server that did it broke, so the server is lost, or has stopped the work, because its caller had left.
         done: The result has arrived.
     """
 
-    def __init__(self, run_id: str, *, ordered: bool) -> None:
+    remote: ClassVar[type]
+    """The type of the event that reports the progress of work on another replica than the one that was called."""
+
+    def __init__(self, run_id: str, *, ordered: bool, watching: bool = False) -> None:
         self.run_id = run_id
         self.resuming = not ordered
+        self.watching = watching
+        self.take_over = False
         self.done = False
         self._ordered = ordered
+        self._is_remote = not ordered
         self._arrived = False
         self._broken = False
 
@@ -60,6 +70,7 @@ class Run(ABC, Generic[E]):
         event = self._decode(message)
         if event is None:
             return None
+        self._is_remote = isinstance(event, self.remote)
         self._note(event)
         if not self._is_new(event):
             return None
@@ -71,6 +82,8 @@ class Run(ABC, Generic[E]):
         if isinstance(error, Unavailable):
             self._broken = True
             self.resuming = self.resuming or self._arrived
+            # A server that answers with a request id is alive. It would not be right to take its work away.
+            self.take_over = not (self._is_remote or error.request_id)
             _log.info("run %s lost its server: %s", self.run_id, error)
             return error
         if self._ordered and self.resuming and isinstance(error, NotFound):

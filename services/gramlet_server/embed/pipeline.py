@@ -107,6 +107,11 @@ class MapPipeline:
         self._item_set = item_set
         self._began = time.monotonic()
 
+    @property
+    def in_short(self) -> str:
+        """What it makes, for a list of runs."""
+        return f"{self._plan.settings.method.value} of {self._count} items"
+
     def events(self) -> Generator[MapEvent, None, None]:
         """Does the work. Closing the generator stops it within one item or one iteration.
 

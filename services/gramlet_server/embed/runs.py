@@ -10,20 +10,26 @@ from typing import TypeVar
 
 import numpy as np
 from gramlet.embed.settings import Descriptor, MapSettings, Method, Metric, Preset
-from gramlet.embed.types import BadItem, Described, Item, LayoutIteration, MapEvent, MapStart, Queued, Started, StyleMap
-from gramlet.errors import FailedPrecondition, InvalidInput
+from gramlet.embed.types import BadItem, Item, MapEvent, MapStart, Started, StyleMap
+from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
 from gramlet.feature.types import Model, find_stage
+from gramlet.run.types import RunKind
 from gramlet.types import Limits
 
 from gramlet_server.embed import bounds, project, stored
 from gramlet_server.embed.distances import Budget
+from gramlet_server.embed.kind import MAP
 from gramlet_server.embed.memory import MapSize, memory_bound
 from gramlet_server.embed.pipeline import MapPipeline, Tools
 from gramlet_server.embed.stored import KIND, ItemSet, Plan
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
+from gramlet_server.runs.execution import Work
+from gramlet_server.runs.lifecycle import Lifecycle
+from gramlet_server.runs.records import LEASE_SECONDS, Records
+from gramlet_server.runs.rescue import keep_rescuing
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from gramlet_server.runs.watch import Watch
 from gramlet_server.telemetry import Observer
 
 T = TypeVar("T")
@@ -49,12 +55,14 @@ class RunSettings:
         queue_limit: Maps that may wait; more are refused.
         checkpoint_every: Iterations between two checkpoints.
         budget: Memory and disk space of one map.
+        lease_seconds: How long a process that does not renew the lease of a map keeps the map.
     """
 
     running_limit: int = 1
     queue_limit: int = 16
     checkpoint_every: int = 50
     budget: Budget = field(default_factory=Budget)
+    lease_seconds: float = LEASE_SECONDS
 
 
 class Maps:
@@ -74,20 +82,20 @@ class Maps:
     ) -> None:
         settings = settings or RunSettings()
         self.lifecycle = Lifecycle(
+            Records(store, settings.lease_seconds),
             settings.running_limit,
             settings.queue_limit,
-            replaceable=(Described, LayoutIteration),
             changed=partial((observer or Observer()).runs, KIND),
         )
         self._tools = Tools(
             features, store, limits or Limits(), settings.budget, settings.checkpoint_every, self.lifecycle
         )
 
-    def start(self, start: MapStart, items: Iterable[Item | BadItem]) -> Execution[MapEvent]:
-        """Starts or resumes a map.
+    def start(self, start: MapStart, items: Iterable[Item | BadItem]) -> Watch[MapEvent]:
+        """Starts, resumes or watches a map.
 
         Args:
-            start: The settings of a new map, or the name of the map to resume.
+            start: The settings of a new map, or the name of the map to resume or to watch.
             items: The items, taken one by one while the map is computed.
 
         Raises:
@@ -95,11 +103,31 @@ class Maps:
             Unavailable: The server is shutting down. Nothing was done.
             InvalidInput: A setting is wrong, or a map of so many items could take more memory than is allowed.
             AlreadyExists: The map's name is taken.
-            NotFound: There is no such map to resume, or to start from.
+            NotFound: There is no such map to resume, to watch, or to start from.
             FailedPrecondition: The items of the map to resume had not all arrived and are not sent again, or they
                 would be described by other weights; or the map to start from does not fit.
         """
-        return self.lifecycle.start(lambda: self.prepare(start, items))
+        if start.watch_map_id:
+            return self.lifecycle.watch(MAP, start.watch_map_id)
+        if start.settings is not None:
+            return self.lifecycle.start(lambda: self.prepare(start, items))
+        return self.lifecycle.resume(
+            MAP,
+            start.resume_map_id,
+            lambda: self.prepare(start, items),
+            detached=start.detached,
+            take_over=start.take_over,
+        )
+
+    def keep_rescuing(self) -> None:
+        """Goes on with detached maps of other processes that were lost, as long as this process lives."""
+        keep_rescuing(self.lifecycle, RunKind.EMBED, self._rescued)
+
+    def _rescued(self, map_id: str) -> Work[MapEvent]:
+        run = stored.open_run(self._tools.store, map_id)
+        if not (stored.has_items(run) or stored.get_plan(run).items_of_map_id):
+            raise NotFound(f"the process that made map {map_id} was lost before all items had arrived: send them again")
+        return self.prepare(MapStart(None, map_id), ())
 
     def prepare(self, start: MapStart, items: Iterable[Item | BadItem]) -> Work[MapEvent]:
         """Creates the run of a new map, or takes over that of an interrupted one. Errors are those of `start`."""
@@ -107,7 +135,7 @@ class Maps:
             run, pipeline = self._new(start, start.settings, items)
         else:
             run, pipeline = self._resumed(start, items)
-        return Work(run.run_id, queued=partial(Queued, run.run_id), events=pipeline.events)
+        return Work(run, MAP, pipeline.events, settings=pipeline.in_short, detached=start.detached)
 
     def _new(self, start: MapStart, settings: MapSettings, items: Iterable[Item | BadItem]) -> tuple[Run, MapPipeline]:
         bounds.check_start(start)

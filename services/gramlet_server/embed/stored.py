@@ -20,6 +20,7 @@ from gramlet.embed.settings import MapSettings
 from gramlet.embed.types import Comparison, Layout, MapSummary, Measured, Place, Quality, Refused, StyleMap
 from gramlet.errors import NotFound
 from gramlet.json_codec import from_json, to_json
+from gramlet.run.types import RunKind
 from gramlet.types import Array
 from numpy.typing import NDArray
 
@@ -27,10 +28,11 @@ from gramlet_server.embed import thumbnails
 from gramlet_server.embed.geometry import Kept
 from gramlet_server.embed.stored_arrays import from_npz, put_kept, to_npz
 from gramlet_server.embed.tsne import State
+from gramlet_server.runs.records import Records
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
-KIND = "maps"
+KIND = RunKind.EMBED.value
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,11 @@ def delete_map(store: Store, map_id: str) -> None:
     run = open_run(store, map_id)
     if not store.list(f"runs/{KIND}/{map_id}"):
         raise NotFound(f"there is no map {map_id}", field="map_id")
-    run.delete()
+    records = Records(store)
+    if record := records.read(RunKind.EMBED, map_id):
+        records.delete(record)
+    else:
+        run.delete()
 
 
 def open_run(store: Store, map_id: str) -> Run:

@@ -24,7 +24,8 @@ from gramlet.types import Timing
 from torch import Tensor
 
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
-from gramlet_server.feature.descent import Control, Descent, Happening
+from gramlet_server.feature.descent import Descent
+from gramlet_server.feature.descent_parts import Control, Happening
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps

@@ -21,7 +21,7 @@ from gramlet.feature.descent_types import (
     DescentWeights,
 )
 
-from gramlet_server.feature.descent import PreviewPixels
+from gramlet_server.feature.descent_parts import PreviewPixels
 from gramlet_server.feature.descent_work import DescentWork, Pace, Report, Requests
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes

@@ -8,7 +8,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from gramlet.errors import GramletError
+from gramlet.run.types import RunKind
 
+from gramlet_server.runs.records import Records
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
@@ -35,6 +37,7 @@ def keep_sweeping(store: Store, kind: str, older_than: timedelta, every: timedel
             try:
                 if swept := sweep_runs(store, kind, older_than):
                     _log.info("%d %s run(s) older than %s removed from the store", swept, kind, older_than)
+                Records(store).repair(RunKind(kind))
             except GramletError as error:
                 _log.warning("old %s runs could not be removed, trying again later: %s", kind, error)
             time.sleep(every.total_seconds())

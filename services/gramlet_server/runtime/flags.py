@@ -99,6 +99,14 @@ def seconds(text: str) -> float:
     return _time(text, "seconds")
 
 
+def seconds_above_zero(text: str) -> float:
+    """A time in seconds, above 0."""
+    value = seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 seconds are too few")
+    return value
+
+
 def days(text: str) -> float:
     """A time in days, from 0 on."""
     return _time(text, "days")

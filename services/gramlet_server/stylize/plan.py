@@ -12,7 +12,7 @@ import numpy as np
 from gramlet.feature.descent_types import DescentSettings, LineSearch, Optimizer
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
 from gramlet.stylize.types import Colors, StylizeSettings
-from gramlet.types import Array, Limits
+from gramlet.types import Array, Limits, Pixels
 
 from gramlet_server.pictures.masks import stretch_region
 from gramlet_server.pictures.prepare import stretch
@@ -102,10 +102,13 @@ class PreparedStylization:
     Attributes:
         pictures: At their working sizes; styles have the colors that the settings ask for.
         settings: Complete: none is None.
+        alpha: The alpha channel of the content, (H, W) uint8 at its working size, which the result gets as well; None:
+            all of it is opaque.
     """
 
     pictures: Pictures
     settings: StylizeSettings
+    alpha: Pixels | None = None
 
     def scales(self, mixed: bool = False) -> list[Scale]:
         """The scales of the run, coarse to fine; see `StylizeSettings.scales`. Only the last may have no iterations.

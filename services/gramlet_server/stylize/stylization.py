@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from gramlet.errors import Cancelled, Overloaded, Unavailable
 from gramlet.feature.descent_types import (
     DescentEnding,
@@ -41,6 +42,7 @@ from gramlet.stylize.types import (
     StylizeEvent,
     StylizeSettings,
 )
+from gramlet.types import Pixels
 
 from gramlet_server.feature_source import Descent, FeatureSource
 from gramlet_server.pictures.encode import encode_png, to_uint8
@@ -137,7 +139,7 @@ def stylize(
     for index in range(min(run.position.scale, len(run.scales) - 1), len(run.scales)):
         yield from run.descend(index)
     assert run.finished is not None
-    yield result_of(run.finished)
+    yield result_of(run.finished, prepared.alpha)
 
 
 def started(prepared: PreparedStylization, model: Model, position: Position) -> Started:
@@ -153,14 +155,15 @@ def started(prepared: PreparedStylization, model: Model, position: Position) -> 
     )
 
 
-def result_of(finished: DescentFinished) -> Result:
-    """The last event."""
+def result_of(finished: DescentFinished, alpha: Pixels | None = None) -> Result:
+    """The last event. The picture is as transparent as its content."""
+    pixels = to_uint8(finished.picture)
     return Result(
         iteration=finished.iteration,
         loss=finished.loss,
         style_loss=finished.style_loss,
         content_loss=finished.content_loss,
-        png=encode_png(to_uint8(finished.picture)),
+        png=encode_png(pixels if alpha is None else np.dstack([pixels, alpha])),
         timing=finished.timing,
     )
 

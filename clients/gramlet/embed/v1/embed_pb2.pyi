@@ -1,3 +1,4 @@
+from gramlet.run.v1 import run_pb2 as _run_pb2
 from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
 from gramlet.tensor.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
@@ -142,26 +143,32 @@ class Item(_message.Message):
 class EmbedRequest(_message.Message):
     __slots__ = ("start", "item")
     class Start(_message.Message):
-        __slots__ = ("settings", "resume_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates", "items_of_map_id", "vector_size")
+        __slots__ = ("settings", "resume_map_id", "watch_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates", "detached", "take_over", "items_of_map_id", "vector_size")
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
         RESUME_MAP_ID_FIELD_NUMBER: _ClassVar[int]
+        WATCH_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         COUNT_FIELD_NUMBER: _ClassVar[int]
         MAP_ID_FIELD_NUMBER: _ClassVar[int]
         FROM_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         REPORT_EVERY_FIELD_NUMBER: _ClassVar[int]
         OMIT_COORDINATES_FIELD_NUMBER: _ClassVar[int]
+        DETACHED_FIELD_NUMBER: _ClassVar[int]
+        TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
         ITEMS_OF_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         VECTOR_SIZE_FIELD_NUMBER: _ClassVar[int]
         settings: Settings
         resume_map_id: str
+        watch_map_id: str
         count: int
         map_id: str
         from_map_id: str
         report_every: int
         omit_coordinates: bool
+        detached: bool
+        take_over: bool
         items_of_map_id: str
         vector_size: int
-        def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ..., items_of_map_id: _Optional[str] = ..., vector_size: _Optional[int] = ...) -> None: ...
+        def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., watch_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ..., detached: bool = ..., take_over: bool = ..., items_of_map_id: _Optional[str] = ..., vector_size: _Optional[int] = ...) -> None: ...
     START_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     start: EmbedRequest.Start
@@ -169,7 +176,7 @@ class EmbedRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[EmbedRequest.Start, _Mapping]] = ..., item: _Optional[_Union[Item, _Mapping]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("map_id", "queued", "started", "described", "refused", "measured", "iteration", "result", "working")
+    __slots__ = ("map_id", "queued", "started", "described", "refused", "measured", "iteration", "result", "progress", "working")
     MAP_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +185,7 @@ class EmbedResponse(_message.Message):
     MEASURED_FIELD_NUMBER: _ClassVar[int]
     ITERATION_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     WORKING_FIELD_NUMBER: _ClassVar[int]
     map_id: str
     queued: Queued
@@ -187,8 +195,9 @@ class EmbedResponse(_message.Message):
     measured: Measured
     iteration: Iteration
     result: StyleMap
+    progress: _run_pb2.Progress
     working: Working
-    def __init__(self, map_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., described: _Optional[_Union[Described, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., result: _Optional[_Union[StyleMap, _Mapping]] = ..., working: _Optional[_Union[Working, _Mapping]] = ...) -> None: ...
+    def __init__(self, map_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., described: _Optional[_Union[Described, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., result: _Optional[_Union[StyleMap, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ..., working: _Optional[_Union[Working, _Mapping]] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)
