@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from gramlet.feature.descent_types import (
 )
 from gramlet.feature.types import Extraction, Objective
 from gramlet.types import Array
+from gramlet_server.feature.descent_work import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
 
@@ -96,6 +98,7 @@ def test_in_pieces_it_is_what_it_is_in_one(engine: Engine) -> None:
 
 
 def test_other_callers_and_the_length_of_turns_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gramlet_server.feature.descent_work.STATES_SHARE", math.inf)
     alone = run(engine, start())
     monkeypatch.setattr("gramlet_server.feature.passes.TURN_SECONDS", 0.0)
     together: dict[int, list[DescentEvent]] = {}
@@ -288,3 +291,23 @@ def test_the_load_says_how_much_is_left() -> None:
         assert engine.model().load.backlog_seconds == 0
     finally:
         engine.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "made", "taken", "since", "due"),
+    [
+        (0.0, 0.0, 0.0, 1e9, False),  # none are wanted
+        (10.0, 0.01, 0.1, 9.0, False),
+        (10.0, 0.01, 0.1, 10.0, True),
+        (10.0, 0.5, 1.0, 49.0, False),  # a second for each state: one in 50
+        (10.0, 0.5, 1.0, 50.0, True),
+    ],
+)
+def test_states_take_at_most_a_fiftieth_of_the_time(
+    wanted: float, made: float, taken: float, since: float, due: bool
+) -> None:
+    requests = Requests()
+    requests.state_made(made)
+    assert not requests.state_due(wanted, since)  # the reader has not taken the last one
+    requests.state_taken(taken)
+    assert requests.state_due(wanted, since) is due

@@ -127,28 +127,39 @@ def _differentiate() -> Iterator[Case]:
 
 def _descend() -> Iterator[Case]:
     def start(sent: Any) -> Any:
-        return wire.decode_descent_start(sent, _as_it_is, _as_it_is)
+        return wire.decode_descent_start(iter([sent]), _as_it_is, _as_it_is)
+
+    def encoded(value: Any) -> Any:
+        (message,) = wire.encode_descent_start(value)
+        return message
 
     whole = types.DescentStart(
         objective=OBJECTIVE,
         settings=types.DescentSettings(learning_rate=0.5, history_size=7),
         iterations=12,
         initial=PICTURE * 0.25,
-        state=b"a state",
         luminance_only=True,
         preview_every=3,
         state_seconds=2.5,
         confirm_last=True,
         weights_digest=DIGEST,
     )
-    yield Case("descend, start", wire.encode_descent_start(whole), start, whole)
+    yield Case("descend, start", encoded(whole), start, whole)
     plainest = types.DescentStart(objective=dataclasses.replace(OBJECTIVE, styles=()), iterations=1)
     for name, ending in with_each(plainest, "ending", types.DescentEnding):
-        yield Case(f"descend, {name}", wire.encode_descent_start(ending), start, ending)
+        yield Case(f"descend, {name}", encoded(ending), start, ending)
     for field, members in (("optimizer", types.Optimizer), ("line_search", types.LineSearch)):
         for name, settings in with_each(types.DescentSettings(), field, members):
             value = dataclasses.replace(plainest, settings=settings)
-            yield Case(f"descend, {name}", wire.encode_descent_start(value), start, value)
+            yield Case(f"descend, {name}", encoded(value), start, value)
+    with_state = dataclasses.replace(plainest, state=b"a state")
+    state, rest = wire.encode_descent_start(with_state)
+    yield Case(
+        "descend, state",
+        state,
+        lambda sent: wire.decode_descent_start(iter([sent, rest]), _as_it_is, _as_it_is),
+        with_state,
+    )
     weights = types.DescentWeights(
         number=2, content_weight=0.5, style_weight=3.0, total_variation_weight=0.125, style_stages={"conv1": 2.0}
     )
@@ -156,7 +167,7 @@ def _descend() -> Iterator[Case]:
     yield Case("descend, reweight", reweight, lambda sent: wire.decode_reweight(sent.reweight), weights)
     yield Case("descend, proceed", wire.encode_proceed())
     yield Case("descend, stop", wire.encode_stop())
-    yield _part("descend, part", wire.encode_descent_start(plainest))
+    yield _part("descend, part", encoded(plainest))
 
 
 def _descended() -> Iterator[Case]:
@@ -186,7 +197,7 @@ def _descended() -> Iterator[Case]:
     }
     for name, events in bursts.items():
         (message,) = wire.encode_descent_events(events)
-        yield Case(f"descended, {name}", message, wire.decode_descent_events, events)
+        yield Case(f"descended, {name}", message, lambda sent: wire.DescentReader().events(sent), events)
     (whole,) = wire.encode_descent_events(iterations)
     yield _part("descended, part", whole)
 

@@ -9,7 +9,7 @@ from gramlet.errors import GramletError
 from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.descent_wire import DESCEND
-from gramlet.tensor.parts import Joiner, split
+from gramlet.tensor.parts import Joiner
 from gramlet.transport.aio import AsyncConnection, AsyncStream
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
@@ -115,10 +115,10 @@ class AsyncDescent(AsyncIterator[DescentEvent]):
             self._unread = None
         if self._replies is None:
             self._joiner = Joiner()
-            parts = split(self._session.request())
-            self._stream = stream = await self._connection.open(DESCEND, next(parts), self._attempts)
-            for part in parts:
-                await stream.send(part)
+            messages = self._session.request()
+            self._stream = stream = await self._connection.open(DESCEND, next(messages), self._attempts)
+            for message in messages:
+                await stream.send(message)
             self._replies = stream.remaining()
         return self._replies
 

@@ -10,7 +10,7 @@ from gramlet.errors import GramletError
 from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.descent_wire import DESCEND
-from gramlet.tensor.parts import Joiner, split
+from gramlet.tensor.parts import Joiner
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream
@@ -115,10 +115,10 @@ class Descent(Iterator[DescentEvent]):
             self._unread = None
         if self._replies is None:
             self._joiner = Joiner()
-            parts = split(self._session.request())
-            self._stream = stream = self._connection.open(DESCEND, next(parts), self._attempts)
-            for part in parts:
-                stream.send(part)
+            messages = self._session.request()
+            self._stream = stream = self._connection.open(DESCEND, next(messages), self._attempts)
+            for message in messages:
+                stream.send(message)
             self._replies = stream.remaining()
         return self._replies
 

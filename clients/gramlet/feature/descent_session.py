@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator
 
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.feature.descent_types import (
@@ -22,7 +23,7 @@ from gramlet.feature.descent_types import (
     RecoveryReason,
 )
 from gramlet.feature.descent_wire import (
-    decode_descent_events,
+    DescentReader,
     encode_descent_start,
     encode_proceed,
     encode_reweight,
@@ -62,14 +63,15 @@ class DescentSession:
         self._restarts = 0
         self._number = 0  # of the weights in force
         self._waits: tuple[int, int] | None = None  # the DescentWaiting that the caller has seen: iteration and number
+        self._reader = DescentReader()
         self._newest: DescentState | None = None
         self._last: DescentEvent | None = None
         self.done = False
 
     # --- what to send ---
 
-    def request(self) -> Message:
-        """The first message of a connection.
+    def request(self) -> Iterator[Message]:
+        """The first messages of a connection.
 
         Raises:
             Cancelled: The descent was cancelled.
@@ -79,6 +81,7 @@ class DescentSession:
         with self._lock:
             self._caught_up = False
             self._unsent = []
+            self._reader = DescentReader()
             return encode_descent_start(self.start)
 
     def reweight(self, weights: DescentWeights) -> None:
@@ -139,7 +142,7 @@ class DescentSession:
         Raises:
             FailedPrecondition: Another network answers than before.
         """
-        return [event for each in decode_descent_events(message) if (event := self._new(each)) is not None]
+        return [event for each in self._reader.events(message) if (event := self._new(each)) is not None]
 
     def ended(self) -> None:
         """The server has ended the call in order.

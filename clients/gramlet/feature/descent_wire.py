@@ -38,6 +38,7 @@ from gramlet.feature.objective_wire import (
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.arrays import encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked
+from gramlet.tensor.parts import PART_BYTES, split
 from gramlet.tensor.wire import PICTURE, TIMING, decode_float_picture
 from gramlet.transport.rpc import Kind, Rpc
 
@@ -107,7 +108,6 @@ _EVENTS: dict[str, MessageCodec[Any, Any]] = {
     "queued": MessageCodec(DescentQueued, _RESPONSE.Queued),
     "ready": MessageCodec(DescentReady, _RESPONSE.Ready),
     "preview": MessageCodec(DescentPreview, _RESPONSE.Preview),
-    "state": MessageCodec(DescentState, _RESPONSE.State),
     "diverged": MessageCodec(DescentRecovered, _RESPONSE.Diverged),
     "waiting": MessageCodec(DescentWaiting, _RESPONSE.Waiting),
     "finished": MessageCodec(
@@ -122,31 +122,43 @@ _NAMES = {codec.kind: name for name, codec in _EVENTS.items()}
 
 DESCEND = Rpc(feature_pb2_grpc.FeatureServiceStub, "Descend", Kind.STREAM)
 
+MOST_STATE_BYTES = 2**31
+"""Of a state: twice the largest history of L-BFGS."""
+
 # --- requests ---
 
 
-def encode_descent_start(start: DescentStart) -> feature_pb2.DescendRequest:
-    """The first message of a descent."""
+def encode_descent_start(start: DescentStart) -> Iterator[feature_pb2.DescendRequest]:
+    """The first messages of a descent."""
+    for begin in range(0, len(start.state), PART_BYTES):
+        yield feature_pb2.DescendRequest(state=start.state[begin : begin + PART_BYTES])
     message = _START.encode(start)
     message.objective.CopyFrom(encode_objective(start.objective))
     if start.initial is not None:
         message.initial.CopyFrom(PICTURE.encode(start.initial))
-    return feature_pb2.DescendRequest(start=message)
+    yield from split(feature_pb2.DescendRequest(start=message))
 
 
 def decode_descent_start(
-    message: feature_pb2.DescendRequest | None, load: LoadPicture, load_region: LoadPicture
+    messages: Iterator[feature_pb2.DescendRequest], load: LoadPicture, load_region: LoadPicture
 ) -> DescentStart:
-    """The start of a descent, from its first message. The engine checks whether everything fits together.
+    """The start of a descent, from its first messages. The engine checks whether everything fits together.
 
     Args:
-        message: The message.
+        messages: The messages; those after the start are left in it.
         load: Turns a picture into (3, H, W) float32.
         load_region: Turns a mask into (H, W) float32.
 
     Raises:
-        InvalidInput: There is none or another message, a picture is missing or bad, or a value is not allowed.
+        InvalidInput: There is no start, a picture is missing or bad, or a value is not allowed.
     """
+    chunks: list[bytes] = []
+    message = next(messages, None)
+    while message is not None and message.WhichOneof("message") == "state":
+        chunks.append(message.state)
+        if sum(map(len, chunks)) > MOST_STATE_BYTES:
+            raise InvalidInput(f"a state of more than {MOST_STATE_BYTES:,} bytes", field="state")
+        message = next(messages, None)
     if message is None or message.WhichOneof("message") != "start":
         raise InvalidInput("say what to do first", field="start")
     start = message.start
@@ -154,7 +166,7 @@ def decode_descent_start(
     initial = None
     if start.HasField("initial"):
         initial = load(PICTURE.decode(start.initial, "start.initial"), "start.initial")
-    return _START.decode(start, "start", objective=objective, initial=initial)
+    return _START.decode(start, "start", objective=objective, initial=initial, state=b"".join(chunks))
 
 
 def encode_reweight(weights: DescentWeights) -> feature_pb2.DescendRequest:
@@ -191,29 +203,70 @@ def encode_descent_events(events: Iterable[DescentEvent]) -> Iterator[feature_pb
             iterations = [_ITERATION.encode(event) for event in group if isinstance(event, DescentIteration)]
             yield _RESPONSE(iterations=_RESPONSE.Iterations(iterations=iterations))
         elif kind is not DescentReweighted:
-            name = _NAMES[kind]
-            yield from (_RESPONSE(**{name: _EVENTS[name].encode(event)}) for event in group)
+            for event in group:
+                yield from _encode_state(event) if isinstance(event, DescentState) else [_encode_event(event)]
 
 
-def decode_descent_events(message: feature_pb2.DescendResponse) -> list[DescentEvent]:
-    """The events in a message; none in one that only a later release knows.
+def encode_state(
+    chunks: Iterable[bytes], *, iteration: int, number: int, reweighted: bool
+) -> Iterator[feature_pb2.DescendResponse]:
+    """The messages of a state whose data comes in chunks."""
 
-    Raises:
-        InternalError: The server sent something that makes no sense.
-    """
-    name = message.WhichOneof("message")
-    try:
-        match name:
-            case None | "part":
-                return []
-            case "iterations":
-                return [_ITERATION.decode(each, "iterations") for each in message.iterations.iterations]
-            case "diverged":
-                return [_EVENTS[name].decode(message.diverged, name, reason=RecoveryReason.DIVERGED)]
-            case "state" if message.state.reweighted:
-                state: DescentState = _EVENTS[name].decode(message.state, name)
-                return [state, DescentReweighted(iteration=state.iteration, number=state.number)]
-            case _:
-                return [_EVENTS[name].decode(getattr(message, name), name)]
-    except InvalidInput as error:
-        raise InternalError(f"the server sent {error.field}: {error.message}") from None
+    def message(data: bytes, last: bool) -> feature_pb2.DescendResponse:
+        state = _RESPONSE.State(iteration=iteration, data=data, number=number, reweighted=reweighted, last=last)
+        return _RESPONSE(state=state)
+
+    waiting: bytes | None = None
+    for chunk in chunks:
+        if waiting is not None:
+            yield message(waiting, last=False)
+        waiting = chunk
+    yield message(waiting or b"", last=True)
+
+
+def _encode_state(state: DescentState) -> Iterator[feature_pb2.DescendResponse]:
+    chunks = (state.data[begin : begin + PART_BYTES] for begin in range(0, len(state.data), PART_BYTES))
+    yield from encode_state(chunks, iteration=state.iteration, number=state.number, reweighted=state.reweighted)
+
+
+def _encode_event(event: DescentEvent) -> feature_pb2.DescendResponse:
+    name = _NAMES[type(event)]
+    return _RESPONSE(**{name: _EVENTS[name].encode(event)})
+
+
+class DescentReader:
+    """Decodes the replies of one connection. States come in several."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+
+    def events(self, message: feature_pb2.DescendResponse) -> list[DescentEvent]:
+        """The events that are complete with a message; none in one that only a later release knows.
+
+        Raises:
+            InternalError: The server sent something that makes no sense.
+        """
+        name = message.WhichOneof("message")
+        try:
+            match name:
+                case None | "part":
+                    return []
+                case "iterations":
+                    return [_ITERATION.decode(each, "iterations") for each in message.iterations.iterations]
+                case "diverged":
+                    return [_EVENTS[name].decode(message.diverged, name, reason=RecoveryReason.DIVERGED)]
+                case "state":
+                    return self._state(message.state)
+                case _:
+                    return [_EVENTS[name].decode(getattr(message, name), name)]
+        except InvalidInput as error:
+            raise InternalError(f"the server sent {error.field}: {error.message}") from None
+
+    def _state(self, message: feature_pb2.DescendResponse.State) -> list[DescentEvent]:
+        self._chunks.append(message.data)
+        if not message.last:
+            return []
+        data, self._chunks = b"".join(self._chunks), []
+        iteration, number = message.iteration, message.number
+        state = DescentState(iteration=iteration, number=number, data=data, reweighted=message.reweighted)
+        return [state, DescentReweighted(iteration=iteration, number=number)] if message.reweighted else [state]

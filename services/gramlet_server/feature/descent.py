@@ -12,6 +12,7 @@ losses are read first. Points are never changed in place, so the best one is rem
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -156,6 +157,7 @@ class Descent:
     def snapshot(self, *, history: bool = True, reached: bool = True) -> Snapshot:
         """The state, on the CPU; all losses must be read. It shares no memory with the descent."""
         assert not self._begun
+        began = time.monotonic()
         counts = Counts(
             iteration=self.iteration,
             evaluations=self._evaluations,
@@ -164,7 +166,7 @@ class Descent:
             compute_seconds=self.compute_seconds,
         )
         if not history:
-            return Snapshot(counts, copy_to_cpu(self._point))
+            return Snapshot(counts, copy_to_cpu(self._point), seconds=time.monotonic() - began)
         tensors = {"best": copy_to_cpu(self._best)}
         if reached and self._reached is not None:
             tensors["reached"] = copy_to_cpu(self._reached.gradient)
@@ -177,7 +179,8 @@ class Descent:
             settings=self._start.settings,
         )
         optimizer = {name: copy_to_cpu(tensor) for name, tensor in self._stepper.state().items()}
-        return Snapshot(counts, copy_to_cpu(self._point), tensors, optimizer)
+        point = copy_to_cpu(self._point)
+        return Snapshot(counts, point, tensors, optimizer, seconds=time.monotonic() - began)
 
     # --- begin, begin again, end ---
 

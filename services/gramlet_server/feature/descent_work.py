@@ -38,6 +38,9 @@ from gramlet_server.runs.queue import shutting_down
 REPORT_SECONDS = 0.05
 """Iterations that follow each other faster are reported together."""
 
+STATES_SHARE = 0.02
+"""States come less often than asked for where they would take a larger share of the time."""
+
 Report = Happening | tuple[DescentIteration, ...]
 """What is handed on at once."""
 
@@ -54,6 +57,7 @@ class Requests:
         self._weights: DescentWeights | None = None
         self._proceed = self._stop = self.draining = False
         self._state_waits = False
+        self._state_seconds = 0.0
 
     def reweight(self, weights: DescentWeights) -> None:
         """New weights. They replace those that the descent has not seen."""
@@ -78,18 +82,25 @@ class Requests:
         self.draining = True
         self.stop()
 
-    def state_made(self) -> None:
-        """A state waits for the reader."""
-        self._state_waits = True
+    def state_made(self, seconds: float) -> None:
+        """A state waits for the reader. It took so long to make."""
+        self._state_waits, self._state_seconds = True, seconds
 
-    def state_taken(self) -> None:
-        """The reader has it."""
-        self._state_waits = False
+    def state_taken(self, seconds: float) -> None:
+        """The reader has it, and took so long for it."""
+        # The descent went on meanwhile, but shared the processor with the reader.
+        self._state_waits, self._state_seconds = False, self._state_seconds + seconds / 2
 
-    @property
-    def state_waits(self) -> bool:
-        """Whether the reader has not yet taken the last state. Until then no further one is made."""
-        return self._state_waits
+    def state_due(self, wanted: float, since: float) -> bool:
+        """Whether it is time for a state.
+
+        Args:
+            wanted: Seconds between two states; 0: none.
+            since: Seconds since the last one. While that waits for its reader, no further one is made.
+        """
+        if not wanted or self._state_waits:
+            return False
+        return since >= max(wanted, self._state_seconds / STATES_SHARE)
 
     def take(self, control: Control) -> DescentWeights | None:
         """Passes on what has come: the weights are returned."""
@@ -281,8 +292,7 @@ class DescentWork:
             self._objective = replace(self._objective, **new)
             loss = self._loss(self._targets.build(caller, self._objective), size)
             self._control.weights = loss, weights.number
-        seconds = self._start.state_seconds
-        if seconds and not self._requests.state_waits and time.monotonic() >= self._state_made + seconds:
+        if self._requests.state_due(self._start.state_seconds, time.monotonic() - self._state_made):
             self._control.state = True
 
     def _add(self, descent: Descent, timing: Timing) -> None:
@@ -309,7 +319,7 @@ class DescentWork:
                 happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
             elif isinstance(happening, Snapshot):
                 self._state_made = time.monotonic()
-                self._requests.state_made()
+                self._requests.state_made(happening.seconds)
             self._happened.put(happening)
         if time.monotonic() >= self._sent + REPORT_SECONDS:
             self._send()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from gramlet.feature.descent_types import (
     DescentWeights,
 )
 
-from gramlet_server.feature.descent_parts import Happening, PreviewPixels
+from gramlet_server.feature.descent_parts import PreviewPixels
 from gramlet_server.feature.descent_work import DescentWork, Pace, Report, Requests
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes
@@ -134,7 +135,7 @@ class LocalDescent:
         self._happened = happened
         self._closed = closed
         self._thread: threading.Thread | None = None
-        self._burst: deque[DescentEvent] = deque()
+        self._burst: deque[DescentEvent | Snapshot] = deque()
         self._bursts = self._read()
 
     def __enter__(self) -> Self:
@@ -158,10 +159,15 @@ class LocalDescent:
         """
         while not self._burst:
             self._burst.extend(next(self._bursts))
-        return self._burst.popleft()
+        event = self._burst.popleft()
+        return _state(event) if isinstance(event, Snapshot) else event
 
-    def bursts(self) -> Iterator[Sequence[DescentEvent]]:
-        """The events as they arrive: at the pace of a GPU many iterations at once. Instead of the iterator itself."""
+    def bursts(self) -> Iterator[Sequence[DescentEvent | Snapshot]]:
+        """The same events as they arrive, instead of the iterator itself.
+
+        At the pace of a GPU many iterations come at once. Snapshots stand for states, so that a reader that sends them
+        on needs no memory for the whole file.
+        """
         return self._bursts
 
     @property
@@ -199,15 +205,26 @@ class LocalDescent:
         self._queue.leave(self._ticket)
         self._closed(self)
 
-    def _read(self) -> Iterator[Sequence[DescentEvent]]:
+    def _read(self) -> Iterator[Sequence[DescentEvent | Snapshot]]:
         for position in self._queue.positions(self._ticket):
             yield [DescentQueued(position=position)]
         # In the context of the call that it works for, so that its log lines carry that call's id.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=[self._run], name="descent", daemon=True)
         self._thread.start()
-        for happening in self._happened:
-            yield happening if isinstance(happening, tuple) else [self._event(happening)]
+        for report in self._happened:
+            taken = time.monotonic()
+            match report:
+                case tuple():
+                    yield report
+                case PreviewPixels(iteration, pixels):
+                    jpeg = encode_jpeg(pixels().permute(1, 2, 0).numpy())
+                    yield [DescentPreview(iteration=iteration, jpeg=jpeg)]
+                case _:
+                    yield [report]
+            if isinstance(report, Snapshot):
+                # The reader asks for the next event, so it has written or sent the state.
+                self._requests.state_taken(time.monotonic() - taken)
 
     def _run(self) -> None:
         try:
@@ -215,15 +232,9 @@ class LocalDescent:
         finally:
             self._queue.leave(self._ticket)
 
-    def _event(self, happening: Happening) -> DescentEvent:
-        match happening:
-            case PreviewPixels(iteration, pixels):
-                return DescentPreview(iteration=iteration, jpeg=encode_jpeg(pixels().permute(1, 2, 0).numpy()))
-            case Snapshot(counts):
-                data = happening.to_bytes()
-                self._requests.state_taken()
-                return DescentState(
-                    iteration=counts.iteration, number=counts.number, data=data, reweighted=happening.reweighted
-                )
-            case _:
-                return happening
+
+def _state(snapshot: Snapshot) -> DescentState:
+    counts = snapshot.counts
+    return DescentState(
+        iteration=counts.iteration, number=counts.number, data=snapshot.to_bytes(), reweighted=snapshot.reweighted
+    )

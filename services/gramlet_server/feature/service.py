@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import grpc
 from gramlet.errors import Cancelled, GramletError, InvalidInput
 from gramlet.feature import descent_wire, objective_wire, wire
+from gramlet.feature.descent_types import DescentEvent
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.parts import joined, split
 from gramlet.types import Array, ElementType, Picture, Resize
 
 from gramlet_server.feature.descents import LocalDescent
 from gramlet_server.feature.engine import Engine
+from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare
 
@@ -48,6 +50,18 @@ class _Inbox:
             self._descent.cancel()
         except grpc.RpcError:
             pass  # the call has ended
+
+
+def _messages(burst: Sequence[DescentEvent | Snapshot]) -> Iterator[feature_pb2.DescendResponse]:
+    match burst:
+        case [Snapshot(counts) as state]:
+            yield from descent_wire.encode_state(
+                state.chunks(), iteration=counts.iteration, number=counts.number, reweighted=state.reweighted
+            )
+        case _:
+            events = [event for event in burst if isinstance(event, DescentEvent)]
+            for message in descent_wire.encode_descent_events(events):
+                yield from split(message)
 
 
 class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
@@ -115,7 +129,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     ) -> Iterator[feature_pb2.DescendResponse]:
         """A descent, iteration by iteration."""
         requests = joined(request_iterator)
-        start = descent_wire.decode_descent_start(next(requests, None), self._picture, self._region)
+        start = descent_wire.decode_descent_start(requests, self._picture, self._region)
         with self._engine.descend(start) as descent:
             del start  # its state may have hundreds of megabytes
             # When the client is gone, its work must not stay at the device.
@@ -123,8 +137,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             inbox = _Inbox(requests, descent)
             try:
                 for burst in descent.bursts():
-                    for message in descent_wire.encode_descent_events(burst):
-                        yield from split(message)
+                    yield from _messages(burst)
             except Cancelled as error:
                 raise inbox.error or error from None
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from gramlet.errors import InvalidInput
 from gramlet.feature.descent_types import DescentSettings
 from gramlet.json_codec import from_json, to_json
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
+CHUNK_BYTES = 3 * 2**20
+"""Of a state on its way: every server and client takes so much, gRPC's own default being 4 MiB."""
+
 _FORMAT = "gramlet-descent-1"
+_KINDS = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,7 @@ class Snapshot:
         tensors: `best` and `reached` (a gradient), each like the picture, as far as they exist.
         optimizer: The optimizer's state; empty for one that starts without a history.
         reweighted: New weights came into force here. Not written.
+        seconds: How long it took to make. Not written.
     """
 
     counts: Counts
@@ -61,6 +67,7 @@ class Snapshot:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
     reweighted: bool = False
+    seconds: float = 0.0
 
     @property
     def is_complete(self) -> bool:
@@ -69,9 +76,28 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """A safetensors file."""
-        optimizer = {f"optimizer.{name}": tensor.contiguous() for name, tensor in self.optimizer.items()}
-        metadata = {"format": _FORMAT, "counts": to_json(self.counts).decode()}
-        return save({"picture": self.picture, **self.tensors, **optimizer}, metadata)
+        return b"".join(self.chunks())
+
+    def chunks(self) -> Iterator[bytes]:
+        """The same in parts of at most CHUNK_BYTES.
+
+        Written here, because the library would copy everything several times, and a state may have 600 MB.
+        """
+        optimizer = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.items()}
+        tensors = {"picture": self.picture, **self.tensors, **optimizer}
+        header: dict[str, object] = {"__metadata__": {"format": _FORMAT, "counts": to_json(self.counts).decode()}}
+        end = 0
+        for name, tensor in tensors.items():
+            begin, end = end, end + tensor.nbytes
+            kind = _KINDS[tensor.dtype]
+            header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+        written = json.dumps(header).encode()
+        written += b" " * (-len(written) % 8)
+        yield len(written).to_bytes(8, "little") + written
+        for tensor in tensors.values():
+            memory = tensor.contiguous().flatten().numpy().data.cast("B")
+            for begin in range(0, len(memory), CHUNK_BYTES):
+                yield bytes(memory[begin : begin + CHUNK_BYTES])
 
     @classmethod
     def from_bytes(cls, data: bytes, field: str = "state") -> Snapshot:

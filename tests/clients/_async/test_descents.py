@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,12 @@ class Fragile(FeatureServicer):
             if number == last:
                 raise Unavailable("gone", retry_after=0.0)
             yield message
+
+
+@pytest.fixture(autouse=True)
+def states_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """States come as often as they are asked for."""
+    monkeypatch.setattr("gramlet_server.feature.descent_work.STATES_SHARE", math.inf)
 
 
 @pytest.fixture(scope="module")

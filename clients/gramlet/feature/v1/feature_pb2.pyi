@@ -373,14 +373,13 @@ class DescentWeights(_message.Message):
     def __init__(self, number: _Optional[int] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ...) -> None: ...
 
 class DescendRequest(_message.Message):
-    __slots__ = ("start", "reweight", "proceed", "stop", "part")
+    __slots__ = ("start", "reweight", "proceed", "stop", "part", "state")
     class Start(_message.Message):
-        __slots__ = ("objective", "settings", "iterations", "initial", "state", "luminance_only", "ending", "preview_every", "state_seconds", "confirm_last", "weights_digest")
+        __slots__ = ("objective", "settings", "iterations", "initial", "luminance_only", "ending", "preview_every", "state_seconds", "confirm_last", "weights_digest")
         OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
         ITERATIONS_FIELD_NUMBER: _ClassVar[int]
         INITIAL_FIELD_NUMBER: _ClassVar[int]
-        STATE_FIELD_NUMBER: _ClassVar[int]
         LUMINANCE_ONLY_FIELD_NUMBER: _ClassVar[int]
         ENDING_FIELD_NUMBER: _ClassVar[int]
         PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
@@ -391,14 +390,13 @@ class DescendRequest(_message.Message):
         settings: DescentSettings
         iterations: int
         initial: _picture_pb2.Picture
-        state: bytes
         luminance_only: bool
         ending: DescentEnding
         preview_every: int
         state_seconds: float
         confirm_last: bool
         weights_digest: str
-        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., settings: _Optional[_Union[DescentSettings, _Mapping]] = ..., iterations: _Optional[int] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., state: _Optional[bytes] = ..., luminance_only: bool = ..., ending: _Optional[_Union[DescentEnding, str]] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., confirm_last: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
+        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., settings: _Optional[_Union[DescentSettings, _Mapping]] = ..., iterations: _Optional[int] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., luminance_only: bool = ..., ending: _Optional[_Union[DescentEnding, str]] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., confirm_last: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
     class Proceed(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...
@@ -410,12 +408,14 @@ class DescendRequest(_message.Message):
     PROCEED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     start: DescendRequest.Start
     reweight: DescentWeights
     proceed: DescendRequest.Proceed
     stop: DescendRequest.Stop
     part: Part
-    def __init__(self, start: _Optional[_Union[DescendRequest.Start, _Mapping]] = ..., reweight: _Optional[_Union[DescentWeights, _Mapping]] = ..., proceed: _Optional[_Union[DescendRequest.Proceed, _Mapping]] = ..., stop: _Optional[_Union[DescendRequest.Stop, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+    state: bytes
+    def __init__(self, start: _Optional[_Union[DescendRequest.Start, _Mapping]] = ..., reweight: _Optional[_Union[DescentWeights, _Mapping]] = ..., proceed: _Optional[_Union[DescendRequest.Proceed, _Mapping]] = ..., stop: _Optional[_Union[DescendRequest.Stop, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class DescendResponse(_message.Message):
     __slots__ = ("queued", "ready", "iterations", "preview", "state", "diverged", "waiting", "finished", "part")
@@ -467,16 +467,18 @@ class DescendResponse(_message.Message):
         jpeg: bytes
         def __init__(self, iteration: _Optional[int] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
     class State(_message.Message):
-        __slots__ = ("iteration", "data", "number", "reweighted")
+        __slots__ = ("iteration", "data", "number", "reweighted", "last")
         ITERATION_FIELD_NUMBER: _ClassVar[int]
         DATA_FIELD_NUMBER: _ClassVar[int]
         NUMBER_FIELD_NUMBER: _ClassVar[int]
         REWEIGHTED_FIELD_NUMBER: _ClassVar[int]
+        LAST_FIELD_NUMBER: _ClassVar[int]
         iteration: int
         data: bytes
         number: int
         reweighted: bool
-        def __init__(self, iteration: _Optional[int] = ..., data: _Optional[bytes] = ..., number: _Optional[int] = ..., reweighted: bool = ...) -> None: ...
+        last: bool
+        def __init__(self, iteration: _Optional[int] = ..., data: _Optional[bytes] = ..., number: _Optional[int] = ..., reweighted: bool = ..., last: bool = ...) -> None: ...
     class Diverged(_message.Message):
         __slots__ = ("iteration", "restarts", "message")
         ITERATION_FIELD_NUMBER: _ClassVar[int]
