@@ -1,7 +1,6 @@
 """A web backend that keeps nothing itself, so it may die and come back: STYLE=starry.jpg uvicorn backend:app.
 
-curl --data-binary @tubingen.jpg localhost:8000/pictures
-"""
+curl --data-binary @tubingen.jpg localhost:8000/pictures"""
 
 import os
 

@@ -146,6 +146,17 @@ class World:
         """Begins a stylization."""
         return self.client.stylize(self.picture(), self.picture(), size=64, iterations=iterations, **options)
 
+    def stylization(self) -> str:
+        """A finished stylization."""
+        events = self.stylized()
+        events.result()
+        return events.run_id
+
+    @cached_property
+    def some_run(self) -> str:
+        """A run for calls that leave it as it is."""
+        return self.stylization()
+
     def broken_off(self) -> str:
         """A stylization that was left after its first checkpoint, and that nobody works on."""
         with self.stylized(10_000, state_seconds=1e-9) as events:
@@ -180,6 +191,7 @@ Prepare = Callable[[World], Any]
 Call = Callable[[World, Any], object]
 _FEATURE, _STYLIZE = "gramlet.feature.v1.FeatureService", "gramlet.stylize.v1.StylizeService"
 _TRAIN, _EMBED = "gramlet.train.v1.TrainService", "gramlet.embed.v1.EmbedService"
+_RUN = "gramlet.run.v1.RunService"
 CALLS: dict[str, tuple[Prepare, Call]] = {
     f"{_FEATURE}/GetModel": (lambda w: None, lambda w, _: w.client.model()),
     f"{_FEATURE}/Extract": (World.picture, lambda w, picture: w.client.features(picture, stages="layer1", gram=True)),
@@ -211,6 +223,10 @@ CALLS: dict[str, tuple[Prepare, Call]] = {
     f"{_EMBED}/GetMap": (lambda w: w.some_map, lambda w, name: w.client.map(name)),
     f"{_EMBED}/ListMaps": (lambda w: w.some_map, lambda w, _: w.client.maps()),
     f"{_EMBED}/DeleteMap": (World.map, lambda w, name: w.client.delete_map(name)),
+    f"{_RUN}/ListRuns": (lambda w: w.some_run, lambda w, _: list(w.client.runs(kind="stylize"))),
+    f"{_RUN}/GetRun": (lambda w: w.some_run, lambda w, run: w.client.run(run, "stylize").info()),
+    f"{_RUN}/StopRun": (World.broken_off, lambda w, run: w.client.run(run, "stylize").stop()),
+    f"{_RUN}/DeleteRun": (World.stylization, lambda w, run: w.client.run(run, "stylize").delete()),
 }
 
 
