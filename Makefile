@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test lint format protos protos-check quality bench clean
+.PHONY: install demo test lint format unasync protos protos-check quality bench clean
 
 install: $(VENV)/.installed
 
@@ -27,6 +27,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e
 
 lint: install protos-check
+	$(BIN)/python scripts/unasync.py --check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,6 +39,10 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/buf format --write protos
+
+# The synchronous client and its tests, from the asynchronous ones.
+unasync: install
+	$(BIN)/python scripts/unasync.py
 
 # Presets x pictures by a judge: tests/quality/README.md. QUALITY="--size 512 --presets resnet50/default"
 quality: install

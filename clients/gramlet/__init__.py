@@ -8,14 +8,23 @@
 `gramlet.AsyncClient` is the same for asyncio. Failures are `gramlet.GramletError`s.
 """
 
-from gramlet._async.client import AsyncClient, AsyncDifferentiation
+from gramlet._async.calls import AsyncEvents
+from gramlet._async.client import AsyncClient
+from gramlet._async.descent import AsyncDescent
+from gramlet._async.feature import AsyncDifferentiation
+from gramlet._async.runs import AsyncRun
 from gramlet._async.stylize import AsyncStylizing
-from gramlet._sync.client import Client, Differentiation
+from gramlet._sync.calls import Events
+from gramlet._sync.client import Client
+from gramlet._sync.descent import Descent
+from gramlet._sync.feature import Differentiation
+from gramlet._sync.runs import Run
 from gramlet._sync.stylize import Stylizing
 from gramlet.errors import (
     Aborted,
     AlreadyExists,
     Cancelled,
+    Code,
     DeadlineExceeded,
     FailedPrecondition,
     GramletError,
@@ -28,6 +37,7 @@ from gramlet.errors import (
     Unavailable,
     Unimplemented,
 )
+from gramlet.feature.descent_types import DescentSettings, DescentStart, DescentWeights
 from gramlet.feature.types import (
     Evaluation,
     Extraction,
@@ -39,7 +49,10 @@ from gramlet.feature.types import (
     StageBalance,
     Style,
 )
+from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
+from gramlet.inputs import PictureInput
+from gramlet.run.types import Progress, RunDetails, RunError, RunInfo, RunKind, RunResult, RunState
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.types import (
     Adjusted,
@@ -52,33 +65,43 @@ from gramlet.stylize.types import (
     Preview,
     Queued,
     Recovered,
+    RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeSettings,
     SweepCell,
     SweepEvent,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
 from gramlet.transport.channel import Tls, request_id
-from gramlet.transport.events import AsyncEvents, Events
-from gramlet.types import ElementType, Resize, ResizeMode
+from gramlet.types import Array, ElementType, Limits, Pixels, Resize, ResizeMode, Timing
 
 __all__ = [
     "Aborted",
     "Adjusted",
     "AlreadyExists",
+    "Array",
     "AsyncClient",
+    "AsyncDescent",
     "AsyncDifferentiation",
     "AsyncEvents",
+    "AsyncRun",
     "AsyncStylizing",
     "Cancelled",
     "Checkpoint",
     "Client",
+    "Code",
     "Colors",
     "DeadlineExceeded",
+    "Descent",
+    "DescentSettings",
+    "DescentStart",
+    "DescentWeights",
     "Differentiation",
     "ElementType",
     "Evaluation",
@@ -86,6 +109,8 @@ __all__ = [
     "Extraction",
     "FailedPrecondition",
     "Features",
+    "Folder",
+    "FolderPicture",
     "Form",
     "GramNormalization",
     "GramletError",
@@ -94,6 +119,8 @@ __all__ = [
     "InternalError",
     "InvalidInput",
     "Iteration",
+    "LeftOut",
+    "Limits",
     "LineSearch",
     "Model",
     "NotFound",
@@ -101,12 +128,24 @@ __all__ = [
     "Optimizer",
     "Overloaded",
     "PermissionDenied",
+    "PictureInput",
+    "Pixels",
     "Preview",
+    "Progress",
     "Queued",
     "Recovered",
+    "RemoteProgress",
     "Resize",
     "ResizeMode",
     "Result",
+    "Run",
+    "RunDetails",
+    "RunError",
+    "RunInfo",
+    "RunKind",
+    "RunResult",
+    "RunState",
+    "ScaleStarted",
     "ServerStatus",
     "SetEvent",
     "StageBalance",
@@ -118,8 +157,10 @@ __all__ = [
     "SweepCell",
     "SweepEvent",
     "SweepQueued",
+    "SweepRemoteProgress",
     "SweepResult",
     "SweepStarted",
+    "Timing",
     "Tls",
     "Unauthenticated",
     "Unavailable",

@@ -4,40 +4,99 @@ GramletError
 ├── InvalidInput          INVALID_ARGUMENT     the request is at fault: `field` says where
 ├── NotFound              NOT_FOUND
 ├── AlreadyExists         ALREADY_EXISTS
-├── FailedPrecondition    FAILED_PRECONDITION  right request, wrong state: other weights, a run owned elsewhere
+├── FailedPrecondition    FAILED_PRECONDITION  right request, wrong state: other weights, a closed client
 ├── Unauthenticated       UNAUTHENTICATED
 ├── PermissionDenied      PERMISSION_DENIED
 ├── Overloaded            RESOURCE_EXHAUSTED   try again after `retry_after` seconds
-├── Unavailable           UNAVAILABLE          nobody answers, or the server is going away
+├── Unavailable           UNAVAILABLE          no server answers, or the server is shutting down
 ├── DeadlineExceeded      DEADLINE_EXCEEDED
 ├── Cancelled             CANCELLED
 ├── Aborted               ABORTED              lost a race: another writer was first
 ├── Unimplemented         UNIMPLEMENTED        the server does not offer this call
 └── InternalError         INTERNAL             a bug in gramlet
 
-The server raises these in its domain code, the wire carries code, message and details, and the SDK raises the same
-class again: a caller of the in-process engine and a caller three hops away see one error.
+The server raises these in its domain code, the status of the call carries code, message and details, and the SDK raises
+the same class again (`gramlet.transport.failures`): a caller in the same process and a caller three hops away see one
+error.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import difflib
+import reprlib
+import unicodedata
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, ClassVar
 
-import grpc
+_SHOWN_CHARACTERS = 300
+_NOT_PRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, separators of lines and paragraphs
+_JOINERS = {"\u200c", "\u200d"}  # parts of words and of emoji
+
+
+class Code(IntEnum):
+    """The status codes of gRPC under their usual names and numbers (google.rpc.Code)."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+def as_utf8(text: str) -> str:
+    """Text that UTF-8 can hold: bytes of a file name that are not UTF-8 become escapes such as \\xe9."""
+    return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def printable(text: str) -> str:
+    """Text for a line of a terminal: control characters, such as those of colors, and line breaks become escapes."""
+    return "".join(_escaped(c) if unicodedata.category(c) in _NOT_PRINTED and c not in _JOINERS else c for c in text)
+
+
+def shown(value: Any) -> str:
+    """A value in an error: text as it is, other values as Python writes them; short, on one line."""
+    try:
+        text = value if isinstance(value, str) else reprlib.repr(value)
+    except Exception:  # such as a number of more digits than Python writes
+        return f"a value of type {type(value).__name__}"
+    return printable(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
+
+
+def did_you_mean(wrong: object, known: Iterable[str]) -> str:
+    """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
+    near = difflib.get_close_matches(wrong, list(known), 1) if isinstance(wrong, str) else []
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # PEP 383: a byte that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\u{number:04x}" if 0xD800 <= number <= 0xDFFF else character.encode("unicode_escape").decode()
 
 
 class GramletError(Exception):
     """Base of every error of gramlet.
 
     Attributes:
-        message: What is wrong and how to mend it, in one line.
+        message: What is wrong and how to correct it, in one line.
         code: The gRPC status code of the class.
         field: The field of the request that is at fault, such as `pictures[3].encoded`; empty if none is.
         retry_after: Seconds after which the same call may succeed, where the server said so.
         request_id: The id under which the server logged the call, where there was one.
     """
 
-    code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
+    code: ClassVar[Code] = Code.UNKNOWN
 
     def __init__(
         self,
@@ -60,96 +119,76 @@ class GramletError(Exception):
 class InvalidInput(GramletError):
     """The request is at fault. Sending it again changes nothing."""
 
-    code = grpc.StatusCode.INVALID_ARGUMENT
+    code = Code.INVALID_ARGUMENT
 
 
 class NotFound(GramletError):
     """There is no such run, head, map or file."""
 
-    code = grpc.StatusCode.NOT_FOUND
+    code = Code.NOT_FOUND
 
 
 class AlreadyExists(GramletError):
     """The name is taken."""
 
-    code = grpc.StatusCode.ALREADY_EXISTS
+    code = Code.ALREADY_EXISTS
 
 
 class FailedPrecondition(GramletError):
-    """The request is right but the state is not: other weights, for instance."""
+    """The request is right but the state is not: other weights, or a client that is closed."""
 
-    code = grpc.StatusCode.FAILED_PRECONDITION
+    code = Code.FAILED_PRECONDITION
 
 
 class Unauthenticated(GramletError):
     """The server wants a token that was not sent, or not this one."""
 
-    code = grpc.StatusCode.UNAUTHENTICATED
+    code = Code.UNAUTHENTICATED
 
 
 class PermissionDenied(GramletError):
     """The server knows the caller and refuses."""
 
-    code = grpc.StatusCode.PERMISSION_DENIED
+    code = Code.PERMISSION_DENIED
 
 
 class Overloaded(GramletError):
     """A queue is full. Nothing was done; try again after `retry_after` seconds."""
 
-    code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    code = Code.RESOURCE_EXHAUSTED
 
 
 class Unavailable(GramletError):
-    """Nobody answers at the address, or the server is shutting down."""
+    """No server answers at the address, or the server is shutting down."""
 
-    code = grpc.StatusCode.UNAVAILABLE
+    code = Code.UNAVAILABLE
 
 
 class DeadlineExceeded(GramletError):
-    """The caller's time was up."""
+    """The call took longer than its timeout."""
 
-    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    code = Code.DEADLINE_EXCEEDED
 
 
 class Cancelled(GramletError):
     """The caller cancelled."""
 
-    code = grpc.StatusCode.CANCELLED
+    code = Code.CANCELLED
 
 
 class Aborted(GramletError):
     """Another writer was first."""
 
-    code = grpc.StatusCode.ABORTED
+    code = Code.ABORTED
 
 
 class Unimplemented(GramletError):
     """The server does not offer this call: another service, or an older release."""
 
-    code = grpc.StatusCode.UNIMPLEMENTED
+    code = Code.UNIMPLEMENTED
 
 
 class InternalError(GramletError):
     """A bug in gramlet. The request id finds the traceback in the server's log."""
 
-    code = grpc.StatusCode.INTERNAL
-
-
-BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
-    error.code: error
-    for error in (
-        InvalidInput,
-        NotFound,
-        AlreadyExists,
-        FailedPrecondition,
-        Unauthenticated,
-        PermissionDenied,
-        Overloaded,
-        Unavailable,
-        DeadlineExceeded,
-        Cancelled,
-        Aborted,
-        Unimplemented,
-        InternalError,
-    )
-}
+    code = Code.INTERNAL

@@ -1,12 +1,10 @@
-"""How a server is: the services it offers, their health, the network, and how busy they are."""
+"""The state of a server: the services it offers, their health, the network, and how busy they are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-
-from grpc_health.v1 import health_pb2
 
 from gramlet.errors import GramletError, NotFound, Unavailable, Unimplemented
 from gramlet.feature.types import Model
@@ -18,15 +16,12 @@ TRAIN = "gramlet.train.v1.TrainService"
 EMBED = "gramlet.embed.v1.EmbedService"
 SERVICES = (FEATURE, STYLIZE, TRAIN, EMBED)
 
-ASKED_FOR = "gramlet-service"
-"""Metadata of a health check: its service, so that a proxy before several services finds the right one."""
-
 
 class Health(Enum):
-    """How one service is, as grpc.health.v1 tells it."""
+    """The state of one service, by grpc.health.v1."""
 
     SERVING = "serving"
-    NOT_SERVING = "not serving"  # loading, or going away
+    NOT_SERVING = "not serving"  # loading, or shutting down
     NOT_OFFERED = "not offered"  # the server runs without it
     UNREACHABLE = "unreachable"  # behind a proxy that answers
     UNKNOWN = "unknown"
@@ -34,10 +29,10 @@ class Health(Enum):
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """How a server is.
+    """The state of a server.
 
     Attributes:
-        address: Where it is.
+        address: Where the server is.
         health: By full service name, such as `gramlet.feature.v1.FeatureService`.
         model: The network, where FeatureService serves.
         stylize: How busy StylizeService is, where it serves.
@@ -49,20 +44,11 @@ class ServerStatus:
     stylize: StylizeStatus | None = None
 
 
-def decode_health(value: int) -> Health:
-    """The health that a check tells."""
-    return {
-        health_pb2.HealthCheckResponse.SERVING: Health.SERVING,
-        health_pb2.HealthCheckResponse.NOT_SERVING: Health.NOT_SERVING,
-        health_pb2.HealthCheckResponse.SERVICE_UNKNOWN: Health.NOT_OFFERED,
-    }.get(value, Health.UNKNOWN)
-
-
 def health_by_service(answers: Mapping[str, Health | GramletError]) -> dict[str, Health]:
-    """The health of each service, from the answers of its check or the way the check failed.
+    """The health of each service, from the answer of its check or the error of the check.
 
     Raises:
-        GramletError: A failure that tells nothing about the service, or nobody answered at all.
+        GramletError: A check failed for a reason other than the service's health, or no server answered at all.
     """
     errors = [answer for answer in answers.values() if isinstance(answer, GramletError)]
     if len(errors) == len(answers) and all(isinstance(error, Unavailable) for error in errors):

@@ -1,263 +1,202 @@
-"""What users give as a picture, brought to what travels: a path, bytes, a PIL picture, or an array.
+"""Pictures and masks as users hand them in, brought to what travels.
 
-Everything that can be wrong with an input is found here, before any network.
+Where the meaning is clear, a value of another type is taken. Everything else is InvalidInput with the field, found here
+before any network: no other exception leaves the SDK, whatever a caller hands in. `gramlet.values` does the same for
+numbers, names and settings.
 """
 
 from __future__ import annotations
 
-import math
+import base64
+import inspect
+import io
 import os
-import reprlib
-from collections.abc import Collection, Mapping
-from enum import Enum
-from io import BytesIO
-from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, TypeVar, get_args, get_origin, get_type_hints
+import urllib.parse
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
-from gramlet.errors import InvalidInput, NotFound
-from gramlet.transport.channel import MESSAGE_BYTES
-from gramlet.types import Picture, Resize, ResizeMode
+from gramlet.errors import InvalidInput, NotFound, as_utf8, shown
+from gramlet.tensor.pixels import (
+    as_array,
+    fitting,
+    is_array,
+    is_encoded,
+    is_pil,
+    read_array,
+    read_mask_array,
+    read_pil,
+)
+from gramlet.types import Picture, Resize
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-PictureInput: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Image.Image"
-"""A path, an encoded file, pixels (uint8 (H, W, 3), (H, W, 4) or (H, W); float (3, H, W) in 0..1), or a PIL picture."""
+PictureInput: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image"
+)
+"""A path or a data: URI; the bytes of a file, or a file opened in binary mode; a picture of PIL; or an array or tensor
+of pixels, (H, W) or with 1, 3 or 4 channels first or last: whole numbers 0..255, uint16, or floating point in 0..1."""
 
-E = TypeVar("E", bound=Enum)
-T = TypeVar("T")
+_MOST_BYTES = 1024 * 1024 * 1024
+"""No file is read beyond this: devices and pipes may not end."""
 
 
-# PNG keeps these as they are, so that the server sees what it would have seen in the file.
-_PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
-
-
-def read_picture(value: PictureInput, field: str = "picture") -> Picture:
+def read_picture(value: PictureInput, field: str = "picture", resize: Resize | None = None) -> Picture:
     """The picture as it travels: an encoded file, or pixels.
 
     Args:
-        value: A path, bytes, a PIL picture, or an array (anything with `__array__`).
+        value: Any `PictureInput`.
         field: What the caller calls it, for errors.
+        resize: What the service will do to its size. A picture too large for a message is then reduced here.
 
     Raises:
         NotFound: There is no such file.
-        InvalidInput: Not a picture, an empty one, or an array of another shape or type.
+        InvalidInput: Not a picture, an empty one, one too large, or an array of another shape or type.
     """
-    if isinstance(value, bytes | bytearray | memoryview):
-        return _checked_file(bytes(value), field, "the bytes")
-    if isinstance(value, str | os.PathLike):
-        return _checked_file(_read_file(value, field), field, os.fspath(value))
-    if _is_pil(value):
-        return _encode_pil(value, field)
-    if hasattr(value, "__array__"):
-        return _checked_array(np.asarray(value), field)
-    kind = type(value).__name__
-    raise InvalidInput(f"a picture is a path, bytes, a PIL picture or an array, not {kind}", field=field)
+    if is_pil(value):
+        return read_pil(value, field, resize)
+    if is_array(value):
+        array = as_array(value, field)
+        return _file(array.tobytes(), field, resize) if is_encoded(array) else read_array(array, field, resize)
+    return _file(_read_bytes(value, field), field, resize, _name_of(value))
 
 
 def read_mask(value: PictureInput, field: str = "mask") -> Picture:
-    """A mask as it travels: like `read_picture`, but arrays may also be (H, W) of booleans or of floats in 0..1.
+    """A mask as it travels: as `read_picture`. In arrays of one channel, 0 and 1 of any type are outside and inside.
 
     Raises:
         NotFound: There is no such file.
         InvalidInput: Not a picture, an empty one, or an array of another shape or type.
     """
-    if hasattr(value, "__array__") and not _is_pil(value) and (values := np.asarray(value)).ndim == 2:
-        if values.dtype == np.bool_:
-            return values.astype(np.uint8) * np.uint8(255)
-        if values.size and np.issubdtype(values.dtype, np.floating):
-            return _unit_floats(values, field)
+    if is_array(value) and not is_encoded(array := as_array(value, field)):
+        return read_mask_array(array, field)
     return read_picture(value, field)
 
 
 def is_one_picture(value: object) -> bool:
     """Whether the value is one picture rather than several."""
-    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or _is_pil(value):
+    if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or is_pil(value) or _is_file(value):
         return True
-    return hasattr(value, "__array__") and np.ndim(value) in (2, 3)
+    if not is_array(value):
+        return False
+    axes = getattr(value, "ndim", None)
+    axes = axes if isinstance(axes, int) else as_array(value, "pictures").ndim
+    return axes < 4 and (axes != 1 or str(getattr(value, "dtype", "")).endswith("uint8"))
 
 
-def _read_file(path: str | os.PathLike[str], field: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise NotFound(f"there is no file {os.fspath(path)}", field=field) from None
-    except IsADirectoryError:
-        raise InvalidInput(f"cannot read {os.fspath(path)}: a folder; give read_folder(...)", field=field) from None
-    except OSError as error:
-        raise InvalidInput(f"cannot read {os.fspath(path)}: {error.strerror}", field=field) from None
-
-
-def _checked_file(data: bytes, field: str, name: str) -> bytes:
-    if not data:
-        raise InvalidInput(f"{name}: empty, not a picture", field=field)
-    if len(data) >= MESSAGE_BYTES:
-        raise InvalidInput(f"{name}: {len(data)} bytes do not fit a message of {MESSAGE_BYTES}", field=field)
-    return data
-
-
-def _is_pil(value: object) -> TypeGuard[Image.Image]:
-    # Without importing PIL: a PIL picture can only come from a caller who has.
-    return any(base.__module__ == "PIL.Image" and base.__name__ == "Image" for base in type(value).__mro__)
-
-
-def _encode_pil(image: Image.Image, field: str) -> bytes:
-    from PIL import ImageOps
-
-    if not image.width or not image.height:
-        raise InvalidInput("an empty picture", field=field)
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode not in _PNG_MODES:
-        # "I" is how older releases of PIL open 16-bit files.
-        upright = upright.convert("I;16" if upright.mode == "I" else "RGB")
-    file = BytesIO()
-    upright.save(file, format="PNG", compress_level=1)
-    return _checked_file(file.getvalue(), field, "the picture")
-
-
-def _checked_array(values: NDArray[Any], field: str) -> Picture:
-    if values.size == 0:
-        raise InvalidInput(f"an empty array {values.shape}", field=field)
-    if values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (3, 4))):
-        return np.ascontiguousarray(values) if values.shape[2:] == (3,) else _encode_array(values, field)
-    if np.issubdtype(values.dtype, np.floating) and values.ndim == 3 and values.shape[0] == 3:
-        return _unit_floats(values, field)
-    kind = f"{values.dtype} {values.shape}"
-    raise InvalidInput(
-        f"an array is uint8 (H, W, 3), (H, W, 4) or (H, W), or floating point (3, H, W), not {kind}", field=field
-    )
-
-
-def _unit_floats(values: NDArray[Any], field: str) -> NDArray[np.float32]:
-    if not (values.min() >= 0 and values.max() <= 1):  # NaN fails as well
-        raise InvalidInput("floating point pixels are in 0..1; for 0..255 give uint8", field=field)
-    return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _encode_array(values: NDArray[np.uint8], field: str) -> bytes:
-    from PIL import Image
-
-    return _encode_pil(Image.fromarray(values), field)
-
-
-# --- settings ---
-
-
-def choose(kind: type[E], value: E | str, field: str) -> E:
-    """The member of an enumeration, given itself or its value such as `"lbfgs"`.
-
-    Raises:
-        InvalidInput: There is none of that value; the message lists them.
-    """
-    if isinstance(value, kind):
-        return value
-    for member in kind:
-        if isinstance(value, str) and member.value == value:
-            return member
-    members = ", ".join(str(member.value) for member in kind)
-    raise InvalidInput(f"{reprlib.repr(value)} is none of {members}", field=field)
-
-
-def whole_number(value: Any, field: str, *, least: int = 0, most: int = 2**32 - 1) -> int:
-    """A whole number in a range, given as any type of number: 64, 64.0, or a number of NumPy or torch.
-
-    Raises:
-        InvalidInput: Not a number, not whole, or out of the range.
-    """
-    number = _number_or_none(value)
-    is_whole = number is not None and math.isfinite(number) and number == int(number)
-    whole = int(value) if is_whole else -1  # of the value itself: floats round numbers above 2^53
-    if not least <= whole <= most:
-        kind = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
-        limit = f", at most {most}" if whole > most else ""
-        raise InvalidInput(f"must be {kind}{limit}, not {reprlib.repr(value)}", field=field)
-    return whole
-
-
-def any_number(value: Any, field: str) -> float:
-    """A number, given as any type of number. The service checks its range.
-
-    Raises:
-        InvalidInput: Not a number.
-    """
-    number = _number_or_none(value)
-    if number is None:
-        raise InvalidInput(f"must be a number, not {reprlib.repr(value)}", field=field)
-    return number
-
-
-def _number_or_none(value: Any) -> float | None:
-    if isinstance(value, bool | str | bytes | bytearray | np.bool_):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
-
-
-def as_resize(value: Resize | Any, mode: ResizeMode, field: str = "resize") -> Resize:
-    """How to resize, given itself or as a size in pixels, which the mode says the meaning of.
+def several_pictures(value: Any, kinds: Any, field: str = "pictures") -> Any:
+    """The pictures one by one, given as one of the kinds of iterables, or as one picture.
 
     Raises:
         InvalidInput: Neither.
     """
-    return value if isinstance(value, Resize) else Resize(mode, whole_number(value, field, least=1))
+    if is_one_picture(value):
+        return [value]
+    if not isinstance(value, kinds) or isinstance(value, type):
+        raise InvalidInput(f"must be pictures, not {shown(value)}", field=field)
+    return value
 
 
-def fill(kind: type[T], options: Mapping[str, Any], *, positive: Collection[str] = ()) -> T:
-    """A dataclass of settings from keywords, each value brought to the type of its field.
-
-    Enumerations may be given by their values, tuples as one value or any iterable, numbers as any type of number.
-
-    Args:
-        kind: The dataclass.
-        options: The keywords; fields that they do not name keep their defaults.
-        positive: Whole numbers that must not be 0.
+def read_later(value: PictureInput, field: str) -> PictureInput:
+    """The value, to be read when it is sent, perhaps twice: open files are read now.
 
     Raises:
-        InvalidInput: A value that the field cannot have; the error names the keyword.
-        TypeError: There is no such keyword.
+        InvalidInput: The open file cannot be read.
     """
-    hints = get_type_hints(kind)
-    known = {name: value for name, value in options.items() if name in hints}
-    values = {name: _as(hints[name], value, name, name in positive) for name, value in known.items()}
-    return kind(**{**options, **values})
+    return _read_bytes(value, field) if _is_file(value) else value
 
 
-def _as(hint: Any, value: Any, field: str, positive: bool = False) -> Any:
-    """The value as a field of that type holds it."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is UnionType and value is not None:
-        return _as(next(argument for argument in arguments if argument is not NoneType), value, field, positive)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return choose(hint, value, field)
-    if hint is int:
-        return whole_number(value, field, least=int(positive), most=2**64 - 1 if field == "seed" else 2**32 - 1)
-    if hint is float:
-        return any_number(value, field)
-    if origin is tuple:
-        return tuple(_as(arguments[0], item, field) for item in _several(value, field))
-    if origin is Mapping:
-        return _mapping(arguments[1], value, field)
-    if hint in (str, bool) and not isinstance(value, (bool, np.bool_) if hint is bool else str):
-        kinds = {str: "text", bool: "True or False"}
-        raise InvalidInput(f"must be {kinds[hint]}, not {reprlib.repr(value)}", field=field)
-    return bool(value) if hint is bool else value
+def item_name(value: Any, otherwise: str) -> str:
+    """The name of a picture of a list, for messages: its path, where it has one."""
+    is_path = isinstance(value, os.PathLike) or _is_path(value)
+    return as_utf8(os.fsdecode(value)) if is_path else otherwise
 
 
-def _several(value: Any, field: str) -> list[Any]:
-    """The values, given as one of them or as an iterable."""
-    if isinstance(value, str) or not hasattr(value, "__iter__") or np.ndim(value) == 0:
-        return [value]
-    return list(value)
+def _file(data: bytes, field: str, resize: Resize | None, name: str = "the file") -> bytes:
+    if not data:
+        raise InvalidInput(f"{name}: empty, not a picture", field=field)
+    return fitting(data, resize, field, name)
 
 
-def _mapping(hint: Any, value: Any, field: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"must be a mapping from names, not {reprlib.repr(value)}", field=field)
-    return {str(name): _as(hint, item, f"{field}[{name}]") for name, item in value.items()}
+def _name_of(value: Any) -> str:
+    return shown(os.fsdecode(value)) if isinstance(value, os.PathLike) or _is_path(value) else "the file"
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and value[:5].lower() != "data:"
+
+
+def _is_file(value: object) -> bool:
+    return not isinstance(value, type) and callable(getattr(value, "read", None)) and not isinstance(value, os.PathLike)
+
+
+def _read_bytes(value: Any, field: str) -> bytes:
+    """The bytes of a file that is given in any way."""
+    try:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        if isinstance(value, str | os.PathLike):
+            return (
+                _read_path(value, field) if not isinstance(value, str) or _is_path(value) else _read_uri(value, field)
+            )
+        if _is_file(value):
+            return _read_file(value, field)
+        return memoryview(value).tobytes()  # such as array.array
+    except (InvalidInput, NotFound):
+        raise
+    except TypeError:
+        kind = type(value).__name__
+        message = f"a picture is a path, bytes, an open file, a PIL picture or an array, not {kind}"
+        raise InvalidInput(message, field=field) from None
+    except Exception as error:  # a file that is closed, a memoryview that was released, whatever else
+        raise InvalidInput(f"cannot be read: {shown(str(error) or type(error).__name__)}", field=field) from None
+
+
+def _read_path(path: str | os.PathLike[str], field: str) -> bytes:
+    name = shown(os.fsdecode(path))
+    try:
+        with open(path, "rb") as file:
+            return _read_file(file, field)
+    except FileNotFoundError:
+        if "://" in name:
+            raise InvalidInput(f"{name} is an address: fetch it, and give its bytes", field=field) from None
+        raise NotFound(f"there is no file {name}", field=field) from None
+    except IsADirectoryError:
+        raise InvalidInput(f"cannot read {name}: a folder; give read_folder(...)", field=field) from None
+    except OSError as error:
+        raise InvalidInput(f"cannot read {name}: {error.strerror or error}", field=field) from None
+    except ValueError as error:  # a path with NUL
+        raise InvalidInput(f"cannot read {name}: {error}", field=field) from None
+
+
+def _read_file(file: Any, field: str) -> bytes:
+    """What is left of an open file, or all of it if it was read or written to its end. It stays where it was."""
+    if isinstance(file, io.TextIOBase):
+        raise InvalidInput("the file is opened as text: open it with mode 'rb'", field=field)
+    seekable = bool(file.seekable()) if hasattr(file, "seekable") else False
+    start = file.tell() if seekable else 0
+    data = file.read(_MOST_BYTES)
+    if seekable and start and not data:
+        file.seek(0)
+        data = file.read(_MOST_BYTES)
+    if seekable:
+        file.seek(start)
+    if inspect.iscoroutine(data):
+        data.close()
+        raise InvalidInput("its read() is asynchronous: give the bytes, `await file.read()`", field=field)
+    return bytes(memoryview(data))
+
+
+def _read_uri(uri: str, field: str) -> bytes:
+    """The bytes in a data: URI (RFC 2397)."""
+    kind, comma, data = uri.partition(",")
+    try:
+        if not comma:
+            raise ValueError("no comma")
+        encoded = urllib.parse.unquote_to_bytes(data)
+        return base64.b64decode(encoded) if kind.lower().endswith(";base64") else encoded
+    except ValueError:
+        message = f"{shown(uri[:30])}... is not a data: URI that can be read, data:image/png;base64,..."
+        raise InvalidInput(message, field=field) from None

@@ -19,6 +19,8 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from gramlet.errors import as_utf8
+
 T = TypeVar("T")
 
 
@@ -28,7 +30,10 @@ def to_json(value: Any) -> bytes:
 
 
 def to_line(event: str, /, **values: Any) -> str:
-    """An event as `--json` prints it, `{"event": event, ...}`; numbers that are not finite are null."""
+    """An event as `--json` prints it, `{"event": event, ...}`; numbers that are not finite are null.
+
+    Bytes of file names that are not UTF-8 become escapes such as \\xe9.
+    """
     return json.dumps({"event": event, **_finite(plain(values))})
 
 
@@ -67,8 +72,10 @@ def from_json(kind: type[T], data: bytes) -> T:
 
 
 def _finite(value: Any) -> Any:
+    if isinstance(value, str):
+        return as_utf8(value)
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {as_utf8(name): _finite(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -48,14 +48,14 @@ export function connect(server, { token, tls } = {}) {
 }
 
 /**
- * Yields the events of a stylization as { runId, kind, ...event }: kind is "queued", "started", "iteration", "preview",
- * "checkpoint", "recovered" or "result". Leaving the loop cancels the run on the server.
+ * Yields the events of a stylization as { runId, kind, ...event }: kind is "queued", "started", "scaleStarted",
+ * "iteration", "preview", "checkpoint", "recovered" or "result". Leaving the loop cancels the run on the server.
  *
  * Where the server is lost or full, the call is made again for `patience` seconds; a run that had begun is resumed from
  * its newest checkpoint, and no iteration is told twice.
  */
 export async function* stylize(client, request, { patience = 60 } = {}) {
-  const { previewEvery, checkpointEvery } = request;
+  const { previewEvery, stateSeconds } = request;
   let next = request;
   let told = 0;
   let lostSince;
@@ -67,7 +67,8 @@ export async function* stylize(client, request, { patience = 60 } = {}) {
         const event = response[kind];
         failures = 0;
         lostSince = undefined;
-        next = { resumeRunId: runId, previewEvery, checkpointEvery };
+        // A run that was only queued may have been refused, and is then not in the server's store.
+        if (kind !== "queued") next = { resumeRunId: runId, previewEvery, stateSeconds };
         if (kind === "iteration" && event.iteration <= told) continue;
         if (kind === "iteration") told = event.iteration;
         yield { runId, kind, ...event };

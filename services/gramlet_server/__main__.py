@@ -16,7 +16,7 @@ from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
 from gramlet_server.runtime.server import Server
-from gramlet_server.services import SERVICES, Shared
+from gramlet_server.services import SERVICES, Shared, services_of
 
 
 def weights(settings: Settings) -> int:
@@ -102,7 +102,7 @@ def _serve(names: Sequence[str], shared: Shared) -> int:
     if not shared.settings.features.features:
         keep_large_blocks()
     code = serve(
-        [SERVICES[name](shared) for name in names],
+        services_of(names, shared),
         shared.settings.server,
         shared.metrics,
         announce=lambda server: print(_ready_line(names, shared, server), flush=True),

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 
 from gramlet._sync.client import Client
 from gramlet.errors import GramletError
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Features, Model, Objective
 from gramlet.types import Picture
 
-from gramlet_server.feature_source import Differentiation
+from gramlet_server.feature_source import Descent, Differentiation
 
 
 class RemoteFeatures:
@@ -44,6 +45,10 @@ class RemoteFeatures:
     def differentiate(self, objective: Objective) -> AbstractContextManager[Differentiation]:
         """Opens a differentiation of an objective; see `FeatureSource.differentiate`."""
         return self._client.differentiate(objective)
+
+    def descend(self, start: DescentStart) -> AbstractContextManager[Descent]:
+        """Descends on an objective; see `FeatureSource.descend`."""
+        return self._client.descend(start)
 
     def close(self) -> None:
         """Closes the connection."""

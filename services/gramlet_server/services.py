@@ -7,11 +7,11 @@ embed` never imports torch.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import Settings
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gramlet_server.feature.device import Device
     from gramlet_server.feature.engine import Engine
     from gramlet_server.feature_source import FeatureSource
+    from gramlet_server.runs.lifecycle import Lifecycle
     from gramlet_server.runs.store import Store
 
 
@@ -30,17 +31,22 @@ class Shared:
     Args:
         settings: Of the process.
         device: Runs the passes of the network in this process; None: the one that the settings name.
+
+    Attributes:
+        lifecycles: Of the services that execute runs.
     """
 
     def __init__(self, settings: Settings, device: Device | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self._device = device
+        self.lifecycles: list[Lifecycle] = []
 
     @cached_property
     def engine(self) -> Engine:
         """The network in this process."""
         from gramlet_server.backbone import load_network
+        from gramlet_server.feature.descents import DescentLimits
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
@@ -53,6 +59,7 @@ class Shared:
             tile_pixels=queue.tile_pixels,
             cuda_graphs=chosen.cuda_graphs,
             feature_cache_bytes=queue.feature_cache_bytes,
+            descents=DescentLimits(queue.descents, queue.descent_queue_limit),
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()
@@ -78,6 +85,13 @@ class Shared:
         from gramlet_server.runs.store import Store
 
         return Store.open(self.settings.store.store)
+
+    def executing(self, servicer: Any, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> Built:
+        """A service that executes runs: RunService knows them, and runs that other processes lose go on here."""
+        self.lifecycles.append(lifecycle)
+        keep_rescuing()
+        seconds = self.settings.server.drain_seconds
+        return Built(servicer, drain=lifecycle.drain, close=lambda: lifecycle.close(seconds))
 
     def keep_sweeping(self, kind: str) -> None:
         """Removes old runs of a kind from the store, as long as the process lives."""
@@ -113,11 +127,13 @@ def _stylize(shared: Shared) -> Built:
     from gramlet_server.stylize.service import StylizeServicer
 
     chosen = shared.settings.stylize
-    settings = RunSettings(chosen.stylize_runs, chosen.stylize_queue_limit, chosen.checkpoint_every)
+    settings = RunSettings(
+        chosen.stylize_runs, chosen.stylize_queue_limit, chosen.state_seconds, shared.settings.store.lease_seconds
+    )
     runs = Runs(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
     shared.keep_sweeping(KIND)
     shared.keep_sweeping(SWEEPS)
-    return Built(StylizeServicer(runs), drain=runs.lifecycle.drain)
+    return shared.executing(StylizeServicer(runs), runs.lifecycle, runs.keep_rescuing)
 
 
 def _train(shared: Shared) -> Built:
@@ -128,14 +144,21 @@ def _train(shared: Shared) -> Built:
 
     chosen, network = shared.settings.train, shared.settings.network
     roots = tuple(root.strip() for root in chosen.dataset_roots.split(",") if root.strip())
-    settings = RunSettings(chosen.train_runs, chosen.train_queue_limit, dataset_roots=roots)
+    settings = RunSettings(
+        chosen.train_runs,
+        chosen.train_queue_limit,
+        dataset_roots=roots,
+        lease_seconds=shared.settings.store.lease_seconds,
+    )
     # The weights are read when a training first unfreezes stages; frozen networks need none here.
     base = BaseStages(lambda: load(network.backbone, network.weights))
     runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
     # In parallel, so that the service is ready before; a run that comes earlier waits for the rest of it.
     threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
     shared.keep_sweeping(KIND)
-    return Built(TrainServicer(runs, shared.features, shared.store, base), drain=runs.lifecycle.drain)
+    return shared.executing(
+        TrainServicer(runs, shared.features, shared.store, base), runs.lifecycle, runs.keep_rescuing
+    )
 
 
 def _embed(shared: Shared) -> Built:
@@ -145,9 +168,19 @@ def _embed(shared: Shared) -> Built:
 
     chosen = shared.settings.embed
     budget = Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch)
-    settings = RunSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget)
+    lease = shared.settings.store.lease_seconds
+    settings = RunSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget, lease_seconds=lease)
     maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
-    return Built(EmbedServicer(maps, shared.features, shared.store), drain=maps.lifecycle.drain)
+    return shared.executing(EmbedServicer(maps, shared.features, shared.store), maps.lifecycle, maps.keep_rescuing)
+
+
+def _run(shared: Shared) -> Built:
+    from gramlet_server.runs.control import RunControl
+    from gramlet_server.runs.records import Records
+    from gramlet_server.runs.service import RunServicer
+
+    records = Records(shared.store, shared.settings.store.lease_seconds)
+    return Built(RunServicer(RunControl(records, shared.lifecycles)))
 
 
 # Services that others use come first: they are built first and closed last.
@@ -157,3 +190,10 @@ SERVICES: dict[str, Callable[[Shared], Service]] = {
     "train": partial(_service, "train", _train),
     "embed": partial(_service, "embed", _embed),
 }
+_RUN = partial(_service, "run", _run)
+
+
+def services_of(names: Sequence[str], shared: Shared) -> list[Service]:
+    """The services of these names; and RunService, if any of them executes runs."""
+    built = [SERVICES[name](shared) for name in names]
+    return built if set(names) <= {"feature"} else [*built, _RUN(shared)]

@@ -11,7 +11,7 @@ from gramlet.errors import FailedPrecondition, InvalidInput
 from gramlet_server.backbone import load_network, onednn
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
 from gramlet_server.backbone.network import Network
-from gramlet_server.backbone.precision import Precision
+from gramlet_server.backbone.precision import Precision, choose_precision
 from gramlet_server.backbone.torchvision_cpu import import_torchvision
 from gramlet_server.backbone.trainable import late_stages, stage_before
 from gramlet_server.backbone.weights import load
@@ -278,3 +278,15 @@ def test_load_network_names_a_missing_device() -> None:
     assert load_network("resnet50", "random:0", "auto").device.type == "cpu"
     with pytest.raises(FailedPrecondition, match="finds no CUDA device"):
         load_network("resnet50", "random:0", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "chosen"),
+    [("cpu", None, "float32"), ("cuda", (8, 0), "tf32"), ("cuda", (9, 0), "tf32"), ("cuda", (7, 5), "float32")],
+)
+def test_the_automatic_precision_is_what_the_device_is_good_at(
+    device: str, capability: tuple[int, int] | None, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert choose_precision(torch.device(device), "auto").value == chosen
+    assert choose_precision(torch.device(device), "bfloat16").value == "bfloat16"

@@ -43,6 +43,23 @@ def test_a_file_gives_back_what_was_saved(weights: Weights, save: Callable[[Stat
     assert all(torch.equal(found.state[key], weights.state[key]) for key in weights.state)
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "prefix", "name"),
+    [
+        ("state_dict", "module.", "weights.pth"),
+        ("", "module.", "weights.safetensors"),
+        ("model_state_dict", "", "weights.pth"),
+        ("model", "_orig_mod.module.", "weights.pt"),
+    ],
+)
+def test_wrappers_and_prefixes_of_training_programs_are_taken_off(
+    weights: Weights, save: Callable[..., str], wrapper: str, prefix: str, name: str
+) -> None:
+    state = {prefix + key: tensor for key, tensor in weights.state.items()}
+    saved = {wrapper: state, "epoch": 7, "optimizer": {"lr": 0.1}} if wrapper else state
+    assert load("vgg16", save(saved, name)).digest == weights.digest
+
+
 def test_the_digest_does_not_depend_on_the_files_precision(save: Callable[[State, str], str]) -> None:
     half = {name: tensor.half() for name, tensor in load("resnet50", "random:1").state.items()}
     full = {name: tensor.float() for name, tensor in half.items()}

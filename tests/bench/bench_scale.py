@@ -124,7 +124,7 @@ def failover(cluster: Cluster, replicas: list[GramletServer]) -> None:
         before = [replica.metric("gramlet_gradient_evaluations_total") for replica in replicas]
         times = []
         with Client(stylize.address) as client:
-            for event in client.stylize(content, style, size=48, iterations=30, checkpoint_every=0):
+            for event in client.stylize(content, style, size=48, iterations=30, state_seconds=0):
                 if isinstance(event, Iteration):
                     times.append(time.perf_counter())
                 if isinstance(event, Iteration) and event.iteration == 15:

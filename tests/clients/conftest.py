@@ -22,7 +22,7 @@ from tests.clients.servers import FEATURE, STYLIZE, serving
 @pytest.fixture(scope="session")
 def address(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real FeatureService and StylizeService in one server."""
-    runs = Runs(engine, Store.open(str(tmp_path_factory.mktemp("store"))), RunSettings(checkpoint_every=5))
+    runs = Runs(engine, Store.open(str(tmp_path_factory.mktemp("store"))), RunSettings(state_seconds=0.1))
     with serving({FEATURE: FeatureServicer(engine), STYLIZE: StylizeServicer(runs)}) as server:
         yield f"127.0.0.1:{server.port}"
 

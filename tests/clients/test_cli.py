@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from gramlet.cli import __main__ as cli
 from gramlet.cli import stylize
+from gramlet.cli.arguments import command_line
 from gramlet.cli.files import write_atomically
 from gramlet.errors import Unavailable
 from gramlet.stylize.inputs import StylizeOptions
@@ -69,7 +71,7 @@ def test_json_is_one_object_an_event_and_nothing_else(gramlet: Run, picture: Pat
         image.transpose(Image.Transpose.ROTATE_180).save(style)
     code, said, noted = gramlet(
         *("stylize", picture, style, "-o", out, "--size", 64, "--iterations", 6, "--json", "--preset", "classic"),
-        *("--preview", preview, "--preview-every", 2, "--checkpoint-every", 3),
+        *("--preview", preview, "--preview-every", 2, "--state-seconds", 1),
     )
     told = events(said)
     iterations = [event for event in told if event["event"] == "iteration"]
@@ -192,7 +194,7 @@ def test_styles_have_regions(gramlet: Run, picture: Path, tmp_path: Path) -> Non
 
 def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.png"
-    base = ("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 3, "--checkpoint-every", 1)
+    base = ("stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 3)
     assert gramlet(*base, "--run-id", "by-its-name")[0] == 0
     first = out.read_bytes()
     code, said, _ = gramlet("stylize", "--resume", "by-its-name", "-o", out, "--json")
@@ -205,7 +207,8 @@ def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Pat
     ("change", "complaint"),
     [
         ({"style": "/nowhere.jpg"}, "style[0]: there is no file /nowhere.jpg"),
-        ({"--output": "/nowhere/o.png"}, "--output: there is no directory /nowhere"),
+        ({"--output": "/dev/null/o.png"}, "--output: cannot write to /dev/null: "),
+        ({"--output": "x" * 252 + ".png"}, "--output: "),
         ({"--output": "o.xyz"}, "--output: o.xyz must end in one of .png, .jpg"),
         ({"--output": "/"}, "--output: / must end in"),
         ({"--preview": "p.xyz"}, "--preview: p.xyz must end in"),
@@ -323,6 +326,187 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_has_the_mode_that_any_new_file_has(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.png", b"new")
+    (tmp_path / "b.png").write_bytes(b"new")
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
+
+
+SMALL = ("--size", 48, "--iterations", 1, "--scales", 1)
+
+
+def test_the_longest_name_that_the_file_system_takes_is_written(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / ("x" * 251 + ".png")
+    assert gramlet("stylize", picture, picture, "-o", out, *SMALL)[0] == 0
+    assert out.exists()
+
+
+def test_a_result_is_as_transparent_as_its_content_and_on_white_where_the_format_is_opaque(
+    gramlet: Run, picture: Path, tmp_path: Path
+) -> None:
+    with Image.open(picture) as image:
+        logo = image.convert("RGBA")
+    logo.paste((0, 0, 0, 0), (0, 0, 24, 64))
+    logo.save(tmp_path / "logo.png")
+    for name in ("out.png", "out.jpg"):
+        assert (
+            gramlet("stylize", tmp_path / "logo.png", picture, "-o", tmp_path / name, "--size", 64, *SMALL[2:])[0] == 0
+        )
+    with Image.open(tmp_path / "out.png") as image:
+        assert (image.mode, image.size) == ("RGBA", (48, 64))
+        np.testing.assert_array_equal(np.asarray(image)[:, :, 3], np.asarray(logo)[:, :, 3])
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert np.asarray(image)[:, :16].min() > 240
+
+
+def test_the_folder_of_an_output_is_made(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a/b/out.png"
+    assert gramlet("stylize", picture, picture, "-o", out, *SMALL)[0] == 0
+    assert out.exists()
+
+
+def test_an_input_is_never_overwritten(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    before = picture.read_bytes()
+    link, style = tmp_path / "link.png", tmp_path / "style.png"
+    link.symlink_to(picture)
+    style.write_bytes(before)
+    for out in (picture, link):
+        code, _, noted = gramlet("stylize", picture, style, "-o", out, *SMALL)
+        assert (code, "is one of the inputs: choose another name" in noted) == (2, True)
+    code, _, noted = gramlet("stylize", picture, style, "-o", tmp_path / "o.png", "--preview", style, *SMALL)
+    assert (code, "is one of the inputs" in noted) == (2, True)
+    code, _, noted = gramlet("stylize", picture, style, "--style", style, "-o", tmp_path, *SMALL)
+    assert code == 1
+    assert noted.count("is one of the inputs") == 2
+    assert picture.read_bytes() == style.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["folder", "folder/out", "link"])
+def test_a_folder_is_not_painted_into_itself(gramlet: Run, picture: Path, tmp_path: Path, out: str) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture.read_bytes())
+    (tmp_path / "link").symlink_to(folder)
+    code, _, noted = gramlet("stylize", folder, picture, "-o", tmp_path / out, *SMALL)
+    assert (code, "whose pictures are read: choose a folder outside of it" in noted) == (2, True)
+    assert [path.name for path in folder.iterdir()] == ["a.png"]
+
+
+def test_results_lie_as_their_pictures_do_and_differ_as_they_do(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/1.jpeg"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture.read_bytes())
+    assert gramlet("stylize", tmp_path / "in", picture, "-o", tmp_path / "out", *SMALL)[0] == 0
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
+    assert found == ["a/1.png", "b/1.jpeg.png", "b/1.png.png"]
+    assert gramlet("features", tmp_path / "in", "-o", tmp_path / "npz", "--stages", "conv1", "--pooled")[0] == 0
+    assert len(list((tmp_path / "npz").rglob("*.npz"))) == 3
+
+
+def test_a_result_that_cannot_be_written_costs_one_picture(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    long, short = tmp_path / ("x" * 254), tmp_path / "short.png"
+    for path in (long, short):
+        path.write_bytes(picture.read_bytes())
+    out = tmp_path / "out"
+    code, said, noted = gramlet("stylize", long, short, "--style", picture, "-o", out, *SMALL, "--json")
+    assert code == 1
+    assert "File name too long" in noted
+    assert [path.name for path in out.iterdir()] == ["short.png"]
+    assert events(said)[0]["event"] == "error"
+    (out / "short.png").unlink()
+    (out / "short.png").mkdir()
+    code, said, noted = gramlet("stylize", long, short, "--style", picture, "-o", out, *SMALL)
+    assert (code, "short.png is a folder" in noted) == (1, True)
+
+
+def test_what_is_left_out_of_a_folder_is_said(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "scan.jfif").write_bytes(picture.read_bytes())
+    (folder / "notes.txt").write_text("notes")
+    (folder / "._scan.jfif").write_bytes(b"junk")
+    code, said, noted = gramlet("features", folder, "-o", tmp_path / "out", "--stages", "conv1", "--pooled")
+    assert (code, said.count("\n")) == (0, 1)
+    assert f"left out of {folder}: notes.txt: not a picture" in noted or "notes.txt: not a picture" in noted
+    assert "._scan.jfif: hidden by the system" in noted
+
+
+# --- words of users on a terminal ---
+
+
+def test_names_are_shown_as_they_are_or_escaped(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    shown = {
+        "scan:100:left.png": "scan:100:left.png",
+        "[bold]a.png": "[bold]a.png",
+        "\x1b[31mred.png": "\\x1b[31mred.png",
+        os.fsdecode(b"caf\xe9.png"): "caf\\xe9.png",
+        "猫 👩\u200d🎨.png": "猫 👩\u200d🎨.png",
+        "a\nb.png": "a\\nb.png",
+    }
+    for name in shown:
+        (tmp_path / name).write_bytes(picture.read_bytes())
+    how = ("--stages", "conv1", "--pooled", "-o", tmp_path / "out")
+    code, said, noted = gramlet("features", *(tmp_path / name for name in shown), tmp_path / "missing\x07.png", *how)
+    assert code == 1
+    assert [line.partition(".npz: ")[0].rpartition("/")[2] for line in said.splitlines()] == [*shown.values()]
+    assert "there is no file" in noted
+    assert "missing\\x07.png" in noted
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_a_terminal_of_any_code_page_gets_escapes_and_no_traceback(
+    address: str, picture: Path, tmp_path: Path, encoding: str
+) -> None:
+    names = ["猫.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        (tmp_path / name).write_bytes(picture.read_bytes())
+    ended = subprocess.run(
+        [*GRAMLET, "features", *names, "none.png", "--stages", "conv1", "--pooled", "-o", "out", "--server", address],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert ended.returncode == 1
+    cat = "猫" if encoding == "utf-8" else "\\u732b"
+    assert ended.stdout.decode(encoding).splitlines() == [
+        f"out/{name}.png.npz: conv1.pooled (64,)" for name in (cat, "caf\\xe9")
+    ]
+    assert "gramlet: none.png: there is no file none.png" in ended.stderr.decode(encoding).splitlines()
+
+
+def test_hints_are_quoted_for_the_shell() -> None:
+    arguments = cli.make_parser().parse(
+        ["stylize", "a.png", "b.png", "-o", "my out/r.png", "--server", "h:1", "--token-file", "my token", "--tls"]
+    )
+    line = command_line(arguments, "stylize", "--resume", "mine", "-o", arguments.output)
+    assert line == "gramlet stylize --resume mine -o 'my out/r.png' --server h:1 --token-file 'my token' --tls"
+    assert vars(cli.make_parser().parse(shlex.split(line)[1:]))["output"] == Path("my out/r.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (("stylise", "a", "b"), "did you mean 'stylize'?"),
+        (
+            ("stylize", "a", "b", "-o", "o.png", "--itertions", "5"),
+            "unrecognized: --itertions 5: did you mean '--iterations'?",
+        ),
+        (("stylize", "a", "b", "-o", "o.png", "--colors", "styel"), "did you mean 'style'?"),
+        (("features", "a", "-o", "o.npz", "--stages", "conv1", "--element-type=float61"), "did you mean 'float16'?"),
+        (("train", "a", "--name", "n", "--kind", "mpl"), "did you mean 'mlp'?"),
+        (("train", "a", "--name", "n", "--kind", "cnn"), "'cnn' is none of mlp, linear"),
+    ],
+)
+def test_a_misspelled_word_is_answered_with_the_one_that_is_like_it(
+    gramlet: Run, arguments: tuple[str, ...], advice: str
+) -> None:
+    code, said, noted = gramlet(*arguments)
+    assert (code, said) == (2, "")
+    assert advice in noted
+    assert noted.count("\n") == 1
+
+
 def endless(request: Any, context: Any) -> Iterator[Any]:
     """A run that has a checkpoint, and goes on until it is cancelled."""
     yield encode_event(Started(height=4, width=4, settings=StylizeSettings(iterations=999)), request.run_id)
@@ -354,7 +538,7 @@ def test_ctrl_c_ends_with_130_and_the_way_to_go_on(picture: Path, tmp_path: Path
         _, noted = process.communicate(timeout=60)
     assert process.returncode == 130
     assert noted.splitlines() == [
-        f"gramlet: go on with: gramlet stylize --resume mine -o {out}",
+        f"gramlet: go on with: gramlet stylize --resume mine -o {out} --server 127.0.0.1:{server.port}",
         "gramlet: interrupted",
     ]
     assert not out.exists()

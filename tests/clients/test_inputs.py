@@ -1,6 +1,10 @@
 from __future__ import annotations
 
-from io import BytesIO
+import array
+import base64
+import urllib.parse
+from contextlib import nullcontext
+from io import BytesIO, StringIO, TextIOBase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from gramlet.train.configuration import HeadKind, Recipe
 from gramlet.train.inputs import make_recipe
 from gramlet.types import Limits, Picture, Resize, ResizeMode
 from gramlet_server.pictures.masks import region
-from gramlet_server.pictures.prepare import prepare
+from gramlet_server.pictures.prepare import prepare, shape
 from PIL import Image
 
 
@@ -63,6 +67,192 @@ def test_a_pil_picture_is_turned_as_its_file_would_be(pixels: Any) -> None:
     np.testing.assert_array_equal(as_seen(of_pil), as_seen(of_file))
 
 
+def shares_of(pixels: Any) -> Any:
+    """The picture as floating point numbers, (H, W, 3) in 0..1."""
+    return pixels / np.float64(255)
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        lambda p: p.transpose(2, 0, 1),
+        lambda p: np.asfortranarray(p),
+        lambda p: p[::-1, ::-1].copy()[::-1, ::-1],
+        lambda p: p.astype(np.int64),
+        lambda p: p.astype(np.uint16) * 257,
+        lambda p: p.astype(">u2") * 257,
+        lambda p: shares_of(p),
+        lambda p: shares_of(p).astype(np.float32).transpose(2, 0, 1),
+        lambda p: shares_of(p).astype(">f8"),
+        lambda p: torch.from_numpy(p.copy()),
+        lambda p: torch.from_numpy(p.copy()).permute(2, 0, 1),
+        lambda p: torch.from_numpy(shares_of(p)).requires_grad_(),
+        lambda p: torch.from_numpy(shares_of(p)).permute(2, 0, 1).requires_grad_(),
+        lambda p: np.dstack([p, np.full(p.shape[:2], 255, np.uint8)]),
+        lambda p: np.dstack([shares_of(p), np.ones(p.shape[:2])]),
+    ],
+)
+def test_pixels_of_any_layout_and_type_are_the_same_picture(pixels: Any, as_given: Any) -> None:
+    expected = (pixels.transpose(2, 0, 1) / 255).astype(np.float32)
+    np.testing.assert_allclose(as_seen(read_picture(as_given(pixels))), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_taken(pixels: Any, dtype: torch.dtype) -> None:
+    given = torch.from_numpy(shares_of(pixels)).to(dtype)
+    np.testing.assert_allclose(as_seen(read_picture(given)), shares_of(pixels).transpose(2, 0, 1), atol=4e-3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(6, 8), (1, 6, 8), (6, 8, 1)])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.bool_])
+def test_one_channel_is_gray(shape: tuple[int, ...], kind: type[Any]) -> None:
+    given = np.ones(shape, kind) * (255 if kind is np.uint8 else 1)
+    np.testing.assert_array_equal(as_seen(read_picture(given.astype(kind))), np.ones((3, 6, 8)))
+
+
+def test_where_channels_may_be_first_or_last_the_type_decides() -> None:
+    random = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    np.testing.assert_allclose(as_seen(read_picture(random)), random.transpose(2, 0, 1) / 255, atol=1e-6)
+    np.testing.assert_allclose(as_seen(read_picture(random / 255.0)), random / 255, atol=1e-6)
+
+
+def test_what_a_filter_overshoots_is_cut_and_what_is_not_scaled_is_refused(pixels: Any) -> None:
+    planes = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+    larger = torch.nn.functional.interpolate(planes / 255, size=(90, 130), mode="bicubic")[0]
+    assert larger.min() < 0
+    assert larger.max() > 1
+    seen = as_seen(read_picture(larger))  # type: ignore[arg-type]
+    np.testing.assert_allclose(seen, larger.clamp(0, 1), atol=1e-6)
+    for wrong in (planes[0], planes[0] / 127.5 - 1):
+        with pytest.raises(InvalidInput, match=r"floating point pixels are in 0\.\.1, these are in"):
+            read_picture(wrong)
+
+
+def test_transparent_floats_are_laid_on_white_as_the_service_lays_files() -> None:
+    pixels = np.zeros((4, 6, 4))
+    pixels[:, :3, 3] = 0.25
+    seen = as_seen(read_picture(pixels))
+    np.testing.assert_allclose(seen[:, :, :3], 0.75)
+    np.testing.assert_array_equal(seen[:, :, 3:], 1)
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        lambda data: BytesIO(data),
+        lambda data: np.frombuffer(data, np.uint8),
+        lambda data: np.frombuffer(data, np.uint8)[:, None],  # as cv2.imencode returns it
+        lambda data: array.array("B", data),
+        lambda data: "data:image/png;base64," + base64.b64encode(data).decode(),
+        lambda data: "DATA:," + urllib.parse.quote_from_bytes(data),
+    ],
+)
+def test_a_file_may_be_given_in_many_ways(png: bytes, as_given: Any) -> None:
+    given = as_given(png)
+    assert read_picture(given) == png
+    assert is_one_picture(given) or isinstance(given, array.array)
+
+
+def test_an_open_file_is_read_from_where_it_is_and_stays_there(picture: Path, png: bytes) -> None:
+    with picture.open("rb") as file:
+        assert read_picture(file) == read_picture(file) == png
+        assert file.tell() == 0
+    written = BytesIO()
+    written.write(png)  # now at its end, as after Image.save
+    assert read_picture(written) == png
+    inside = BytesIO(b"header" + png)
+    inside.seek(6)
+    assert read_picture(inside) == png
+
+
+class Asynchronous:
+    """As aiofiles and Starlette have them."""
+
+    async def read(self, size: int = -1) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (lambda path: path.open(), "opened as text: open it with mode 'rb'"),
+        (lambda path: StringIO("text"), "opened as text"),
+        (lambda path: Asynchronous(), "asynchronous"),
+        (lambda path: BytesIO(), "empty, not a picture"),
+        (lambda path: "a\0.jpg", "null byte"),
+        (lambda path: "data:image/png;base64", "not a data: URI"),
+        (lambda path: "https://example.org/a.jpg", "is an address"),
+        (lambda path: "x" * 5000, r"cannot read x+\.\.\.: File name too long"),
+        (lambda path: np.frombuffer(b"junk", np.uint8)[None, None, None], "an array of pixels is"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_the_reason(picture: Path, given: Any, reason: str) -> None:
+    value = given(picture)
+    with value if isinstance(value, TextIOBase) else nullcontext(), pytest.raises(InvalidInput, match=reason):
+        read_picture(value, "content")
+
+
+def test_a_closed_file_and_a_pil_picture_of_one_are_refused(picture: Path, png: bytes) -> None:
+    with picture.open("rb") as file:
+        opened = Image.open(file)
+    cut = Image.open(BytesIO(png[: len(png) // 2]))
+    reasons = {"closed": file, "its file is closed: call load": opened, "cut short|truncated|broken": cut}
+    for reason, value in reasons.items():
+        with pytest.raises(InvalidInput, match=reason):
+            read_picture(value)  # type: ignore[arg-type]
+
+
+def test_an_array_of_no_memory_is_refused_before_it_is_copied() -> None:
+    for axes in ((10**6, 10**6), (3, 10**5, 10**5)):
+        for kind in (np.uint8, np.float64):
+            with pytest.raises(InvalidInput, match="send it smaller"):
+                read_picture(np.broadcast_to(np.zeros((), kind), axes))
+
+
+@pytest.mark.parametrize(
+    ("given", "resize", "size"),
+    [
+        (np.zeros((4800, 4800, 3), np.uint8), None, (4800, 4800)),  # small as a file
+        (np.zeros((3, 2400, 2500), np.float32), Resize(ResizeMode.LONGEST_SIDE, 64), (127, 132)),
+    ],
+)
+def test_an_array_too_large_for_a_message_is_sent_smaller(given: Any, resize: Resize | None, size: Any) -> None:
+    sent = read_picture(given, "picture", resize)
+    assert (len(sent) if isinstance(sent, bytes) else sent.nbytes) < 2**20
+    assert shape(sent, Limits()) == size
+
+
+def test_a_file_too_large_is_reduced_where_the_service_would_reduce_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "scan.bmp"
+    noise = np.random.default_rng(0).integers(0, 256, (75, 75, 3), np.uint8)
+    Image.fromarray(noise).resize((3600, 3600), Image.Resampling.NEAREST).save(path)
+    with caplog.at_level("INFO", "gramlet"):
+        sent = read_picture(path, "picture", Resize(ResizeMode.CENTER_CROP, 225))
+    seen = as_seen(sent)
+    assert seen.shape == (3, 450, 450)  # twice what the service needs
+    np.testing.assert_allclose(seen[:, 2::6, 2::6], noise.transpose(2, 0, 1) / 255, atol=0.01)
+    assert "scan.bmp has 38.9 MB: sent as a picture of" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.bool_, np.float32, np.uint16])
+@pytest.mark.parametrize("shape", [(6, 8), (1, 6, 8), (6, 8, 1)])
+def test_masks_of_zero_and_one_are_outside_and_inside(kind: type[Any], shape: tuple[int, ...]) -> None:
+    inside = np.tri(6, 8)
+    most = 65535 if kind is np.uint16 else 1
+    mask = (inside * most).astype(kind).reshape(shape)
+    np.testing.assert_array_equal(region(read_mask(mask), Limits()), inside)
+
+
+def test_a_file_with_levels_zero_and_one_is_such_a_mask_as_well() -> None:
+    inside = np.tri(6, 8, dtype=np.uint8)
+    for mode in ("L", "RGB"):
+        np.testing.assert_array_equal(region(read_mask(Image.fromarray(inside).convert(mode)), Limits()), inside)
+    gray = inside * np.uint8(2)
+    np.testing.assert_allclose(region(read_mask(gray), Limits()), gray / 255, atol=1e-7)
+
+
 @pytest.mark.parametrize("shape", [(6, 8), (6, 8, 4), (6, 8, 3)])
 def test_grey_and_transparent_arrays_are_pictures(shape: tuple[int, ...]) -> None:
     assert as_seen(read_picture(np.full(shape, 255, np.uint8))).shape == (3, 6, 8)
@@ -76,8 +266,10 @@ def test_grey_and_transparent_arrays_are_pictures(shape: tuple[int, ...]) -> Non
         b"",
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 5, 2), np.uint8),
-        np.zeros((4, 5, 3), np.float32),
-        np.zeros((4, 5, 3), np.int64),
+        np.full((4, 5, 3), 256),
+        np.full((4, 5, 3), -1),
+        np.zeros((4, 5, 3), np.complex64),
+        np.zeros((4, 5, 3), object),
         np.full((3, 4, 5), 1.5),
         np.full((3, 4, 5), -0.1),
         np.full((3, 4, 5), np.nan),
@@ -109,8 +301,7 @@ def test_a_mask_is_a_picture_or_an_array_of_one_channel(tmp_path: Path) -> None:
 
 
 def test_styles_are_given_in_many_ways(png: bytes) -> None:
-    mask = np.ones((6, 8), np.float32)
-    style: Style[Any] = Style(png, 2.0, style_region=mask)
+    style: Style[Any] = Style(png, 2.0, style_region=png)
     assert make_stylization(png, style, None, {}).styles == (style,)
     assert make_stylization(png, [png, (png, 3.0), style], None, {}).styles == (Style(png), Style(png, 3.0), style)
     with pytest.raises(NotFound) as caught:
@@ -132,7 +323,7 @@ def test_a_file_too_large_for_a_message_is_refused_here(tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     with large.open("wb") as file:
         file.truncate(65 * 1024 * 1024)
-    with pytest.raises(InvalidInput, match="do not fit a message"):
+    with pytest.raises(InvalidInput, match=r"large\.png has 68\.2 MB and does not fit a message"):
         read_picture(large)
 
 
@@ -227,9 +418,21 @@ def test_settings_take_names_of_stages_and_of_members(png: bytes) -> None:
     assert settings.optimizer is Optimizer.ADAM
 
 
-def test_an_unknown_setting_is_a_mistake_of_the_program(png: bytes) -> None:
-    with pytest.raises(TypeError, match="itterations"):
-        make_stylization(png, png, None, {"itterations": 3})  # type: ignore[typeddict-unknown-key]
+def test_an_unknown_setting_is_named_with_the_one_that_is_like_it(png: bytes) -> None:
+    for make in (
+        lambda: make_stylization(png, png, None, {"itterations": 3}),  # type: ignore[typeddict-unknown-key]
+        lambda: make_settings({"itterations": 3}),  # type: ignore[typeddict-unknown-key]
+        lambda: make_extraction(stages="a", resise=3),  # type: ignore[call-arg]
+        lambda: make_recipe({"epoch": 3}),
+    ):
+        with pytest.raises(InvalidInput, match=r"there is no such option: did you mean '(iterations|resize|epochs)'"):
+            make()
+
+
+@pytest.mark.parametrize("start", ["contnet", "nois"])
+def test_a_misspelled_start_is_named_with_the_one_that_is_like_it(png: bytes, start: str) -> None:
+    with pytest.raises(NotFound, match=f"there is no file {start}: did you mean '(content|noise)'"):
+        make_stylization(png, png, start, {})
 
 
 @pytest.mark.parametrize("value", [64, 64.0, np.int64(64), np.float32(64), np.array(64), torch.tensor(64)])

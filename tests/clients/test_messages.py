@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet.errors import BY_CODE, GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.feature import objective_wire
 from gramlet.feature import wire as feature
 from gramlet.feature.types import (
@@ -31,6 +31,7 @@ from gramlet.stylize.v1 import stylize_pb2
 from gramlet.tensor import wire as tensor
 from gramlet.tensor.arrays import encode_tensor
 from gramlet.tensor.v1 import picture_pb2
+from gramlet.transport.failures import BY_CODE
 from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 
 RANDOM = np.random.default_rng(0)
@@ -260,7 +261,7 @@ def test_a_wrong_setting_names_the_field(change: dict[str, Any], field: str) -> 
 def test_an_order_arrives_as_it_was() -> None:
     styles = (PictureStyle(b"one", 2.0, b"here", b"this"), PictureStyle(b"two"))
     new = StylizeOrder(Stylization(b"content", styles, ALL_SETTINGS), run_id="a-b_9", preview_every=3)
-    resumed = StylizeOrder(resume_run_id="run", checkpoint_every=0)
+    resumed = StylizeOrder(resume_run_id="run", state_seconds=0.0)
     for order in (new, resumed):
         assert stylize.decode_order(stylize.encode_order(order)) == order
 
@@ -306,6 +307,7 @@ def test_a_wrong_order_names_the_field(request_: stylize_pb2.StylizeRequest, fie
 EVENTS = [
     types.Queued(run_id="r", position=0),
     types.Started(run_id="r", iteration=5, height=4, width=3, settings=ALL_SETTINGS, backbone="b", weights_digest="d"),
+    types.ScaleStarted(run_id="r", iteration=5, height=4, width=3),
     types.Iteration(
         run_id="r",
         iteration=6,
@@ -321,6 +323,7 @@ EVENTS = [
     types.Checkpoint(run_id="r", iteration=6),
     types.Recovered(run_id="r", iteration=7, reason=types.RecoveryReason.DIVERGED, message="why"),
     types.Adjusted(run_id="r", iteration=8, settings=ALL_SETTINGS, number=2),
+    types.RemoteProgress(run_id="r", iteration=3, loss=0.5, total=9),
     types.Result(run_id="r", iteration=9, loss=1.0, png=b"png", style_loss=0.5, content_loss=0.25, timing=Timing(0.5)),
 ]
 

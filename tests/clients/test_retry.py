@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from gramlet.errors import BY_CODE, DeadlineExceeded, GramletError, Overloaded, Unavailable
-from gramlet.transport.retry import AT_ONCE, Attempts, Contact, RetryPolicy
+from gramlet.errors import DeadlineExceeded, GramletError, Overloaded, Unavailable
+from gramlet.transport.connection import Attempts, Contact
+from gramlet.transport.failures import BY_CODE
+from gramlet.transport.retry import AT_ONCE, RetryPolicy
 
 POLICY = RetryPolicy(patience=60, first_contact=2, shortest=0.1, longest=5)
 

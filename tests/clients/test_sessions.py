@@ -26,6 +26,7 @@ from gramlet.stylize.types import (
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeEvent,
@@ -35,7 +36,7 @@ from gramlet.stylize.types import (
 from gramlet.stylize.wire import encode_event
 from gramlet.types import ElementType
 
-NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, checkpoint_every=3)
+NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, state_seconds=3.0)
 
 
 def iteration(number: int) -> Iteration:
@@ -64,7 +65,7 @@ def test_after_a_break_the_run_is_resumed_with_the_same_reporting() -> None:
     request = run.request()
     assert request.WhichOneof("start") == "resume_run_id"
     assert request.resume_run_id == run.run_id
-    assert (request.preview_every, request.checkpoint_every) == (2, 3)
+    assert (request.preview_every, request.state_seconds) == (2, 3)
 
 
 def test_what_was_told_is_not_told_again() -> None:
@@ -100,6 +101,14 @@ def test_a_change_of_weights_is_told_once() -> None:
     run.broken(Unavailable("gone"))
     again = Adjusted(iteration=1, settings=StylizeSettings(), number=2)
     assert told(run, started(0), adjusted, again) == [("Adjusted", 1)]
+
+
+def test_a_scale_is_reported_once() -> None:
+    run = StylizeRun(NEW)
+    scales = [ScaleStarted(iteration=number, height=4, width=4) for number in (0, 2)]
+    assert told(run, started(0), scales[0], iteration(1), iteration(2), scales[1])[-1] == ("ScaleStarted", 2)
+    run.broken(Unavailable("gone"))
+    assert told(run, started(1), scales[0], iteration(2), scales[1], iteration(3)) == [("Iteration", 3)]
 
 
 def test_the_result_ends_the_run() -> None:
@@ -160,7 +169,7 @@ def reply(number: int, outcome: Features | GramletError | None = None) -> featur
 
 
 def sent(window: CorpusWindow) -> list[str]:
-    return [(message.WhichOneof("message") and message.item.id) or "setup" for message in window.messages()]
+    return [message.item.id for message in window.messages()]
 
 
 def heights(window: CorpusWindow) -> list[int]:
@@ -171,7 +180,8 @@ def test_outcomes_come_in_the_order_of_the_pictures() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=3)
     for _ in range(3):
         window.add(b"x")
-    assert sent(window) == ["setup", "0", "1", "2"]
+    assert window.request().WhichOneof("message") == "extraction"
+    assert sent(window) == ["0", "1", "2"]
     window.accept(reply(2))
     assert heights(window) == []
     window.accept(reply(0))
@@ -196,7 +206,7 @@ def test_a_picture_that_cannot_be_read_never_travels() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
     window.add("/nowhere.jpg")
     window.add(b"x")
-    assert sent(window) == ["setup", "1"]
+    assert sent(window) == ["1"]
     outcome = next(window.outcomes())
     assert isinstance(outcome, NotFound)
     assert outcome.field == "pictures[0]"
@@ -209,7 +219,7 @@ def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> No
     sent(window)
     window.accept(reply(1))
     window.broken()
-    assert sent(window) == ["setup", "0", "2", "3"]
+    assert sent(window) == ["0", "2", "3"]
 
 
 def test_an_answer_that_comes_twice_is_told_once() -> None:
@@ -228,7 +238,7 @@ def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
     with pytest.raises(Overloaded):
         window.accept(reply(0, Overloaded("full")))
     window.broken()
-    assert sent(window) == ["setup", "0"]
+    assert sent(window) == ["0"]
 
 
 def test_the_error_of_a_picture_names_its_place_among_the_callers_pictures() -> None:

@@ -1,13 +1,13 @@
-"""Sweeps on the wire: codecs, lost servers, and the asynchronous client against the real service."""
+"""Sweeps on the wire: codecs and lost servers."""
 
 from __future__ import annotations
 
 import math
 
-import gramlet
 import pytest
 from gramlet.errors import InvalidInput, Unavailable
 from gramlet.feature.types import PictureStyle
+from gramlet.run.types import Progress
 from gramlet.stylize.sessions import SweepRun
 from gramlet.stylize.sweep_wire import decode_sweep_event, decode_sweep_order, encode_sweep_event, encode_sweep_order
 from gramlet.stylize.types import (
@@ -21,6 +21,7 @@ from gramlet.stylize.types import (
     SweepEvent,
     SweepOrder,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
@@ -61,7 +62,13 @@ def test_a_wrong_order_names_the_field(change: dict[str, object], field: str) ->
     assert caught.value.field == field
 
 
-EVENTS = [SweepQueued(run_id="s", position=0), STARTED, cell(1, 2, RESULT), SweepResult(run_id="s", png=b"png")]
+EVENTS = [
+    SweepQueued(run_id="s", position=0),
+    STARTED,
+    cell(1, 2, RESULT),
+    SweepRemoteProgress(run_id="s", progress=Progress(2, 6, 0.5, "cells")),
+    SweepResult(run_id="s", png=b"png"),
+]
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
@@ -92,12 +99,3 @@ def test_after_a_break_nothing_is_told_twice() -> None:
     rest = (cell(0, 1, iteration(2)), cell(0, 1, RESULT), SweepResult(run_id="s", png=b"png"))
     assert len(told(*rest)) == 3
     assert run.done
-
-
-async def test_the_asynchronous_client_sweeps_and_resumes(address: str, png: bytes) -> None:
-    async with gramlet.AsyncClient(address) as client:
-        how = {"ratios": [1.0], "deepest_stages": ["maxpool"], "size": 64, "iterations": 1, "scales": 1}
-        result = await client.sweep(png, png, run_id="asynchronous", **how).result()
-        again = await client.resume_sweep("asynchronous").result()
-    assert result.image.width > 64
-    assert again.png == result.png

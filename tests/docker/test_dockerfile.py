@@ -63,8 +63,9 @@ def wait_until_healthy(image: Image, data: Path, process: subprocess.Popen[bytes
     pytest.fail(f"never healthy:\n{data.with_suffix('.log').read_text()}")
 
 
-def test_the_service_without_a_network_has_no_torch(builder: Builder):
-    layers = builder.build("embed").layers
+@pytest.mark.parametrize("target", ["stylize", "embed"])
+def test_the_services_without_a_network_have_no_torch(builder: Builder, target: str):
+    layers = builder.build(target).layers
     assert [path for layer in layers for path in layer.glob("opt/gramlet/lib/*/site-packages/torch")] == []
 
 

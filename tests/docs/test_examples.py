@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.e2e.cluster import free_port, wait_until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -88,13 +98,58 @@ def test_async_streaming_paints_both_at_once(server: str, pictures: Path, tmp_pa
     assert painted == {"0.png": ("PNG", (64, 48)), "1.png": ("PNG", (64, 48))}
 
 
+def test_a_backend_dies_and_finds_its_pictures_again(server: str, pictures: Path) -> None:
+    style = str(pictures / "blue/blue0.png")
+    with backend(server, STYLE=style, SIZE="64", ITERATIONS="30") as (process, url):
+        ordered = json.loads(call("POST", f"{url}/pictures", (pictures / "red/red0.png").read_bytes()))["id"]
+        other = json.loads(call("POST", f"{url}/pictures", (pictures / "red/red1.png").read_bytes()))["id"]
+        process.kill()
+    with backend(server, STYLE=style) as (_, url):
+        assert [run["id"] for run in json.loads(call("GET", f"{url}/pictures"))] == [other, ordered]
+        with ThreadPoolExecutor() as pool:  # two watchers of one run
+            watched = list(pool.map(lambda _: call("GET", f"{url}/pictures/{ordered}/events").decode(), range(2)))
+        assert all(events.splitlines()[-2] == "data: Result 30" for events in watched)
+        picture = call("GET", f"{url}/pictures/{ordered}")
+        assert Image.open(io.BytesIO(picture)).size == (64, 48)
+        for run_id in (ordered, other):
+            call("DELETE", f"{url}/pictures/{run_id}")
+        assert json.loads(call("GET", f"{url}/pictures")) == []
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            call("GET", f"{url}/pictures/{ordered}")
+
+
+@contextmanager
+def backend(server: str, **environ: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The backend in a process of its own. "backend.py" is an application, not a program."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "backend:app", "--app-dir", str(EXAMPLES), "--port", str(port)]
+    environment = {**os.environ, "GRAMLET_SERVER": server, **environ}
+    with subprocess.Popen([*command, "--log-level", "warning"], env=environment) as process:
+        try:
+            wait_until(lambda: is_listening(port))
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def call(method: str, url: str, body: bytes | None = None) -> bytes:
+    with urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=120) as answer:
+        data: bytes = answer.read()
+        return data
+
+
 def test_every_example_is_run_here_and_listed() -> None:
     programs = sorted(path.name for path in EXAMPLES.glob("*.py"))
     here, listed = Path(__file__).read_text(), (EXAMPLES / "README.md").read_text()
-    assert len(programs) == 5
+    assert len(programs) == 6
     assert all(f'"{name}"' in here and f"({name})" in listed for name in programs)
 
 
 @pytest.mark.parametrize("program", sorted(path.name for path in EXAMPLES.glob("*.py")))
 def test_an_example_is_short(program: str) -> None:
-    assert 20 <= len((EXAMPLES / program).read_text().splitlines()) <= 50
+    assert 20 <= len((EXAMPLES / program).read_text().splitlines()) <= 60

@@ -35,7 +35,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stylize(cluster: Cluster, replicas: list[GramletServer]) -> GramletServer:
     server = cluster.server(
-        "stylize", f"--features={replicas[0].address}", f"--store={cluster.folder / 'node'}", "--checkpoint-every=5"
+        "stylize", f"--features={replicas[0].address}", f"--store={cluster.folder / 'node'}", "--state-seconds=1"
     )
     server.wait_until_ready()
     return server

@@ -13,10 +13,12 @@ import gramlet
 import numpy as np
 import pytest
 from gramlet.embed.settings import MapSettings
-from gramlet.embed.types import BadItem, Item, MapEvent, MapStart, StyleMap
+from gramlet.embed.types import BadItem, Item, MapEvent, MapStart, Quality, StyleMap
 from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 from gramlet.errors import GramletError
 from gramlet.feature.types import Features
+from gramlet_server.embed import quality
+from gramlet_server.embed.geometry import Points, RowPoints
 from gramlet_server.embed.runs import Maps, RunSettings
 from gramlet_server.embed.service import EmbedServicer
 from gramlet_server.feature.engine import Engine
@@ -46,6 +48,21 @@ def clusters(items: int, groups: int = 4, size: int = 20, seed: int = 0) -> tupl
     group = np.arange(items) % groups
     vectors = centers[group] + random.normal(size=(items, size))
     return vectors.astype(np.float32), [f"group {number}" for number in group]
+
+
+def points_of(vectors: np.ndarray, seed: int = 0) -> RowPoints:
+    """Vectors as the points of a map."""
+    return RowPoints(vectors.astype(np.float32), seed)
+
+
+def judged(points: Points, coordinates: np.ndarray, labels: Sequence[str], neighbors: int) -> Quality:
+    """The quality of a layout."""
+    steps = quality.judge(points, coordinates, labels, neighbors)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def gram_features(seed: int, channels: Sequence[int] = (8, 12)) -> Features:

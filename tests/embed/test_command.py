@@ -53,6 +53,11 @@ def test_maps_are_listed_shown_drawn_used_and_deleted(
 
     assert [line.split(":")[0] for line in printed().splitlines()] == ["m", "v"]
     assert "8 items by pca of gram (conv1)" in printed("show", "m")
+    again = tmp_path / "again.png"
+    assert main(["embed", "--from-map", "m", "--map-id", "m2", "-o", str(again), "--server", server]) == 0
+    assert "8 items by tsne of gram (conv1)" in capsys.readouterr().out
+    assert again.read_bytes()[:4] == b"\x89PNG"
+    printed("delete", "m2")
     page = tmp_path / "map.html"
     printed("draw", "m", "-o", str(page))
     assert page.read_text().startswith("<!doctype html>")
@@ -62,6 +67,17 @@ def test_maps_are_listed_shown_drawn_used_and_deleted(
     assert printed().startswith("v:")
 
 
+def test_descriptors_are_compared_in_a_table(server: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--size", str(SIDE), "--iterations", "40", "--map-id", "m"]
+    assert main(["embed", str(folder), "--compare", *options, "--server", server]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    head = next(number for number, line in enumerate(lines) if "10-NN label accuracy" in line)
+    assert any("--descriptor gram --stages layer3" in line for line in lines[head + 1 :])
+    assert any("--stages conv1,maxpool,layer1,layer2 --no-balance-stages" in line for line in lines[head + 1 :])
+    assert main(["maps", "show", "m", "--server", server]) == 0
+    assert "10-NN label accuracy" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -69,6 +85,8 @@ def test_maps_are_listed_shown_drawn_used_and_deleted(
         ["embed", "/nowhere"],
         ["embed", "pictures", "-o", "map.txt"],
         ["embed", "pictures", "--resume", "m"],
+        ["embed", "pictures", "--from-map", "m"],
+        ["embed", "--from-map", "nowhere"],
         ["maps", "show"],
         ["maps", "show", "nowhere"],
         ["maps", "draw", "m"],

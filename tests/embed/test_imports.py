@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from importlib.metadata import requires
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
-_WITHOUT_TORCH = """
-import sys
-
-class NoTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
-            raise ImportError(f"{name} is not installed")
-
-sys.meta_path.insert(0, NoTorch())
-"""
+from tests.without_torch import output_without_torch, required_by
 
 _SERVE = """
+import sys
 import gramlet, numpy as np
 from gramlet_server.services import SERVICES, Shared
 from gramlet_server.runtime.config import Settings, ServerSettings, StoreSettings
@@ -47,23 +34,10 @@ server.stop(drain_seconds=0)
 
 
 def test_calls_need_no_torch_and_only_drawing_needs_matplotlib(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _WITHOUT_TORCH + _SERVE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "20 False True False"), done.stderr
+    assert output_without_torch(_SERVE, str(tmp_path)) == "20 False True False"
 
 
 def test_the_requirements_of_the_extra_lead_to_no_torch() -> None:
-    seen: set[tuple[str, str]] = set()
-    wanted = [("gramlet-server", "embed")]
-    while wanted:
-        name, extra = wanted.pop()
-        if (name, extra) in seen:
-            continue
-        seen.add((name, extra))
-        for line in requires(name) or ():
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                wanted += [(requirement.name, each) for each in (requirement.extras or {""})]
-    names = {name.lower() for name, _ in seen}
+    names = required_by("embed")
     assert "opentsne" in names
     assert not names & {"torch", "torchvision"}

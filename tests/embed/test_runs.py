@@ -16,6 +16,8 @@ from gramlet.embed.types import (
     RefusedItem,
     Started,
     StyleMap,
+    Task,
+    Working,
 )
 from gramlet.errors import (
     AlreadyExists,
@@ -34,8 +36,9 @@ from gramlet_server.embed.transform import transform
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from sklearn.decomposition import PCA
 
-from tests.embed.conftest import SIDE, MakeMap, computed, drawn, events_of, picture_items, vector_items
+from tests.embed.conftest import SIDE, MakeMap, clusters, computed, drawn, events_of, picture_items, vector_items
 
 QUICK = Tsne(perplexities=(5.0,), iterations=60, early_iterations=30)
 VECTORS = MapSettings(descriptor=Descriptor.VECTOR, tsne=QUICK)
@@ -64,8 +67,8 @@ def test_events_come_in_order_and_the_map_is_stored(maps: Maps, store: Store) ->
 
 def test_pooled_features_make_maps_too(make_map: MakeMap) -> None:
     style_map = make_map(picture_items(8), replace(GRAMS, descriptor=Descriptor.POOLED, stages=()))
-    assert style_map.settings.stages == ("avgpool",)
-    assert style_map.measured.descriptor_size == 2048
+    assert style_map.settings.stages == ("layer3",)
+    assert style_map.measured.descriptor_size == 1024
 
 
 def test_items_that_fail_fail_alone_and_the_result_names_them(make_map: MakeMap) -> None:
@@ -117,6 +120,66 @@ def test_few_items_make_a_map(make_map: MakeMap, items: int) -> None:
     assert make_map(vector_items(items), VECTORS).layouts[0].coordinates.shape == (items, 2)
 
 
+def test_the_work_between_the_iterations_is_reported_too(maps: Maps) -> None:
+    events = list(events_of(maps, MapStart(VECTORS, count=24), vector_items(24)))
+    working = [event for event in events if isinstance(event, Working)]
+    assert [event.task for event in working] == [Task.DISTANCES, Task.DISTANCES, Task.QUALITY]
+    assert (working[-1].done, working[-1].total) == (24, 24)
+
+
+def test_items_are_laid_out_once_more_without_pictures_or_network(
+    maps: Maps, make_map: MakeMap, store: Store, replica: Maps
+) -> None:
+    settings = replace(GRAMS, metric=Metric.COSINE, tsne=replace(QUICK, perplexities=(3.0,)))
+    items = picture_items(12)
+    made = make_map(items, GRAMS, map_id="old")
+    directly = make_map(items, settings)
+    offline = Maps(None, store)  # type: ignore[arg-type]
+    again = computed(offline, MapStart(replace(settings, stages=()), map_id="new", items_of_map_id="old"), ())
+    assert again.places == made.places
+    assert again.settings == replace(directly.settings, stages=GRAMS.stages)
+    assert (again.weights_digest, again.backbone) == (made.weights_digest, "resnet50")
+    np.testing.assert_allclose(again.layouts[0].coordinates, directly.layouts[0].coordinates, atol=1e-3)
+    stored.delete_map(store, "old")
+    pca = replace(settings, method=Method.PCA)
+    assert computed(offline, MapStart(pca, items_of_map_id="new"), ()).settings.method is Method.PCA
+
+
+def test_an_interrupted_second_layout_resumes_without_items(maps: Maps, make_map: MakeMap) -> None:
+    make_map(vector_items(24), VECTORS, map_id="old")
+    start = MapStart(replace(VECTORS, seed=3), map_id="new", items_of_map_id="old", report_every=1)
+    whole = computed(maps, replace(start, map_id=""), ())
+    for until in (Started, LayoutIteration):
+        events = events_of(maps, start if until is Started else MapStart(None, "new"), ())
+        next(event for event in events if isinstance(event, until))
+        events.close()
+    *_, resumed = events_of(maps, MapStart(None, "new"), ())
+    assert isinstance(resumed, StyleMap)
+    np.testing.assert_array_equal(resumed.layouts[0].coordinates, whole.layouts[0].coordinates)
+
+
+def test_descriptors_are_compared_from_one_pass(make_map: MakeMap) -> None:
+    style_map = make_map(picture_items(20), replace(GRAMS, stages=("layer3",), compare=True))
+    rows = style_map.comparison
+    assert {row.descriptor for row in rows} == {Descriptor.GRAM, Descriptor.POOLED}
+    assert [row.descriptor_label_accuracy for row in rows] == sorted(
+        (row.descriptor_label_accuracy for row in rows), reverse=True
+    )
+    assert all(0 <= row.descriptor_label_accuracy <= 1 for row in rows)
+    own = next(row for row in rows if row.stages == ("layer3",) and row.balance_stages)
+    quality = style_map.layouts[0].quality
+    assert own.descriptor_label_accuracy == pytest.approx(quality.descriptor_label_accuracy, abs=0.11)
+    assert own.label_accuracy is not None
+    assert sum(row.label_accuracy is not None for row in rows) in (8, 9, 10)
+
+
+def test_without_labels_nothing_is_compared_and_a_note_says_so(make_map: MakeMap) -> None:
+    items = [replace(item, label="") for item in picture_items(6)]
+    style_map = make_map(items, replace(GRAMS, compare=True))
+    assert style_map.comparison == ()
+    assert "Descriptors were not compared: that needs two labels." in style_map.notes
+
+
 def test_several_perplexities_make_several_layouts(make_map: MakeMap) -> None:
     settings = replace(VECTORS, tsne=replace(QUICK, perplexities=(3.0, 6.0)))
     assert [layout.perplexity for layout in make_map(vector_items(24), settings).layouts] == [3.0, 6.0]
@@ -138,7 +201,7 @@ def test_more_items_than_announced_are_refused(maps: Maps) -> None:
         (MapStart(VECTORS), InvalidInput, "start.count"),
         (MapStart(replace(GRAMS, stages=("nowhere",)), count=3), InvalidInput, "start.settings.stages[0]"),
         (MapStart(replace(VECTORS, dimensions=5), count=3), InvalidInput, "start.settings.dimensions"),
-        (MapStart(VECTORS, count=1_000_000), InvalidInput, "start.count"),
+        (MapStart(VECTORS, count=5_000_000), InvalidInput, "start.count"),
         (MapStart(VECTORS, count=3, from_map_id="nowhere"), NotFound, "map_id"),
         (MapStart(None, "nowhere"), NotFound, "resume_run_id"),
     ],
@@ -305,13 +368,62 @@ def test_a_picture_of_the_map_is_transformed_to_its_own_point(make_map: MakeMap,
     assert np.linalg.norm(position.coordinates[0] - style_map.layouts[0].coordinates[7]) < spread
 
 
-def test_maps_of_other_methods_take_new_items_too(make_map: MakeMap, engine: Engine, store: Store) -> None:
-    items = vector_items(24)
-    style_map = make_map(items[:20], replace(VECTORS, method=Method.PCA), map_id="m")
-    ((_, position),) = transform("m", items[20:21], engine, store)
+def test_a_pca_map_takes_new_items_by_its_own_projection(make_map: MakeMap, engine: Engine, store: Store) -> None:
+    items = vector_items(44)
+    vectors = np.stack([item.vector for item in items])  # type: ignore[misc]
+    style_map = make_map(items[:40], replace(VECTORS, method=Method.PCA), map_id="m")
+    components = PCA(2).fit(vectors[:40])
+    signs = np.sign((components.transform(vectors[:40]) * style_map.layouts[0].coordinates).sum(axis=0))
+    expected = components.transform(vectors[40:]) * signs
+    found = [position for _, position in transform("m", items[40:], engine, store)]
+    coordinates = np.concatenate([position.coordinates for position in found if isinstance(position, Position)])
+    np.testing.assert_allclose(coordinates, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_map_of_long_descriptors_projects_its_own_items_close_to_their_points(
+    make_map: MakeMap, engine: Engine, store: Store
+) -> None:
+    items = picture_items(16)
+    style_map = make_map(items, replace(GRAMS, method=Method.PCA, sketch_size=4096), map_id="m")
+    assert style_map.measured.descriptor_size > 4096
+    found = [position for _, position in transform("m", items, engine, store)]
+    coordinates = np.concatenate([position.coordinates for position in found if isinstance(position, Position)])
+    width = np.ptp(style_map.layouts[0].coordinates, axis=0).max()
+    assert np.abs(coordinates - style_map.layouts[0].coordinates).max() < 0.05 * width
+
+
+@pytest.mark.parametrize("method", [Method.ISOMAP, Method.MDS, Method.UMAP])
+def test_maps_of_other_methods_take_new_items_too(
+    make_map: MakeMap, engine: Engine, store: Store, method: Method
+) -> None:
+    if method is Method.UMAP:
+        pytest.importorskip("umap", reason="umap-learn is an optional extra")
+    items = vector_items(44)
+    style_map = make_map(items[:40], replace(VECTORS, method=method), map_id="m")
+    ((_, position),) = transform("m", items[40:41], engine, store)
     assert isinstance(position, Position)
     nearest = np.linalg.norm(style_map.layouts[0].coordinates - position.coordinates[0], axis=1).argmin()
-    assert style_map.places[nearest].label == items[20].label
+    assert style_map.places[nearest].label == items[40].label
+
+
+def test_held_back_items_keep_their_labels_on_a_tsne_map(make_map: MakeMap, engine: Engine, store: Store) -> None:
+    """As many as by the descriptors themselves, within a few items."""
+    vectors, labels = clusters(260, groups=6, size=4)
+    items = [Item(str(n), label, vector=vector) for n, (vector, label) in enumerate(zip(vectors, labels, strict=True))]
+    style_map = make_map(
+        items[:200], replace(VECTORS, tsne=replace(QUICK, perplexities=(20.0,), iterations=400)), map_id="m"
+    )
+    numbers = np.array([int(label.split()[1]) for label in labels])
+
+    def accuracy(known: np.ndarray, new: np.ndarray) -> float:
+        near = np.argsort(((new[:, None] - known[None]) ** 2).sum(axis=2), axis=1)[:, :10]
+        votes = np.array([np.bincount(numbers[row], minlength=6).argmax() for row in near])
+        return float((votes == numbers[200:]).mean())
+
+    found = [position for _, position in transform("m", items[200:], engine, store)]
+    coordinates = np.concatenate([position.coordinates for position in found if isinstance(position, Position)])
+    on_map = accuracy(style_map.layouts[0].coordinates, coordinates)
+    assert on_map > accuracy(vectors[:200], vectors[200:]) - 0.1
 
 
 def give_other_weights(store: Store, map_id: str) -> None:

@@ -23,7 +23,8 @@ from gramlet.feature.descent_types import (
 )
 from gramlet.feature.types import Objective
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, luminance, resized
-from gramlet_server.feature.descent import MOST_RESTARTS, Control, Descent, Happening, PreviewPixels
+from gramlet_server.feature.descent import MOST_RESTARTS, Descent
+from gramlet_server.feature.descent_parts import Control, Happening, PreviewPixels
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Snapshot

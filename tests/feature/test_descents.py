@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,33 +18,16 @@ from gramlet.feature.descent_types import (
     DescentQueued,
     DescentReady,
     DescentReweighted,
-    DescentSettings,
     DescentStart,
     DescentState,
     DescentWaiting,
-    DescentWeights,
 )
-from gramlet.feature.types import Extraction, GramNormalization, Objective, StageBalance, Style
+from gramlet.feature.types import Extraction, Objective
 from gramlet.types import Array
-from gramlet_server.backbone import load_network
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
-from gramlet_server.feature.engine import Engine, EngineSettings
+from gramlet_server.feature.engine import Engine
 
-CONTENT, STYLE = (np.random.default_rng(seed).random((3, 48, 56), dtype=np.float32) for seed in (1, 2))
-OBJECTIVE = Objective(
-    content=CONTENT,
-    content_stage="layer1",
-    content_weight=1.0,
-    styles=(Style(STYLE),),
-    style_stages={"conv1": 1.0, "layer1": 0.5},
-    style_weight=10.0,
-    total_variation_weight=0.1,
-    gram_normalization=GramNormalization.POSITIONS,
-    stage_balance=StageBalance.CONTENT,
-)
-WEIGHTS = DescentWeights(
-    number=1, content_weight=0.1, style_weight=20.0, total_variation_weight=0.0, style_stages={"conv1": 1.0}
-)
+from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, make_engine, start
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +35,6 @@ def engine() -> Iterator[Engine]:
     engine = make_engine()
     yield engine
     engine.close()
-
-
-def make_engine(**settings: Any) -> Engine:
-    return Engine(load_network("resnet50", "random:1", "cpu", "float32"), EngineSettings(**settings))
-
-
-def start(iterations: int = 6, **options: Any) -> DescentStart:
-    return DescentStart(
-        objective=options.pop("objective", OBJECTIVE),
-        settings=DescentSettings(history_size=4),
-        iterations=iterations,
-        **options,
-    )
 
 
 def run(engine: Engine, order: DescentStart) -> list[DescentEvent]:
@@ -302,3 +271,20 @@ def test_a_state_of_another_canvas_is_refused(engine: Engine) -> None:
     assert isinstance(state, DescentState)
     with pytest.raises(InvalidInput, match="luminance_only"):
         run(engine, start(4, state=state.data, luminance_only=True))
+
+
+def test_the_load_says_how_much_is_left() -> None:
+    engine = make_engine(descents=DescentLimits(running=1, queued=5))
+    try:
+        run(engine, start(2))
+        assert engine.backlog_seconds == 0
+        with engine.descend(start(1000, confirm_last=True)) as first, engine.descend(start(500)) as second:
+            next(first)
+            next(second)
+            load = engine.model().load
+            assert (load.descents_running, load.descents_limit) == (1, 1)
+            assert (load.descents_queued, load.descent_queue_limit) == (1, 5)
+            assert load.backlog_seconds > 0
+        assert engine.model().load.backlog_seconds == 0
+    finally:
+        engine.close()

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import InvalidInput
+from gramlet.feature.descent_types import DescentFinished, DescentStart
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
 from gramlet.stylize.types import Stylization, StylizeSettings
 from gramlet.types import Array, Limits
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.gram import energy, gram_matrix, region_at, style_loss
-from gramlet_server.stylize.descent import Descent
 from gramlet_server.stylize.plan import Pictures
 from gramlet_server.stylize.prepare import prepare_stylization
 
@@ -117,10 +117,10 @@ def test_each_half_gets_the_statistics_of_its_own_style(engine: Engine) -> None:
     styles = tuple(Style(s.picture, content_region=s.content_region) for s in HALVES.styles)
     assert HALVES.content is not None
     prepared = prepare_stylization(Stylization(HALVES.content, styles, settings), engine, Limits())
-    descent = Descent(prepared.pictures.initial, prepared.settings)
-    with engine.differentiate(prepared.objective()) as differentiation:
-        while descent.iteration < 25:
-            descent.step(differentiation.evaluate)
+    start = DescentStart(objective=prepared.objective(), settings=prepared.descent_settings, iterations=25)
+    with engine.descend(start) as descent:
+        *_, finished = descent
+    assert isinstance(finished, DescentFinished)
 
     def gram(picture: Array, mask: Array | None, stage: str) -> torch.Tensor:
         activations = engine.network.activations(torch.from_numpy(picture)[None], [stage])[stage][0]
@@ -130,7 +130,7 @@ def test_each_half_gets_the_statistics_of_its_own_style(engine: Engine) -> None:
     for stage in ("maxpool", "layer1", "layer2"):
         wanted = [gram(style.picture, None, stage) for style in prepared.pictures.styles]
         for own, style in enumerate(prepared.pictures.styles):
-            found = gram(descent.picture, style.content_region, stage)
+            found = gram(finished.picture, style.content_region, stage)
             distances = [float((found - each).norm()) for each in wanted]
             assert distances[own] < 0.8 * distances[1 - own]
 

@@ -169,7 +169,7 @@ def test_a_stylization_ends_at_the_same_bits_when_it_is_resumed(engines: Engines
         settings = StylizeSettings(size=96, iterations=12)
         return StylizeOrder(Stylization(content, (PictureStyle(style),), settings), run_id=run_id)
 
-    settings = RunSettings(checkpoint_every=4)
+    settings = RunSettings(state_seconds=1e-9)
     store = Store.open(str(tmp_path))
     whole = list(Runs(engines(), store, settings).start(order("whole")))
     cut = Runs(engines(), store, settings).start(order("cut"))

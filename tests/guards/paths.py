@@ -30,6 +30,7 @@ from typing import Any
 import gramlet
 import numpy as np
 from google.protobuf.descriptor_pool import Default
+from gramlet import DescentStart
 from PIL import Image
 
 from tests.guards.product import ROOT, serving_all
@@ -141,14 +142,16 @@ class World:
         events = self.client.embed(pictures, perplexity=1.5, iterations=20, early_iterations=10, stages=["conv1"])
         return list(events)[-1].map_id
 
-    def stylized(self, **options: Any) -> gramlet.Stylizing:
+    def stylized(self, iterations: int = 3, **options: Any) -> gramlet.Stylizing:
         """Begins a stylization."""
-        return self.client.stylize(self.picture(), self.picture(), size=64, iterations=3, **options)
+        return self.client.stylize(self.picture(), self.picture(), size=64, iterations=iterations, **options)
 
     def broken_off(self) -> str:
         """A stylization that was left after its first checkpoint, and that nobody works on."""
-        with self.stylized(checkpoint_every=1) as events:
+        with self.stylized(10_000, state_seconds=1e-9) as events:
             next(event for event in events if isinstance(event, gramlet.Checkpoint))
+        while (status := self.client.status().stylize) and status.running:
+            time.sleep(QUIET_SECONDS)
         return events.run_id
 
 
@@ -157,6 +160,13 @@ def _differentiate(world: World) -> None:
     objective = gramlet.Objective(content=content, content_stage="layer1", content_weight=1.0)
     with world.client.differentiate(objective) as differentiation:
         differentiation.evaluate(point)
+
+
+def _descend(world: World) -> None:
+    objective = gramlet.Objective(content=_floats(world), content_stage="layer1", content_weight=1.0)
+    start = DescentStart(objective=objective, iterations=2, initial=_floats(world), preview_every=1, state_seconds=1e-9)
+    with world.client.descend(start) as descent:
+        list(descent)
 
 
 def _floats(world: World) -> Any:
@@ -178,6 +188,7 @@ CALLS: dict[str, tuple[Prepare, Call]] = {
         lambda w, pictures: list(w.client.features(pictures, stages="layer1", gram=True)),
     ),
     f"{_FEATURE}/Differentiate": (lambda w: None, lambda w, _: _differentiate(w)),
+    f"{_FEATURE}/Descend": (lambda w: None, lambda w, _: _descend(w)),
     f"{_STYLIZE}/Stylize": (lambda w: None, lambda w, _: list(w.stylized())),
     f"{_STYLIZE}/Adjust": (World.broken_off, lambda w, run: w.client.adjust(run, style_weight=2.0)),
     f"{_STYLIZE}/Sweep": (

@@ -18,14 +18,18 @@ import gramlet.embed.map_wire
 import gramlet.embed.settings
 import gramlet.embed.types
 import gramlet.embed.wire
+import gramlet.feature.descent_types
+import gramlet.feature.descent_wire
 import gramlet.feature.objective_wire
+import gramlet.feature.types
 import gramlet.feature.wire
 import gramlet.train.configuration
 import gramlet.train.head_wire
 import gramlet.train.types
 import gramlet.train.wire
 from gramlet import types as shared_types
-from gramlet.feature import types as feature_types
+from gramlet.run import types as run_types
+from gramlet.run import wire as run_wire
 from gramlet.stylize import sweep_wire
 from gramlet.stylize import types as stylize_types
 from gramlet.stylize import wire as stylize_wire
@@ -44,6 +48,8 @@ __all__ = [
     "gramlet_command",
     "gramlet_server_command",
     "parts_wire",
+    "run_types",
+    "run_wire",
     "serving_all",
     "shared_types",
     "stylize_types",
@@ -62,7 +68,8 @@ def _together(*modules: ModuleType) -> Any:
 
 embed_types = _together(gramlet.embed.settings, gramlet.embed.types)
 embed_wire = _together(gramlet.embed.map_wire, gramlet.embed.wire)
-feature_wire = _together(gramlet.feature.wire, gramlet.feature.objective_wire)
+feature_types = _together(gramlet.feature.types, gramlet.feature.descent_types)
+feature_wire = _together(gramlet.feature.wire, gramlet.feature.objective_wire, gramlet.feature.descent_wire)
 train_types = _together(gramlet.train.configuration, gramlet.train.types)
 train_wire = _together(gramlet.train.head_wire, gramlet.train.wire)
 
@@ -84,7 +91,7 @@ def serving_all(*flags: str) -> Iterator[str]:
     """The server of `gramlet-server all` with these flags, in this process on a free port. Yields its address."""
     names, settings = command_line.parse(["all", "--port", "0", "--device", "cpu", *flags])
     shared = composition.Shared(settings)
-    services = [composition.SERVICES[name](shared) for name in names]
+    services = composition.services_of(names, shared)
     server = runtime_server.Server(services, settings.server, shared.metrics)
     built: SimpleQueue[Exception | None] = SimpleQueue()
     server.start(built.put)

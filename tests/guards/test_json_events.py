@@ -122,7 +122,7 @@ def _stylize(world: World) -> None:
     out, preview = world.folder / "out.png", world.folder / "preview.jpg"
     free = world.busy(world.client.stylize(content, style, size=64, iterations=ENDLESS), "Iteration")
     world.record(
-        *("stylize", 0, "stylize", content, style, "-o", out, *SMALL, "--checkpoint-every", 2, "--preview", preview),
+        *("stylize", 0, "stylize", content, style, "-o", out, *SMALL, "--state-seconds", 1e-9, "--preview", preview),
         *("--preview-every", 2),
         queued=free,
     )

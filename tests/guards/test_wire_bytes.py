@@ -15,7 +15,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescript
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
-from tests.guards import wire_embed, wire_feature, wire_stylize, wire_train
+from tests.guards import wire_embed, wire_feature, wire_run, wire_stylize, wire_train
 from tests.guards.goldens import HINT, golden_json
 from tests.guards.product import ROOT
 from tests.guards.wire_cases import Case, plain
@@ -25,6 +25,7 @@ CASES: dict[str, list[Case]] = {
     "stylize": list(wire_stylize.cases()),
     "train": list(wire_train.cases()),
     "embed": list(wire_embed.cases()),
+    "run": list(wire_run.cases()),
 }
 EACH = [pytest.param(service, case, id=f"{service}: {case.name}") for service in CASES for case in CASES[service]]
 

@@ -13,6 +13,7 @@ from gramlet.embed.v1 import embed_pb2 as pb
 from tests.guards.product import embed_types as types
 from tests.guards.product import embed_wire as wire
 from tests.guards.wire_cases import DIGEST, FILE, Case, with_each
+from tests.guards.wire_run import PROGRESS
 
 POINTS = np.array([[0.5, -1.0], [2.0, 0.25]], np.float32)
 VECTOR = np.array([1.0, -2.0, 0.5], np.float32)
@@ -55,6 +56,7 @@ EVENTS = {
     "measured": types.MeasuredItems("map", MEASURED),
     "iteration": types.LayoutIteration("map", 1, 30.0, 50, 500, 0.5, POINTS),
     "iteration without coordinates": types.LayoutIteration("map", 1, 30.0, 50, 500, 0.5),
+    "progress": types.RemoteProgress("map", PROGRESS),
     "result": STYLE_MAP,
 }
 
@@ -87,6 +89,9 @@ def _embed() -> Iterator[Case]:
         "new": types.MapStart(SETTINGS, "", 8, "map", "earlier", 0, True),
         "defaults": types.MapStart(count=8),
         "resumed": types.MapStart(None, "map"),
+        "detached": types.MapStart(types.MapSettings(), count=3, detached=True),
+        "taken over": types.MapStart(None, "map", take_over=True),
+        "watched": types.MapStart(None, watch_map_id="map"),
     }
     for field, members in (
         ("descriptor", types.Descriptor),

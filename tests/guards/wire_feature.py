@@ -45,7 +45,7 @@ MODEL = types.Model(
     precision="float32",
     stages=(types.Stage("conv1", 64, 2), types.Stage("avgpool", 2048, 0)),
     limits=types.Limits(1, 2, 3, 4, 5),
-    load=types.Load(6, 7, 8, 9.5),
+    load=types.Load(6, 7, 8, 9.5, 10, 11, 12, 13, 14.5),
     server_version="0.1",
 )
 EVALUATION = types.Evaluation(4.0, 2.5, 1.25, 0.25, {"conv1": 0.75, "layer1": 0.5}, PICTURE - 0.5, TIMING)
@@ -58,6 +58,8 @@ def cases() -> Iterator[Case]:
     yield from _extract()
     yield from _extract_stream()
     yield from _differentiate()
+    yield from _descend()
+    yield from _descended()
 
 
 def _extract() -> Iterator[Case]:
@@ -121,6 +123,72 @@ def _differentiate() -> Iterator[Case]:
     )
     yield _part("differentiate, part", evaluate)
     yield _part("differentiated, part", evaluation)
+
+
+def _descend() -> Iterator[Case]:
+    def start(sent: Any) -> Any:
+        return wire.decode_descent_start(sent, _as_it_is, _as_it_is)
+
+    whole = types.DescentStart(
+        objective=OBJECTIVE,
+        settings=types.DescentSettings(learning_rate=0.5, history_size=7),
+        iterations=12,
+        initial=PICTURE * 0.25,
+        state=b"a state",
+        luminance_only=True,
+        preview_every=3,
+        state_seconds=2.5,
+        confirm_last=True,
+        weights_digest=DIGEST,
+    )
+    yield Case("descend, start", wire.encode_descent_start(whole), start, whole)
+    plainest = types.DescentStart(objective=dataclasses.replace(OBJECTIVE, styles=()), iterations=1)
+    for name, ending in with_each(plainest, "ending", types.DescentEnding):
+        yield Case(f"descend, {name}", wire.encode_descent_start(ending), start, ending)
+    for field, members in (("optimizer", types.Optimizer), ("line_search", types.LineSearch)):
+        for name, settings in with_each(types.DescentSettings(), field, members):
+            value = dataclasses.replace(plainest, settings=settings)
+            yield Case(f"descend, {name}", wire.encode_descent_start(value), start, value)
+    weights = types.DescentWeights(
+        number=2, content_weight=0.5, style_weight=3.0, total_variation_weight=0.125, style_stages={"conv1": 2.0}
+    )
+    reweight = wire.encode_reweight(weights)
+    yield Case("descend, reweight", reweight, lambda sent: wire.decode_reweight(sent.reweight), weights)
+    yield Case("descend, proceed", wire.encode_proceed())
+    yield Case("descend, stop", wire.encode_stop())
+    yield _part("descend, part", wire.encode_descent_start(plainest))
+
+
+def _descended() -> Iterator[Case]:
+    losses = {
+        "loss": 4.0,
+        "style_loss": 2.5,
+        "content_loss": 1.25,
+        "total_variation_loss": 0.25,
+        "stage_losses": {"conv1": 0.75},
+    }
+    iterations = [types.DescentIteration(iteration=i, evaluations=i + 1, timing=TIMING, **losses) for i in (8, 9)]
+    bursts: dict[str, list[Any]] = {
+        "queued": [types.DescentQueued(position=3)],
+        "ready": [types.DescentReady(iteration=7, height=8, width=9, weights_digest=DIGEST)],
+        "iterations": iterations,
+        "preview": [types.DescentPreview(iteration=9, jpeg=FILE)],
+        "state": [types.DescentState(iteration=9, data=b"a state", number=2)],
+        "reweighted": [
+            types.DescentState(iteration=9, data=b"a state", number=3, reweighted=True),
+            types.DescentReweighted(iteration=9, number=3),
+        ],
+        "diverged": [
+            types.DescentRecovered(iteration=10, reason=types.RecoveryReason.DIVERGED, message="up", restarts=2)
+        ],
+        "waiting": [types.DescentWaiting(iteration=11)],
+        "finished": [types.DescentFinished(iteration=12, picture=PICTURE - 0.5, timing=TIMING, **losses)],
+    }
+    for name, events in bursts.items():
+        (message,) = wire.encode_descent_events(events)
+        yield Case(f"descended, {name}", message, wire.decode_descent_events, events)
+    (whole,) = wire.encode_descent_events(iterations)
+    yield _part("descended, part", whole)
 
 
 def _part(name: str, whole: Any) -> Case:

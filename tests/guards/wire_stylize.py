@@ -13,6 +13,7 @@ from tests.guards.product import shared_types, sweep_wire
 from tests.guards.product import stylize_types as types
 from tests.guards.product import stylize_wire as wire
 from tests.guards.wire_cases import DIGEST, FILE, MASK, PICTURE, PIXELS, Case, with_each
+from tests.guards.wire_run import PROGRESS
 
 TIMING = shared_types.Timing(0.5, 0.25, 3)
 SETTINGS = types.StylizeSettings(
@@ -66,12 +67,15 @@ EVENTS = {
     "queued": types.Queued(run_id="run", position=2),
     "next": types.Queued(run_id="run", position=0),
     "started": STARTED,
+    "scale": types.ScaleStarted(run_id="run", iteration=2, height=24, width=32),
     "iteration": ITERATION,
     "preview": types.Preview(run_id="run", iteration=3, jpeg=FILE),
     "checkpoint": types.Checkpoint(run_id="run", iteration=3),
     "adjusted": types.Adjusted(run_id="run", iteration=3, settings=SETTINGS, number=1),
     "diverged": types.Recovered(run_id="run", iteration=3, reason=types.RecoveryReason.DIVERGED, message="again"),
     "reconnected": types.Recovered(run_id="run", iteration=3, reason=types.RecoveryReason.RECONNECTED),
+    "progress": types.RemoteProgress(run_id="run", iteration=3, loss=0.5, total=50),
+    "progress without a loss": types.RemoteProgress(run_id="run", total=50),
     "result": RESULT,
 }
 
@@ -89,9 +93,12 @@ def cases() -> Iterator[Case]:
 
 def _orders() -> Iterator[Case]:
     orders: dict[str, Any] = {
-        "new": types.StylizeOrder(STYLIZATION, run_id="run", preview_every=10, checkpoint_every=0),
-        "resumed": types.StylizeOrder(resume_run_id="run", checkpoint_every=25),
+        "new": types.StylizeOrder(STYLIZATION, run_id="run", preview_every=10, state_seconds=0.0),
+        "resumed": types.StylizeOrder(resume_run_id="run", state_seconds=2.5),
         "preset": types.StylizeOrder(SMALL),
+        "detached": types.StylizeOrder(SMALL, detached=True, keep_inputs=True),
+        "taken over": types.StylizeOrder(resume_run_id="run", take_over=True),
+        "watched": types.StylizeOrder(watch_run_id="run"),
     }
     settings = types.StylizeSettings()
     for field, members in (
@@ -121,6 +128,9 @@ def _sweep() -> Iterator[Case]:
     orders = {
         "new": types.SweepOrder(SMALL, (0.0, 1e-3), ("conv1", "layer1"), run_id="sweep"),
         "resumed": types.SweepOrder(resume_run_id="sweep"),
+        "detached": types.SweepOrder(SMALL, detached=True, keep_inputs=True),
+        "taken over": types.SweepOrder(resume_run_id="sweep", take_over=True),
+        "watched": types.SweepOrder(watch_run_id="sweep"),
     }
     for name, order in orders.items():
         yield Case(f"sweep, {name}", sweep_wire.encode_sweep_order(order), sweep_wire.decode_sweep_order, order)
@@ -130,6 +140,7 @@ def _sweep() -> Iterator[Case]:
         "started": types.SweepStarted(run_id="sweep", ratios=(0.0, 0.5), deepest_stages=("conv1",), settings=SETTINGS),
         "cell": cell,
         "cell result": dataclasses.replace(cell, event=RESULT),
+        "progress": types.SweepRemoteProgress(run_id="sweep", progress=PROGRESS),
         "result": types.SweepResult(run_id="sweep", png=FILE),
     }
     for name, event in events.items():

@@ -13,6 +13,7 @@ from tests.guards.product import shared_types
 from tests.guards.product import train_types as types
 from tests.guards.product import train_wire as wire
 from tests.guards.wire_cases import DIGEST, FILE, PICTURE, PIXELS, Case, with_each
+from tests.guards.wire_run import PROGRESS
 
 RECIPE = types.Recipe(
     kind=types.HeadKind.LINEAR,
@@ -94,6 +95,7 @@ EVENTS = {
     "started": types.Started(1, 2, "linear head", ("ant", "bee"), {"train": 3, "val": 1}),
     "step": types.Step(1, 2, 3, 4),
     "epoch": EPOCH,
+    "progress": types.RemoteProgress(PROGRESS),
     "result": types.Result(HEAD, (OUTCOME,), 1, 0.5, 1.5, FILE, FILE + b"2"),
 }
 
@@ -115,6 +117,9 @@ def _train() -> Iterator[Case]:
         "new": types.TrainOrder(CONFIGURATION, run_id="run"),
         "dataset": types.TrainOrder(types.Configuration("bees", dataset="s3://bucket/bees")),
         "resumed": types.TrainOrder(resume_run_id="run"),
+        "detached": types.TrainOrder(types.Configuration("bees", dataset="d"), detached=True),
+        "taken over": types.TrainOrder(resume_run_id="run", take_over=True),
+        "watched": types.TrainOrder(watch_run_id="run"),
     }
     for field, members in (
         ("kind", types.HeadKind),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits, Resize, ResizeMode
-from gramlet_server.pictures.decode import ORIENTATION, decode
+from gramlet_server.pictures.decode import ORIENTATION, decode, opacity
 from gramlet_server.pictures.prepare import prepare
 from PIL import Image
 
@@ -30,6 +31,36 @@ KEEP = Resize()
 )
 def test_lossless_formats_give_back_every_level(kind: str, options: dict[str, Any]) -> None:
     assert np.array_equal(decoded(file(scene(), kind, **options)), scene())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_the_alpha_channel_is_read_upright(kind: str) -> None:
+    alpha = np.zeros(scene().shape[:2], np.uint8)
+    alpha[:5, :9] = 128
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    pixels = np.ascontiguousarray(np.rot90(np.dstack([scene(), alpha]), 1))
+    data = file(pixels, kind, exif=exif, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
+    assert np.array_equal(opacity(data, LIMITS), alpha)
+
+
+def test_palettes_and_colors_may_be_transparent_and_opaque_files_have_no_alpha() -> None:
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    found = opacity(file(gray, "PNG", transparency=5), LIMITS)
+    assert found is not None
+    assert np.argwhere(found == 0).tolist() == [[1, 1]]
+    palette = Image.fromarray(gray).convert("P")
+    stream = BytesIO()
+    palette.save(stream, format="PNG", transparency=7)
+    found = opacity(stream.getvalue(), LIMITS)
+    assert found is not None
+    assert (found == 0).sum() == 1
+    for opaque in (
+        file(scene(), "PNG"),
+        file(scene(), "JPEG"),
+        file(np.dstack([scene(), np.full_like(gray, 255, shape=scene().shape[:2])]), "PNG"),
+    ):
+        assert opacity(opaque, LIMITS) is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP", "GIF"])

@@ -125,6 +125,8 @@ class Judge:
             if floor and not (name == "state" and bound.floor["result"]):
                 raise Violation(f"{name} was not there, but {floor} was durable")
             return 0
+        if not data:
+            raise Violation(f"{name} was read while it was dropped")
         words = data.split()
         life, progress = self.lives[int(words[1])], int(words[3])
         if life is not bound:

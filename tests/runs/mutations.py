@@ -8,9 +8,8 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -21,6 +20,8 @@ from gramlet_server.runs.layout import Folder, Listing, Version
 from gramlet_server.runs.run import Run
 
 from tests.runs.simulation import main
+
+Mutation = Callable[[], AbstractContextManager[Any]]
 
 _own, _list = Folder.own, Folder.list
 
@@ -40,16 +41,18 @@ def a_write_is_checked_before_it_and_not_after_it() -> AbstractContextManager[An
 
 
 def earlier_versions_are_deleted_before_the_check() -> AbstractContextManager[Any]:
-    """The version that the next owner starts with is deleted."""
-    put = Run.put
+    """0.1 did this: the version that the next owner starts with is deleted."""
 
-    def deleting(self: Run, name: str, data: bytes) -> None:
+    def put(self: Run, name: str, data: bytes) -> None:
         folder = self._opened("run_id")
-        self._store.put(folder.key(Version(self.epoch, 99, name).path), data)
-        _delete_all_before(self, Version(self.epoch, 99, name), folder.list(), folder)
-        put(self, name, data)
+        version = Version(self.epoch, next(self._numbers), name)
+        self._store.put(folder.key(version.path), data)
+        listing = folder.list()
+        _delete_all_before(self, version, listing, folder)
+        if listing.epoch != self.epoch:
+            raise Aborted("another process owns the run")
 
-    return mock.patch.object(Run, "put", deleting)
+    return mock.patch.object(Run, "put", put)
 
 
 def a_value_that_is_gone_was_never_there() -> AbstractContextManager[Any]:
@@ -106,7 +109,7 @@ def a_base_is_listed_before_the_epoch_is_owned() -> AbstractContextManager[Any]:
 
 
 def readers_do_not_fix_a_base() -> AbstractContextManager[Any]:
-    """Readers of an epoch whose owner has crashed see what its own predecessor still writes, and the next base does not."""
+    """When an owner has crashed before it fixed its base, readers see what its predecessor still writes."""
 
     def base(self: Run, folder: Folder, epoch: int) -> Any:
         if epoch in self._bases:
@@ -126,7 +129,7 @@ def readers_do_not_fix_a_base() -> AbstractContextManager[Any]:
 
 def a_reader_does_not_look_for_a_next_owner() -> AbstractContextManager[Any]:
     """It reads what the next owner has not listed, and later readers do not get it."""
-    return mock.patch.object(Folder, "is_owned", lambda self, epoch: False)
+    return mock.patch.object(Folder, "is_owned", return_value=False)
 
 
 def one_list_shows_that_a_value_is_absent() -> AbstractContextManager[Any]:
@@ -207,18 +210,16 @@ def _delete_all_before(run: Run, version: Version, listing: Listing, folder: Fol
             run._store.delete(folder.key(earlier.path))
 
 
-def _patched(*replaced: tuple[Any, str, Any]) -> AbstractContextManager[Any]:
-    patches = defaultdict(dict)
-    for owner, name, value in replaced:
-        patches[owner][name] = value
-    stack = __import__("contextlib").ExitStack()
-    for owner, names in patches.items():
-        stack.enter_context(mock.patch.multiple(owner, **names))
-    return stack
+@contextmanager
+def _patched(*replaced: tuple[Any, str, Any]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for owner, name, value in replaced:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield
 
 
 # With a seed that shows it.
-MUTATIONS: dict[Callable[[], AbstractContextManager[Any]], int] = dict.fromkeys(
+MUTATIONS: dict[Mutation, int] = dict.fromkeys(
     (
         a_write_is_checked_before_it_and_not_after_it,
         earlier_versions_are_deleted_before_the_check,

@@ -3,8 +3,8 @@
     python -m tests.runs.simulation SEED          prints the schedule of a seed, and what it violates
     python -m tests.runs.simulation FIRST COUNT   looks for seeds that violate something
 
-Three processes create a run, take it over, write progress, finish it, read, delete and sweep. Below the product's code is
-a store in memory. At every request to it the scheduler decides which process goes on, and what becomes of the request:
+Three processes create a run, take it over, write progress, finish it, read, delete and sweep. Below the product's code
+is a store in memory. At every request the scheduler decides which process goes on, and what becomes of the request:
 
 - Its process may crash. A write that it had begun then arrives later, or at once, or never; so does one that times out.
 - A write may arrive twice, because the client of the store repeats a request that gets no answer.
@@ -73,7 +73,7 @@ class Odds:
             crash=draw.choice((0.0, 0.03, 0.08)),
             timeout=draw.choice((0.0, 0.0, 0.03)),
             twice=draw.choice((0.0, 0.05)),
-            wait=draw.choice((10, 30)),
+            wait=draw.choice((10, 40)),
             switch=draw.choice((0.1, 0.3, 0.6)),
             stall=draw.choice((0.0, 0.03, 0.1)),
             # A schedule of few kinds of actions goes deeper into how they meet.
@@ -362,7 +362,7 @@ def simulate(seed: int, trace: Callable[[str], None] | None = None) -> Violation
     names = (f"name{number}" for number in itertools.count())
     logging.disable()  # the store logs every request that gets no answer
     try:
-        with mock.patch.object(layout, "new_name", lambda: next(names)):
+        with mock.patch.object(layout, "new_name", side_effect=names):
             World(seed, trace).run()
     except Violation as violation:
         return violation

@@ -1,4 +1,4 @@
-"""Every run leaves the queue, however and whenever it ends, and its reader learns how it ended."""
+"""Every run leaves the queue, however and whenever it ends, and its readers learn how it ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from collections.abc import Callable, Generator
 
 import pytest
 from gramlet.errors import Cancelled, InvalidInput, NotFound, Overloaded, Unavailable
-from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
+from gramlet.run.types import RunKind, RunState
+from gramlet_server.runs.execution import Work
+from gramlet_server.runs.lifecycle import Lifecycle
+from gramlet_server.runs.records import Records
+
+from tests.runs.kinds import NUMBERS, Event, finite, new_work, taken_over
 
 CALL = contextvars.ContextVar("CALL", default="none")
 
@@ -20,7 +25,7 @@ class Steps:
         self.allowed = threading.Semaphore(0)
         self.closed = threading.Event()
 
-    def __call__(self) -> Generator[int, None, None]:
+    def __call__(self) -> Generator[Event, None, None]:
         try:
             for step in range(1_000_000):
                 self.allowed.acquire()
@@ -28,85 +33,79 @@ class Steps:
         finally:
             self.closed.set()
 
-    def work(self) -> Work[int]:
-        return Work("r", queued=lambda position: -1 - position, events=self)
-
-
-def finite(*events: int) -> Callable[[], Work[int]]:
-    def steps() -> Generator[int, None, None]:
-        yield from events
-
-    return lambda: Work("r", queued=lambda position: -1 - position, events=steps)
-
 
 def is_empty(lifecycle: Lifecycle) -> bool:
     return (lifecycle.queue.running, lifecycle.queue.queued) == (0, 0)
 
 
-def test_a_run_waits_for_its_turn_reports_its_position_and_leaves() -> None:
-    lifecycle = Lifecycle(1, 2)
+def state(records: Records, run_id: str = "r") -> RunState:
+    record = records.read(RunKind.TRAIN, run_id)
+    assert record is not None
+    return record.info.state
+
+
+def test_a_run_waits_for_its_turn_reports_its_position_and_leaves(records: Records) -> None:
+    lifecycle = Lifecycle(records, 1, 2)
     first = Steps()
-    running = lifecycle.start(first.work)
-    waiting = iter(lifecycle.start(finite(1, 2)))
+    running = lifecycle.start(new_work(records, first))
+    waiting = iter(lifecycle.start(finite(records, "second", 1, 2, "done")))
     assert next(waiting) == -1
+    assert state(records, "second") is RunState.QUEUED
     running.cancel()
     first.allowed.release()
-    assert list(waiting) == [1, 2]
+    assert list(waiting) == [1, 2, "done"]
     running.join()
     assert is_empty(lifecycle)
+    assert (state(records), state(records, "second")) == (RunState.STOPPED, RunState.SUCCEEDED)
 
 
-def test_a_full_queue_refuses_a_run_before_it_is_prepared() -> None:
-    lifecycle = Lifecycle(1, 0)
+def test_a_full_queue_refuses_a_run_before_it_is_prepared(records: Records) -> None:
+    lifecycle = Lifecycle(records, 1, 0)
     lifecycle.queue.take()
-    prepared: list[bool] = []
-
-    def prepare() -> Work[int]:
-        prepared.append(True)
-        return finite()()
-
     with pytest.raises(Overloaded) as error:
-        lifecycle.start(prepare)
+        lifecycle.start(finite(records, "r"))
     assert error.value.retry_after
-    assert not prepared
+    assert records.store.list("runs") == []
 
 
-def test_a_run_that_cannot_be_prepared_leaves_no_place_taken() -> None:
-    def prepare() -> Work[int]:
+def test_a_run_that_cannot_be_prepared_leaves_no_place_taken(records: Records) -> None:
+    def prepare() -> Work[Event]:
         raise InvalidInput("no such stage")
 
-    lifecycle = Lifecycle(1, 0)
+    lifecycle = Lifecycle(records, 1, 0)
     with pytest.raises(InvalidInput):
         lifecycle.start(prepare)
     assert is_empty(lifecycle)
 
 
-def test_cancelling_closes_the_work_within_one_step_and_wakes_the_reader() -> None:
-    lifecycle, steps = Lifecycle(1, 0), Steps()
-    execution = lifecycle.start(steps.work)
+def test_cancelling_closes_the_work_within_one_step_and_wakes_the_reader(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 1, 0), Steps()
+    watch = lifecycle.start(new_work(records, steps))
     steps.allowed.release()
-    assert next(iter(execution)) == 0
-    execution.cancel()
+    assert next(iter(watch)) == 0
+    watch.cancel()
     with pytest.raises(Cancelled):
-        next(iter(execution))
+        next(iter(watch))
     steps.allowed.release()
-    execution.join()
+    watch.join()
     assert steps.closed.is_set()
     assert is_empty(lifecycle)
 
 
-def test_a_run_that_is_cancelled_while_it_waits_leaves_and_never_works() -> None:
-    lifecycle, steps = Lifecycle(1, 1), Steps()
+def test_a_run_that_is_cancelled_while_it_waits_leaves_and_never_works(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 1, 1), Steps()
     lifecycle.queue.take()
-    execution = lifecycle.start(steps.work)
-    execution.cancel()
-    execution.join()
+    watch = lifecycle.start(new_work(records, steps))
+    watch.cancel()
+    watch.join()
     assert lifecycle.queue.queued == 0
     assert not steps.closed.is_set()
 
 
 @pytest.mark.parametrize("is_over", [False, True])
-def test_a_run_is_cancelled_with_its_call_even_if_that_ended_while_it_was_prepared(is_over: bool) -> None:
+def test_a_run_is_cancelled_with_its_call_even_if_that_ended_while_it_was_prepared(
+    records: Records, is_over: bool
+) -> None:
     callbacks: list[Callable[[], None]] = []
 
     def add_callback(callback: Callable[[], None]) -> bool:  # as gRPC's
@@ -114,55 +113,60 @@ def test_a_run_is_cancelled_with_its_call_even_if_that_ended_while_it_was_prepar
             callbacks.append(callback)
         return not is_over
 
-    lifecycle, steps = Lifecycle(1, 0), Steps()
-    execution = lifecycle.start(steps.work)
-    execution.cancel_with_call(add_callback)
+    lifecycle, steps = Lifecycle(records, 1, 0), Steps()
+    watch = lifecycle.start(new_work(records, steps))
+    watch.cancel_with_call(add_callback)
     for callback in callbacks:
         callback()
     steps.allowed.release()
-    execution.join()
+    watch.join()
     with pytest.raises(Cancelled):
-        next(iter(execution))
+        next(iter(watch))
     assert is_empty(lifecycle)
 
 
-def test_three_hundred_calls_cancelled_while_they_are_prepared_leave_the_service_free() -> None:
-    lifecycle, steps = Lifecycle(2, 8), Steps()
-    for _ in range(300):
-        execution = lifecycle.start(steps.work)
-        execution.cancel_with_call(lambda cancel: False)
+def test_a_hundred_calls_cancelled_while_they_are_prepared_leave_the_service_free(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 2, 8), Steps()
+    for number in range(100):
+        watch = lifecycle.start(new_work(records, steps, str(number)))
+        watch.cancel_with_call(lambda cancel: False)
         steps.allowed.release()
-        execution.join()
+        watch.join()
     assert is_empty(lifecycle)
-    assert list(lifecycle.start(finite(1))) == [1]
+    assert list(lifecycle.start(finite(records, "last", 1))) == [1]
 
 
-def test_the_error_of_the_work_reaches_the_reader_after_its_events() -> None:
-    def failing() -> Generator[int, None, None]:
+def test_the_error_of_the_work_reaches_the_readers_after_its_events_and_is_stored(records: Records) -> None:
+    def failing() -> Generator[Event, None, None]:
         yield 1
-        raise NotFound("gone")
+        raise NotFound("gone", field="there")
 
-    lifecycle = Lifecycle(1, 0)
-    reader = iter(lifecycle.start(lambda: Work("r", queued=int, events=failing)))
+    lifecycle = Lifecycle(records, 1, 0)
+    reader = iter(lifecycle.start(new_work(records, failing)))
     assert next(reader) == 1
     with pytest.raises(NotFound):
         next(reader)
     assert is_empty(lifecycle)
+    with pytest.raises(NotFound, match="gone") as error:
+        list(lifecycle.watch(NUMBERS, "r"))
+    assert error.value.field == "there"
 
 
-def test_draining_ends_waiting_runs_at_once_running_ones_at_their_next_step_and_refuses_new_ones() -> None:
-    lifecycle = Lifecycle(1, 1)
+def test_draining_ends_waiting_runs_at_once_running_ones_at_their_next_step_and_refuses_new_ones(
+    records: Records,
+) -> None:
+    lifecycle = Lifecycle(records, 1, 1)
     go_on, saved = threading.Event(), []
 
-    def steps() -> Generator[int, None, None]:
+    def steps() -> Generator[Event, None, None]:
         yield 0
         go_on.wait()
         saved.append(lifecycle.draining)
         lifecycle.check_draining("r")
 
-    running: Execution[int] = lifecycle.start(lambda: Work("r", queued=int, events=steps))
+    running = lifecycle.start(new_work(records, steps))
     assert next(iter(running)) == 0
-    waiting = lifecycle.start(finite(1))
+    waiting = lifecycle.start(finite(records, "second", 1))
     lifecycle.drain()
     with pytest.raises(Unavailable, match="shutting down") as error:
         list(waiting)
@@ -173,16 +177,81 @@ def test_draining_ends_waiting_runs_at_once_running_ones_at_their_next_step_and_
     assert error.value.retry_after == 0.0
     assert saved == [True]
     with pytest.raises(Unavailable, match="shutting down"):
-        lifecycle.start(finite(1))
+        lifecycle.start(finite(records, "third", 1))
 
 
-def test_the_work_runs_in_the_context_of_its_call() -> None:
+def test_the_work_runs_in_the_context_of_its_call(records: Records) -> None:
     seen: list[str] = []
 
-    def steps() -> Generator[int, None, None]:
+    def steps() -> Generator[Event, None, None]:
         seen.append(CALL.get())
         yield 0
 
     CALL.set("mine")
-    list(Lifecycle(1, 0).start(lambda: Work("r", queued=int, events=steps)))
+    list(Lifecycle(records, 1, 0).start(new_work(records, steps)))
     assert seen == ["mine"]
+
+
+# --- watching and joining ---
+
+
+def test_any_number_of_watchers_see_the_events_and_change_nothing(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 1, 0), Steps()
+    caller = lifecycle.start(new_work(records, steps))
+    watchers = [lifecycle.watch(NUMBERS, "r") for _ in range(3)]
+    steps.allowed.release()
+    assert [next(iter(watch)) for watch in (caller, *watchers)] == [0, 0, 0, 0]
+    for watch in watchers[1:]:
+        watch.cancel()
+    steps.allowed.release()
+    assert next(iter(watchers[0])) == 1
+    caller.cancel()
+    steps.allowed.release()
+    with pytest.raises(Cancelled, match="run r was stopped"):
+        list(watchers[0])
+
+
+def test_who_resumes_a_running_run_joins_it_and_keeps_it_going(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 1, 0), Steps()
+    first = lifecycle.start(new_work(records, steps))
+    second = lifecycle.resume(NUMBERS, "r", taken_over(records, steps), detached=False, take_over=False)
+    first.cancel()
+    steps.allowed.release()
+    assert next(iter(second)) == 0  # no step is done twice
+    second.cancel()
+    steps.allowed.release()
+    second.join()
+    assert state(records) is RunState.STOPPED
+
+
+def test_a_finished_run_gives_its_result_to_who_watches_or_resumes_it(records: Records) -> None:
+    lifecycle = Lifecycle(records, 1, 0)
+    list(lifecycle.start(finite(records, "r", 1, "done")))
+    assert list(lifecycle.watch(NUMBERS, "r")) == ["done"]
+    assert list(lifecycle.resume(NUMBERS, "r", finite(records, "r"), detached=False, take_over=False)) == ["done"]
+
+
+def test_a_missing_run_is_not_found(records: Records) -> None:
+    lifecycle = Lifecycle(records, 1, 0)
+    for run_id, error in (("nobodys", NotFound), ("no name", InvalidInput)):
+        with pytest.raises(error):
+            lifecycle.watch(NUMBERS, run_id)
+        with pytest.raises(error):
+            lifecycle.resume(NUMBERS, run_id, taken_over(records, Steps(), run_id), detached=False, take_over=False)
+
+
+def test_a_detached_run_goes_on_without_its_caller_until_it_is_stopped(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 1, 0), Steps()
+    caller = lifecycle.start(new_work(records, steps, detached=True))
+    caller.cancel()
+    watcher = lifecycle.watch(NUMBERS, "r")
+    steps.allowed.release()
+    assert next(iter(watcher)) == 0
+    execution = lifecycle.execution(RunKind.TRAIN, "r")
+    assert execution is not None
+    execution.stop()
+    steps.allowed.release()
+    with pytest.raises(Cancelled):
+        list(watcher)
+    assert state(records) is RunState.STOPPED
+    assert records.store.list("detached") == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from gramlet.errors import Aborted, AlreadyExists, InvalidInput, NotFound
@@ -13,11 +12,6 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 from tests.e2e.cluster import wait_until
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store.open(str(tmp_path / "made" / "on" / "demand"))
 
 
 def test_a_value_comes_back_whole(store: Store) -> None:

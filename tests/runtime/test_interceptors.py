@@ -4,12 +4,18 @@ import json
 import logging
 import threading
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from gramlet.transport.channel import Endpoint, Metadata
-from gramlet_server.runs.lifecycle import Lifecycle, Work
+from gramlet.transport.channel import Metadata
+from gramlet.transport.connection import call_metadata
+from gramlet_server.runs.execution import Work
+from gramlet_server.runs.lifecycle import Lifecycle
+from gramlet_server.runs.records import Records
+from gramlet_server.runs.run import Run
+from gramlet_server.runs.store import Store
 from gramlet_server.runtime.logs import JsonFormatter, TextFormatter
 from gramlet_server.runtime.metrics import Metrics
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -17,6 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
 from tests.e2e.cluster import wait_until
+from tests.runs.kinds import NUMBERS
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 CALLS = "gramlet_server.calls"
@@ -65,22 +72,24 @@ def test_a_request_without_a_usable_id_gets_one(serving: Any, sent: tuple[tuple[
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_calls_to_other_servers_carry_the_id_of_the_call(serving: Any, kind: str) -> None:
+def test_calls_to_other_servers_carry_the_id_of_the_call(serving: Any, kind: str, tmp_path: Path) -> None:
     sent: list[Metadata] = []
+    store = Store.open(str(tmp_path))
+    lifecycle = Lifecycle(Records(store), 1, 0)
 
-    def work() -> Generator[None, None, None]:
-        sent.append(Endpoint().metadata)
-        yield
+    def work() -> Generator[int, None, None]:
+        sent.append(call_metadata(None))
+        yield 1
 
     def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-        list(Lifecycle(1, 0).start(lambda: Work("r", queued=lambda _: None, events=work)))
+        list(lifecycle.start(lambda: Work(Run.create(store, "train"), NUMBERS, work)))
         return request
 
     with serving() as running:
         running.echo.answer = answer
         running.call(kind, metadata=(("x-request-id", "mine"),))
     assert set(sent) == {(("x-request-id", "mine"),)}
-    assert Endpoint().metadata == ()
+    assert call_metadata(None) == ()
 
 
 # --- logs and metrics ---

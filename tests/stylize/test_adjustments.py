@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
-from gramlet.feature.types import Evaluation, Objective, PictureStyle, Style
+from gramlet.feature.types import PictureStyle, Style
 from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
@@ -27,10 +25,9 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.adjustments import Inbox, record
-from gramlet_server.stylize.descent import Descent
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.runs import Runs, RunSettings
-from gramlet_server.stylize.stylization import Control, stylize
+from gramlet_server.stylize.stylization import Control, Position, stylize
 
 HEAVIER = Adjustment(content_weight=20.0, style_stages={"layer1": 3.0, "layer2": 0.0})
 
@@ -42,7 +39,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def runs(engine: Engine, store: Store) -> Runs:
-    return Runs(engine, store, RunSettings(checkpoint_every=3))
+    return Runs(engine, store, RunSettings(state_seconds=1e-9))
 
 
 def order(run_id: str, iterations: int) -> StylizeOrder:
@@ -62,54 +59,75 @@ def prepared(engine: Engine, content: Array, style: Array) -> PreparedStylizatio
     return prepared
 
 
-def adjusted_at(iteration: int, descent: Descent, **control: Any) -> Control:
-    """HEAVIER arrives when the descent has done so many iterations."""
-
-    def adjustments(applied: int, last: bool) -> Sequence[Adjustment]:
-        return (HEAVIER,) if descent.iteration == iteration and not applied else ()
-
-    return Control(adjustments=adjustments, **control)
+def losses(events: Sequence[StylizeEvent]) -> list[tuple[int, float]]:
+    return [(event.iteration, event.loss) for event in events if isinstance(event, Iteration)]
 
 
-def first_descent(prepared: PreparedStylization) -> Descent:
-    return Descent(prepared.scales()[0].pictures.initial, prepared.settings)
+def heavier(applied: int, last: bool) -> Sequence[Adjustment]:
+    """HEAVIER comes at once."""
+    return () if applied else (HEAVIER,)
 
 
-@pytest.mark.parametrize("changed_at", [2, 7], ids=["at the coarse scale", "at the full scale"])
-def test_the_new_weights_count_from_the_next_iteration_on(
-    engine: Engine, prepared: PreparedStylization, changed_at: int
-) -> None:
-    descent, settings = first_descent(prepared), prepared.settings
-    events = list(stylize(prepared, engine, adjusted_at(changed_at, descent), descent))
+def positions(prepared: PreparedStylization, engine: Engine) -> dict[int, Position]:
+    """Where an undisturbed run is, by iteration."""
+    saves: list[Position] = []
+    list(stylize(prepared, engine, Control(saves.append, state_seconds=1e-9)))
+    return {position.iteration: position for position in saves}
+
+
+def test_the_new_weights_count_from_the_next_iteration_on(engine: Engine, prepared: PreparedStylization) -> None:
+    settings = prepared.settings
     before = list(stylize(prepared, engine))
-    reported = next(event for event in events if isinstance(event, Adjusted))
-    assert (reported.iteration, reported.number) == (changed_at, 1)
-    assert reported.settings.content_weight == 20.0
-    assert reported.settings.style_stages == {**(settings.style_stages or {}), "layer1": 3.0, "layer2": 0.0}
-    assert losses(events)[:changed_at] == losses(before)[:changed_at]
-    first = next(e for e in events if isinstance(e, Iteration) and e.iteration == changed_at + 1)
-    old = next(e for e in before if isinstance(e, Iteration) and e.iteration == changed_at + 1)
-    # The step before it was the same, so that the picture is the same.
-    assert first.content_loss == pytest.approx(20 * old.content_loss / (settings.content_weight or 0), rel=1e-4)
-    assert "layer2" not in first.stage_losses
-    assert first.stage_losses["layer1"] == pytest.approx(3 * old.stage_losses["layer1"], rel=1e-4)
-
-
-def losses(events: Sequence[StylizeEvent]) -> list[float]:
-    return [event.loss for event in events if isinstance(event, Iteration)]
+    for begin, position in positions(prepared, engine).items():
+        events = list(stylize(prepared, engine, Control(adjustments=heavier), position))
+        reported = next(event for event in events if isinstance(event, Adjusted))
+        assert (reported.iteration, reported.number) == (begin, 1)
+        assert reported.settings.content_weight == 20.0
+        assert reported.settings.style_stages == {**(settings.style_stages or {}), "layer1": 3.0, "layer2": 0.0}
+        if begin == 10:
+            continue
+        first = next(event for event in events if isinstance(event, Iteration))
+        old = next(event for event in before if isinstance(event, Iteration) and event.iteration == begin + 1)
+        assert first.iteration == begin + 1
+        # The step before it was the same, so that the picture is the same.
+        assert first.content_loss == pytest.approx(20 * old.content_loss / (settings.content_weight or 0), rel=1e-4)
+        assert "layer2" not in first.stage_losses
+        assert first.stage_losses["layer1"] == pytest.approx(3 * old.stage_losses["layer1"], rel=1e-4)
 
 
 def test_a_changed_run_resumes_at_the_same_bits(engine: Engine, prepared: PreparedStylization) -> None:
-    descent = first_descent(prepared)
-    saves: list[bytes] = []
-    control = adjusted_at(4, descent, save=saves.append, checkpoint_every=7)
-    whole = list(stylize(prepared, engine, control, descent))
-    for save in saves[:2]:  # at the change itself, and at iteration 7
-        resumed = list(stylize(prepared, engine, descent=Descent.from_bytes(save)))
+    saves: list[Position] = []
+    middle = positions(prepared, engine)
+    control = Control(saves.append, state_seconds=1e-9, adjustments=heavier)
+    whole = list(stylize(prepared, engine, control, middle[min(middle)]))
+    assert saves[0].iteration == min(middle)  # saved at the change itself
+    for save in saves:
+        resumed = list(stylize(prepared, engine, position=Position.from_bytes(save.to_bytes())))
         assert isinstance(resumed[0], Started)
         assert resumed[0].settings.content_weight == 20.0
-        assert losses(resumed) == losses(whole)[resumed[0].iteration :]
+        assert losses(resumed) == [pair for pair in losses(whole) if pair[0] > save.iteration]
         assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
+
+
+def test_a_change_at_the_end_of_a_scale_is_applied_in_the_next_one(
+    engine: Engine, prepared: PreparedStylization
+) -> None:
+    """The descent has ended when the event of its last iteration is read: it does not see the change."""
+    last = prepared.scales()[0].end
+
+    def late(applied: int, last_one: bool) -> Sequence[Adjustment]:
+        return (HEAVIER,) if seen and seen[-1] >= last and not applied else ()
+
+    seen: list[int] = []
+    events = []
+    for event in stylize(prepared, engine, Control(adjustments=late)):
+        events.append(event)
+        if isinstance(event, Iteration):
+            seen.append(event.iteration)
+    reported = [event for event in events if isinstance(event, Adjusted)]
+    assert [event.number for event in reported] == [1]
+    assert reported[0].iteration >= last
+    assert [iteration for iteration, _ in losses(events)] == list(range(1, 11))
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["by its own process", "by another process"])
@@ -146,36 +164,28 @@ def test_adjustments_add_up_and_wait_for_a_run_that_was_interrupted(engine: Engi
 def test_a_change_before_the_last_iteration_is_applied_and_a_later_one_is_rejected(
     engine: Engine, store: Store, elsewhere: bool
 ) -> None:
-    class Late:
-        """The engine; orders a change while an iteration is computed."""
-
-        address, model = "late", engine.model
-
-        @contextmanager
-        def differentiate(self, objective: Objective) -> Iterator[Late]:
-            with engine.differentiate(objective) as self._real:
-                self.replace, self.reconnects = self._real.replace, 0
-                yield self
-
-        def evaluate(self, picture: Array) -> Evaluation:
-            change = Adjustment(content_weight=2.0 + len(outcomes))
-            try:
-                outcomes.append(receiver.adjust("late", change))
-            except FailedPrecondition as error:
-                outcomes.append(error)
-            return self._real.evaluate(picture)
-
-    outcomes: list[StylizeSettings | FailedPrecondition] = []
-    source: Any = Late()
-    runs = Runs(source, store)
+    runs = Runs(engine, store)
     receiver = Runs(engine, store) if elsewhere else runs
-    events = list(runs.start(order("late", iterations=3)))
-    applied = [event.settings for event in events if isinstance(event, Adjusted)]
-    # One change was ordered in each of iterations 1, 2 and 3, and at the result. Changes from another process may be
-    # applied together.
-    assert applied in ([outcomes[1]], outcomes[:2])
-    assert [type(outcome) for outcome in outcomes[2:]] == [FailedPrecondition] * 2
-    assert "done or in its last iteration" in str(outcomes[2])
+    running = runs.start(order("late", iterations=6))
+    outcomes: list[StylizeSettings | FailedPrecondition] = []
+    events = []
+    for event in running:
+        events.append(event)
+        if not isinstance(event, Iteration):
+            continue
+        try:
+            outcomes.append(receiver.adjust("late", Adjustment(content_weight=2.0 + event.iteration)))
+        except FailedPrecondition as error:
+            outcomes.append(error)
+    accepted = [outcome for outcome in outcomes if isinstance(outcome, StylizeSettings)]
+    applied = [event for event in events if isinstance(event, Adjusted)]
+    # Changes may be applied together. None is lost.
+    assert applied[-1].settings == accepted[-1]
+    assert applied[-1].number == len(accepted)
+    assert outcomes == [*accepted, *outcomes[len(accepted) :]]
+    assert isinstance(outcomes[-1], FailedPrecondition)
+    assert "done or in its last iteration" in str(outcomes[-1])
+    assert [event.iteration for event in events if isinstance(event, Iteration)] == list(range(1, 7))
 
 
 def test_a_run_resumed_from_before_its_end_has_its_changes_and_takes_no_more(engine: Engine, store: Store) -> None:

@@ -21,7 +21,7 @@ from gramlet.stylize.types import Iteration, Stylization, StylizeSettings
 from gramlet.types import Limits
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
-from gramlet_server.stylize.optimizers import LBFGS
+from gramlet_server.feature.lbfgs import LBFGS
 from gramlet_server.stylize.prepare import prepare_stylization
 from gramlet_server.stylize.stylization import stylize
 from torch import Tensor
@@ -100,7 +100,7 @@ def test_a_step_is_the_one_that_torch_takes_from_the_same_history(number: int, d
     ours = LBFGS(step.point.numel(), settings.learning_rate, settings.history_size)
     if step.history:
         ours.restore(_state(step.history))
-    reached = ours.step(step.point.flatten(), lambda _: (step.loss, step.gradient.flatten()))
+    reached = ours.step(step.point.flatten(), step.gradient.flatten())
     expected = step.after.flatten()
     assert float((reached - expected).norm()) < 1e-4 * float((step.after - step.point).norm())
 
@@ -126,6 +126,14 @@ def _state(history: Any) -> dict[str, Any]:
     pairs = zip(history.get("old_stps") or [], history.get("old_dirs") or [], strict=True)
     rows = [vector for step, change in pairs for vector in (step, change)]
     stacked = torch.stack(rows) if rows else torch.empty(0, len(history["d"]))
-    products = stacked.double() @ stacked.double().T
-    last = {"step": history["d"] * history["t"], "gradient": history["prev_flat_grad"]}
-    return {"rows": stacked, "products": products, "count": len(rows) // 2, **last}
+    exact, gradient = stacked.double(), history["prev_flat_grad"]
+    return {
+        "rows": stacked,
+        "products": exact @ exact.T,
+        "along": exact @ gradient.double(),
+        "valid": torch.ones(len(rows) // 2, dtype=torch.float64),
+        "scale": torch.as_tensor(history["H_diag"], dtype=torch.float64),
+        "pairs": torch.tensor(len(rows) // 2),
+        "step": history["d"] * history["t"],
+        "gradient": gradient,
+    }

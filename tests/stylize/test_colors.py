@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet.feature.types import PictureStyle
-from gramlet.stylize.types import Colors, Initial, Result, Stylization, StylizeSettings
+import torch
+from gramlet.feature.types import Evaluation, PictureStyle
+from gramlet.stylize.types import Colors, Initial, Iteration, Result, Stylization, StylizeSettings
 from gramlet.types import Array, Limits, Resize
+from gramlet_server.feature.canvas import LuminanceOnly
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize.colors import luminance, match_colors, match_luminance
-from gramlet_server.stylize.descent import Descent, LuminanceOnly
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
-from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
+from gramlet_server.stylize.stylization import Control, Position, stylize
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +46,10 @@ def prepared_of(engine: Engine, content: Array, style: Array, colors: Colors, **
     return prepare_stylization(Stylization(content, (PictureStyle(style),), chosen), engine, Limits())
 
 
-def painted(prepared: PreparedStylization, engine: Engine) -> tuple[Array, Array]:
-    """The last preview, and the result."""
-    events = stylize(prepared, engine, Control(preview_every=3))
-    *_, preview, result = (event for event in events if isinstance(event, PreviewPicture | Result))
-    assert isinstance(preview, PreviewPicture)
+def painted(prepared: PreparedStylization, engine: Engine) -> Array:
+    *_, result = stylize(prepared, engine)
     assert isinstance(result, Result)
-    return preview.picture.clip(0, 1), prepare(result.png, Resize(), Limits())
+    return prepare(result.png, Resize(), Limits())
 
 
 def test_matched_colors_have_the_mean_and_covariance_of_the_others(green: Array, orange: Array) -> None:
@@ -68,16 +66,25 @@ def test_matched_luminances_have_the_mean_and_deviation_of_the_others(green: Arr
 
 
 def test_with_luminance_only_every_pixel_keeps_its_chroma(engine: Engine, green: Array, orange: Array) -> None:
-    for picture in painted(prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE), engine):
-        assert np.abs(luminance(picture) - luminance(green)).mean() > 0.01  # it was painted
-        assert chroma(picture) == pytest.approx(chroma(green), abs=2.5 / 255)
+    picture = painted(prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE), engine)
+    assert np.abs(luminance(picture) - luminance(green)).mean() > 0.01  # it was painted
+    assert chroma(picture) == pytest.approx(chroma(green), abs=2.5 / 255)
 
 
 def test_the_network_sees_only_gray_pictures(engine: Engine, green: Array, orange: Array) -> None:
-    objective = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective(0.5)
-    for picture in (objective.content, objective.styles[0].picture):
-        assert picture is not None
-        assert np.ptp(picture, axis=0).max() == 0
+    prepared = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE, initial=Initial.STYLE)
+    objective = prepared.objective()
+    assert np.ptp(objective.styles[0].picture, axis=0).max() == 0
+    gray = replace(objective, content=gray_of(green))
+    with engine.differentiate(gray) as differentiation:
+        expected = differentiation.evaluate(gray_of(prepared.pictures.initial))
+    first = next(event for event in stylize(prepared, engine) if isinstance(event, Iteration))
+    assert first.loss == pytest.approx(expected.loss)
+    assert first.content_loss == pytest.approx(expected.content_loss)
+
+
+def gray_of(picture: Array) -> Array:
+    return np.repeat(luminance(picture), 3, axis=0)
 
 
 def test_with_a_recolored_style_the_result_has_nearly_the_contents_colors(
@@ -85,27 +92,31 @@ def test_with_a_recolored_style_the_result_has_nearly_the_contents_colors(
 ) -> None:
     def distance(colors: Colors) -> float:
         how = {"initial": Initial.NOISE, "iterations": 12, "style_stages": {"conv1": 1.0}, "content_weight": 0.0}
-        _, picture = painted(prepared_of(engine, green, orange, colors, **how), engine)
+        picture = painted(prepared_of(engine, green, orange, colors, **how), engine)
         return float(np.abs(chroma(picture).mean((1, 2)) - chroma(green).mean((1, 2))).max())
 
     assert distance(Colors.CONTENT_HISTOGRAM) < 0.02 < 0.05 < distance(Colors.STYLE)
 
 
 def test_the_gradient_is_that_of_the_luminance(engine: Engine, green: Array, orange: Array) -> None:
-    objective = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE).objective()
+    prepared = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE)
+    objective = replace(prepared.objective(), content=gray_of(green))
+    canvas, start = LuminanceOnly(torch.tensor(green)), torch.tensor(luminance(orange))
     with engine.differentiate(objective) as differentiation:
-        evaluate = LuminanceOnly(green).evaluating(differentiation.evaluate)
-        start = luminance(orange)
-        gradient = evaluate(start).gradient
-        length = float(np.linalg.norm(gradient))
-        step = gradient * np.float32(0.01 / length)
+
+        def evaluate(point: torch.Tensor) -> Evaluation:
+            return differentiation.evaluate(canvas.seen(point).numpy())
+
+        gradient = canvas.gradient(torch.tensor(evaluate(start).gradient))
+        length = float(gradient.norm())
+        step = gradient * (0.01 / length)
         assert evaluate(start + step).loss - evaluate(start - step).loss == pytest.approx(0.02 * length, rel=0.02)
 
 
 def test_a_run_in_luminance_resumes_at_the_same_bits(engine: Engine, green: Array, orange: Array) -> None:
     prepared = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE, scales=2)
-    saves: list[bytes] = []
-    *_, whole = stylize(prepared, engine, Control(save=saves.append, checkpoint_every=4))
+    saves: list[Position] = []
+    *_, whole = stylize(prepared, engine, Control(saves.append, state_seconds=1e-9))
     again = replace(prepared, pictures=Pictures.from_bytes(prepared.pictures.to_bytes()))
-    *_, resumed = stylize(again, engine, descent=Descent.from_bytes(saves[0]))
+    *_, resumed = stylize(again, engine, position=saves[0])
     assert resumed.png == whole.png  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from gramlet.stylize.types import (
     Preview,
     Queued,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeOrder,
@@ -23,10 +24,11 @@ from gramlet.stylize.types import (
 )
 from gramlet.types import Limits, Pixels
 from gramlet_server.backbone import load_network
-from gramlet_server.feature.engine import Engine
+from gramlet_server.feature.descents import DescentLimits
+from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize.prepare import prepare_stylization
-from gramlet_server.stylize.runs import Runs, RunSettings, with_file
+from gramlet_server.stylize.runs import Runs, RunSettings
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def runs(engine: Engine, store: Store) -> Runs:
-    return Runs(engine, store, RunSettings(running_limit=1, queue_limit=1, checkpoint_every=3))
+    return Runs(engine, store, RunSettings(running_limit=1, queue_limit=1, state_seconds=1e-9))
 
 
 def pixels(seed: int, height: int = 48, width: int = 64) -> Pixels:
@@ -50,9 +52,10 @@ def order(run_id: str = "", iterations: int = 6, preview_every: int = 0) -> Styl
 
 
 def test_a_run_reports_all_of_its_events(runs: Runs) -> None:
-    events = [with_file(event) for event in runs.start(order(preview_every=6))]
-    kinds = [Started, *[Iteration] * 3, Checkpoint, *[Iteration] * 3, Preview, Checkpoint, Result]
-    assert [type(event) for event in events] == kinds
+    events = list(runs.start(order(preview_every=6)))
+    kinds = [type(event) for event in events if not isinstance(event, Checkpoint)]
+    assert kinds == [Started, ScaleStarted, *[Iteration] * 6, Preview, Result]
+    assert any(isinstance(event, Checkpoint) for event in events)
     assert (runs.status().running, runs.status().queued) == (0, 0)
 
 
@@ -83,9 +86,9 @@ def test_a_run_that_is_cancelled_while_it_waits_makes_room(runs: Runs) -> None:
 
 def test_a_finished_run_gives_its_result_again(runs: Runs) -> None:
     whole = list(runs.start(order("again")))[-1]
-    resumed = list(runs.start(StylizeOrder(resume_run_id="again")))
-    assert [type(event) for event in resumed] == [Started, Result]
-    assert resumed[-1].png == whole.png  # type: ignore[attr-defined]
+    for again in (StylizeOrder(resume_run_id="again"), StylizeOrder(watch_run_id="again")):
+        [result] = list(runs.start(again))
+        assert (result.iteration, result.loss, result.png) == (6, whole.loss, whole.png)  # type: ignore[attr-defined]
 
 
 def test_another_process_goes_on_with_the_runs_of_a_drained_one(runs: Runs, engine: Engine, store: Store) -> None:
@@ -100,6 +103,38 @@ def test_another_process_goes_on_with_the_runs_of_a_drained_one(runs: Runs, engi
     assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
 
 
+def test_a_run_that_the_device_refuses_leaves_nothing_behind(engine: Engine, store: Store) -> None:
+    busy = Engine(engine.network, EngineSettings(descents=DescentLimits(running=1, queued=0)))
+    runs = Runs(busy, store)
+    running = runs.start(order("running", iterations=5000))
+    assert isinstance(next(iter(running)), Started)
+    with pytest.raises(Overloaded):
+        list(runs.start(order("refused")))
+    assert {entry.key.split("/")[2] for entry in store.list("runs")} == {"running"}
+    running.cancel()
+    running.join()
+    assert isinstance(list(runs.start(order("refused")))[-1], Result)
+    busy.close()
+
+
+def test_a_run_that_waits_for_the_device_ends_with_its_caller_and_with_its_server(engine: Engine, store: Store) -> None:
+    busy = Engine(engine.network, EngineSettings(descents=DescentLimits(running=1, queued=4)))
+    runs = Runs(busy, store)
+    first, cancelled, drained = (runs.start(order(iterations=5000)) for _ in range(3))
+    assert isinstance(next(iter(first)), Started)
+    assert isinstance(next(iter(cancelled)), Queued)
+    assert isinstance(next(iter(drained)), Queued)
+    cancelled.cancel()
+    cancelled.join()
+    runs.lifecycle.drain()
+    with pytest.raises(Unavailable):
+        list(drained)
+    with pytest.raises(Unavailable):
+        list(first)
+    assert (busy.descents.queue.running, busy.descents.queue.queued) == (0, 0)
+    busy.close()
+
+
 def test_names_are_taken_once_and_missing_runs_are_not_found(runs: Runs) -> None:
     list(runs.start(order("mine", iterations=1)))
     with pytest.raises(AlreadyExists):
@@ -111,7 +146,9 @@ def test_names_are_taken_once_and_missing_runs_are_not_found(runs: Runs) -> None
 
 
 def test_a_run_made_with_other_weights_is_refused(runs: Runs, store: Store) -> None:
-    list(runs.start(order("theirs", iterations=1)))
+    theirs = runs.start(order("theirs", iterations=5000))
+    theirs.cancel()
+    theirs.join()
     other = Engine(load_network("resnet50", "random:1", "cpu"))
     with pytest.raises(FailedPrecondition, match="other weights"):
         Runs(other, store).start(StylizeOrder(resume_run_id="theirs"))

@@ -1,36 +1,44 @@
-"""A stylization minimizes its loss, reports its events, and goes on after every interruption at the same bits."""
+"""A stylization relays what its descents do, scale by scale, and goes on after every interruption at the same bits."""
 
 from __future__ import annotations
 
-import dataclasses
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import pytest
-from gramlet.errors import FailedPrecondition, Unavailable
-from gramlet.feature.types import Evaluation, Model, Objective
+from gramlet.errors import Cancelled, Overloaded, Unavailable
+from gramlet.feature.descent_types import DescentSettings, DescentStart
 from gramlet.stylize.types import (
     Checkpoint,
     Iteration,
     LineSearch,
     Optimizer,
+    Preview,
+    Queued,
     Recovered,
     RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
 )
 from gramlet.types import Array, Limits, Resize
 from gramlet_server.backbone import load_network
-from gramlet_server.feature.engine import Engine
+from gramlet_server.feature.descents import DescentLimits, LocalDescent
+from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.pictures.prepare import prepare
-from gramlet_server.stylize.descent import Descent
+from gramlet_server.runs.queue import shutting_down
+from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.plan import PreparedStylization
-from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
+from gramlet_server.stylize.stylization import Control, Position, stylize
 
 from .conftest import prepared_of
+
+ALWAYS = 1e-9
+"""Seconds between states, so that each state is followed by the next one as soon as it is taken."""
 
 
 @pytest.fixture
@@ -38,18 +46,34 @@ def prepared(engine: Engine, content: Array, style: Array) -> PreparedStylizatio
     return prepared_of(engine, content, style)
 
 
+@pytest.fixture
+def other(engine: Engine) -> Iterator[Engine]:
+    """The same network, with one descent at a time and one that may wait."""
+    other = Engine(engine.network, EngineSettings(descents=DescentLimits(running=1, queued=1)))
+    yield other
+    other.close()
+
+
 def of(kind: type[StylizeEvent], events: list[StylizeEvent]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
+
+
+def losses(events: list[StylizeEvent]) -> list[tuple[int, float]]:
+    return [(event.iteration, event.loss) for event in of(Iteration, events)]
+
+
+def png(events: list[StylizeEvent]) -> bytes:
+    assert isinstance(events[-1], Result)
+    return events[-1].png
 
 
 def test_every_iteration_is_reported_between_the_start_and_the_result(
     engine: Engine, prepared: PreparedStylization
 ) -> None:
-    events = list(stylize(prepared, engine, Control(preview_every=4, checkpoint_every=5)))
-    assert isinstance(events[0], Started)
+    events = list(stylize(prepared, engine, Control(preview_every=4)))
+    assert [type(event) for event in events[:2]] == [Started, ScaleStarted]
     assert [event.iteration for event in of(Iteration, events)] == list(range(1, 9))
-    assert [event.iteration for event in of(PreviewPicture, events)] == [4, 8]
-    assert [event.iteration for event in of(Checkpoint, events)] == [5]
+    assert [event.iteration for event in of(Preview, events)][-1] == 8
     assert isinstance(events[-1], Result)
     assert events[-1].loss <= min(event.loss for event in of(Iteration, events))
 
@@ -66,6 +90,59 @@ def test_balanced_stages_all_start_at_their_weight(engine: Engine, prepared: Pre
     assert dict(first.stage_losses) == pytest.approx(dict(prepared.settings.style_stages or {}), rel=1e-4)
 
 
+# --- scales ---
+
+
+def large(engine: Engine, style: Array, **settings: Any) -> PreparedStylization:
+    """A stylization in two scales of 5 and 3 iterations, of 64 and 128 pixels."""
+    content = np.random.default_rng(3).random((3, 96, 128), dtype=np.float32)
+    return prepared_of(engine, content, style, **{"scales": 2, "antialiased": False, **settings})
+
+
+def test_each_scale_says_where_it_begins(engine: Engine, style: Array) -> None:
+    saves: list[Position] = []
+    prepared = large(engine, style)
+    events = list(stylize(prepared, engine, Control(saves.append, state_seconds=ALWAYS)))
+    scales = [(event.iteration, event.height, event.width) for event in of(ScaleStarted, events)]
+    assert scales == [(0, 48, 64), (5, 96, 128)]
+    kinds = [type(event) for event in events if not isinstance(event, Checkpoint)]
+    assert kinds == [Started, ScaleStarted, *[Iteration] * 5, ScaleStarted, *[Iteration] * 3, Result]
+    # A resumed run reports the scale that it is in.
+    inside = next(position for position in saves if position.scale == 1)
+    resumed = list(stylize(prepared, engine, position=inside))
+    assert of(ScaleStarted, resumed) == of(ScaleStarted, events)[1:]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_scales_without_iterations_are_left_out(engine: Engine, style: Array, iterations: int) -> None:
+    events = list(stylize(large(engine, style, iterations=iterations), engine))
+    assert [event.iteration for event in of(Iteration, events)] == list(range(1, iterations + 1))
+    assert prepare(png(events), Resize(), Limits()).shape == (3, 96, 128)
+
+
+def test_a_mixed_network_finishes_in_full_precision(engine: Engine, content: Array, style: Array) -> None:
+    mixed = Engine(load_network("resnet50", "random:0", "cpu", "mixed"))
+    try:
+        prepared = prepared_of(engine, content, style, preset="classic", iterations=10)
+        scales = [(scale.end, scale.reduced_precision) for scale in prepared.scales(mixed=True)]
+        assert scales == [(8, True), (10, False)]
+        saves: list[Position] = []
+        exact = losses(list(stylize(prepared, engine)))
+        events = list(stylize(prepared, mixed, Control(saves.append, state_seconds=ALWAYS)))
+        whole = losses(events)
+        assert whole[0][1] == pytest.approx(exact[0][1], rel=1e-3)
+        assert whole[0] != exact[0]
+        assert len(of(ScaleStarted, events)) == 1
+        # The last iterations are those of float32, from the picture where the others ended.
+        before = next(position for position in saves if position.iteration == 8)
+        assert losses(list(stylize(prepared, engine, position=before))) == whole[8:]
+    finally:
+        mixed.close()
+
+
+# --- going on ---
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -76,85 +153,139 @@ def test_balanced_stages_all_start_at_their_weight(engine: Engine, prepared: Pre
     ],
     ids=["L-BFGS", "strong Wolfe", "Adam", "short history"],
 )
-def test_a_resumed_run_ends_at_the_same_bits(engine: Engine, content: Array, style: Array, changes: Any) -> None:
-    prepared = prepared_of(engine, content, style, **changes)
+def test_a_resumed_run_ends_at_the_same_bits(engine: Engine, style: Array, changes: Any) -> None:
+    prepared = large(engine, style, **changes)
     whole = list(stylize(prepared, engine))
-    saves: list[bytes] = []
-    for event in stylize(prepared, engine, Control(save=saves.append, checkpoint_every=3)):
-        if isinstance(event, Checkpoint) and event.iteration == 6:
-            break
-    resumed = list(stylize(prepared, engine, descent=Descent.from_bytes(saves[-1])))
-    assert resumed[0].iteration == 6
-    assert [event.loss for event in of(Iteration, resumed)] == [e.loss for e in of(Iteration, whole)][6:]
-    assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
+    saves: list[Position] = []
+    events = list(stylize(prepared, engine, Control(saves.append, state_seconds=ALWAYS, preview_every=1)))
+    assert losses(events) == losses(whole)
+    assert [event.iteration for event in of(Checkpoint, events)] == [position.iteration for position in saves]
+    assert {position.scale for position in saves} >= {0}
+    for position in saves:
+        resumed = list(stylize(prepared, engine, position=Position.from_bytes(position.to_bytes())))
+        assert resumed[0].iteration == position.iteration
+        assert losses(resumed) == losses(whole)[position.iteration :]
+        assert png(resumed) == png(whole)
 
 
-def test_a_mixed_network_finishes_in_full_precision(engine: Engine, content: Array, style: Array) -> None:
-    mixed = Engine(load_network("resnet50", "random:0", "cpu", "mixed"))
-    try:
-        prepared = prepared_of(engine, content, style, preset="classic", iterations=10)
-        assert [(scale.end, scale.reduced_precision) for scale in prepared.scales(mixed=True)] == [
-            (8, True),
-            (10, False),
-        ]
-        exact, whole = (of(Iteration, list(stylize(prepared, each))) for each in (engine, mixed))
-        assert whole[0].loss == pytest.approx(exact[0].loss, rel=1e-3)
-        assert whole[0].loss != exact[0].loss
-        # The last iterations are those of float32, from the picture where the others ended.
-        descent = None
-        for resumable in (mixed, engine):
-            saves: list[bytes] = []
-            control = Control(save=saves.append, checkpoint_every=8)
-            events = stylize(prepared, resumable, control, descent)
-            losses = [event.loss for event in events if isinstance(event, Iteration)]
-            descent = Descent.from_bytes(saves[0])
-        assert losses == [event.loss for event in whole[8:]]
-    finally:
-        mixed.close()
-
-
-class Faulty:
-    """The engine, with a fault at one evaluation."""
-
-    def __init__(self, engine: Engine, at: int, fault: Exception | float) -> None:
-        self._engine, self._at, self._fault = engine, at, fault
-        self.address = "faulty"
-        self.reconnects = 0
-        self.count = 0
-
-    def model(self) -> Model:
-        return self._engine.model()
-
-    @contextmanager
-    def differentiate(self, objective: Objective) -> Iterator[Faulty]:
-        with self._engine.differentiate(objective) as self._real:
-            yield self
-
-    def evaluate(self, picture: Array) -> Evaluation:
-        self.count += 1
-        evaluation = self._real.evaluate(picture)
-        if self.count != self._at:
-            return evaluation
-        if isinstance(self._fault, Exception):
-            raise self._fault
-        return dataclasses.replace(evaluation, loss=self._fault)
-
-    def replace(self, objective: Objective) -> None: ...
-    def extract(self, *_: Any) -> Any: ...
-    def close(self) -> None: ...
-
-
-@pytest.mark.parametrize("fault", [float("nan"), float("inf"), 1e30])
-def test_after_a_divergence_it_goes_on_from_the_best_picture(
-    engine: Engine, prepared: PreparedStylization, fault: float
+@pytest.mark.parametrize("line_search", LineSearch)
+def test_a_lost_network_leaves_a_position_that_loses_nothing(
+    engine: Engine, other: Engine, style: Array, line_search: LineSearch
 ) -> None:
-    events = list(stylize(prepared, Faulty(engine, 5, fault)))
-    recovered = of(Recovered, events)
-    assert [(event.reason, event.iteration) for event in recovered] == [(RecoveryReason.DIVERGED, 5)]
-    losses = {event.iteration: event.loss for event in of(Iteration, events)}
-    assert list(losses) == list(range(1, 9))
-    assert losses[5] == min(losses[k] for k in range(1, 5))
-    assert events[-1].loss <= losses[5]
+    prepared = large(engine, style, line_search=line_search)
+    whole = list(stylize(prepared, engine))
+    saves: list[Position] = []
+    seen: list[StylizeEvent] = []
+
+    def see(event: StylizeEvent) -> None:
+        seen.append(event)
+        if isinstance(event, Iteration) and event.iteration == 6:
+            other.drain()
+
+    with pytest.raises(Unavailable):
+        all(see(event) is None for event in stylize(prepared, other, Control(saves.append)))
+    resumed = list(stylize(prepared, engine, position=saves[-1]))
+    # The descent may have been ahead of the events that were read, never behind.
+    assert losses(seen) + losses(resumed) == losses(whole)
+    assert png(resumed) == png(whole)
+
+
+def test_a_server_that_shuts_down_saves_its_runs(engine: Engine, style: Array) -> None:
+    prepared = large(engine, style)
+    whole = list(stylize(prepared, engine))
+    for last in (0, 3, 5, 7):
+        saves: list[Position] = []
+        seen = interrupted_after(last, prepared, engine, saves)
+        resumed = list(stylize(prepared, engine, position=saves[-1] if saves else None))
+        assert losses(seen) + losses(resumed) == losses(whole)
+        assert png(resumed) == png(whole)
+
+
+def interrupted_after(
+    last: int, prepared: PreparedStylization, engine: Engine, saves: list[Position]
+) -> list[StylizeEvent]:
+    """The events of a run whose server is shut down when it has done so many iterations."""
+    draining = threading.Event()
+    seen: list[StylizeEvent] = []
+
+    def check() -> None:
+        if draining.is_set():
+            raise shutting_down("mine")
+
+    interruption = Interruption(check, draining.is_set)
+
+    def see(event: StylizeEvent) -> None:
+        seen.append(event)
+        if event.iteration == last and not draining.is_set():
+            draining.set()
+            interruption.wake()
+
+    with pytest.raises(Unavailable, match="resume run mine") as error:
+        all(see(event) is None for event in stylize(prepared, engine, Control(saves.append, interruption=interruption)))
+    assert error.value.retry_after == 0
+    return seen
+
+
+def test_closing_the_generator_stops_the_descent(other: Engine, prepared: PreparedStylization) -> None:
+    events = stylize(prepared, other)
+    for event in events:
+        if event.iteration == 3:
+            events.close()  # type: ignore[attr-defined]  # it is a generator
+    assert other.descents.queue.running == 0
+
+
+# --- the device's queue ---
+
+
+def busy(engine: Engine, content: Array) -> LocalDescent:
+    """A descent that the device works on until it is closed."""
+    objective = prepared_of(engine, content, content).objective()
+    return engine.descend(DescentStart(objective=objective, settings=DescentSettings(), iterations=10**6))
+
+
+def test_a_run_that_waits_for_the_device_can_be_cancelled(other: Engine, prepared: PreparedStylization) -> None:
+    with busy(other, prepared.pictures.content):
+        interruption = Interruption()
+        events = stylize(prepared, other, Control(interruption=interruption))
+        assert next(events) == Queued(position=0)
+        interruption.wake()
+        with pytest.raises(Cancelled):
+            next(events)
+        assert other.descents.queue.queued == 0
+
+
+def test_a_full_queue_refuses_a_new_run_and_delays_a_patient_one(other: Engine, prepared: PreparedStylization) -> None:
+    running, waiting = busy(other, prepared.pictures.content), busy(other, prepared.pictures.content)
+    with pytest.raises(Overloaded):
+        next(stylize(prepared, other))
+    interruption = Interruption()
+    found: SimpleQueue[StylizeEvent | BaseException] = SimpleQueue()
+
+    def first_event() -> None:
+        try:
+            found.put(next(stylize(prepared, other, Control(interruption=interruption, is_patient=True))))
+        except Cancelled as error:
+            found.put(error)
+
+    thread = threading.Thread(target=first_event)
+    thread.start()
+    interruption.wake()
+    assert isinstance(found.get(timeout=60), Cancelled)
+    thread.join()
+    for descent in (waiting, running):
+        descent.close()
+    assert isinstance(next(stylize(prepared, other)), Started)
+
+
+# --- what goes wrong on the way ---
+
+
+def test_a_divergence_is_reported_and_costs_no_iteration(engine: Engine, content: Array, style: Array) -> None:
+    prepared = prepared_of(engine, content, style, optimizer=Optimizer.ADAM, learning_rate=100.0)
+    events = list(stylize(prepared, engine))
+    assert {event.reason for event in of(Recovered, events)} == {RecoveryReason.DIVERGED}
+    assert [event.iteration for event in of(Iteration, events)] == list(range(1, 9))
+    assert events[-1].loss <= of(Iteration, events)[0].loss
 
 
 @pytest.mark.parametrize("optimizer", Optimizer)
@@ -164,53 +295,5 @@ def test_a_style_that_is_the_content_leaves_the_content_and_is_no_divergence(
     prepared = prepared_of(engine, content, content, optimizer=optimizer)
     events = list(stylize(prepared, engine))
     assert of(Recovered, events) == []
-    found = prepare(events[-1].png, Resize(), Limits())  # type: ignore[attr-defined]
+    found = prepare(png(events), Resize(), Limits())
     assert np.abs(found - content).max() < 1 / 255
-    # A loss that is larger than the inverted picture's is reported as ever.
-    [reported] = of(Recovered, list(stylize(prepared, Faulty(engine, 4, 1e30))))
-    assert reported.reason is RecoveryReason.DIVERGED
-
-
-def test_after_a_divergence_there_is_a_line_search(engine: Engine, prepared: PreparedStylization) -> None:
-    last = of(Iteration, list(stylize(prepared, Faulty(engine, 5, 1e30))))[-1]
-    assert last.evaluations > last.iteration + 2  # the fault, and the points that a line search tried
-    assert last.evaluations < 3 * last.iteration
-
-
-def test_a_loss_that_starts_as_no_number_is_refused(engine: Engine, prepared: PreparedStylization) -> None:
-    with pytest.raises(FailedPrecondition):
-        list(stylize(prepared, Faulty(engine, 1, float("nan"))))
-
-
-@pytest.mark.parametrize("line_search", LineSearch)
-def test_a_lost_network_leaves_a_checkpoint_that_loses_nothing(
-    engine: Engine, content: Array, style: Array, line_search: LineSearch
-) -> None:
-    prepared = prepared_of(engine, content, style, line_search=line_search)
-    whole = list(stylize(prepared, engine))
-    saves: list[bytes] = []
-    with pytest.raises(Unavailable):
-        # With a line search the fault comes in the middle of one.
-        list(stylize(prepared, Faulty(engine, 5, Unavailable("gone")), Control(save=saves.append)))
-    resumed = list(stylize(prepared, engine, descent=Descent.from_bytes(saves[-1])))
-    assert resumed[-1].png == whole[-1].png  # type: ignore[attr-defined]
-
-
-def test_an_interrupted_run_is_saved_after_its_iteration(engine: Engine, prepared: PreparedStylization) -> None:
-    saves: list[bytes] = []
-
-    def interrupt() -> None:
-        raise Unavailable("shutting down")
-
-    with pytest.raises(Unavailable, match="shutting down"):
-        list(stylize(prepared, engine, Control(save=saves.append, check_interrupted=interrupt)))
-    assert Descent.from_bytes(saves[-1]).iteration == 1
-
-
-def test_closing_the_generator_stops_within_one_iteration(engine: Engine, prepared: PreparedStylization) -> None:
-    faulty = Faulty(engine, 0, 0.0)
-    events = stylize(prepared, faulty)
-    for event in events:
-        if event.iteration == 3:
-            events.close()
-    assert faulty.count == 3

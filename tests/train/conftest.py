@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,17 @@ import pytest
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import Configuration, Entry, Recipe, TrainOrder, Upload
 from gramlet.train.types import Event, Result
+from gramlet.train.v1.train_pb2_grpc import add_TrainServiceServicer_to_server
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.build import Built, Service
+from gramlet_server.runtime.config import ServerSettings
+from gramlet_server.runtime.server import Server
 from gramlet_server.train.classifier import BaseStages
-from gramlet_server.train.runs import Runs
+from gramlet_server.train.runs import Runs, RunSettings
+from gramlet_server.train.service import TrainServicer
 from PIL import Image
 
 SIZE = 64
@@ -137,3 +144,34 @@ class Client:
                 if not read_on:
                     return None
         return event if isinstance(event, Result) else None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The pictures as files, in sets."""
+    root = tmp_path_factory.mktemp("colors")
+    for name, data in make_files().items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(engine, weights, folder, tmp_path_factory) -> Iterator[str]:
+    """A TrainService that may read the folder."""
+    store, base = Store.open(str(tmp_path_factory.mktemp("store"))), BaseStages(lambda: weights)
+    runs = Runs(engine, store, base, RunSettings(dataset_roots=(str(folder),)))
+    with serving(TrainServicer(runs, engine, store, base)) as address:
+        yield address
+
+
+@contextmanager
+def serving(servicer: TrainServicer) -> Iterator[str]:
+    """A server with that servicer; yields its address."""
+    service = Service("gramlet.train.v1.TrainService", add_TrainServiceServicer_to_server, lambda: Built(servicer))
+    server = Server([service], ServerSettings(port=0))
+    built: queue.SimpleQueue = queue.SimpleQueue()
+    server.start(built.put)
+    assert built.get(timeout=30) is None
+    yield f"127.0.0.1:{server.port}"
+    server.stop(drain_seconds=0)

@@ -313,7 +313,7 @@ def test_a_finished_run_that_is_resumed_gives_its_head_again_and_makes_no_other(
     assert again == result
     # Cut off between registering the head and saying so.
     for entry in store.list(f"runs/train/{client.run_id}"):
-        if entry.key.endswith("/result"):
+        if entry.key.endswith(("/result", "/summary")):
             store.delete(entry.key)
     once_more = Client(runs, data_set).run(TrainOrder(resume_run_id=client.run_id))
     assert once_more.head == result.head

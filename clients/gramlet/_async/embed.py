@@ -1,62 +1,166 @@
-"""The calls of EmbedService, for asyncio: the twin of `gramlet._sync.embed`, whose docstrings hold here."""
+"""The calls of EmbedService, as a part of the client."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import suppress
-from typing import Any, Unpack
+from collections.abc import AsyncIterator, Iterable
+from typing import Unpack
 
-from gramlet.embed import map_wire
-from gramlet.embed import wire as messages
-from gramlet.embed.inputs import ItemsInput, MapOptions, has_vectors, make_settings, read_items, read_new_items
-from gramlet.embed.sessions import MapRun, Placing
+from gramlet._async.calls import AsyncCalls, AsyncEvents
+from gramlet.embed.inputs import (
+    ItemsInput,
+    MapOptions,
+    has_vectors,
+    make_settings,
+    read_items,
+    read_new_items,
+    vector_size,
+)
+from gramlet.embed.map_wire import (
+    DELETE_MAP,
+    DRAW_MAP,
+    GET_MAP,
+    LIST_MAPS,
+    decode_drawing_chunk,
+    decode_get_map,
+    decode_summaries,
+    encode_delete_map,
+    encode_drawing,
+    encode_get_map,
+    encode_list_maps,
+)
+from gramlet.embed.sessions import MapRun, TransformWindow
 from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap
-from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
+from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput, choose
-from gramlet.transport.aio import AsyncCalls, AsyncStream
-from gramlet.transport.events import AsyncEvents
-from gramlet.transport.retry import Attempts
+from gramlet.inputs import PictureInput
+from gramlet.transport.aio import aiter_of, blocking
+from gramlet.values import fill, name_or_new, text
 
 
 class AsyncEmbedCalls(AsyncCalls):
-    """Maps of style: making them, placing pictures on them, drawing them, and looking after them."""
-
-    @property
-    def _embed_stub(self) -> embed_pb2_grpc.EmbedServiceStub:
-        return embed_pb2_grpc.EmbedServiceStub(self._connection.channel)
+    """Maps of style: making them, finding the positions of new pictures, drawing them, and looking after them."""
 
     def embed(
         self,
         items: ItemsInput,
         *,
-        labels: Sequence[str] | None = None,
+        labels: Iterable[object] | None = None,
         map_id: str | None = None,
         from_map_id: str | None = None,
         report_every: int = 10,
         omit_coordinates: bool = False,
+        detached: bool = False,
         timeout: float | None = None,
         **settings: Unpack[MapOptions],
     ) -> AsyncEvents[MapEvent, StyleMap]:
-        """Maps pictures so that those of similar style, as Gram matrices measure it, come to lie together."""
-        unread = read_items(items, labels)
-        start = MapStart(
-            settings=make_settings(settings, vectors=has_vectors(unread)),
-            count=len(unread),
-            map_id=map_id or "",
-            from_map_id=from_map_id or "",
+        """Maps pictures so that those of similar style, as Gram matrices measure it, lie close together.
+
+        Returns events as they come: items described, the distances measured, t-SNE's divergence and coordinates; the
+        last is the `StyleMap`, which is also stored on the server. If the server is lost, the making is resumed.
+        Closing the events cancels it, unless it is detached.
+
+        Args:
+            items: A folder of pictures, whose sub-folders are labels; pictures or `Item`s; or vectors, (N, n).
+            labels: One for each item: text, numbers or any other plain values. They color the map and are used to judge
+                it, never to make it.
+            map_id: Name of the map. Default: a random one; every event has it.
+            from_map_id: A stored map to start from: its items begin at their old positions, so that the map of a set
+                that has grown can still be recognized.
+            report_every: Iterations between reports.
+            omit_coordinates: Leave the coordinates out of the reports.
+            detached: The making goes on without its caller, once all items have been sent, even if its server is lost.
+                Find it again with `client.run(map_id)`.
+            timeout: Seconds for the whole making.
+            settings: Descriptor, method, perplexity and all other fields of `MapSettings` and `Tsne`.
+
+        Raises:
+            NotFound: There is no such folder, or no picture in it.
+            InvalidInput: A setting is wrong, or the server has no memory for so many items.
+            Overloaded: The service's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+        name = name_or_new(map_id, "map_id")
+
+        def start() -> MapRun:
+            unread = read_items(items, labels)
+            order = MapStart(
+                settings=make_settings(settings, vectors=has_vectors(unread)),
+                count=len(unread),
+                map_id=name,
+                from_map_id="" if from_map_id is None else from_map_id,
+                report_every=report_every,
+                omit_coordinates=omit_coordinates,
+                detached=detached,
+                vector_size=vector_size(unread),
+            )
+            return MapRun(order, unread)
+
+        return AsyncEvents(name, self._events(EMBED, blocking(start), self._attempts(timeout)), StyleMap)
+
+    def relayout_map(
+        self,
+        items_of_map_id: str,
+        *,
+        map_id: str | None = None,
+        from_map_id: str | None = None,
+        report_every: int = 10,
+        omit_coordinates: bool = False,
+        detached: bool = False,
+        timeout: float | None = None,
+        **settings: Unpack[MapOptions],
+    ) -> AsyncEvents[MapEvent, StyleMap]:
+        """Lays out the items of a stored map once more, as a new map, without their pictures and without the network.
+
+        Returns events as `embed` does. The descriptors are those that were kept with the map, so the settings of
+        descriptor, stages, resize, balance_stages, exactness and sketch_size stay as they are there. Method, metric,
+        perplexity, seed and the others may differ.
+
+        Args:
+            items_of_map_id: The stored map.
+            map_id: Name of the new map. Default: a random one.
+            from_map_id: A stored map from whose positions t-SNE starts. Default: PCA.
+            report_every: Iterations between reports.
+            omit_coordinates: Leave the coordinates out of the reports.
+            detached: As of `embed`.
+            timeout: Seconds for the whole making.
+            settings: As for `embed`.
+
+        Raises:
+            NotFound: There is no finished map of that name.
+            InvalidInput: A setting is wrong.
+        """
+        name = name_or_new(map_id, "map_id")
+        order = MapStart(
+            settings=make_settings(settings),
+            map_id=name,
+            from_map_id="" if from_map_id is None else from_map_id,
             report_every=report_every,
             omit_coordinates=omit_coordinates,
+            items_of_map_id=items_of_map_id,
+            detached=detached,
         )
-        return AsyncEvents(self._map_events(MapRun(start, unread), self._attempts(timeout)), StyleMap)
+        return AsyncEvents(name, self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
 
     def resume_map(
-        self, map_id: str, *, report_every: int = 10, omit_coordinates: bool = False, timeout: float | None = None
+        self,
+        map_id: str,
+        *,
+        report_every: int = 10,
+        omit_coordinates: bool = False,
+        detached: bool = False,
+        timeout: float | None = None,
     ) -> AsyncEvents[MapEvent, StyleMap]:
-        """Goes on with the making of a map that was interrupted after its last item had arrived."""
-        start = MapStart(None, map_id, report_every=report_every, omit_coordinates=omit_coordinates)
-        return AsyncEvents(self._map_events(MapRun(start, ()), self._attempts(timeout)), StyleMap)
+        """Continues the making of a map that was interrupted after its last item had arrived.
+
+        A map that is being made is joined instead, and one that is finished is returned. With `detached` the making
+        goes on without its callers from now on.
+
+        Raises:
+            NotFound: The server's store has no such map.
+            FailedPrecondition: The items had not all arrived.
+        """
+        order = MapStart(None, map_id, report_every=report_every, omit_coordinates=omit_coordinates, detached=detached)
+        return AsyncEvents(map_id, self._events(EMBED, blocking(MapRun, order, ()), self._attempts(timeout)), StyleMap)
 
     def transform(
         self,
@@ -66,23 +170,42 @@ class AsyncEmbedCalls(AsyncCalls):
         in_flight: int = 16,
         timeout: float | None = None,
     ) -> AsyncIterator[Position | GramletError]:
-        """Places new pictures on a stored map, which stays as it is."""
-        return self._placed(map_id, Placing(read_new_items(pictures), in_flight), self._attempts(timeout))
+        """Finds the positions of new pictures on a stored map, which stays as it is.
+
+        Returns one outcome for each item, in order: its `Position`, or as a value the error of an item that failed.
+
+        Args:
+            map_id: The map.
+            pictures: One picture; or anything that `embed` takes.
+            in_flight: Items under way at once.
+            timeout: Seconds for the whole call.
+
+        Raises:
+            NotFound: There is no such map.
+            FailedPrecondition: The map was made with other weights than the server's.
+        """
+        items = aiter_of(blocking(read_new_items, pictures))
+        return self._outcomes(TRANSFORM, TransformWindow(map_id, in_flight), items, self._attempts(timeout))
 
     async def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""
-        return map_wire.decode_summaries(
-            await self._unary(self._embed_stub.ListMaps, embed_pb2.ListMapsRequest(), timeout)
-        )
+        return decode_summaries(await self._unary(LIST_MAPS, encode_list_maps(), timeout))
 
     async def map(self, map_id: str, *, timeout: float | None = None) -> StyleMap:
-        """A stored map."""
-        reply = await self._unary(self._embed_stub.GetMap, embed_pb2.GetMapRequest(map_id=map_id), timeout)
-        return map_wire.decode_map(reply.map)
+        """A stored map.
+
+        Raises:
+            NotFound: There is no finished map of that name.
+        """
+        return decode_get_map(await self._unary(GET_MAP, encode_get_map(text(map_id, "map_id")), timeout))
 
     async def delete_map(self, map_id: str, *, timeout: float | None = None) -> None:
-        """Removes a map, finished or not."""
-        await self._unary(self._embed_stub.DeleteMap, embed_pb2.DeleteMapRequest(map_id=map_id), timeout)
+        """Removes a map, finished or not.
+
+        Raises:
+            NotFound: There is no such map.
+        """
+        await self._unary(DELETE_MAP, encode_delete_map(text(map_id, "map_id")), timeout)
 
     async def draw_map(
         self,
@@ -94,87 +217,19 @@ class AsyncEmbedCalls(AsyncCalls):
         title: str = "",
         timeout: float | None = None,
     ) -> bytes:
-        """A drawing of a stored map, as a file."""
-        drawing = MapDrawing(map_id, choose(DrawingForm, form, "form"), layout, width, title)
-        attempts = self._attempts(timeout)
-        while True:
-            stream = self._connection.server_stream(
-                self._embed_stub.DrawMap, map_wire.encode_drawing(drawing), attempts
-            )
-            try:
-                return await _whole(stream)
-            except GramletError as error:
-                delay = attempts.delay_after(error)
-            finally:
-                stream.close()
-            await asyncio.sleep(delay)
+        """A drawing of a stored map, as a file.
 
-    async def _map_events(self, run: MapRun, attempts: Attempts) -> AsyncGenerator[MapEvent, None]:
-        while not run.done:
-            stream = self._connection.stream(self._embed_stub.Embed, attempts)
-            sending = asyncio.create_task(_send_all(stream, run))
-            try:
-                while not run.done:
-                    event = run.accept(await stream.receive())
-                    attempts.answered(new=event is not None)
-                    if run.done:
-                        await stream.finish()  # so that the server sees a call that ended in order
-                    if event is not None:
-                        yield event
-            except GramletError as error:
-                delay = attempts.delay_after(run.broken(error))
-            else:
-                return
-            finally:
-                stream.close()
-                sending.cancel()
-                with suppress(asyncio.CancelledError):
-                    await sending
-            await asyncio.sleep(delay)
+        Args:
+            map_id: The map.
+            form: `scatter`, a PNG with every picture at its position; `grid`, a PNG with the pictures side by side; or
+                `page`, an HTML file that needs nothing but a browser.
+            layout: For PNG: which layout, from 0. Default: all of them in a row.
+            width: For PNG: of one layout, in pixels.
+            title: Above the map.
+            timeout: Seconds for the whole file.
 
-    async def _placed(
-        self, map_id: str, placing: Placing, attempts: Attempts
-    ) -> AsyncGenerator[Position | GramletError, None]:
-        stream: AsyncStream[Any, Any] | None = None
-        try:
-            while not placing.is_empty:
-                try:
-                    if stream is None:
-                        stream = self._connection.stream(self._embed_stub.Transform, attempts)
-                        await stream.send(messages.encode_transform_start(map_id))
-                    for message in await asyncio.to_thread(lambda: list(placing.messages())):  # it reads files
-                        await stream.send(message)
-                    for failed in placing.outcomes():
-                        yield failed
-                    if placing.is_waiting:
-                        outcome = placing.accept(await stream.receive())
-                        attempts.answered()
-                        yield outcome
-                except GramletError as error:
-                    if stream is not None:
-                        stream.close()
-                    stream = None
-                    placing.broken()
-                    await asyncio.sleep(attempts.delay_after(error))
-            if stream is not None:
-                await stream.finish()
-        finally:
-            if stream is not None:
-                stream.close()
-
-
-async def _send_all(stream: AsyncStream[Any, Any], run: MapRun) -> None:
-    await stream.send(run.request())
-    for item in run.items():
-        await stream.send(await asyncio.to_thread(item))  # it reads a file
-    await stream.end()
-
-
-async def _whole(stream: AsyncStream[Any, Any]) -> bytes:
-    first = await stream.receive()
-    chunks, size = [first.chunk], len(first.chunk)
-    while size < first.total_bytes:
-        chunks.append((await stream.receive()).chunk)
-        size += len(chunks[-1])
-    await stream.finish()
-    return b"".join(chunks)
+        Raises:
+            NotFound: There is no finished map of that name.
+        """
+        drawing = fill(MapDrawing, {"map_id": map_id, "form": form, "layout": layout, "width": width, "title": title})
+        return await self._download(DRAW_MAP, encode_drawing(drawing), decode_drawing_chunk, timeout)

@@ -1,17 +1,17 @@
-"""The calls of StylizeService, as a part of the asynchronous client: `gramlet._sync.stylize` for asyncio."""
+"""The calls of StylizeService, as a part of the client."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from typing import Unpack
 
-from gramlet._async.inputs import aiter_of
+from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput
+from gramlet.inputs import PictureInput, several_pictures
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.sessions import StylizeRun, SweepRun
 from gramlet.stylize.sets import SetEvent, StylizeSet
+from gramlet.stylize.sweep_wire import SWEEP
 from gramlet.stylize.types import (
     Initial,
     Result,
@@ -22,19 +22,14 @@ from gramlet.stylize.types import (
     SweepOrder,
     SweepResult,
 )
-from gramlet.stylize.v1 import stylize_pb2_grpc
-from gramlet.stylize.wire import decode_adjusted, encode_adjust
-from gramlet.transport.aio import AsyncCalls
-from gramlet.transport.events import AsyncEvents
-from gramlet.transport.retry import Attempts
+from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
+from gramlet.transport.aio import aiter_of, blocking
+from gramlet.types import new_name
+from gramlet.values import name_or_new, several, text
 
 
 class AsyncStylizeCalls(AsyncCalls):
     """Stylizations: running, resuming and changing them, and sweeping over their settings."""
-
-    @property
-    def _stylize_stub(self) -> stylize_pb2_grpc.StylizeServiceStub:
-        return stylize_pb2_grpc.StylizeServiceStub(self._connection.channel)
 
     def stylize(
         self,
@@ -44,31 +39,84 @@ class AsyncStylizeCalls(AsyncCalls):
         initial: Initial | PictureInput | None = None,
         previous: PictureInput | None = None,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
         run_id: str | None = None,
+        detached: bool = False,
+        keep_inputs: bool = False,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
     ) -> AsyncStylizing:
-        """Paints the content picture in the style of another; an asynchronous iterator of events."""
-        order = StylizeOrder(
-            stylization=make_stylization(content, style, initial, settings, previous),
-            run_id=run_id or "",
-            preview_every=preview_every,
-            checkpoint_every=checkpoint_every,
-        )
-        return self._stylize(order, timeout)
+        """Paints the content picture in the style of another (Gatys, Ecker, Bethge, CVPR 2016).
+
+            async for step in client.stylize("tubingen.jpg", "starry_night.jpg", size=512):
+                print(step.iteration, step.loss)
+            step.image.save("out.png")
+
+        Returns events as the optimization goes on, every iteration among them; the last is the `Result` with the
+        picture. If the server is lost, the run is resumed from its last checkpoint, and the events go on as if nothing
+        had happened. Closing the events cancels the run, unless it is detached.
+
+        Args:
+            content: The picture whose contents are kept.
+            style: The style picture; or several; or several with their weights, `[("a.jpg", 2.0), ("b.jpg", 1.0)]`; or
+                as `Style("a.jpg", content_region="sky.png")`, with masks: where in the result the style applies, and
+                which part of the style picture counts.
+            initial: Where to start: `content`, `style`, `noise`, or a picture. Default: the preset's choice.
+            previous: In a sequence: the content of the frame before. `initial` is its painting, and is moved along with
+                what moved since.
+            preview_every: Iterations between previews; 0 is none.
+            state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
+            run_id: Name of the run, with which it can be resumed. Default: a random one; every event has it.
+            detached: The run goes on without its caller, even if its server is lost. It is ordered when the first event
+                is asked for. Find it again with `client.run(run_id)`.
+            keep_inputs: The store keeps the pictures after the run has ended, until it is deleted.
+            timeout: Seconds for the whole run.
+            settings: Preset, size, iterations, weights and all other fields of `StylizeSettings`.
+
+        Raises:
+            NotFound: A file does not exist.
+            InvalidInput: A picture or setting is wrong.
+            Overloaded: The service's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+        name = name_or_new(run_id, "run_id")
+
+        def start() -> StylizeRun:
+            stylization = make_stylization(content, style, initial, settings, previous)
+            return StylizeRun(
+                StylizeOrder(
+                    stylization,
+                    run_id=name,
+                    preview_every=preview_every,
+                    state_seconds=state_seconds,
+                    detached=detached,
+                    keep_inputs=keep_inputs,
+                )
+            )
+
+        return self._stylize(name, blocking(start), timeout)
 
     def resume(
         self,
         run_id: str,
         *,
         preview_every: int = 0,
-        checkpoint_every: int | None = None,
+        state_seconds: float | None = None,
+        detached: bool = False,
         timeout: float | None = None,
     ) -> AsyncStylizing:
-        """Goes on with a stylization from its newest checkpoint."""
-        order = StylizeOrder(resume_run_id=run_id, preview_every=preview_every, checkpoint_every=checkpoint_every)
-        return self._stylize(order, timeout)
+        """Continues a stylization from its newest checkpoint.
+
+        A run that is executed is joined instead, and one that has succeeded gives its result. With `detached` the run
+        goes on without its callers from now on.
+
+        Raises:
+            NotFound: The server's store has no such run.
+        """
+        order = StylizeOrder(
+            resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds, detached=detached
+        )
+        return self._stylize(text(run_id, "run_id"), blocking(StylizeRun, order), timeout)
 
     def stylize_set(
         self,
@@ -82,9 +130,35 @@ class AsyncStylizeCalls(AsyncCalls):
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
     ) -> AsyncGenerator[SetEvent, None]:
-        """Paints several pictures in one style, or the frames of a sequence; an asynchronous iterator of events."""
-        painted = StylizeSet(make_template(style, initial, settings), sequence, frame_iterations)
-        return self._set_events(aiter_of(pictures), painted, preview_every, timeout)
+        """Paints several pictures in one style, which is prepared once, or the frames of a sequence.
+
+        Returns events as they come: a `SetEvent` for everything that happens to a picture. Pictures are taken, and
+        painted, one after another, as the events are read. A picture that cannot be read fails alone: its error is the
+        event's value. Closing the events cancels the picture under way.
+
+        Args:
+            pictures: Any number.
+            style: As of `stylize`.
+            sequence: The pictures are frames: each starts from the last result, at the full size only, with fewer
+                iterations, so that the strokes flicker less.
+            frame_iterations: Iterations of every frame after the first. Default: a quarter of the first one's.
+            initial: As of `stylize`; of a sequence, for the first frame.
+            preview_every: Iterations between previews; 0 is none.
+            timeout: Seconds for each picture.
+            settings: As of `stylize`, for every picture.
+
+        Raises:
+            InvalidInput, NotFound: A style or a setting is wrong.
+            Overloaded: The service's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+
+        def start() -> StylizeSet:
+            return StylizeSet(make_template(style, initial, settings), sequence, frame_iterations)
+
+        self._connection.check_open()
+        given = several_pictures(pictures, Iterable | AsyncIterable)
+        return self._set_events(aiter_of(given), blocking(start), preview_every, timeout)
 
     def sweep(
         self,
@@ -95,21 +169,62 @@ class AsyncStylizeCalls(AsyncCalls):
         deepest_stages: Sequence[str] = (),
         initial: Initial | PictureInput | None = None,
         run_id: str | None = None,
+        detached: bool = False,
+        keep_inputs: bool = False,
         timeout: float | None = None,
         **settings: Unpack[StylizeOptions],
     ) -> AsyncEvents[SweepEvent, SweepResult]:
-        """Stylizes once for every ratio of content to style and every deepest style stage: a labelled grid."""
-        order = SweepOrder(
-            stylization=make_stylization(content, style, initial, settings),
-            ratios=tuple(map(float, ratios)),
-            deepest_stages=tuple(deepest_stages),
-            run_id=run_id or "",
-        )
-        return self._sweep(order, timeout)
+        """Stylizes once for every ratio of content to style and every deepest style stage: a labeled grid of pictures.
 
-    def resume_sweep(self, run_id: str, *, timeout: float | None = None) -> AsyncEvents[SweepEvent, SweepResult]:
-        """Goes on with a sweep at its first unfinished cell; of those before it the results are told."""
-        return self._sweep(SweepOrder(resume_run_id=run_id), timeout)
+        Returns events as they come: a `SweepCell` for everything that happens in a cell; the last is the `SweepResult`
+        with the grid. If the server is lost, the sweep is resumed at its first unfinished cell. Closing the events
+        cancels it, unless it is detached.
+
+        Args:
+            content: The picture whose contents are kept.
+            style: As of `stylize`.
+            ratios: Content weight / style weight of each column. Default: the settings' own times 0.1, 1 and 10.
+            deepest_stages: Rows: each uses the style stages up to this one. Default: every style stage.
+            initial: As of `stylize`.
+            run_id: Name of the sweep, with which it can be resumed. Default: a random one; every event has it.
+            detached, keep_inputs: As of `stylize`.
+            timeout: Seconds for the whole sweep.
+            settings: As of `stylize`, for every cell.
+
+        Raises:
+            NotFound: A file does not exist.
+            InvalidInput: A picture, a setting, a ratio or a stage is wrong.
+            Overloaded: The service's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+        name = name_or_new(run_id, "run_id")
+
+        def start() -> SweepRun:
+            return SweepRun(
+                SweepOrder(
+                    stylization=make_stylization(content, style, initial, settings),
+                    ratios=tuple(several(ratios, "ratios")),
+                    deepest_stages=tuple(several(deepest_stages, "deepest_stages")),
+                    run_id=name,
+                    detached=detached,
+                    keep_inputs=keep_inputs,
+                )
+            )
+
+        return AsyncEvents(name, self._events(SWEEP, blocking(start), self._attempts(timeout)), SweepResult)
+
+    def resume_sweep(
+        self, run_id: str, *, detached: bool = False, timeout: float | None = None
+    ) -> AsyncEvents[SweepEvent, SweepResult]:
+        """Continues a sweep at its first unfinished cell; the results of the cells before it come again.
+
+        As `resume`, it joins a sweep that is executed.
+
+        Raises:
+            NotFound: The server's store has no such sweep.
+        """
+        start = blocking(SweepRun, SweepOrder(resume_run_id=run_id, detached=detached))
+        return AsyncEvents(run_id, self._events(SWEEP, start, self._attempts(timeout)), SweepResult)
 
     async def adjust(
         self,
@@ -121,63 +236,55 @@ class AsyncStylizeCalls(AsyncCalls):
         style_stages: Mapping[str, float] | Sequence[str] | None = None,
         timeout: float | None = None,
     ) -> StylizeSettings:
-        """Changes the weights of a run from its next iteration on; returns the settings that will be in force."""
+        """Changes the weights of a run from its next iteration on; its events report the change as `Adjusted`.
+
+        None leaves a weight as it is, and so do stages that are not named; a stage of weight 0 is left out. The run may
+        belong to another client, on another server that shares the store. A change that is not rejected is applied if
+        the run goes on to its end.
+
+        Returns:
+            The settings that will be in force.
+
+        Raises:
+            NotFound: There is no such run.
+            FailedPrecondition: The run is done, or has begun its last iteration.
+            InvalidInput: A weight or a stage is wrong, or all weights would be 0.
+        """
         adjustment = make_adjustment(content_weight, style_weight, total_variation_weight, style_stages)
-        return decode_adjusted(await self._unary(self._stylize_stub.Adjust, encode_adjust(run_id, adjustment), timeout))
+        request = encode_adjust(text(run_id, "run_id"), adjustment)
+        return decode_adjusted(await self._unary(ADJUST, request, timeout))
 
-    def _stylize(self, order: StylizeOrder, timeout: float | None) -> AsyncStylizing:
-        run = StylizeRun(order)
-        events = self._run_events(self._stylize_stub.Stylize, run, self._attempts(timeout))
-        return AsyncStylizing(self, run.run_id, events)
-
-    def _sweep(self, order: SweepOrder, timeout: float | None) -> AsyncEvents[SweepEvent, SweepResult]:
-        events = self._run_events(self._stylize_stub.Sweep, SweepRun(order), self._attempts(timeout))
-        return AsyncEvents(events, SweepResult)
+    def _stylize(self, run_id: str, start: Awaitable[StylizeRun], timeout: float | None) -> AsyncStylizing:
+        return AsyncStylizing(self, run_id, self._events(STYLIZE, start, self._attempts(timeout)))
 
     async def _set_events(
-        self, pictures: AsyncIterator[PictureInput], painted: StylizeSet, preview_every: int, timeout: float | None
+        self,
+        pictures: AsyncIterator[PictureInput],
+        start: Awaitable[StylizeSet],
+        preview_every: int,
+        timeout: float | None,
     ) -> AsyncGenerator[SetEvent, None]:
+        painted = await start
         index = -1
         async for picture in pictures:
             index += 1
             try:
-                stylization = await asyncio.to_thread(painted.stylization, picture)  # it reads a file
-                async with self._stylize(StylizeOrder(stylization, preview_every=preview_every), timeout) as events:
+                name = new_name()
+                run = blocking(_start, painted, picture, preview_every, name)
+                async with AsyncEvents(name, self._events(STYLIZE, run, self._attempts(timeout)), Result) as events:
                     async for event in events:
                         painted.happened(event)
                         yield SetEvent(index, event)
             except GramletError as error:
                 yield SetEvent(index, painted.failed(error))
 
-    async def _run_events(
-        self, method: Any, run: StylizeRun | SweepRun, attempts: Attempts
-    ) -> AsyncGenerator[Any, None]:
-        while not run.done:
-            stream = self._connection.server_stream(method, run.request(), attempts)
-            try:
-                while not run.done:
-                    event = run.accept(await stream.receive())
-                    attempts.answered(new=event is not None)
-                    if run.done:
-                        await stream.finish()  # so that the server sees a call that ended in order
-                    if event is not None:
-                        yield event
-            except GramletError as error:
-                delay = attempts.delay_after(run.broken(error))
-            else:
-                return
-            finally:
-                stream.close()
-            await asyncio.sleep(delay)
-
 
 class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
-    """The events of a stylization, whose weights can be changed meanwhile. Attribute `run_id`: its name."""
+    """The events of a stylization, whose weights can be changed meanwhile."""
 
     def __init__(self, client: AsyncStylizeCalls, run_id: str, events: AsyncGenerator[StylizeEvent, None]) -> None:
-        super().__init__(events, Result)
+        super().__init__(run_id, events, Result)
         self._client = client
-        self.run_id = run_id
 
     async def adjust(
         self,
@@ -187,7 +294,7 @@ class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
         total_variation_weight: float | None = None,
         style_stages: Mapping[str, float] | Sequence[str] | None = None,
     ) -> StylizeSettings:
-        """Changes the weights from the next iteration on; see `Client.adjust`."""
+        """Changes the weights from the next iteration on; see `AsyncClient.adjust`."""
         return await self._client.adjust(
             self.run_id,
             content_weight=content_weight,
@@ -195,3 +302,7 @@ class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
             total_variation_weight=total_variation_weight,
             style_stages=style_stages,
         )
+
+
+def _start(painted: StylizeSet, picture: PictureInput, preview_every: int, run_id: str) -> StylizeRun:
+    return StylizeRun(StylizeOrder(painted.stylization(picture), run_id=run_id, preview_every=preview_every))

@@ -1,31 +1,39 @@
-"""The calls of TrainService, for asyncio: the twin of `gramlet._sync.train`, whose docstrings hold here."""
+"""The calls of TrainService, as a part of the client."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, Unpack, cast, overload
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
+from dataclasses import replace
+from typing import Unpack, cast, overload
 
+from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput, choose, is_one_picture
-from gramlet.train import head_wire
+from gramlet.inputs import PictureInput, is_one_picture
 from gramlet.train.configuration import Recipe
+from gramlet.train.head_wire import (
+    DELETE_HEAD,
+    EXPORT_HEAD,
+    GET_HEAD,
+    LIST_HEADS,
+    PREDICT,
+    decode_details,
+    decode_export_chunk,
+    decode_heads,
+    encode_delete_head,
+    encode_export_request,
+    encode_get_head,
+    encode_list_heads,
+)
 from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
 from gramlet.train.sessions import PredictBatches, TrainRun
 from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
-from gramlet.train.v1 import train_pb2, train_pb2_grpc
-from gramlet.transport.aio import AsyncCalls, AsyncStream
-from gramlet.transport.events import AsyncEvents
-from gramlet.transport.retry import Attempts
+from gramlet.train.wire import TRAIN
+from gramlet.transport.aio import blocking
+from gramlet.values import choose, flag, name_or_new, text
 
 
 class AsyncTrainCalls(AsyncCalls):
     """Training heads, using them, and looking after them."""
-
-    @property
-    def _train_stub(self) -> train_pb2_grpc.TrainServiceStub:
-        return train_pb2_grpc.TrainServiceStub(self._connection.channel)
 
     def train(
         self,
@@ -35,23 +43,70 @@ class AsyncTrainCalls(AsyncCalls):
         recipes: Sequence[Recipe] | None = None,
         on_server: bool = False,
         run_id: str | None = None,
+        detached: bool = False,
         timeout: float | None = None,
         **options: Unpack[TrainOptions],
     ) -> AsyncEvents[Event, Result]:
-        """Trains a classification head on a handful of labelled pictures; an asynchronous iterator of events."""
+        """Trains a classification head on a handful of labeled pictures. It can be used a moment later.
+
+        Returns events as they come: the pass of the pictures through the frozen network, every epoch, and in the end
+        the `Result` with the head and its reports. Pictures that the server has seen before are not sent again. If the
+        server is lost, the run is resumed. Closing the events cancels the run, unless it is detached.
+
+        Args:
+            pictures: A folder `<class>/*` or `{train,val,...}/<class>/*`; an s3:// URI in that layout, read by the
+                server; pictures by class, `{"bee": [...], "ant": [...]}`; or tuples (picture, class) or
+                (picture, class, set).
+            name: Of the head. Training again under one name gives the next version.
+            recipes: Several recipes to compare, trained on the same data; the best on the validation set is kept.
+            on_server: `pictures` names a folder that the server reads, below one of its --dataset-roots.
+            run_id: Name of the run, with which it can be resumed. Default: a random one.
+            detached: The run goes on without its caller, once all pictures have been sent, even if its server is lost.
+                Find it again with `client.run(run_id)`.
+            timeout: Seconds for the whole run.
+            options: The fields of `Recipe` for a single recipe, and those of `Configuration` about the data.
+
+        Raises:
+            NotFound: There is no such folder.
+            InvalidInput: There are fewer than two classes or duplicate names, or a setting is wrong.
+            FailedPrecondition: Stages cannot be unfrozen on this server.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+        known_as = name_or_new(run_id, "run_id")
 
         def start() -> TrainRun:
-            return TrainRun(*make_order(pictures, name, recipes, options, on_server=on_server, run_id=run_id))
+            order, local = make_order(pictures, name, recipes, options, on_server=on_server, run_id=known_as)
+            return TrainRun(replace(order, detached=detached), local)
 
-        return AsyncEvents(self._train_events(start, self._attempts(timeout)), Result)
+        return AsyncEvents(known_as, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     def resume_training(
-        self, run_id: str, pictures: PicturesInput | None = None, *, timeout: float | None = None
+        self,
+        run_id: str,
+        pictures: PicturesInput | None = None,
+        *,
+        detached: bool = False,
+        timeout: float | None = None,
     ) -> AsyncEvents[Event, Result]:
-        """Goes on with a training that was cut off; it ends with the same head."""
-        return AsyncEvents(
-            self._train_events(lambda: TrainRun(*resume_order(run_id, pictures)), self._attempts(timeout)), Result
-        )
+        """Continues a training that was interrupted; it ends with the same head.
+
+        A training that is executed is joined instead, and one that has succeeded gives its result.
+
+        Args:
+            run_id: Of the run.
+            pictures: The same as before; only needed if the run was interrupted before the server had seen all of them.
+            detached: The run goes on without its callers from now on.
+            timeout: Seconds for the whole run.
+
+        Raises:
+            NotFound: The server's store has no such run.
+        """
+
+        def start() -> TrainRun:
+            order, local = resume_order(run_id, pictures)
+            return TrainRun(replace(order, detached=detached), local)
+
+        return AsyncEvents(run_id, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture
@@ -71,25 +126,46 @@ class AsyncTrainCalls(AsyncCalls):
         top_k: int = 5,
         timeout: float | None = None,
     ) -> Awaitable[Prediction] | AsyncIterator[Prediction | GramletError]:
-        """Classes of a picture, or of many, with calibrated probabilities."""
+        """Classes of a picture, or of many, with calibrated probabilities.
+
+            prediction = await client.predict("bees", "photo.jpg")
+
+        Args:
+            head: `"bees"` is its newest version, `"bees/3"` the third; or what `train` or `heads` gave.
+            pictures: One gives its `Prediction`; several give an iterator of one outcome for each picture, in order: a
+                `Prediction`, or as a value the error of a picture that could not be read.
+            top_k: Classes to return for each picture.
+            timeout: Seconds for each call.
+
+        Raises:
+            NotFound: There is no such head.
+            FailedPrecondition: The head was trained on other weights than the server's.
+        """
+        self._connection.check_open()
         if is_one_picture(pictures) or not isinstance(pictures, Iterable):
             return self._predict(PredictBatches(head, [cast(PictureInput, pictures)], top_k), timeout)
-        return self._predict_all(PredictBatches(head, cast(Iterable[PictureInput], pictures), top_k), timeout)
+        return self._predictions(PredictBatches(head, cast(Iterable[PictureInput], pictures), top_k), timeout)
 
     async def heads(self, name: str = "", *, timeout: float | None = None) -> list[Head]:
         """All heads, or all versions of one, without histories and confusion matrices."""
-        reply = await self._unary(self._train_stub.ListHeads, train_pb2.ListHeadsRequest(name=name), timeout)
-        return [head_wire.decode_head(head) for head in reply.heads]
+        return decode_heads(await self._unary(LIST_HEADS, encode_list_heads(text(name, "name")), timeout))
 
     async def head(self, head: HeadInput, *, timeout: float | None = None) -> HeadDetails:
-        """A head with its reports, history and drawings."""
-        request = train_pb2.GetHeadRequest(head=head_wire.encode_ref(head_ref(head)))
-        return head_wire.decode_details(await self._unary(self._train_stub.GetHead, request, timeout))
+        """A head with its reports, history and drawings.
+
+        Raises:
+            NotFound: There is no such head.
+        """
+        return decode_details(await self._unary(GET_HEAD, encode_get_head(head_ref(head)), timeout))
 
     async def delete_head(self, head: HeadInput, *, timeout: float | None = None) -> None:
-        """Removes one version of a head; `"bees/3"`. Its number is not used again."""
-        request = train_pb2.DeleteHeadRequest(head=head_wire.encode_ref(head_ref(head)))
-        await self._unary(self._train_stub.DeleteHead, request, timeout)
+        """Removes one version of a head; `"bees/3"`. Its number is not used again.
+
+        Raises:
+            NotFound: There is no such head.
+            InvalidInput: No version is given.
+        """
+        await self._unary(DELETE_HEAD, encode_delete_head(head_ref(head)), timeout)
 
     async def export_head(
         self,
@@ -99,82 +175,35 @@ class AsyncTrainCalls(AsyncCalls):
         with_backbone: bool = False,
         timeout: float | None = None,
     ) -> bytes:
-        """A head as a file."""
-        request = head_wire.encode_export_request(head_ref(head), choose(ExportFormat, format, "format"), with_backbone)
-        attempts = self._attempts(timeout)
-        while True:
-            stream = self._connection.server_stream(self._train_stub.ExportHead, request, attempts)
-            try:
-                return await _whole(stream)
-            except GramletError as error:
-                delay = attempts.delay_after(error)
-            finally:
-                stream.close()
-            await asyncio.sleep(delay)
+        """A head as a file.
+
+        Args:
+            head: The head.
+            format: `safetensors` or `onnx`.
+            with_backbone: For ONNX: the network and the head in one graph, from pictures to probabilities.
+            timeout: Seconds for the whole file.
+
+        Raises:
+            NotFound: There is no such head.
+        """
+        kind, whole = choose(ExportFormat, format, "format"), flag(with_backbone, "with_backbone")
+        request = encode_export_request(head_ref(head), kind, whole)
+        return await self._download(EXPORT_HEAD, request, decode_export_chunk, timeout)
 
     async def _predict(self, batches: PredictBatches, timeout: float | None) -> Prediction:
-        outcome = await anext(self._predict_all(batches, timeout))
+        await blocking(batches.fill)
+        (outcome,) = await self._answers(batches, timeout)
         if isinstance(outcome, GramletError):
             raise outcome
         return outcome
 
-    async def _predict_all(
+    async def _predictions(
         self, batches: PredictBatches, timeout: float | None
     ) -> AsyncGenerator[Prediction | GramletError, None]:
-        requests = batches.requests()
-        while (request := await asyncio.to_thread(next, requests, None)) is not None:  # it reads files
-            reply = await self._unary(self._train_stub.Predict, request, timeout) if request.pictures else None
-            for outcome in batches.outcomes(reply):
+        while await blocking(batches.fill):
+            for outcome in await self._answers(batches, timeout):
                 yield outcome
 
-    async def _train_events(self, start: Callable[[], TrainRun], attempts: Attempts) -> AsyncGenerator[Event, None]:
-        run = await asyncio.to_thread(start)  # it reads files
-        while not run.done:
-            stream = self._connection.stream(self._train_stub.Train, attempts)
-            uploading: asyncio.Task[None] | None = None
-            try:
-                await stream.send(run.request())
-                while not run.done:
-                    message = await stream.receive()
-                    if (wanted := run.asked(message)) is not None:
-                        uploading = asyncio.create_task(_upload(stream, wanted))
-                    event = run.accept(message)
-                    attempts.answered(new=event is not None)
-                    if run.done:
-                        await stream.finish()  # so that the server sees a call that ended in order
-                    if event is not None:
-                        yield event
-            except GramletError as error:
-                delay = attempts.delay_after(run.broken(error))
-            else:
-                return
-            finally:
-                stream.close()
-                await _stopped(uploading)
-            await asyncio.sleep(delay)
-
-
-async def _upload(stream: AsyncStream[Any, Any], pictures: Sequence[Callable[[], train_pb2.TrainRequest]]) -> None:
-    try:
-        for read in pictures:
-            await stream.send(await asyncio.to_thread(read))
-        await stream.end()
-    except (GramletError, OSError):
-        stream.close()  # the run remembers why
-
-
-async def _stopped(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _whole(stream: AsyncStream[Any, Any]) -> bytes:
-    chunks: list[bytes] = []
-    total = 1
-    while sum(map(len, chunks)) < total:
-        reply = await stream.receive()
-        chunks.append(reply.chunk)
-        total = reply.total_bytes
-    return b"".join(chunks)
+    async def _answers(self, batches: PredictBatches, timeout: float | None) -> Iterable[Prediction | GramletError]:
+        reply = await self._unary(PREDICT, batches.request(), timeout) if batches.readable else None
+        return batches.outcomes(reply)

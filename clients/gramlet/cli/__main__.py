@@ -15,18 +15,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gramlet._sync.client import Client
-from gramlet.cli.terminal import Terminal, fail
+from gramlet.cli.arguments import Parser, add_server_arguments
+from gramlet.cli.terminal import Terminal, escape_what_cannot_be_written, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
-from gramlet.transport.channel import DEFAULT_ADDRESS, Tls
+from gramlet.transport.channel import Tls
 
-COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "status")
+COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "runs", "status")
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
-    chosen = _parser().parse_args(arguments)
+    escape_what_cannot_be_written()
+    chosen = make_parser().parse(arguments)
     terminal = Terminal(chosen.json)
     try:
         with warnings.catch_warnings():
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fail("interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing more may be written, not even at exit.
+        # The reader of the output has closed it. Nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except GramletError as error:
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.event("error", code=error.code.name, message=error.message, field=error.field)
         return 2 if isinstance(error, InvalidInput | NotFound) else 1
     except OSError as error:
-        fail(f"{error.strerror}: {error.filename}" if error.filename else str(error))
+        fail(f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else str(error))
         return 1
 
 
@@ -54,36 +56,17 @@ def _run(chosen: argparse.Namespace, terminal: Terminal) -> int:
         return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gramlet", description="What a pretrained network knows about pictures.")
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(prog="gramlet", description="What a pretrained network knows about pictures.")
     parser.add_argument("--version", action="version", version=f"gramlet {version('gramlet')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name in COMMANDS:
         module = import_module(f"gramlet.cli.{name}")
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         module.add_arguments(command)
-        _add_server_arguments(command)
+        add_server_arguments(command)
     return parser
-
-
-def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, and no progress")
-    group = parser.add_argument_group("server")
-    group.add_argument(
-        "--server",
-        default=os.environ.get("GRAMLET_SERVER", DEFAULT_ADDRESS),
-        metavar="ADDRESS",
-        help="host:port, dns:///name:port, or several with commas between them (%(default)s; GRAMLET_SERVER)",
-    )
-    group.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token (or GRAMLET_TOKEN)")
-    group.add_argument("--tls", action="store_true", help="TLS with the system's authorities")
-    group.add_argument("--tls-ca", type=Path, metavar="FILE", help="TLS with this authority")
-    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate to show to the server")
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
-    group.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole command; default: none")
-    group.add_argument(
-        "--wait", type=float, default=60.0, metavar="SECONDS", help="to wait for a lost server (%(default)g)"
-    )
 
 
 def _client(arguments: argparse.Namespace) -> Client:
@@ -103,6 +86,8 @@ def _token(path: Path | None) -> str | None:
         token = path.read_text().strip()
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}", field="--token-file") from None
+    except ValueError:
+        raise InvalidInput(f"{path} is not text", field="--token-file") from None
     if not token:
         raise InvalidInput(f"{path} is empty", field="--token-file")
     return token

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 
 from gramlet._sync.client import Client
-from gramlet.cli.stylize import add_weights, as_json
+from gramlet.cli.stylization import add_weights
 from gramlet.cli.terminal import Terminal
+from gramlet.json_codec import plain
 
 HELP = "change the weights of a stylization under way"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the run and its weights."""
-    parser.add_argument("run", help="name of the run, as its progress and its events tell it")
+    parser.add_argument("run", help="name of the run, which its progress and its events show")
     add_weights(parser.add_argument_group("weights", "What is left out stays; a stage of weight 0 is left out."))
 
 
@@ -31,5 +32,5 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         f"run {arguments.run}: content {settings.content_weight:g}, style {settings.style_weight:g} ({stages}), "
         f"total variation {settings.total_variation_weight:g}"
     )
-    terminal.event("adjusting", run_id=arguments.run, settings=as_json(settings))
+    terminal.event("adjusting", run_id=arguments.run, settings=plain(settings, keep_none=False))
     return 0

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import command_line, names, numbers, values_of
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, write_atomically
-from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
+from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.embed.inputs import MapOptions
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric, Preset
 from gramlet.embed.types import (
     Described,
     DrawingForm,
@@ -22,11 +25,12 @@ from gramlet.embed.types import (
     MeasuredItems,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
+    Working,
 )
-from gramlet.errors import InvalidInput
-from gramlet.transport.events import Events
+from gramlet.errors import InvalidInput, NotFound
 from gramlet.types import Resize, ResizeMode
 
 HELP = "map pictures by their style"
@@ -43,30 +47,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=1600, help="of a drawn map, in pixels (%(default)s)")
     parser.add_argument("--title", default="", help="above the drawings")
     parser.add_argument("--map-id", metavar="NAME", help="name of the map; default: a random one")
-    parser.add_argument("--from-map", metavar="NAME", help="start from this map, so that it can still be recognized")
-    parser.add_argument("--resume", metavar="NAME", help="go on with an interrupted map instead")
+    parser.add_argument(
+        "--from-map", metavar="NAME", help="lay out the items of this map once more, without pictures or network"
+    )
+    parser.add_argument(
+        "--start-from", metavar="NAME", help="start t-SNE from the positions on this map, so that it stays recognizable"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="also compare descriptors of these pictures by their labels, in a table"
+    )
+    parser.add_argument("--resume", metavar="NAME", help="continue an interrupted map instead")
+    add_detach(parser)
     parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
-    group = parser.add_argument_group("settings", "What is left out takes the server's default.")
-    group.add_argument("--descriptor", choices=_values(Descriptor), help="what stands for a picture")
-    group.add_argument("--stages", type=_names, metavar="STAGE,...", help="see `gramlet status`")
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("settings", "A setting that is left out takes the server's default.")
+    group.add_argument("--preset", choices=values_of(Preset), help="classic: flattened Grams of four early stages")
+    group.add_argument("--descriptor", choices=values_of(Descriptor), help="what stands for a picture")
+    group.add_argument("--stages", type=names, metavar="STAGE,...", help="see `gramlet status`")
     group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle")
     group.add_argument("--keep-size", action="store_true", help="let the network see whole pictures of their own size")
     group.add_argument(
-        "--balance-stages", action=argparse.BooleanOptionalAction, help="give every stage the same say (the default)"
+        "--balance-stages",
+        action=argparse.BooleanOptionalAction,
+        help="scale the part of each stage to length 1 (the default)",
     )
-    group.add_argument("--metric", choices=_values(Metric))
-    group.add_argument("--exactness", choices=_values(Exactness), help="of distances")
+    group.add_argument("--metric", choices=values_of(Metric))
+    group.add_argument("--exactness", choices=values_of(Exactness), help="of distances")
     group.add_argument("--sketch-size", type=int, metavar="N", help="elements of a sketch")
-    group.add_argument("--method", choices=_values(Method))
+    group.add_argument("--method", choices=values_of(Method))
     group.add_argument("--dimensions", type=int, choices=(1, 2, 3))
-    group.add_argument("--perplexity", type=_numbers, metavar="P,...", help="one map for each")
+    group.add_argument("--perplexity", type=numbers, metavar="P,...", help="one map for each")
     group.add_argument("--iterations", type=int)
     group.add_argument("--early-exaggeration", type=float, metavar="F")
     group.add_argument("--early-iterations", type=int, metavar="N")
     group.add_argument("--learning-rate", type=float, metavar="R")
     group.add_argument("--angle", type=float, help="of Barnes-Hut, 0 to 1")
-    group.add_argument("--gradient", choices=_values(Gradient), help="how repulsion is computed")
+    group.add_argument("--gradient", choices=values_of(Gradient), help="how repulsion is computed")
     group.add_argument("--neighbors", type=int, metavar="N", help="of umap, isomap and lle")
     group.add_argument("--seed", type=int)
     group.add_argument("--quality-neighbors", type=int, metavar="N", help="neighborhood of the quality measures")
@@ -74,19 +94,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Makes or resumes a map, shows how it goes, and writes the drawings."""
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
         if path:
             check_output(path, PICTURES, option)
     if arguments.html:
         check_output(arguments.html, PAGES, "--html")
-    shown = _Shown(terminal, arguments.coordinates)
+    shown = Shown(terminal, arguments.coordinates)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("mapping") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.measured:
-            terminal.note(f"go on with: gramlet embed --resume {shown.map_id}")
+            outputs = {"-o": arguments.output, "--grid": arguments.grid, "--html": arguments.html}
+            given = [word for flag, path in outputs.items() if path for word in (flag, path)]
+            again = command_line(arguments, "embed", "--resume", shown.map_id, *given)
+            terminal.note(f"go on with: {again}")
         raise
     _draw(arguments, client, terminal, shown.map_id)
     return 0
@@ -97,22 +122,37 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
         "report_every": arguments.report_every,
         "omit_coordinates": not (arguments.json and arguments.coordinates),
     }
+    given = [name for name in ("pictures", "from_map", "resume") if getattr(arguments, name)]
+    if len(given) != 1:
+        raise InvalidInput("give one of: a folder of pictures, --from-map, --resume", field="pictures")
     if arguments.resume:
-        if arguments.pictures:
-            raise InvalidInput("a resumed map has its pictures already: leave them out", field="--resume")
-        return client.resume_map(arguments.resume, **reports)
-    if not arguments.pictures:
-        raise InvalidInput("give a folder of pictures", field="pictures")
+        return client.resume_map(arguments.resume, detached=arguments.detach, **reports)
+    names = {"map_id": arguments.map_id, "from_map_id": arguments.start_from, "detached": arguments.detach}
+    if arguments.from_map:
+        return client.relayout_map(arguments.from_map, **names, **reports, **_options(arguments))
+    items = arguments.pictures
+    if items.lower().endswith(VECTORS):
+        items = _vectors(items)
+    return client.embed(items, **names, **reports, **_options(arguments))
+
+
+def _vectors(path: str) -> Any:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise NotFound(f"there is no file {path}", field="pictures") from None
+        raise InvalidInput(f"{path} holds no array of vectors (N, n): {error}", field="pictures") from None
+
+
+def _options(arguments: argparse.Namespace) -> Any:
     names = MapOptions.__annotations__.keys() & vars(arguments).keys()
-    options: Any = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if arguments.keep_size:
         options["resize"] = Resize()
     elif arguments.size is not None:
         options["resize"] = Resize(ResizeMode.CENTER_CROP, arguments.size)
-    items = arguments.pictures
-    if items.lower().endswith(VECTORS):
-        items = np.load(items, allow_pickle=False)
-    return client.embed(items, map_id=arguments.map_id, from_map_id=arguments.from_map, **reports, **options)
+    return options
 
 
 def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map_id: str) -> None:
@@ -128,7 +168,7 @@ def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map
             terminal.say(f"{path}: {form.value}")
 
 
-class _Shown:
+class Shown:
     """What of a map was shown; shows the next event."""
 
     def __init__(self, terminal: Terminal, coordinates: bool) -> None:
@@ -154,8 +194,12 @@ class _Shown:
             case LayoutIteration():
                 text = f"perplexity {event.perplexity:g}, KL divergence {event.kl_divergence:.3f}"
                 meter.update(event.iteration, event.iterations, text)
+            case RemoteProgress(progress=progress):
+                meter.update(progress.done, progress.total or None, f"{progress.phase}, on another replica")
+            case Working():
+                meter.update(event.done, event.total, event.task.value)
             case StyleMap():
-                for line in (describe(event), *quality_lines(event), *event.notes):
+                for line in (describe(event), *quality_lines(event), *comparison_lines(event), *event.notes):
                     self._terminal.say(line)
         self._terminal.event(_NAMES[type(event)], **as_json(event))
 
@@ -165,19 +209,9 @@ _NAMES = {
     Started: "started",
     Described: "described",
     RefusedItem: "refused",
+    RemoteProgress: "remoteprogress",
     MeasuredItems: "measured",
     LayoutIteration: "iteration",
+    Working: "working",
     StyleMap: "result",
 }
-
-
-def _values(kind: Any) -> list[str]:
-    return [member.value for member in kind]
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]
-
-
-def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Collection
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, shown
+from gramlet.folders import FolderPicture
 
 PICTURES = {
     ".png": "PNG",
@@ -21,36 +27,118 @@ PICTURES = {
     ".tiff": "TIFF",
 }
 _JPEG_QUALITY = 95
+_FREE_BYTES = 16 * 1024 * 1024
 
 
-def check_output(path: Path, extensions: Collection[str], option: str) -> None:
-    """Finds out whether a file can be written before anybody works for it.
+def check_output(path: Path, extensions: Collection[str], option: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Finds out whether a file can be written before anybody works for it, and makes its folder.
+
+    Args:
+        path: The file.
+        extensions: Those of the known formats, in lower case.
+        option: The option that names it, for errors.
+        inputs: Files that must not be overwritten.
 
     Raises:
-        InvalidInput: An extension of no known format, a directory that does not exist, or one that is closed.
+        InvalidInput: An extension of no known format; a folder; a name that is too long; one of the inputs; or its
+            folder cannot be made or written to, or is full.
     """
     if path.suffix.lower() not in extensions:
-        raise InvalidInput(f"{path} must end in one of {', '.join(extensions)}", field=option)
-    if path.is_dir():
-        raise InvalidInput(f"{path} is a directory", field=option)
+        raise InvalidInput(f"{shown(str(path))} must end in one of {', '.join(extensions)}", field=option)
+    if os.path.isdir(path):
+        raise InvalidInput(f"{shown(str(path))} is a folder", field=option)
+    check_name(path, option)
+    for given in inputs:
+        if os.path.realpath(given) == os.path.realpath(path):
+            raise InvalidInput(f"{shown(str(path))} is one of the inputs: choose another name", field=option)
     check_directory(path.parent, option)
 
 
-def check_directory(path: Path, option: str) -> None:
-    """Finds out whether files can be written to a directory.
+def check_name(path: Path, option: str) -> None:
+    """Finds out whether the file system takes a name.
 
     Raises:
-        InvalidInput: It does not exist, or is closed.
+        InvalidInput: It is too long, or has characters that the file system does not take.
     """
-    if not path.is_dir():
-        raise InvalidInput(f"there is no directory {path}", field=option)
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise InvalidInput(f"no permission to write to {path}", field=option)
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise InvalidInput(f"{shown(str(path))}: {error.strerror}", field=option) from None
+    except ValueError as error:  # NUL
+        raise InvalidInput(f"{shown(str(path))}: {error}", field=option) from None
+
+
+def check_directory(path: Path, option: str) -> None:
+    """Makes a folder, and finds out whether files can be written to it.
+
+    Raises:
+        InvalidInput: It cannot be made or written to, or has no room.
+    """
+    name = shown(str(path))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _temporary(path).unlink()
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"cannot write to {name}: {_reason(error)}", field=option) from None
+    with suppress(OSError):  # some file systems do not say
+        if (free := shutil.disk_usage(path).free) < _FREE_BYTES:
+            raise InvalidInput(f"only {free / 1e6:.1f} MB are free at {name}: make room", field=option)
+
+
+def check_apart(folder: Path, inputs: Iterable[str], option: str) -> None:
+    """Refuses to write into the folders that were given as inputs: the results would be inputs of the next time.
+
+    Raises:
+        InvalidInput: The folder is one of the inputs, or inside of one.
+    """
+    target = Path(os.path.realpath(folder))
+    for given in inputs:
+        if os.path.isdir(given) and target.is_relative_to(os.path.realpath(given)):
+            raise InvalidInput(
+                f"{shown(str(folder))} is in {shown(given)}, whose pictures are read: choose a folder outside of it",
+                field=option,
+            )
+
+
+def outputs_of(pictures: Sequence[FolderPicture], folder: Path, extension: str, *, replace: bool = True) -> list[Path]:
+    """Where the result of each picture is written: its path in its folder, with another extension.
+
+    Args:
+        pictures: The pictures.
+        folder: The folder of the results.
+        extension: That of the results.
+        replace: Replace the picture's extension, unless another picture differs in nothing else; or add the new one.
+
+    Raises:
+        InvalidInput: Two results would have one name.
+    """
+    names = [_path_in_folder(picture) for picture in pictures]
+    short = Counter(name.with_suffix(extension) for name in names)
+    outputs = [
+        folder / (short_name if replace and short[short_name] == 1 else name.with_name(name.name + extension))
+        for name in names
+        for short_name in [name.with_suffix(extension)]
+    ]
+    twice = [path for path, count in Counter(outputs).items() if count > 1]
+    if twice:
+        raise InvalidInput(
+            f"two pictures would become {shown(str(twice[0]))}: call the command for each of their folders",
+            field="pictures",
+        )
+    return outputs
+
+
+def _path_in_folder(picture: FolderPicture) -> Path:
+    # Of the source: its bytes may not be UTF-8, and the name has escapes for them.
+    is_file = picture.name == picture.source
+    depth = 1 if is_file else picture.name.count("/") + 1
+    return Path(*Path(picture.source).parts[-depth:])
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file so that others see the old one or the new one, never a part."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _temporary(path.parent)
     try:
         partial.write_bytes(data)
         partial.replace(path)
@@ -59,8 +147,21 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def encode_picture_as(image: Image.Image, path: Path) -> bytes:
-    """The picture as a file of the format that the path's extension names."""
+    """The picture as a file of the format that the path's extension names. What cannot be transparent is on white."""
     file = BytesIO()
     kind = PICTURES[path.suffix.lower()]
+    if kind in ("JPEG", "BMP") and image.mode == "RGBA":
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image.save(file, format=kind, **({"quality": _JPEG_QUALITY} if kind in ("JPEG", "WEBP") else {}))
     return file.getvalue()
+
+
+def _temporary(folder: Path) -> Path:
+    """A new file in the folder. Its name is short: a name that fits the file system stays one that fits."""
+    path = folder / f".{secrets.token_hex(4)}.part"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return path
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -38,7 +38,7 @@ def describe(style_map: StyleMap) -> str:
 
 
 def quality_lines(style_map: StyleMap) -> list[str]:
-    """How far each layout can be believed."""
+    """The quality of each layout in one line."""
     lines = []
     for layout in style_map.layouts:
         quality = layout.quality
@@ -49,7 +49,27 @@ def quality_lines(style_map: StyleMap) -> list[str]:
         )
         if quality.label_accuracy is not None and quality.silhouette is not None:
             line += f", label accuracy {quality.label_accuracy:.1%}, silhouette {quality.silhouette:.2f}"
+        if quality.items < len(style_map.places):
+            line += f"; of {quality.items:,} items, standard error {quality.standard_error:.3f}"
+        if quality.neighbor_recall < 1:
+            line += f"; {quality.neighbor_recall:.1%} of the true neighbors used"
         lines.append(line)
+    return lines
+
+
+def comparison_lines(style_map: StyleMap) -> list[str]:
+    """The table of compared descriptors; none if none were compared."""
+    if not style_map.comparison:
+        return []
+    k = style_map.settings.quality_neighbors
+    lines = [f"{k}-NN label accuracy      data    map"]
+    for row in style_map.comparison:
+        on_map = "     -" if row.label_accuracy is None else f"{row.label_accuracy:6.1%}"
+        options = "" if row.balance_stages else " --no-balance-stages"
+        lines.append(
+            f"{'':18s}{row.descriptor_label_accuracy:10.1%} {on_map}  "
+            f"--descriptor {row.descriptor.value} --stages {','.join(row.stages)}{options}"
+        )
     return lines
 
 

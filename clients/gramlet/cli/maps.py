@@ -9,7 +9,7 @@ from pathlib import Path
 from gramlet._sync.client import Client
 from gramlet.cli.embed import PAGES
 from gramlet.cli.files import PICTURES, check_output, write_atomically
-from gramlet.cli.mapping import as_json, describe, png_as, quality_lines
+from gramlet.cli.mapping import as_json, comparison_lines, describe, png_as, quality_lines
 from gramlet.cli.terminal import Terminal
 from gramlet.errors import GramletError, InvalidInput
 
@@ -50,7 +50,12 @@ def _list(client: Client, terminal: Terminal) -> int:
 def _show(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     style_map = client.map(arguments.map)
     terminal.event("map", **as_json(style_map))
-    for line in (describe(style_map), *quality_lines(style_map), *style_map.notes):
+    for line in (
+        describe(style_map),
+        *quality_lines(style_map),
+        *comparison_lines(style_map),
+        *style_map.notes,
+    ):
         terminal.say(line)
     return 0
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from gramlet._sync.client import Client
 from gramlet.cli.terminal import Terminal
 from gramlet.health import FEATURE, STYLIZE, Health, ServerStatus
+from gramlet.json_codec import plain
 
 HELP = "show health, network, device and load of the server"
 _STYLES = {Health.SERVING: "green", Health.NOT_OFFERED: "dim", Health.NOT_SERVING: "yellow"}
@@ -23,10 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Shows the status; 1 if a service that is offered does not serve."""
     status = client.status()
-    if terminal.json:
-        terminal.event("status", **_as_json(status))
-    else:
-        terminal.out.print(_table(status))
+    terminal.event("status", **_values(status))
+    terminal.table(_table(status))
     offered = [health for health in status.health.values() if health is not Health.NOT_OFFERED]
     return 0 if offered and all(health is Health.SERVING for health in offered) else 1
 
@@ -36,10 +35,8 @@ def _table(status: ServerStatus) -> Table:
     for column in ("service", "health", "about", "load"):
         table.add_column(column)
     for service, health in status.health.items():
-        style = _STYLES.get(health, "red")
-        table.add_row(
-            _short(service), f"[{style}]{health.value}[/{style}]", _about(service, status), _load(service, status)
-        )
+        health_text = Text(health.value, _STYLES.get(health, "red"))
+        table.add_row(_short(service), health_text, _about(service, status), _load(service, status))
     return table
 
 
@@ -60,7 +57,9 @@ def _load(service: str, status: ServerStatus) -> str:
     if service == FEATURE and status.model:
         load = status.model.load
         return (
-            f"{load.queued} of {load.queue_limit} queued, {load.callers} callers\n{load.device_seconds:.1f} s of device"
+            f"{load.queued} of {load.queue_limit} queued, {load.callers} callers\n"
+            f"{load.descents_running} of {load.descents_limit} descents, {load.descents_queued} queued\n"
+            f"{load.device_seconds:.1f} s of device"
         )
     if service == STYLIZE and status.stylize:
         load_of = status.stylize
@@ -72,10 +71,10 @@ def _short(service: str) -> str:
     return service.rsplit(".", 1)[-1].removesuffix("Service").lower()
 
 
-def _as_json(status: ServerStatus) -> dict[str, Any]:
+def _values(status: ServerStatus) -> dict[str, Any]:
     return {
         "address": status.address,
         "services": {_short(service): health.value for service, health in status.health.items()},
-        "model": dataclasses.asdict(status.model) if status.model else None,
-        "stylize": dataclasses.asdict(status.stylize) if status.stylize else None,
+        "model": plain(status.model),
+        "stylize": plain(status.stylize),
     }

@@ -6,21 +6,32 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import command_line, names, numbers
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_directory, check_output
-from gramlet.cli.stylize import (
+from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
     check_pictures,
-    numbers,
+    inputs_of,
+    output_of,
     settings_of,
     styles_of,
-    values_of,
     write_picture,
 )
 from gramlet.cli.terminal import Meter, Terminal
-from gramlet.stylize.types import Result, SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
-from gramlet.transport.events import Events
+from gramlet.json_codec import plain
+from gramlet.stylize.types import (
+    Result,
+    SweepCell,
+    SweepEvent,
+    SweepQueued,
+    SweepRemoteProgress,
+    SweepResult,
+    SweepStarted,
+)
 
 HELP = "stylize with many ratios and depths, into one labelled grid"
 
@@ -28,39 +39,44 @@ HELP = "stylize with many ratios and depths, into one labelled grid"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the pictures, the grid and every setting."""
     add_pictures(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the grid: .png, .jpg, ...")
+    parser.add_argument("-o", "--output", type=Path, help="where to write the grid: .png, .jpg, ...")
     parser.add_argument("--cells", type=Path, metavar="DIR", help="write every cell there as well")
     parser.add_argument(
         "--ratios", type=numbers, default=(), metavar="R,R,...", help="columns: content weight / style weight"
     )
     parser.add_argument(
-        "--deepest", type=_names, default=(), metavar="STAGE,...", help="rows: the deepest style stage that is used"
+        "--deepest", type=names, default=(), metavar="STAGE,...", help="rows: the deepest style stage that is used"
     )
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted sweep instead")
     parser.add_argument("--run-id", help="name of the sweep; default: a random one")
+    add_detach(parser)
+    parser.add_argument("--keep-inputs", action="store_true", help="keep the pictures in the server's store")
     add_settings(parser)
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a sweep, shows how it goes, and writes the grid."""
-    check_output(arguments.output, PICTURES, "--output")
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal)
+    check_output(output_of(arguments), PICTURES, "--output", inputs_of(arguments))
     if arguments.cells:
         check_directory(arguments.cells, "--cells")
-    shown = _Shown(terminal, arguments.output, arguments.cells)
+    shown = Shown(terminal, arguments.output, arguments.cells)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("sweeping") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            terminal.note(f"go on with: gramlet sweep --resume {shown.run_id} -o {arguments.output}")
+            again = command_line(arguments, "sweep", "--resume", shown.run_id, "-o", arguments.output)
+            terminal.note(f"go on with: {again}")
         raise
     return 0
 
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[SweepEvent, SweepResult]:
     if check_pictures(arguments):
-        return client.resume_sweep(arguments.resume)
+        return client.resume_sweep(arguments.resume, detached=arguments.detach)
     return client.sweep(
         arguments.content,
         styles_of(arguments),
@@ -68,14 +84,16 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[SweepEvent,
         deepest_stages=arguments.deepest,
         initial=arguments.initial,
         run_id=arguments.run_id,
+        detached=arguments.detach,
+        keep_inputs=arguments.keep_inputs,
         **settings_of(arguments),
     )
 
 
-class _Shown:
+class Shown:
     """What of a sweep was shown; shows the next event."""
 
-    def __init__(self, terminal: Terminal, output: Path, cells: Path | None) -> None:
+    def __init__(self, terminal: Terminal, output: Path | None, cells: Path | None) -> None:
         self._terminal = terminal
         self._output = output
         self._cells = cells
@@ -85,7 +103,7 @@ class _Shown:
     def show(self, event: SweepEvent, meter: Meter) -> None:
         """Writes pictures, prints what there is to print, moves the bar."""
         self.run_id = event.run_id
-        told = values_of(event)
+        told = plain(event, keep_none=False)
         told.pop("event", None)
         match event:
             case SweepQueued():
@@ -97,21 +115,22 @@ class _Shown:
                 before = (event.row * self._columns + event.column) * self._each
                 meter.update(before + event.event.iteration, self._total, f"{event.deepest_stage}, {event.ratio:g}")
                 told |= self._show_cell(event)
+            case SweepRemoteProgress(progress=progress):
+                meter.update(progress.done, progress.total or None, "cells, on another replica")
+                told = {"run_id": event.run_id, **plain(progress)}
             case SweepResult():
-                write_picture(event, self._output)
-                told["path"] = str(self._output)
-                self._terminal.say(f"{self._output}: {self._total // max(self._each, 1)} cells")
+                if self._output:
+                    write_picture(event, self._output)
+                    told["path"] = str(self._output)
+                cells = f": {self._total // self._each} cells" if self._each else ""
+                self._terminal.say(f"{self._output or event.run_id}{cells}")
         self._terminal.event(type(event).__name__.lower().removeprefix("sweep"), **told)
 
     def _show_cell(self, cell: SweepCell) -> dict[str, Any]:
         """What JSON tells of it: what happened, by name and with its values."""
-        told = {"happened": type(cell.event).__name__.lower(), **values_of(cell.event)}
+        told = {"happened": type(cell.event).__name__.lower(), **plain(cell.event, keep_none=False)}
         if self._cells and isinstance(cell.event, Result):
             path = self._cells / f"{cell.deepest_stage}-{cell.ratio:g}.png"
             write_picture(cell.event, path)
             told["path"] = str(path)
         return told | {"run_id": cell.run_id}
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")]

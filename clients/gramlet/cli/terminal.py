@@ -1,10 +1,12 @@
-"""What a command tells: progress and text for people, or with `--json` one object a line for scripts."""
+"""What a command shows: progress and text for people, or with `--json` one object a line for scripts.
+
+Names and labels come from file systems and from other users: they are shown as text, never as markup, emoji codes or
+commands to the terminal. What the terminal's code page lacks is shown as an escape.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +14,20 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
+from gramlet.errors import printable
+from gramlet.json_codec import to_line
+
 _LINES_WITHOUT_TERMINAL = 10  # progress lines of a whole run, where nothing can be redrawn
+
+
+def escape_what_cannot_be_written() -> None:
+    """Lets standard output and error write escapes for characters that their code page lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Terminal:
@@ -26,22 +39,27 @@ class Terminal:
 
     def __init__(self, json: bool = False) -> None:
         self.json = json
-        self.out = Console(soft_wrap=True, highlight=False)
-        self._err = Console(stderr=True, soft_wrap=True, highlight=False)
+        self._out = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+        self._err = Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
     def event(self, name: str, /, **values: Any) -> None:
         """Prints `{"event": name, ...}`, with `--json` only. Numbers that JSON has none for are null."""
         if self.json:
-            print(json.dumps({"event": name, **_plain(values)}), flush=True)
+            print(to_line(name, **values), flush=True)
 
     def say(self, text: str) -> None:
         """Prints a line for people; nothing with `--json`."""
         if not self.json:
-            self.out.print(text, markup=False)
+            self._out.print(printable(text))
+
+    def table(self, table: Table) -> None:
+        """Prints a table for people; nothing with `--json`."""
+        if not self.json:
+            self._out.print(table)
 
     def note(self, text: str) -> None:
         """Prints a line beside the results, on stderr."""
-        self._err.print(f"gramlet: {text}", markup=False)
+        self._err.print(f"gramlet: {printable(text)}")
 
     @contextmanager
     def progress(self, description: str) -> Iterator[Meter]:
@@ -52,13 +70,13 @@ class Terminal:
             yield _Lines(self._err, description)
         else:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 _Rate(),
                 TimeRemainingColumn(),
             )
-            with Progress(*columns, TextColumn("{task.fields[text]}"), console=self._err) as progress:
+            with Progress(*columns, TextColumn("{task.fields[text]}", markup=False), console=self._err) as progress:
                 yield _Bar(progress, description)
 
     @contextmanager
@@ -88,7 +106,7 @@ class _Bar(Meter):
         self._task = progress.add_task(description, total=None, text="")
 
     def update(self, done: int, total: int | None, text: str = "") -> None:
-        self._progress.update(self._task, completed=done, total=total, text=text)
+        self._progress.update(self._task, completed=done, total=total, text=printable(text))
 
 
 class _Lines(Meter):
@@ -101,7 +119,7 @@ class _Lines(Meter):
         part = done * _LINES_WITHOUT_TERMINAL // total if total else 0
         if part > self._shown:
             self._shown = part
-            self._console.print(f"{self._description} {done}/{total} {text}".rstrip(), markup=False)
+            self._console.print(printable(f"{self._description} {done}/{total} {text}".rstrip()))
 
 
 class _Rate(ProgressColumn):
@@ -121,16 +139,4 @@ class _Notes(logging.Handler):
 
 def fail(text: str) -> None:
     """Prints the one line that a failed command leaves on stderr."""
-    print(f"gramlet: {text}", file=sys.stderr, flush=True)
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case float() if not math.isfinite(value):
-            return None
-        case _:
-            return value
+    print(f"gramlet: {printable(text)}", file=sys.stderr, flush=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import command_line, members_of, names, values_of, weights
+from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines
@@ -23,8 +25,19 @@ from gramlet.train.configuration import (
     Unreadable,
 )
 from gramlet.train.inputs import DataOptions, RecipeOptions, make_recipe
-from gramlet.train.types import Accepted, Epoch, Event, Extracting, Findings, Queued, Result, Skipped, Started, Step
-from gramlet.transport.events import Events
+from gramlet.train.types import (
+    Accepted,
+    Epoch,
+    Event,
+    Extracting,
+    Findings,
+    Queued,
+    RemoteProgress,
+    Result,
+    Skipped,
+    Started,
+    Step,
+)
 
 HELP = "train a classification head on labelled pictures"
 _RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)
@@ -38,37 +51,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--on-server", action="store_true", help="the folder is the server's: nothing is sent")
     parser.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
+    add_detach(parser)
     parser.add_argument("--report", type=Path, metavar="DIR", help="write learning curves and confusion matrix there")
     data = parser.add_argument_group("data")
     data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels (224)")
     data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture (0)")
     data.add_argument("--validation-fraction", type=float, metavar="F", help="share held out where no val/ is (0.2)")
     data.add_argument("--split-seed", type=int, metavar="N", help="seed of that split (0)")
-    data.add_argument("--unreadable", choices=_values(Unreadable), help="what a bad picture does (skip)")
+    data.add_argument("--unreadable", choices=values_of(Unreadable), help="what a bad picture does (skip)")
     data.add_argument("--keep-on-cancel", action="store_true", default=None, help="Ctrl-C keeps the best head so far")
     _add_recipe(parser.add_argument_group("recipe", "Several kinds or strategies, by commas, are compared."))
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--kind", type=_list_of(HeadKind), metavar="KIND", help="mlp, linear (mlp)")
+    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear (mlp)")
     group.add_argument(
-        "--strategy", type=_list_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages (head)"
+        "--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages (head)"
     )
-    group.add_argument("--stages", type=_names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
-    group.add_argument("--stage-rates", type=_rates, metavar="STAGE=R,...", help="learning rate of single stages")
+    group.add_argument("--stages", type=names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
+    group.add_argument("--stage-rates", type=weights, metavar="STAGE=R,...", help="learning rate of single stages")
     group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of unfrozen stages (1e-4)")
-    group.add_argument("--optimizer", choices=_values(Optimizer))
+    group.add_argument("--optimizer", choices=values_of(Optimizer))
     group.add_argument("--learning-rate", type=float, metavar="R", help="of the head")
     group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen (0.1)")
     group.add_argument("--epochs", type=int, metavar="N", help="of the head (60)")
     group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages (6)")
     group.add_argument("--batch-size", type=int, metavar="N", help="(32)")
     group.add_argument("--weight-decay", type=float, metavar="D", help="(0.01)")
-    group.add_argument("--schedule", choices=_values(Schedule), help="of the learning rate (cosine)")
+    group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate (cosine)")
     group.add_argument("--warmup-epochs", type=int, metavar="N")
-    group.add_argument("--metric", choices=_values(Metric), help="what early stopping watches (loss)")
+    group.add_argument("--metric", choices=values_of(Metric), help="what early stopping watches (loss)")
     group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end (15)")
-    group.add_argument("--class-weights", choices=_values(ClassWeights))
+    group.add_argument("--class-weights", choices=values_of(ClassWeights))
     group.add_argument("--label-smoothing", type=float, metavar="S")
     group.add_argument("--update-batch-norm", action="store_true", default=None)
     group.add_argument("--no-calibration", dest="calibrate", action="store_false", default=None)
@@ -77,16 +91,20 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Trains or resumes, shows how it goes, and reports."""
+    if arguments.detach:
+        return detach(_events(arguments, client), terminal, until=(Started, RemoteProgress, Result))
     if arguments.report:
         check_directory(arguments.report, "--report")
-    shown = _Shown(terminal, arguments.report)
+    shown = Shown(terminal, arguments.report)
     try:
         with _events(arguments, client) as events, terminal.log(), terminal.progress("training") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            terminal.note(f"go on with: gramlet train {arguments.pictures or ''} --resume {shown.run_id}")
+            pictures = [arguments.pictures] if arguments.pictures else []
+            again = command_line(arguments, "train", *pictures, "--resume", shown.run_id)
+            terminal.note(f"go on with: {again}")
         raise
     if shown.result is not None:
         _tell(shown.result, terminal)
@@ -95,7 +113,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[Event, Result]:
     if arguments.resume:
-        return client.resume_training(arguments.resume, arguments.pictures)
+        return client.resume_training(arguments.resume, arguments.pictures, detached=arguments.detach)
     if not arguments.pictures or not arguments.name:
         raise InvalidInput("give the pictures, and a name for the head", field="--name" if arguments.pictures else "")
     recipes = _recipes(_given(arguments, _RECIPE))
@@ -105,6 +123,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[Event, Resu
         recipes=recipes,
         on_server=arguments.on_server,
         run_id=arguments.run_id,
+        detached=arguments.detach,
         **_given(arguments, _DATA),
     )
 
@@ -126,7 +145,7 @@ def _recipes(options: dict[str, Any]) -> list[Recipe]:
     return recipes
 
 
-class _Shown:
+class Shown:
     """What of a run was shown; shows the next event."""
 
     def __init__(self, terminal: Terminal, report: Path | None) -> None:
@@ -154,6 +173,8 @@ class _Shown:
                 meter.update(
                     event.epoch, event.epochs, f"loss {event.validation_loss:.4f} accuracy {event.accuracy:.1%}"
                 )
+            case RemoteProgress(progress=progress):
+                meter.update(progress.done, progress.total or None, f"{progress.phase}, on another replica")
             case Result():
                 self.result = event
                 self._write(event)
@@ -201,23 +222,3 @@ def _odd(findings: Findings) -> list[str]:
     ]
     hidden = len(lines) - _SHOWN_FINDINGS
     return lines if hidden <= 0 else [*lines[:_SHOWN_FINDINGS], f"... and {hidden} more: gramlet heads show"]
-
-
-def _values(kind: type[Enum]) -> list[str]:
-    return [member.value for member in kind]
-
-
-def _list_of(kind: type[Enum]) -> Any:
-    def members(text: str) -> list[Enum]:
-        return [kind(part.strip()) for part in text.split(",")]
-
-    members.__name__ = kind.__name__  # argparse names it in its errors
-    return members
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _rates(text: str) -> dict[str, float]:
-    return {stage.strip(): float(rate) for stage, _, rate in (part.partition("=") for part in text.split(","))}

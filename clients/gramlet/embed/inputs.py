@@ -6,18 +6,19 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import Item
-from gramlet.errors import InvalidInput
+from gramlet.errors import GramletError, InvalidInput, shown
 from gramlet.folders import Folder, read_folder
-from gramlet.inputs import PictureInput, as_resize, fill, is_one_picture, read_picture
+from gramlet.inputs import PictureInput, is_one_picture, item_name, read_later, read_picture
+from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Array, Resize, ResizeMode
+from gramlet.values import as_resize, check_keywords, fill, label, several
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class MapOptions(TypedDict, total=False):
     neighbors: int
     seed: int
     quality_neighbors: int
+    preset: Preset | str
+    compare: bool
 
 
 _OF_TSNE = {field.name for field in dataclasses.fields(Tsne)}
@@ -59,9 +62,9 @@ def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
     """The settings of a map. `vectors` says what the default descriptor is.
 
     Raises:
-        InvalidInput: A value that no setting can have.
-        TypeError: There is no such setting.
+        InvalidInput: A value that no setting can have, or there is no such setting.
     """
+    check_keywords(options, MapOptions.__annotations__)
     values: dict[str, Any] = {"descriptor": Descriptor.VECTOR if vectors else Descriptor.GRAM, **options}
     if "perplexity" in values:
         values["perplexities"] = values.pop("perplexity")
@@ -73,24 +76,27 @@ def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
 
 @dataclasses.dataclass(frozen=True)
 class UnreadItem:
-    """An item whose picture is read when it is sent."""
+    """An item whose picture is read when it is sent. `error` is why it cannot be read, where that is known."""
 
     id: str
     label: str
     picture: PictureInput | None
     vector: Array | None = None
+    error: GramletError | None = None
 
-    def read(self) -> Item:
-        """The item as it travels.
+    def read(self, resize: Resize | None = None) -> Item:
+        """The item as it travels. A picture too large for a message is reduced as far as the resizing allows.
 
         Raises:
             NotFound, InvalidInput: Its picture cannot be read, or is not a picture.
         """
-        picture = None if self.picture is None else read_picture(self.picture, "picture")
+        if self.error is not None:
+            raise self.error
+        picture = None if self.picture is None else read_picture(self.picture, "picture", resize)
         return Item(self.id, self.label, picture, self.vector)
 
 
-def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[UnreadItem]:
+def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> list[UnreadItem]:
     """The items in order; of a folder all pictures below it in natural order, labelled with their classes.
 
     Raises:
@@ -101,18 +107,18 @@ def read_items(given: ItemsInput, labels: Sequence[str] | None = None) -> list[U
         given = read_folder(given, field="items")
     if isinstance(given, Folder):
         items = _of_folder(given)
-    elif hasattr(given, "__array__") and np.ndim(cast(Any, given)) == 2:
-        rows = np.ascontiguousarray(cast(Any, given), np.float32)
-        items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(rows)]
-    elif is_one_picture(given) or not isinstance(given, Iterable):
+    elif is_array(given) and (array := as_array(given, "items")).ndim == 2:
+        items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(_vectors(array))]
+    elif is_one_picture(given):
         raise InvalidInput("a map needs several pictures: a folder, a list, or an array of vectors", field="items")
     else:
-        items = [_of_one(cast("PictureInput | Item", one), number) for number, one in enumerate(given)]
+        items = [_of_one(one, number) for number, one in enumerate(several(given, "items"))]
     if labels is None:
         return items
-    if len(labels) != len(items):
-        raise InvalidInput(f"{len(labels)} labels for {len(items)} items", field="labels")
-    return [dataclasses.replace(item, label=label) for item, label in zip(items, labels, strict=True)]
+    names = [label(each, f"labels[{number}]") for number, each in enumerate(several(labels, "labels"))]
+    if len(names) != len(items):
+        raise InvalidInput(f"{len(names)} labels for {len(items)} items", field="labels")
+    return [dataclasses.replace(item, label=name) for item, name in zip(items, names, strict=True)]
 
 
 def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
@@ -121,16 +127,21 @@ def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
     Raises:
         NotFound: There is no such folder.
     """
-    folder = isinstance(given, str | os.PathLike) and Path(given).is_dir()
-    vectors = isinstance(given, np.ndarray) and given.ndim == 2 and np.issubdtype(given.dtype, np.floating)
+    folder = isinstance(given, str | os.PathLike) and os.path.isdir(given)
+    vectors = is_array(given) and (array := as_array(given, "pictures")).ndim == 2 and array.dtype.kind == "f"
     if is_one_picture(given) and not folder and not vectors:
-        return [_of_one(cast(PictureInput, given), 0)]
+        return [_of_one(given, 0)]
     return read_items(cast(ItemsInput, given))
 
 
 def has_vectors(items: Sequence[UnreadItem]) -> bool:
     """Whether the items bring their own descriptors."""
-    return bool(items) and all(item.vector is not None for item in items)
+    return any(item.vector is not None for item in items) and all(item.picture is None or item.error for item in items)
+
+
+def vector_size(items: Sequence[UnreadItem]) -> int:
+    """The elements of the items' vectors; 0 if they bring none."""
+    return next((item.vector.size for item in items if item.vector is not None), 0)
 
 
 def _of_folder(folder: Folder) -> list[UnreadItem]:
@@ -139,8 +150,27 @@ def _of_folder(folder: Folder) -> list[UnreadItem]:
     return [UnreadItem(picture.name, picture.label, picture.source) for picture in folder.pictures]
 
 
-def _of_one(one: PictureInput | Item, number: int) -> UnreadItem:
-    if isinstance(one, Item):
-        return UnreadItem(one.id, one.label, cast("PictureInput | None", one.picture), one.vector)
-    name = os.fspath(one) if isinstance(one, str | os.PathLike) else str(number)
-    return UnreadItem(name, "", one)
+def _of_one(one: Any, number: int) -> UnreadItem:
+    """An item of a list: a picture, an `Item`, or a vector. What is wrong with it is its own outcome."""
+    name = item_name(one, str(number))
+    try:
+        if isinstance(one, Item):
+            vector = None if one.vector is None else _vector(one.vector)
+            picture = None if one.picture is None else read_later(one.picture, "picture")
+            return UnreadItem(label(one.id, "id"), label(one.label, "label"), picture, vector)
+        if isinstance(one, list | tuple) or (is_array(one) and not is_one_picture(one)):
+            return UnreadItem(name, "", None, _vector(one))
+        return UnreadItem(name, "", read_later(one, "picture"))
+    except GramletError as error:
+        return UnreadItem(name, "", b"", error=error)
+
+
+def _vector(given: Any) -> Array:
+    rows = _vectors(as_array(given, "vector")[None], "vector")
+    return np.asarray(rows[0])
+
+
+def _vectors(array: Any, field: str = "items") -> Array:
+    if array.ndim != 2 or array.dtype.kind not in "buif":
+        raise InvalidInput(f"vectors are numbers (N, n), not {shown(array.dtype)} {array.shape}", field=field)
+    return np.ascontiguousarray(array, dtype=np.float32)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import (
+    Comparison,
     DrawingForm,
     Layout,
     MapDrawing,
@@ -19,12 +19,13 @@ from gramlet.embed.types import (
     Refused,
     StyleMap,
 )
-from gramlet.embed.v1 import embed_pb2
+from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
-from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked, each
+from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, each
 from gramlet.tensor.v1 import picture_pb2, tensor_pb2
 from gramlet.tensor.wire import RESIZE, decode_picture_error, encode_picture_error
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Array
 
 _CHUNK_BYTES = 1024 * 1024
@@ -70,23 +71,8 @@ _GRADIENT = EnumCodec(
         Gradient.INTERPOLATION: embed_pb2.GRADIENT_INTERPOLATION,
     }
 )
-
-
-def _check_finite(value: float, field: str) -> float:
-    if not math.isfinite(value):
-        raise InvalidInput("must be a finite number", field=field)
-    return value
-
-
-_FINITE = checked(_check_finite)
-_TSNE = MessageCodec(
-    Tsne,
-    embed_pb2.Tsne,
-    early_exaggeration=_FINITE,
-    learning_rate=_FINITE,
-    angle=_FINITE,
-    gradient=_GRADIENT,
-)
+_PRESET = EnumCodec({Preset.NONE: embed_pb2.PRESET_UNSPECIFIED, Preset.CLASSIC: embed_pb2.PRESET_CLASSIC})
+_TSNE = MessageCodec(Tsne, embed_pb2.Tsne, gradient=_GRADIENT)
 SETTINGS = MessageCodec(
     MapSettings,
     embed_pb2.Settings,
@@ -96,6 +82,7 @@ SETTINGS = MessageCodec(
     exactness=_EXACTNESS,
     method=_METHOD,
     tsne=_TSNE,
+    preset=_PRESET,
 )
 encode_settings = SETTINGS.encode
 
@@ -142,6 +129,7 @@ MAP = MessageCodec(
     layouts=each(_LAYOUT),
     measured=MEASURED,
     refused=each(REFUSED),
+    comparison=each(MessageCodec(Comparison, embed_pb2.Comparison, descriptor=_DESCRIPTOR)),
 )
 _SUMMARIES = each(MessageCodec(MapSummary, embed_pb2.ListMapsResponse.Entry, method=_METHOD))
 _POSITION = MessageCodec(
@@ -195,3 +183,36 @@ def encode_chunks(content_type: str, data: bytes) -> Iterator[embed_pb2.DrawMapR
     yield embed_pb2.DrawMapResponse(content_type=content_type, total_bytes=len(data), chunk=data[:_CHUNK_BYTES])
     for start in range(_CHUNK_BYTES, len(data), _CHUNK_BYTES):
         yield embed_pb2.DrawMapResponse(chunk=data[start : start + _CHUNK_BYTES])
+
+
+# --- what the client calls, sends and reads ---
+
+DRAW_MAP = Rpc(embed_pb2_grpc.EmbedServiceStub, "DrawMap", Kind.SERVER_STREAM)
+GET_MAP = Rpc(embed_pb2_grpc.EmbedServiceStub, "GetMap")
+LIST_MAPS = Rpc(embed_pb2_grpc.EmbedServiceStub, "ListMaps")
+DELETE_MAP = Rpc(embed_pb2_grpc.EmbedServiceStub, "DeleteMap")
+
+
+def decode_drawing_chunk(message: embed_pb2.DrawMapResponse) -> bytes:
+    """The next piece of the file."""
+    return message.chunk
+
+
+def encode_get_map(map_id: str) -> embed_pb2.GetMapRequest:
+    """Asks for a stored map."""
+    return embed_pb2.GetMapRequest(map_id=map_id)
+
+
+def decode_get_map(message: embed_pb2.GetMapResponse) -> StyleMap:
+    """A stored map."""
+    return decode_map(message.map)
+
+
+def encode_list_maps() -> embed_pb2.ListMapsRequest:
+    """Asks for the stored maps in short."""
+    return embed_pb2.ListMapsRequest()
+
+
+def encode_delete_map(map_id: str) -> embed_pb2.DeleteMapRequest:
+    """Asks to remove a map."""
+    return embed_pb2.DeleteMapRequest(map_id=map_id)

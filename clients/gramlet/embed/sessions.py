@@ -1,10 +1,10 @@
-"""What a call of EmbedService remembers so that it can go on after its server is lost. No gRPC, no clock."""
+"""What a call of EmbedService remembers, so that it can go on after its server is lost. No gRPC, no clock."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from gramlet.embed.inputs import UnreadItem
 from gramlet.embed.map_wire import decode_position
@@ -17,31 +17,36 @@ from gramlet.embed.types import (
     MeasuredItems,
     Position,
     Queued,
+    Refused,
     RefusedItem,
+    RemoteProgress,
     Started,
     StyleMap,
 )
-from gramlet.embed.v1 import embed_pb2
-from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item
-from gramlet.errors import GramletError
-from gramlet.transport.resumption import Resumption
+from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item, encode_transform_start
+from gramlet.errors import GramletError, InvalidInput
+from gramlet.transport.rpc import Message
+from gramlet.transport.run import Run, unread_error
+from gramlet.transport.window import Window
 from gramlet.types import new_name
+from gramlet.values import fill, text
 
 
-class MapRun:
-    """The making of one map across any number of connections: no event is told twice.
+class MapRun(Run[MapEvent]):
+    """The making of one map. After a break the items are sent again only if they had not all arrived."""
 
-    After a break the making is resumed by the map's id; the items are sent again only if they had not all arrived.
-    """
+    remote = RemoteProgress
 
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
+        start = fill(MapStart, vars(start))
         if start.settings is not None and not start.map_id:
             start = dataclasses.replace(start, map_id=new_name())
+        map_id = start.map_id or start.resume_map_id or start.watch_map_id
+        super().__init__(map_id, ordered=start.settings is not None, watching=bool(start.watch_map_id))
         self._start = start
         self._items = items
-        self.map_id = start.map_id or start.resume_map_id
-        self.done = False
-        self._resumption = Resumption(f"map {self.map_id}", ordered=start.settings is not None)
+        self._resize = None if start.settings is None else start.settings.resize
+        self._is_sent = False
         self._accepted = False
         self._measured = False
         self._described = -1
@@ -49,51 +54,72 @@ class MapRun:
         self._iteration = (0, 0)
         self._unread: dict[int, GramletError] = {}
 
-    def request(self) -> embed_pb2.EmbedRequest:
-        """The first message to send now: the order, or the wish to resume."""
-        if not self._resumption.resuming:
+    def request(self) -> Message:
+        """The order, or the request to resume."""
+        self._is_sent = False
+        if self.watching or not self.resuming:
             return encode_start(self._start)
         count = 0 if self._measured else len(self._items)
         return encode_start(
             dataclasses.replace(
-                self._start, settings=None, map_id="", from_map_id="", resume_map_id=self.map_id, count=count
+                self._start,
+                settings=None,
+                map_id="",
+                from_map_id="",
+                items_of_map_id="",
+                resume_map_id=self.run_id,
+                count=count,
+                take_over=self.take_over,
             )
         )
 
-    def items(self) -> Iterator[Callable[[], embed_pb2.EmbedRequest]]:
-        """What makes each further message. Making one reads a file."""
-        if not self._measured:
-            for number in range(len(self._items)):
-                yield lambda number=number: self._read(number)  # type: ignore[misc]
-
-    def _read(self, number: int) -> embed_pb2.EmbedRequest:
-        unread = self._items[number]
-        try:
-            return encode_item(unread.read())
-        except GramletError as error:
-            # The others go on. The server refuses the item that now has nothing in it, and we know why.
-            self._unread[number] = error
-            return encode_item(Item(unread.id, unread.label, picture=b""))
-
-    def accept(self, message: embed_pb2.EmbedResponse) -> MapEvent | None:
-        """The event, or None for one that was told before."""
-        event = decode_event(message)
-        if event is None or not self._is_news(event):
+    def uploads(self) -> Iterable[Callable[[], Message]] | None:
+        """The items, at the begin of a connection. Each is read when it is sent."""
+        if self._is_sent:
             return None
-        self._remember(event)
-        if isinstance(event, RefusedItem) and event.refused.index in self._unread:
-            error = self._unread[event.refused.index]
-            refused = dataclasses.replace(
-                event.refused, code=error.code.value[0], message=error.message, field=error.field
-            )
-            return RefusedItem(event.map_id, refused)
+        self._is_sent = True
+        return () if self._measured else [partial(self._read, number) for number in range(len(self._items))]
+
+    def accept(self, message: Message) -> MapEvent | None:
+        """The event, or None for one that the caller has seen before."""
+        event = super().accept(message)
+        if isinstance(event, RefusedItem):
+            return dataclasses.replace(event, refused=self._explained(event.refused))
+        if isinstance(event, StyleMap):
+            return dataclasses.replace(event, refused=tuple(map(self._explained, event.refused)))
         return event
 
     def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns what the retry policy should judge it by."""
-        return self._resumption.broken(error)
+        """Takes note of a failure; returns the error by which the retry policy decides."""
+        if isinstance(error, InvalidInput) and self._unread:
+            reasons = [f"{self._items[number].id}: {each.message}" for number, each in self._unread.items()]
+            return unread_error(error, reasons)
+        return super().broken(error)
 
-    def _is_news(self, event: MapEvent) -> bool:
+    def _explained(self, refused: Refused) -> Refused:
+        """The refusal of an item with its true reason: an item that could not be read here was sent empty."""
+        if refused.index not in self._unread:
+            return refused
+        error = self._unread[refused.index]
+        return dataclasses.replace(refused, code=error.code, message=error.message, field=error.field)
+
+    def _read(self, number: int) -> Message:
+        unread = self._items[number]
+        try:
+            return encode_item(unread.read(self._resize))
+        except GramletError as error:
+            # The other items go on. The server refuses this one, which is empty now; `accept` gives the true reason.
+            self._unread[number] = error
+            return encode_item(Item(unread.id, unread.label, picture=b""))
+
+    def _note(self, event: MapEvent) -> None:
+        if isinstance(event, Started):
+            super()._note(event)
+
+    def _decode(self, message: Message) -> MapEvent | None:
+        return decode_event(message)
+
+    def _is_new(self, event: MapEvent) -> bool:
         match event:
             case Queued() | Started():
                 return not self._accepted
@@ -112,7 +138,6 @@ class MapRun:
         match event:
             case Started():
                 self._accepted = True
-                self._resumption.arrived()
             case Described():
                 self._described = event.described + event.refused
             case RefusedItem():
@@ -125,57 +150,22 @@ class MapRun:
                 self.done = True
 
 
-class Placing:
-    """New items on their way to their positions, a bounded number at a time. No answer is asked for twice."""
+class TransformWindow(Window[UnreadItem, Item, Position]):
+    """New items on their way to their positions. The server answers them in order."""
 
-    def __init__(self, items: Iterable[UnreadItem], in_flight: int) -> None:
-        self._items = iter(items)
-        self._in_flight = in_flight
-        self._unanswered: list[UnreadItem | GramletError] = []
-        self._sent = 0
-        self._ended = False
+    def __init__(self, map_id: str, in_flight: int) -> None:
+        super().__init__(in_flight)
+        self._map_id = text(map_id, "map_id")
 
-    @property
-    def is_empty(self) -> bool:
-        """Nothing waits for an answer, and no item is left."""
-        return self._ended and not self._unanswered
+    def request(self) -> Message:
+        """The first message of a connection."""
+        return encode_transform_start(self._map_id)
 
-    def messages(self) -> Iterator[embed_pb2.TransformRequest]:
-        """What to send now."""
-        while not self._ended and len(self._unanswered) < self._in_flight:
-            item = next(self._items, None)
-            if item is None:
-                self._ended = True
-            else:
-                self._unanswered.append(item)
-        for number in range(self._sent, len(self._unanswered)):
-            unread = self._unanswered[number]
-            if isinstance(unread, UnreadItem):
-                try:
-                    message = encode_transform_item(unread.read())
-                except GramletError as error:
-                    self._unanswered[number] = error
-                else:
-                    yield message
-        self._sent = len(self._unanswered)
+    def _read(self, item: UnreadItem) -> Item:
+        return item.read()
 
-    def outcomes(self) -> Iterator[GramletError]:
-        """Those at the head of the line that could not even be read."""
-        while self._unanswered and isinstance(self._unanswered[0], GramletError):
-            self._sent -= 1
-            yield cast(GramletError, self._unanswered.pop(0))
+    def _encode(self, number: int, item: Item) -> Message:
+        return encode_transform_item(item)
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether an answer is due."""
-        return bool(self._unanswered)
-
-    def accept(self, message: embed_pb2.TransformResponse) -> Position | GramletError:
-        """Takes the answer to the head of the line."""
-        self._unanswered.pop(0)
-        self._sent -= 1
-        return decode_position(message)
-
-    def broken(self) -> None:
-        """The stream is lost: everything unanswered is to be sent again."""
-        self._sent = 0
+    def _decode(self, message: Message) -> tuple[None, Position | GramletError]:
+        return None, decode_position(message)

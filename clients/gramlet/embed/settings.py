@@ -11,6 +11,13 @@ DEFAULT_RESIZE = Resize(ResizeMode.CENTER_CROP, 224)
 """Every picture gets the shape that the network was trained on."""
 
 
+class Preset(Enum):
+    """A named choice of settings: none, or the flattened Grams of four early stages as they are."""
+
+    NONE = "none"
+    CLASSIC = "classic"
+
+
 class Descriptor(Enum):
     """What represents an item when items are compared: Gram matrices, pooled activations, or a vector sent with it."""
 
@@ -90,17 +97,20 @@ class MapSettings:
         descriptor: What represents an item.
         stages: Of the network, for Grams and pooled activations. Empty: the network's own.
         resize: Applied to every picture before the network sees it.
-        balance_stages: Scale each of several stages' part of each descriptor to length 1, so that all have the same
-            say. Otherwise the one with the largest numbers decides.
+        balance_stages: Scale each stage's part of each descriptor to length 1. Several stages count the same then;
+            otherwise the one with the largest values dominates. With one stage, distances are cosine distances.
         metric: The distance between descriptors.
         exactness: How exactly distances are computed.
-        sketch_size: Elements of a sketch.
+        sketch_size: Elements of a sketch; None: 4096, and less for more than 16,384 items.
         method: How descriptors become coordinates.
         dimensions: Of the map: 1, 2 or 3.
         tsne: For Method.TSNE.
         neighbors: Of UMAP, Isomap and LLE.
         seed: Of everything random. Same seed, same items, same map.
-        quality_neighbors: Neighbourhood of the quality measures.
+        quality_neighbors: Neighborhood of the quality measures.
+        preset: CLASSIC sets the descriptor to GRAM, the metric to EUCLIDEAN and balance_stages to False, and the
+            stages unless some are given.
+        compare: Also compare other descriptors of the same pictures by the labels of the items.
     """
 
     descriptor: Descriptor = Descriptor.GRAM
@@ -109,10 +119,12 @@ class MapSettings:
     balance_stages: bool = True
     metric: Metric = Metric.EUCLIDEAN
     exactness: Exactness = Exactness.AUTO
-    sketch_size: int = 4096
+    sketch_size: int | None = None
     method: Method = Method.TSNE
     dimensions: int = 2
     tsne: Tsne = Tsne()
     neighbors: int = 15
     seed: int = 0
     quality_neighbors: int = 10
+    preset: Preset = Preset.NONE
+    compare: bool = False

@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from gramlet.embed.settings import Exactness, MapSettings, Method
+from gramlet.embed.settings import Descriptor, Exactness, MapSettings, Method
 from gramlet.errors import GramletError
+from gramlet.run.types import Progress
 from gramlet.types import Array, Pixels
 
 
@@ -127,6 +128,9 @@ class Quality:
         descriptor_label_accuracy: The same among the descriptors.
         silhouette: -1..1: mean silhouette of the labels on the map (Rousseeuw, 1987).
         descriptor_silhouette: The same among the descriptors.
+        items: How many items were measured; of more than 2,000 a sample.
+        standard_error: The largest standard error of the shares, not of the silhouettes; 0 if all were measured.
+        neighbor_recall: 0..1: share of the true nearest neighbors among those that t-SNE used.
     """
 
     neighbors: int
@@ -137,6 +141,9 @@ class Quality:
     descriptor_label_accuracy: float | None = None
     silhouette: float | None = None
     descriptor_silhouette: float | None = None
+    items: int = 0
+    standard_error: float = 0.0
+    neighbor_recall: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,23 @@ class Layout:
     quality: Quality
     perplexity: float = 0.0
     kl_divergence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A descriptor, and how often the nearest neighbors of an item have its label.
+
+    Attributes:
+        descriptor, stages, balance_stages: As in `MapSettings`.
+        descriptor_label_accuracy: 0..1, with neighbors among the descriptors.
+        label_accuracy: 0..1, with neighbors on a map; None where no map was made of it.
+    """
+
+    descriptor: Descriptor
+    stages: tuple[str, ...]
+    balance_stages: bool
+    descriptor_label_accuracy: float
+    label_accuracy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +196,7 @@ class StyleMap:
         refused: The items that are not on the map.
         notes: What a reader of the map should know, one sentence each.
         seconds: Of the making.
+        comparison: Descriptors of the same pictures, the best first, if the settings ask for it.
     """
 
     map_id: str
@@ -185,6 +210,7 @@ class StyleMap:
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    comparison: tuple[Comparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,6 +222,14 @@ class RefusedItem:
 
 
 @dataclass(frozen=True)
+class RemoteProgress:
+    """The progress of a map that another replica makes."""
+
+    map_id: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
 class MeasuredItems:
     """The event that all distances are known: from here on the making can be resumed."""
 
@@ -203,7 +237,27 @@ class MeasuredItems:
     measured: Measured
 
 
-MapEvent = Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | StyleMap
+class Task(Enum):
+    """A part of the work between the other events."""
+
+    COMPARISON = "comparing descriptors"
+    DISTANCES = "computing distances"
+    QUALITY = "measuring quality"
+
+
+@dataclass(frozen=True)
+class Working:
+    """The event that `done` of `total` steps of a task are done."""
+
+    map_id: str
+    task: Task
+    done: int
+    total: int
+
+
+MapEvent = (
+    Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | Working | RemoteProgress | StyleMap
+)
 """What the making of a map reports; a `StyleMap` comes last."""
 
 
@@ -265,16 +319,21 @@ class MapDrawing:
 
 @dataclass(frozen=True)
 class MapStart:
-    """The start of a new map, or of the rest of an interrupted one.
+    """The start of a new map, or of the rest of an interrupted one; or the map to watch.
 
     Attributes:
-        settings: For a new map; None to resume.
+        settings: For a new map; None to resume or to watch.
         resume_map_id: The interrupted map, or empty.
         count: Items to come, at most. Required for a new map.
         map_id: The name of a new map; empty: the server chooses.
         from_map_id: A stored map from which t-SNE starts, or empty.
         report_every: Iterations between reports.
         omit_coordinates: Leave the coordinates out of the reports.
+        watch_map_id: The map to watch while it is made, without any influence on it; or empty.
+        detached: Whether the making goes on when its caller leaves.
+        take_over: Whether to resume the making at once, even if another replica seems to do it.
+        items_of_map_id: A finished map whose items this map lays out once more; no items come. Or empty.
+        vector_size: Elements of the vectors to come, for the bound of the memory; 0: unknown.
     """
 
     settings: MapSettings | None = field(default_factory=MapSettings)
@@ -284,3 +343,8 @@ class MapStart:
     from_map_id: str = ""
     report_every: int = 10
     omit_coordinates: bool = False
+    watch_map_id: str = ""
+    detached: bool = False
+    take_over: bool = False
+    items_of_map_id: str = ""
+    vector_size: int = 0

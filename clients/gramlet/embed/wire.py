@@ -16,16 +16,24 @@ from gramlet.embed.types import (
     MeasuredItems,
     Queued,
     RefusedItem,
+    RemoteProgress,
     Started,
+    Task,
+    Working,
 )
-from gramlet.embed.v1 import embed_pb2
+from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.errors import InvalidInput
+from gramlet.run.wire import PROGRESS
 from gramlet.tensor.arrays import TENSOR
-from gramlet.tensor.codec import EventCodec, Inner, MessageCodec, checked
+from gramlet.tensor.codec import EnumCodec, EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import check_name
 
 # --- requests ---
+
+EMBED = Rpc(embed_pb2_grpc.EmbedServiceStub, "Embed", Kind.STREAM)
+TRANSFORM = Rpc(embed_pb2_grpc.EmbedServiceStub, "Transform", Kind.STREAM)
 
 _ITEM = MessageCodec(Item, embed_pb2.Item, picture=PICTURE, vector=TENSOR)
 _START = MessageCodec(
@@ -51,7 +59,7 @@ def decode_start(requests: Iterator[embed_pb2.EmbedRequest]) -> MapStart:
     if message.WhichOneof("message") != "start":
         raise InvalidInput("the first message must say what to make", field="start")
     if message.start.WhichOneof("start") is None:
-        raise InvalidInput("set `settings` or `resume_map_id`", field="start")
+        raise InvalidInput("set `settings`, `resume_map_id` or `watch_map_id`", field="start")
     start = _START.decode(message.start, "start")
     return start if message.start.HasField("settings") else dataclasses.replace(start, settings=None)
 
@@ -106,7 +114,13 @@ def _item_or_error(message: embed_pb2.Item) -> Item | BadItem:
 
 # --- events ---
 
-
+_TASK = EnumCodec(
+    {
+        Task.COMPARISON: embed_pb2.Working.TASK_COMPARISON,
+        Task.DISTANCES: embed_pb2.Working.TASK_DISTANCES,
+        Task.QUALITY: embed_pb2.Working.TASK_QUALITY,
+    }
+)
 _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
     embed_pb2.EmbedResponse,
     queued=MessageCodec(Queued, embed_pb2.Queued),
@@ -115,7 +129,9 @@ _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
     refused=Inner(RefusedItem, "refused", REFUSED),
     measured=Inner(MeasuredItems, "measured", MEASURED),
     iteration=MessageCodec(LayoutIteration, embed_pb2.Iteration, coordinates=COORDINATES),
+    working=MessageCodec(Working, embed_pb2.Working, task=_TASK),
     result=MAP,
+    progress=Inner(RemoteProgress, "progress", PROGRESS),
 )
 decode_event = _EVENTS.decode
 

@@ -169,10 +169,12 @@ class DescentState(DescentEvent):
     Attributes:
         data: For DescentStart; a safetensors file.
         number: Of the weights in force; 0 for those of the start. A start from this state has these in its objective.
+        reweighted: These weights came into force here; a DescentReweighted follows.
     """
 
     data: bytes = field(repr=False)
     number: int = 0
+    reweighted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Required, TypedDict
+from typing import Any, Required, TypedDict, Unpack
 
 import numpy as np
 
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, shown
+from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Form, GramNormalization, Objective, Style
-from gramlet.inputs import as_resize, fill, read_mask, read_picture
-from gramlet.types import ElementType, Picture, Resize, ResizeMode
+from gramlet.inputs import read_mask, read_picture
+from gramlet.tensor.pixels import as_array, is_array
+from gramlet.types import Array, ElementType, Picture, Resize, ResizeMode
+from gramlet.values import as_resize, check_keywords, checked, fill, flag
 
 
 class ExtractionOptions(TypedDict, total=False):
@@ -37,32 +40,25 @@ class ExtractionOptions(TypedDict, total=False):
     resize: Resize | int | None
 
 
-def make_extraction(
-    *,
-    stages: str | Sequence[str],
-    activations: bool | None = None,
-    gram: bool = False,
-    pooled: bool = False,
-    gram_normalization: GramNormalization | str = GramNormalization.NONE,
-    element_type: ElementType | str = ElementType.FLOAT32,
-    resize: Resize | int | None = None,
-) -> Extraction:
-    """What to extract, from `ExtractionOptions`.
+def make_extraction(**options: Unpack[ExtractionOptions]) -> Extraction:
+    """What to extract, from keywords.
 
     Raises:
-        InvalidInput: No stage, no form, or an unknown name.
+        InvalidInput: No stage, no form, an unknown name, or a keyword that does not exist.
     """
-    if activations is None:
-        activations = not (gram or pooled)
-    asked = {Form.ACTIVATIONS: activations, Form.GRAM: gram, Form.POOLED: pooled}
+    check_keywords(options, ExtractionOptions.__annotations__)
+    values: dict[str, Any] = dict(options)
+    asked = {form: values.pop(form.value, None) for form in Form}
+    wanted = {form: flag(choice, form.value) for form, choice in asked.items() if choice is not None}
+    wanted.setdefault(Form.ACTIVATIONS, not any(wanted.values()))
+    resize = values.get("resize")
     extraction = fill(
         Extraction,
         {
-            "stages": stages,
-            "forms": [form for form, wanted in asked.items() if wanted],
-            "gram_normalization": gram_normalization,
-            "triangle": bool(gram),  # half the bytes; decoding makes the matrix whole again
-            "element_type": element_type,
+            "stages": (),
+            **values,
+            "forms": [form for form in Form if wanted.get(form)],
+            "triangle": wanted.get(Form.GRAM, False),  # half the bytes; decoding makes the matrix whole again
             "resize": Resize() if resize is None else as_resize(resize, ResizeMode.LONGEST_SIDE),
         },
     )
@@ -78,22 +74,50 @@ def read_objective(objective: Objective) -> Objective:
 
     Raises:
         NotFound: A file does not exist.
-        InvalidInput: A picture is wrong.
+        InvalidInput: A picture or a number is wrong.
     """
-
-    def picture(value: Any, field: str) -> Any:
-        # A starting picture or target made by arithmetic may leave 0..1: arrays of the right shape pass as they are.
-        is_array = isinstance(value, np.ndarray) and value.dtype == np.float32 and value.ndim == 3
-        return value if value is None or is_array else read_picture(value, field)
-
+    given = checked(Objective, objective, "objective")
     return dataclasses.replace(
-        objective,
-        content=picture(objective.content, "objective.content"),
-        styles=tuple(
-            Style(picture(style.picture, field), style.weight, *read_regions(style, field))  # type: ignore[arg-type]
-            for field, style in ((f"objective.styles[{i}]", style) for i, style in enumerate(objective.styles))
-        ),
+        given,
+        content=None if given.content is None else _read_point(given.content, "objective.content"),
+        styles=tuple(_read_style(style, f"objective.styles[{number}]") for number, style in enumerate(given.styles)),
     )
+
+
+def read_point(picture: Any) -> Array:
+    """The picture at which an objective is evaluated: (3, H, W), also outside of 0..1.
+
+    Raises:
+        InvalidInput: Not such an array.
+    """
+    point = as_array(picture, "picture")
+    if point.ndim != 3 or point.dtype.kind not in "fiu" or len(point) != 3 or not point.size:
+        raise InvalidInput(f"must be an array (3, H, W), not {shown(point.dtype)} {point.shape}", field="picture")
+    return np.ascontiguousarray(point, dtype=np.float32)
+
+
+def _read_point(value: Any, field: str) -> Any:
+    """A picture of an objective. One made by arithmetic may leave 0..1: such arrays pass as they are."""
+    if is_array(value) and (array := as_array(value, field)).dtype.kind == "f" and array.ndim == 3 and len(array) == 3:
+        return np.ascontiguousarray(array, dtype=np.float32)
+    return read_picture(value, field)
+
+
+def _read_style(style: Any, field: str) -> Style[Any]:
+    given: Style[Any] = checked(Style, style, field)
+    return Style(_read_point(given.picture, field), given.weight, *read_regions(given, field))
+
+
+def read_descent_start(start: DescentStart) -> DescentStart:
+    """The start of a descent with its pictures as they travel: they may be given as any input.
+
+    Raises:
+        NotFound: A file does not exist.
+        InvalidInput: A picture or a number is wrong.
+    """
+    given = checked(DescentStart, start, "start")
+    initial = None if given.initial is None else _read_point(given.initial, "initial")
+    return dataclasses.replace(given, objective=read_objective(given.objective), initial=initial)
 
 
 def read_regions(style: Style[Any], field: str) -> tuple[Picture | None, Picture | None]:

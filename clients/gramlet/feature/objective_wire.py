@@ -9,11 +9,12 @@ from typing import Any
 
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Evaluation, Objective, StageBalance, Style
-from gramlet.feature.v1 import feature_pb2
+from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.tensor.arrays import ELEMENT_TYPE, FLOAT_TYPE, encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.wire import MASK, PICTURE, TIMING, decode_float_picture
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Array, ElementType, Picture
 
 LoadPicture = Callable[[Picture, str], Array]
@@ -192,3 +193,18 @@ def decode_evaluation(message: feature_pb2.DifferentiateResponse.Evaluation) -> 
     """Loss and gradient. The gradient may be read-only."""
     field = "evaluation"
     return _EVALUATION.decode(message, field, gradient=decode_float_picture(message.gradient, f"{field}.gradient"))
+
+
+# --- what the client calls, sends and reads ---
+
+DIFFERENTIATE = Rpc(feature_pb2_grpc.FeatureServiceStub, "Differentiate", Kind.STREAM)
+
+
+def decode_ready(message: feature_pb2.DifferentiateResponse) -> str:
+    """The weights digest of the network that has the objective."""
+    return message.ready.weights_digest
+
+
+def decode_evaluation_reply(message: feature_pb2.DifferentiateResponse) -> tuple[int, Evaluation]:
+    """The sequence number of a picture, and loss and gradient at it."""
+    return message.evaluation.sequence, decode_evaluation(message.evaluation)

@@ -63,12 +63,26 @@ def find_stage(name: str, stages: Iterable[Stage], network: str, field: str) -> 
 
 @dataclass(frozen=True)
 class Load:
-    """How busy a FeatureService is."""
+    """How busy a FeatureService is.
+
+    Attributes:
+        queued, queue_limit: Pictures that wait for the device, and that may wait.
+        callers: Streams and calls that are open.
+        device_seconds: The time that the device has worked since the start.
+        descents_running, descents_limit: Descents that run, and that run at once.
+        descents_queued, descent_queue_limit: Descents that wait, and that may wait.
+        backlog_seconds: Estimate of the time that the device needs for everything that it has accepted.
+    """
 
     queued: int = 0
     queue_limit: int = 0
     callers: int = 0
     device_seconds: float = 0.0
+    descents_running: int = 0
+    descents_limit: int = 0
+    descents_queued: int = 0
+    descent_queue_limit: int = 0
+    backlog_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

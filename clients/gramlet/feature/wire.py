@@ -7,7 +7,7 @@ from typing import Any
 
 from gramlet.errors import GramletError, InternalError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Load, Model, Stage
-from gramlet.feature.v1 import feature_pb2
+from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.arrays import FLOAT_TYPE, decode_tensor, encode_symmetric, encode_tensor
 from gramlet.tensor.codec import EnumCodec, MessageCodec, each
 from gramlet.tensor.wire import (
@@ -18,6 +18,7 @@ from gramlet.tensor.wire import (
     encode_picture,
     encode_picture_error,
 )
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Limits, Picture
 
 _FORM = EnumCodec(
@@ -184,3 +185,30 @@ def decode_extract_item(message: feature_pb2.ExtractStreamRequest) -> tuple[str,
     if message.WhichOneof("message") != "item":
         raise InvalidInput("after the extraction come pictures", field="item")
     return message.item.id, decode_picture_or_error(message.item.picture, "item.picture")
+
+
+# --- what the client calls, sends and reads ---
+
+GET_MODEL = Rpc(feature_pb2_grpc.FeatureServiceStub, "GetModel")
+EXTRACT = Rpc(feature_pb2_grpc.FeatureServiceStub, "Extract")
+EXTRACT_STREAM = Rpc(feature_pb2_grpc.FeatureServiceStub, "ExtractStream", Kind.STREAM)
+
+
+def encode_get_model() -> feature_pb2.GetModelRequest:
+    """Asks for the network being served."""
+    return feature_pb2.GetModelRequest()
+
+
+def decode_extract_response(message: feature_pb2.ExtractResponse) -> list[Features | GramletError]:
+    """One outcome for each picture."""
+    return [decode_outcome(result) for result in message.results]
+
+
+def encode_extract_start(extraction: Extraction) -> feature_pb2.ExtractStreamRequest:
+    """The first message of an ExtractStream."""
+    return feature_pb2.ExtractStreamRequest(extraction=encode_extraction(extraction))
+
+
+def decode_extract_reply(message: feature_pb2.ExtractStreamResponse) -> tuple[str, Features | GramletError]:
+    """The id of a picture and its outcome."""
+    return message.id, decode_outcome(message.result)

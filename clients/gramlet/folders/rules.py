@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from gramlet.errors import InvalidInput, NotFound
-from gramlet.train.configuration import TRAIN, VALIDATION
+
+TRAIN = "train"
+VALIDATION = "val"
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
 """Of the formats that the service reads: JPEG, PNG, WebP, GIF, BMP, TIFF. Other suffixes, and none, are looked into."""

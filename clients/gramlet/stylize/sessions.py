@@ -1,11 +1,10 @@
-"""What a call of StylizeService remembers so that it can go on after its server is lost. No gRPC, no clock."""
+"""What a call of StylizeService remembers, so that it can go on after its server is lost. No gRPC, no clock."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 
-from gramlet.errors import GramletError
 from gramlet.stylize.sweep_wire import decode_sweep_event, encode_sweep_order
 from gramlet.stylize.types import (
     Adjusted,
@@ -15,7 +14,9 @@ from gramlet.stylize.types import (
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
     StylizeOrder,
@@ -23,30 +24,31 @@ from gramlet.stylize.types import (
     SweepEvent,
     SweepOrder,
     SweepQueued,
+    SweepRemoteProgress,
     SweepResult,
     SweepStarted,
 )
-from gramlet.stylize.v1 import stylize_pb2
 from gramlet.stylize.wire import decode_event, encode_order
-from gramlet.transport.resumption import Resumption
+from gramlet.transport.rpc import Message
+from gramlet.transport.run import Run
 from gramlet.types import new_name
+from gramlet.values import fill
 
 
-class StylizeRun:
-    """One stylization across any number of connections: no event is told twice, and none is missing.
+class StylizeRun(Run[StylizeEvent]):
+    """One stylization. Events up to the last iteration that the caller has seen are skipped."""
 
-    After a break the run is resumed from its newest checkpoint. A server that has none begins again: the same request
-    takes the same course. Events up to the last iteration told are passed over.
-    """
+    remote = RemoteProgress
 
     def __init__(self, order: StylizeOrder) -> None:
+        order = fill(StylizeOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
-        self.run_id = order.run_id or order.resume_run_id
-        self.done = False
-        self._resumption = Resumption(f"run {self.run_id}", ordered=order.stylization is not None)
         self._started = False
+        self._scale = -1
         self._iteration = 0
         self._recoveries: set[tuple[int, RecoveryReason]] = set()
         self._preview = 0
@@ -54,36 +56,33 @@ class StylizeRun:
         self._adjustments = 0
         self._loss = math.nan
 
-    def request(self) -> stylize_pb2.StylizeRequest:
-        """What to send now: the order, or the wish to resume."""
-        if not self._resumption.resuming:
+    def request(self) -> Message:
+        """The order, or the request to resume with the same reports."""
+        if self.watching or not self.resuming:
             return encode_order(self._order)
         return encode_order(
-            StylizeOrder(
-                resume_run_id=self.run_id,
-                preview_every=self._order.preview_every,
-                checkpoint_every=self._order.checkpoint_every,
+            dataclasses.replace(
+                self._order, stylization=None, run_id="", resume_run_id=self.run_id, take_over=self.take_over
             )
         )
 
-    def accept(self, message: stylize_pb2.StylizeResponse) -> StylizeEvent | None:
-        """The event, or None for one that was told before."""
-        self._resumption.arrived()
-        event = decode_event(message)
-        if event is None or not self._is_news(event):
-            return None
-        self._remember(event)
-        return event if isinstance(event, Iteration | Result) else dataclasses.replace(event, loss=self._loss)
+    def accept(self, message: Message) -> StylizeEvent | None:
+        """The event with the newest loss, or None for one that the caller has seen before."""
+        event = super().accept(message)
+        if event is None or isinstance(event, Iteration | RemoteProgress | Result):
+            return event
+        return dataclasses.replace(event, loss=self._loss)
 
-    def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns what the retry policy should judge it by."""
-        return self._resumption.broken(error)
+    def _decode(self, message: Message) -> StylizeEvent | None:
+        return decode_event(message)
 
-    def _is_news(self, event: StylizeEvent) -> bool:
+    def _is_new(self, event: StylizeEvent) -> bool:
         match event:
             case Queued() | Started():
                 return not self._started
-            case Iteration():
+            case ScaleStarted():
+                return event.iteration > self._scale
+            case Iteration() | RemoteProgress():
                 return event.iteration > self._iteration
             case Recovered():
                 return event.iteration > self._iteration and (event.iteration, event.reason) not in self._recoveries
@@ -100,7 +99,9 @@ class StylizeRun:
         match event:
             case Started():
                 self._started = True
-            case Iteration():
+            case ScaleStarted():
+                self._scale = event.iteration
+            case Iteration() | RemoteProgress():
                 self._iteration = event.iteration
                 self._loss = event.loss
             case Recovered():
@@ -115,47 +116,49 @@ class StylizeRun:
                 self.done = True
 
 
-class SweepRun:
-    """One sweep across any number of connections: no event is told twice, and none is missing."""
+class SweepRun(Run[SweepEvent]):
+    """One sweep. Of each cell, events up to the last iteration that the caller has seen are skipped."""
+
+    remote = SweepRemoteProgress
 
     def __init__(self, order: SweepOrder) -> None:
+        order = fill(SweepOrder, vars(order))
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
-        self.run_id = order.run_id or order.resume_run_id
-        self.done = False
-        self._resumption = Resumption(f"sweep {self.run_id}", ordered=order.stylization is not None)
         self._started = False
-        self._iterations: dict[tuple[int, int], float] = {}
+        self._progress: dict[tuple[int, int], float] = {}
 
-    def request(self) -> stylize_pb2.SweepRequest:
-        """What to send now: the order, or the wish to resume."""
-        resume = SweepOrder(resume_run_id=self.run_id)
-        return encode_sweep_order(resume if self._resumption.resuming else self._order)
+    def request(self) -> Message:
+        """The order, or the request to resume."""
+        if self.watching or not self.resuming:
+            return encode_sweep_order(self._order)
+        order = SweepOrder(resume_run_id=self.run_id, detached=self._order.detached, take_over=self.take_over)
+        return encode_sweep_order(order)
 
-    def accept(self, message: stylize_pb2.SweepResponse) -> SweepEvent | None:
-        """The event, or None for one that was told before."""
-        self._resumption.arrived()
-        event = decode_sweep_event(message)
+    def _decode(self, message: Message) -> SweepEvent | None:
+        return decode_sweep_event(message)
+
+    def _is_new(self, event: SweepEvent) -> bool:
         match event:
-            case SweepQueued() if self._started:
-                return None
-            case SweepStarted():
-                was_started, self._started = self._started, True
-                return None if was_started else event
+            case SweepQueued() | SweepStarted():
+                return not self._started
             case SweepCell():
-                return event if self._is_news(event) else None
+                return _progress(event) > self._progress.get((event.row, event.column), -1.0)
+            case _:
+                return True
+
+    def _remember(self, event: SweepEvent) -> None:
+        match event:
+            case SweepStarted():
+                self._started = True
+            case SweepCell():
+                self._progress[event.row, event.column] = _progress(event)
             case SweepResult():
                 self.done = True
-        return event
 
-    def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns what the retry policy should judge it by."""
-        return self._resumption.broken(error)
 
-    def _is_news(self, cell: SweepCell) -> bool:
-        place = (cell.row, cell.column)
-        now = math.inf if isinstance(cell.event, Result) else float(cell.event.iteration)
-        is_news = now > self._iterations.get(place, -1.0)
-        self._iterations[place] = max(now, self._iterations.get(place, -1.0))
-        return is_news
+def _progress(cell: SweepCell) -> float:
+    return math.inf if isinstance(cell.event, Result) else float(cell.event.iteration)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.inputs import PictureInput, read_picture
+from gramlet.stylize.inputs import content_resize, fit_message
 from gramlet.stylize.types import Initial, Result, Started, Stylization, StylizeEvent
 from gramlet.types import Picture
+from gramlet.values import flag, whole_number
 
 SHARE_OF_ITERATIONS = 0.25
 """A further frame's share of the first frame's iterations: it starts where those have led."""
@@ -41,8 +43,8 @@ class StylizeSet:
 
     def __init__(self, template: Stylization, sequence: bool, frame_iterations: int | None) -> None:
         self._template = template
-        self._sequence = sequence
-        self._frame_iterations = frame_iterations
+        self._sequence = flag(sequence, "sequence")
+        self._frame_iterations = _frame_iterations(frame_iterations)
         self._content: Picture = b""
         self._last: tuple[Picture, Picture] | None = None
 
@@ -52,15 +54,17 @@ class StylizeSet:
         Raises:
             NotFound, InvalidInput: There is no such file, or it is not a picture.
         """
-        self._content = read_picture(picture, "content")
+        self._content = read_picture(picture, "content", content_resize(self._template.settings))
         stylization = dataclasses.replace(self._template, content=self._content)
         if self._last is None:
-            return stylization
+            return fit_message(stylization)
         settings = dataclasses.replace(
             stylization.settings, initial=Initial.GIVEN, scales=1, iterations=self._frame_iterations
         )
         previous, painted = self._last
-        return dataclasses.replace(stylization, settings=settings, initial=painted, previous_content=previous)
+        return fit_message(
+            dataclasses.replace(stylization, settings=settings, initial=painted, previous_content=previous)
+        )
 
     def happened(self, event: StylizeEvent) -> None:
         """Takes note of an event of the picture under way."""
@@ -80,3 +84,7 @@ class StylizeSet:
         if isinstance(error, InvalidInput | NotFound) and of_picture:
             return error
         raise error
+
+
+def _frame_iterations(given: int | None) -> int | None:
+    return None if given is None else whole_number(given, "frame_iterations", least=1)

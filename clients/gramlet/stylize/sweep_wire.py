@@ -6,10 +6,22 @@ import math
 from collections.abc import Iterable
 
 from gramlet.errors import InvalidInput
-from gramlet.stylize.types import SweepCell, SweepEvent, SweepOrder, SweepQueued, SweepResult, SweepStarted
-from gramlet.stylize.v1 import stylize_pb2
+from gramlet.run.wire import PROGRESS
+from gramlet.stylize.types import (
+    SweepCell,
+    SweepEvent,
+    SweepOrder,
+    SweepQueued,
+    SweepRemoteProgress,
+    SweepResult,
+    SweepStarted,
+)
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.stylize.wire import RUN_ID, SETTINGS, STYLIZATION, decode_event, encode_event
-from gramlet.tensor.codec import EventCodec, Functions, MessageCodec, checked
+from gramlet.tensor.codec import EventCodec, Functions, Inner, MessageCodec, checked
+from gramlet.transport.rpc import Kind, Rpc
+
+SWEEP = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Sweep", Kind.SERVER_STREAM)
 
 
 def _check_ratios(ratios: Iterable[float], field: str) -> tuple[float, ...]:
@@ -26,6 +38,7 @@ _ORDER = MessageCodec(
     stylization=STYLIZATION,
     resume_run_id=RUN_ID,
     run_id=RUN_ID,
+    watch_run_id=RUN_ID,
     ratios=checked(_check_ratios),
 )
 _EVENTS: EventCodec[SweepEvent, stylize_pb2.SweepResponse] = EventCodec(
@@ -36,6 +49,7 @@ _EVENTS: EventCodec[SweepEvent, stylize_pb2.SweepResponse] = EventCodec(
         SweepCell, stylize_pb2.SweepCell, event=Functions(encode_event, lambda message, _: decode_event(message))
     ),
     result=MessageCodec(SweepResult, stylize_pb2.SweepResult),
+    progress=Inner(SweepRemoteProgress, "progress", PROGRESS),
 )
 encode_sweep_order = _ORDER.encode
 
@@ -44,11 +58,11 @@ def decode_sweep_order(message: stylize_pb2.SweepRequest) -> SweepOrder:
     """What is asked of StylizeService.
 
     Raises:
-        InvalidInput: Neither a stylization nor a sweep to resume, a bad run id, a missing picture, a bad setting, or a
+        InvalidInput: No stylization and no sweep, a bad run id, a missing picture, a bad setting, or a
             ratio that is not one.
     """
     if message.WhichOneof("start") is None:
-        raise InvalidInput("set `stylization` or `resume_run_id`", field="start")
+        raise InvalidInput("set `stylization`, `resume_run_id` or `watch_run_id`", field="start")
     return _ORDER.decode(message)
 
 

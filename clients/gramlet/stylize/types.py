@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
+from gramlet.errors import InvalidInput, shown
+from gramlet.feature.descent_types import LineSearch as LineSearch
+from gramlet.feature.descent_types import Optimizer as Optimizer
+from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
+from gramlet.run.types import Progress
 from gramlet.types import Picture, Timing
 
 
@@ -25,20 +30,6 @@ class Initial(Enum):
     STYLE = "style"
     NOISE = "noise"
     GIVEN = "given"
-
-
-class Optimizer(Enum):
-    """What moves the picture: L-BFGS (Liu and Nocedal, 1989) or Adam (Kingma and Ba, 2015)."""
-
-    LBFGS = "lbfgs"
-    ADAM = "adam"
-
-
-class LineSearch(Enum):
-    """How L-BFGS finds the length of a step: the learning rate itself, or the strong Wolfe conditions."""
-
-    NONE = "none"
-    STRONG_WOLFE = "strong-wolfe"
 
 
 class Colors(Enum):
@@ -119,21 +110,29 @@ class Stylization:
 
 @dataclass(frozen=True)
 class StylizeOrder:
-    """What is asked of StylizeService: a new stylization, or the run to resume, and how to report it.
+    """What is asked of StylizeService: a new stylization, or the run to resume or to watch, and how to report it.
 
     Attributes:
-        stylization: A new stylization; None to resume.
+        stylization: A new stylization; None to resume or to watch.
         resume_run_id: The run to resume; empty for a new one.
         run_id: The name of a new run; empty lets the server choose.
         preview_every: Iterations between previews; 0 is none.
-        checkpoint_every: Iterations between checkpoints; None is the server's choice, 0 none but the last.
+        state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
+        watch_run_id: The run to watch, without any influence on it; empty for none.
+        detached: Whether the run goes on when its caller leaves.
+        keep_inputs: Whether the store keeps the pictures after the run has ended.
+        take_over: Whether to resume the run at once, even if another replica seems to execute it.
     """
 
     stylization: Stylization | None = None
     resume_run_id: str = ""
     run_id: str = ""
     preview_every: int = 0
-    checkpoint_every: int | None = None
+    state_seconds: float | None = None
+    watch_run_id: str = ""
+    detached: bool = False
+    keep_inputs: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +148,11 @@ class StylizeEvent:
     run_id: str = ""
     iteration: int = 0
     loss: float = math.nan
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture of a `Preview` or a `Result`. Other events have none, and raise AttributeError."""
+        raise AttributeError(f"{type(self).__name__} has no picture: Preview and Result have one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +171,14 @@ class Started(StylizeEvent):
     settings: StylizeSettings
     backbone: str = ""
     weights_digest: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleStarted(StylizeEvent):
+    """A scale begins after `iteration`: the next losses are those of a picture of this size, in pixels."""
+
+    height: int
+    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +201,7 @@ class Iteration(StylizeEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(StylizeEvent):
-    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture."""
+    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture, at most 512 pixels long."""
 
     jpeg: bytes = field(repr=False)
 
@@ -222,19 +234,19 @@ class Adjusted(StylizeEvent):
     number: int
 
 
-class RecoveryReason(Enum):
-    """What a run recovered from: a loss that was not a number, or a lost FeatureService."""
-
-    DIVERGED = "diverged"
-    RECONNECTED = "reconnected"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recovered(StylizeEvent):
     """The run met an obstacle at `iteration` and goes on."""
 
     reason: RecoveryReason
     message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteProgress(StylizeEvent):
+    """The progress of a run that another replica executes: `iteration` of `total` is done."""
+
+    total: int
 
 
 class _PngFile:
@@ -248,16 +260,40 @@ class _PngFile:
         return _open_image(self.png)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came."""
-        if Path(path).suffix.lower() == ".png":
-            Path(path).write_bytes(self.png)
-        else:
-            self.image.save(path)
+        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came.
+
+        In formats without transparency it is laid on white.
+
+        Raises:
+            InvalidInput: No known extension, or a file that cannot be written.
+        """
+        try:
+            target = Path(path)
+            if target.suffix.lower() == ".png":
+                target.write_bytes(self.png)
+            else:
+                _opaque(self.image, target).save(target)
+        except (OSError, ValueError, TypeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidInput(f"cannot write {shown(path)}: {shown(str(reason))}", field="path") from None
+
+
+def _opaque(image: Image.Image, path: Path) -> Image.Image:
+    """The picture as the format of the path can hold it."""
+    if image.mode != "RGBA" or path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
+        return image
+    white: Image.Image = image.copy()
+    white.paste("white", (0, 0, *image.size))
+    white.alpha_composite(image)
+    return white.convert("RGB")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result(_PngFile, StylizeEvent):
-    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's."""
+    """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's.
+
+    Where the content is transparent, so is the picture. It was painted there as well, as if the content lay on white.
+    """
 
     png: bytes = field(repr=False)
     style_loss: float = math.nan
@@ -283,6 +319,7 @@ class SweepOrder:
         deepest_stages: The deepest style stage of each row; empty for every style stage.
         resume_run_id: The sweep to resume; empty for a new one.
         run_id: The name of a new sweep; empty lets the server choose.
+        watch_run_id, detached, keep_inputs, take_over: As of `StylizeOrder`.
     """
 
     stylization: Stylization | None = None
@@ -290,6 +327,10 @@ class SweepOrder:
     deepest_stages: tuple[str, ...] = ()
     resume_run_id: str = ""
     run_id: str = ""
+    watch_run_id: str = ""
+    detached: bool = False
+    keep_inputs: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,6 +372,13 @@ class SweepCell(SweepEvent):
     deepest_stage: str
     ratio: float
     event: StylizeEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRemoteProgress(SweepEvent):
+    """The progress of a sweep that another replica executes, in cells."""
+
+    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from gramlet.errors import InvalidInput
+from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER, SECONDS
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
+from gramlet.run.types import Progress
+from gramlet.run.wire import PROGRESS
 from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
@@ -14,13 +18,13 @@ from gramlet.stylize.types import (
     Colors,
     Initial,
     Iteration,
-    LineSearch,
-    Optimizer,
     Preview,
     Queued,
     Recovered,
     RecoveryReason,
+    RemoteProgress,
     Result,
+    ScaleStarted,
     Started,
     Stylization,
     StylizeEvent,
@@ -28,9 +32,10 @@ from gramlet.stylize.types import (
     StylizeSettings,
     StylizeStatus,
 )
-from gramlet.stylize.v1 import stylize_pb2
+from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.wire import PICTURE, TIMING
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import check_name
 
 _INITIAL = EnumCodec(
@@ -39,13 +44,6 @@ _INITIAL = EnumCodec(
         Initial.STYLE: stylize_pb2.INITIAL_STYLE,
         Initial.NOISE: stylize_pb2.INITIAL_NOISE,
         Initial.GIVEN: stylize_pb2.INITIAL_GIVEN,
-    }
-)
-_OPTIMIZER = EnumCodec({Optimizer.LBFGS: stylize_pb2.OPTIMIZER_LBFGS, Optimizer.ADAM: stylize_pb2.OPTIMIZER_ADAM})
-_LINE_SEARCH = EnumCodec(
-    {
-        LineSearch.NONE: stylize_pb2.LINE_SEARCH_NONE,
-        LineSearch.STRONG_WOLFE: stylize_pb2.LINE_SEARCH_STRONG_WOLFE,
     }
 )
 _COLORS = EnumCodec(
@@ -91,10 +89,10 @@ SETTINGS = MessageCodec(
     gram_normalization=GRAM_NORMALIZATION,
     stage_balance=STAGE_BALANCE,
     initial=_INITIAL,
-    optimizer=_OPTIMIZER,
+    optimizer=OPTIMIZER,
     learning_rate=checked(_check_learning_rate),
     history_size=_POSITIVE,
-    line_search=_LINE_SEARCH,
+    line_search=LINE_SEARCH,
     scales=_POSITIVE,
     style_size=_POSITIVE,
     colors=_COLORS,
@@ -138,7 +136,13 @@ def _decode_stylization(message: stylize_pb2.Stylization, field: str) -> Styliza
 STYLIZATION = Functions(_STYLIZATION.encode, _decode_stylization)
 RUN_ID = checked(check_name)
 _ORDER = MessageCodec(
-    StylizeOrder, stylize_pb2.StylizeRequest, stylization=STYLIZATION, resume_run_id=RUN_ID, run_id=RUN_ID
+    StylizeOrder,
+    stylize_pb2.StylizeRequest,
+    stylization=STYLIZATION,
+    resume_run_id=RUN_ID,
+    run_id=RUN_ID,
+    watch_run_id=RUN_ID,
+    state_seconds=SECONDS,
 )
 encode_order = _ORDER.encode
 
@@ -147,14 +151,30 @@ def decode_order(message: stylize_pb2.StylizeRequest) -> StylizeOrder:
     """What is asked of StylizeService.
 
     Raises:
-        InvalidInput: Neither a stylization nor a run to resume, a bad run id, a missing picture, or a bad setting.
+        InvalidInput: No stylization and no run, a bad run id, a missing picture, or a bad setting.
     """
     if message.WhichOneof("start") is None:
-        raise InvalidInput("set `stylization` or `resume_run_id`", field="start")
+        raise InvalidInput("set `stylization`, `resume_run_id` or `watch_run_id`", field="start")
     return _ORDER.decode(message)
 
 
 # --- events ---
+
+
+class _RemoteProgress:
+    """The case of `RemoteProgress`, which has the values of a `Progress` in the fields of a stylization's events."""
+
+    kind = RemoteProgress
+
+    def encode(self, event: RemoteProgress) -> Any:
+        loss = event.loss if math.isfinite(event.loss) else None
+        return PROGRESS.encode(Progress(event.iteration, event.total, loss, "iterations"))
+
+    def decode(self, message: Any, field: str, /, **given: Any) -> RemoteProgress:
+        progress = PROGRESS.decode(message, field)
+        loss = math.nan if progress.loss is None else progress.loss
+        return RemoteProgress(iteration=progress.done, total=progress.total, loss=loss, **given)
+
 
 _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     stylize_pb2.StylizeResponse,
@@ -166,6 +186,8 @@ _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
     recovered=MessageCodec(Recovered, stylize_pb2.Recovered, reason=_RECOVERY_REASON),
     result=MessageCodec(Result, stylize_pb2.Result, timing=TIMING),
     adjusted=MessageCodec(Adjusted, stylize_pb2.Adjusted, settings=SETTINGS),
+    progress=_RemoteProgress(),
+    scale_started=MessageCodec(ScaleStarted, stylize_pb2.ScaleStarted),
 )
 
 
@@ -219,3 +241,15 @@ def encode_adjusted(settings: StylizeSettings) -> stylize_pb2.AdjustResponse:
 def decode_adjusted(message: stylize_pb2.AdjustResponse) -> StylizeSettings:
     """The settings that will be in force."""
     return decode_settings(message.settings)
+
+
+# --- what the client calls and sends ---
+
+STYLIZE = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Stylize", Kind.SERVER_STREAM)
+ADJUST = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Adjust")
+GET_STATUS = Rpc(stylize_pb2_grpc.StylizeServiceStub, "GetStatus")
+
+
+def encode_get_status() -> stylize_pb2.GetStatusRequest:
+    """Asks how busy the service is."""
+    return stylize_pb2.GetStatusRequest()

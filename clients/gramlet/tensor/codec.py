@@ -256,6 +256,7 @@ class Inner:
         self.kind = kind
         self._name = name
         self._converter = converter
+        self._given = {field.name for field in dataclasses.fields(kind)} - {name}
 
     def encode(self, event: Any) -> Any:
         """The member of the oneof."""
@@ -263,4 +264,5 @@ class Inner:
 
     def decode(self, message: Any, field: str, /, **given: Any) -> Any:
         """The event."""
-        return self.kind(**{self._name: self._converter.decode(message, field)}, **given)
+        shared = {name: value for name, value in given.items() if name in self._given}
+        return self.kind(**{self._name: self._converter.decode(message, field)}, **shared)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.tensor.arrays import decode_tensor, encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec
 from gramlet.tensor.v1 import picture_pb2, timing_pb2
+from gramlet.transport.failures import error_class
 from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 
 _RESIZE_MODE = EnumCodec(
@@ -25,7 +25,6 @@ _RESIZE_MODE = EnumCodec(
 )
 _RESIZE = MessageCodec(Resize, picture_pb2.Resize, mode=_RESIZE_MODE)
 TIMING = MessageCodec(Timing, timing_pb2.Timing)
-_STATUS_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def encode_picture(picture: Picture) -> picture_pb2.Picture:
@@ -112,10 +111,9 @@ RESIZE = Functions(_RESIZE.encode, _decode_resize)
 
 def encode_picture_error(error: GramletError) -> picture_pb2.PictureError:
     """Why one picture failed."""
-    return picture_pb2.PictureError(code=error.code.value[0], message=error.message, field=error.field)
+    return picture_pb2.PictureError(code=error.code, message=error.message, field=error.field)
 
 
 def decode_picture_error(message: picture_pb2.PictureError) -> GramletError:
     """Why one picture failed: the error that a call with this picture alone would have raised."""
-    code = _STATUS_CODES.get(message.code, grpc.StatusCode.UNKNOWN)
-    return BY_CODE.get(code, InternalError)(message.message, field=message.field)
+    return error_class(message.code)(message.message, field=message.field)

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gramlet.folders.rules import TRAIN as TRAIN
+from gramlet.folders.rules import VALIDATION as VALIDATION
 from gramlet.types import Picture
-
-TRAIN = "train"
-VALIDATION = "val"
 
 
 class HeadKind(Enum):
@@ -165,11 +164,23 @@ class Configuration:
 
 @dataclass(frozen=True)
 class TrainOrder:
-    """What is asked of TrainService: a new run, by a name of its own or one that the server chooses; or to resume."""
+    """What is asked of TrainService: a new run, or the run to resume or to watch.
+
+    Attributes:
+        configuration: A new run; None to resume or to watch.
+        run_id: The id of a new run; empty lets the server choose.
+        resume_run_id: The run to resume, or empty.
+        watch_run_id: The run to watch, without any influence on it; or empty.
+        detached: Whether the run goes on when its caller leaves.
+        take_over: Whether to resume the run at once, even if another replica seems to execute it.
+    """
 
     configuration: Configuration | None = None
     run_id: str = ""
     resume_run_id: str = ""
+    watch_run_id: str = ""
+    detached: bool = False
+    take_over: bool = False
 
 
 @dataclass(frozen=True)

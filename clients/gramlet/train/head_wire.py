@@ -31,7 +31,8 @@ from gramlet.train.types import (
     Skipped,
     Suspect,
 )
-from gramlet.train.v1 import train_pb2
+from gramlet.train.v1 import train_pb2, train_pb2_grpc
+from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Picture
 
 DEFAULT_TOP_K = 5
@@ -190,3 +191,37 @@ def _decode_predicted(message: train_pb2.PredictResult) -> Prediction | GramletE
     if message.WhichOneof("outcome") == "error":
         return decode_picture_error(message.error)
     return _PREDICTION.decode(message.prediction)
+
+
+# --- what the client calls, sends and reads ---
+
+PREDICT = Rpc(train_pb2_grpc.TrainServiceStub, "Predict")
+GET_HEAD = Rpc(train_pb2_grpc.TrainServiceStub, "GetHead")
+LIST_HEADS = Rpc(train_pb2_grpc.TrainServiceStub, "ListHeads")
+DELETE_HEAD = Rpc(train_pb2_grpc.TrainServiceStub, "DeleteHead")
+EXPORT_HEAD = Rpc(train_pb2_grpc.TrainServiceStub, "ExportHead", Kind.SERVER_STREAM)
+
+
+def encode_get_head(ref: HeadRef) -> train_pb2.GetHeadRequest:
+    """Asks for a head with its drawings."""
+    return train_pb2.GetHeadRequest(head=encode_ref(ref))
+
+
+def encode_list_heads(name: str) -> train_pb2.ListHeadsRequest:
+    """Asks for the versions of a head; for all heads if the name is empty."""
+    return train_pb2.ListHeadsRequest(name=name)
+
+
+def decode_heads(message: train_pb2.ListHeadsResponse) -> list[Head]:
+    """The heads, in short."""
+    return [decode_head(head) for head in message.heads]
+
+
+def encode_delete_head(ref: HeadRef) -> train_pb2.DeleteHeadRequest:
+    """Asks to remove a head."""
+    return train_pb2.DeleteHeadRequest(head=encode_ref(ref))
+
+
+def decode_export_chunk(message: train_pb2.ExportHeadResponse) -> bytes:
+    """The next piece of the file."""
+    return message.chunk

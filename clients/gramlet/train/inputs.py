@@ -6,12 +6,12 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
-from gramlet.errors import InvalidInput
-from gramlet.folders import Folder, FolderPicture, for_training, read_folder
-from gramlet.inputs import PictureInput, fill, read_picture
+from gramlet.errors import GramletError, InvalidInput, as_utf8, shown
+from gramlet.folders import Folder, for_training, read_folder
+from gramlet.inputs import PictureInput, item_name, read_picture, several_pictures
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import (
     TRAIN,
@@ -28,13 +28,15 @@ from gramlet.train.configuration import (
     Unreadable,
 )
 from gramlet.train.types import Head, HeadRef, Result
-from gramlet.types import Picture, new_name
+from gramlet.types import Picture, Resize, ResizeMode
+from gramlet.values import check_keywords, checked, fill, flag, label, name_or_new, several, text
 
 PicturesInput: TypeAlias = (
-    "str | os.PathLike[str] | Folder | Mapping[str, Iterable[PictureInput]] "
-    "| Iterable[tuple[PictureInput, str] | tuple[PictureInput, str, str]]"
+    "str | os.PathLike[str] | Folder | Mapping[Any, Iterable[PictureInput] | PictureInput] "
+    "| Iterable[tuple[PictureInput, Any] | tuple[PictureInput, Any, str]]"
 )
-"""A folder, as a path or read; an s3:// URI that the server reads; pictures by class; or (picture, class[, set])."""
+"""A folder, as a path or read; an s3:// URI that the server reads; pictures, or a folder, by class; or
+(picture, class[, set]). A class is text, a number or any other plain value."""
 
 _log = logging.getLogger(__name__)
 
@@ -85,18 +87,21 @@ class TrainOptions(RecipeOptions, DataOptions, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class LabelledPictures:
-    """A data set as the client has it: its entries, and how to read each picture when the server asks for it."""
+    """A data set as the client has it: its entries, and how to read each picture when the server asks for it.
+
+    `unread` has the errors of pictures that cannot be read, by name. They are sent empty, and the server skips them.
+    """
 
     entries: tuple[Entry, ...]
     readers: tuple[Callable[[], Picture], ...]
+    unread: Mapping[str, GramletError] = dataclasses.field(default_factory=dict)
 
 
 def make_recipe(options: Mapping[str, Any]) -> Recipe:
     """A recipe from keywords.
 
     Raises:
-        InvalidInput: An unknown value of an enumeration.
-        TypeError: There is no such keyword.
+        InvalidInput: A value that no setting can have, or a keyword that does not exist.
     """
     return fill(Recipe, options)
 
@@ -113,88 +118,122 @@ def make_order(
     """A run, with the pictures that the server may ask for.
 
     Raises:
-        InvalidInput: No pictures, or an unknown value of an enumeration.
+        InvalidInput: No pictures, a value that no setting can have, a keyword that does not exist, or recipes and
+            keywords of one are both given.
         NotFound: There is no such folder.
-        TypeError: There is no such keyword, or recipes and keywords of one are both given.
     """
-    about_data = {key: value for key, value in options.items() if key in DataOptions.__annotations__}
-    about_recipe = {key: value for key, value in options.items() if key not in about_data}
+    check_keywords(options, TrainOptions.__annotations__)
+    values: dict[str, Any] = {key: value for key, value in options.items() if key in DataOptions.__annotations__}
+    about_recipe = {key: value for key, value in options.items() if key not in values}
     if recipes is not None and about_recipe:
-        raise TypeError(f"give recipes, or {', '.join(about_recipe)} for one")
-    values: dict[str, Any] = about_data
-    values["recipes"] = (make_recipe(about_recipe),) if recipes is None else tuple(recipes)
+        raise InvalidInput(f"give recipes, or {', '.join(about_recipe)} for one", field="recipes")
+    values["recipes"] = (make_recipe(about_recipe),) if recipes is None else recipes
     if "split_seed" in values:
         values["seed"] = values.pop("split_seed")
+    configuration = fill(Configuration, {"name": name, **values})
     local = LabelledPictures((), ())
-    if on_server or (isinstance(pictures, str) and pictures.startswith("s3://")):
+    if flag(on_server, "on_server") or (isinstance(pictures, str) and pictures.startswith("s3://")):
         if not isinstance(pictures, str | os.PathLike):
             raise InvalidInput("name the folder on the server", field="pictures")
-        values["dataset"] = os.fspath(pictures)
+        configuration = dataclasses.replace(configuration, dataset=as_utf8(os.fsdecode(pictures)))
     else:
-        local = read_labelled(pictures)
-        values["entries"] = local.entries
-    return TrainOrder(fill(Configuration, {"name": name, **values}), run_id=run_id or new_name()), local
+        local = read_labelled(pictures, configuration.size, configuration.unreadable)
+        configuration = dataclasses.replace(configuration, entries=local.entries)
+    return TrainOrder(configuration, run_id=name_or_new(run_id, "run_id")), local
 
 
-def read_labelled(pictures: PicturesInput) -> LabelledPictures:
+def read_labelled(
+    pictures: PicturesInput, size: int | None = None, unreadable: Unreadable = Unreadable.SKIP
+) -> LabelledPictures:
     """Names, classes, sets and hashes of pictures. Files are read one at a time, and read again when they are sent.
 
+    Args:
+        pictures: As of `train`.
+        size: Side of the square that the network sees. Larger pictures are reduced if they do not fit a message.
+        unreadable: What a picture does that cannot be read here.
+
     Raises:
-        InvalidInput: No pictures, or something that is not a picture.
+        InvalidInput: No pictures, or a label that is none.
         NotFound: There is no such folder.
     """
+    resize = None if size is None else Resize(ResizeMode.CENTER_CROP, size)
+    found = [_read(picture, resize) for picture in _listed(pictures)]
+    unread = {entry.name: error for entry, _, error in found if error is not None}
+    if unread and unreadable is Unreadable.FAIL:
+        raise next(iter(unread.values()))
+    return LabelledPictures(tuple(entry for entry, _, _ in found), tuple(reader for _, reader, _ in found), unread)
+
+
+class _Listed(NamedTuple):
+    """A picture of a data set, and what the caller calls it in errors."""
+
+    picture: PictureInput
+    name: str
+    label: str
+    set: str
+    field: str
+
+
+def _listed(pictures: PicturesInput) -> list[_Listed]:
     if isinstance(pictures, str | os.PathLike):
         pictures = read_folder(pictures)
     if isinstance(pictures, Folder):
-        found = _of_folder(for_training(pictures))
-    elif isinstance(pictures, Mapping):
-        found = [_given(p, label, TRAIN, i) for label, items in pictures.items() for i, p in enumerate(items)]
-    else:
-        found = [_given(item[0], item[1], item[2] if len(item) > 2 else TRAIN, i) for i, item in enumerate(pictures)]
-    return LabelledPictures(tuple(entry for entry, _ in found), tuple(reader for _, reader in found))
+        folder = for_training(pictures)
+        for remark in folder.remarks():
+            _log.info("%s", remark)
+        return [_Listed(each.source, each.name, each.label, each.set, each.name) for each in folder.pictures]
+    if isinstance(pictures, Mapping):
+        labelled = [(one, name) for name, items in pictures.items() for one in _of_class(items, shown(name))]
+        return [_of_item(item, number) for number, item in enumerate(labelled)]
+    return [_of_item(item, number) for number, item in enumerate(several(pictures, "pictures"))]
 
 
-def _of_folder(folder: Folder) -> list[tuple[Entry, Callable[[], Picture]]]:
-    for remark in folder.remarks():
-        _log.info("%s", remark)
-    return [_of_file(picture) for picture in folder.pictures]
+def _of_class(items: Any, name: str) -> Iterable[PictureInput]:
+    """The pictures of a class: a folder, one picture, or several."""
+    if isinstance(items, str | os.PathLike) and os.path.isdir(items):
+        return read_folder(items, labels=False)
+    pictures: Iterable[PictureInput] = several_pictures(items, Iterable, f"pictures[{name}]")
+    return pictures
 
 
-def _of_file(picture: FolderPicture) -> tuple[Entry, Callable[[], Picture]]:
-    # What the file holds travels as it is: the server says what is wrong with it, and skips it or not.
-    read = Path(picture.source).read_bytes
-    return Entry(picture.name, picture.label, picture.set, picture_hash(read())), read
-
-
-def _given(picture: PictureInput, label: str, set_name: str, number: int) -> tuple[Entry, Callable[[], Picture]]:
+def _of_item(item: Any, number: int) -> _Listed:
     field = f"pictures[{number}]"
-    is_path = isinstance(picture, str | os.PathLike)
-    name = os.fspath(picture) if is_path else f"{set_name}/{label}/{number}"  # type: ignore[arg-type]
-    if not is_path:
-        picture = read_picture(picture, field)
-    digest = picture_hash(read_picture(picture, field))
-    return Entry(str(name), label, set_name, digest), lambda: read_picture(picture, field)
+    if not isinstance(item, tuple | list) or len(item) not in (2, 3):
+        raise InvalidInput(f"give (picture, class) or (picture, class, set), not {shown(item)}", field=field)
+    name, set_name = label(item[1], f"{field}.label"), text(item[2] if len(item) == 3 else TRAIN, f"{field}.set")
+    return _Listed(item[0], item_name(item[0], f"{set_name}/{name}/{number}"), name, set_name, field)
+
+
+def _read(listed: _Listed, resize: Resize | None) -> tuple[Entry, Callable[[], Picture], GramletError | None]:
+    entry = Entry(listed.name, listed.label, listed.set)
+    try:
+        picture = read_picture(listed.picture, listed.field, resize)
+    except GramletError as error:
+        return entry, bytes, error
+    is_path = isinstance(listed.picture, str | os.PathLike)
+    read = partial(read_picture, listed.picture, listed.field, resize) if is_path else lambda: picture
+    return dataclasses.replace(entry, sha256=picture_hash(picture)), read, None
 
 
 def head_ref(head: HeadInput) -> HeadRef:
     """A head by name and version.
 
     Raises:
-        InvalidInput: `name/version` with a version that is not a number.
+        InvalidInput: Not a head, or `name/version` with a version that is not a number.
     """
     if isinstance(head, Result):
         head = head.head
     if isinstance(head, Head):
         return HeadRef(head.name, head.version)
     if isinstance(head, HeadRef):
-        return head
-    name, slash, version = head.partition("/")
-    if slash and not (version.isdecimal() and int(version)):
-        raise InvalidInput(f"{head!r} is neither a name nor name/version", field="head")
+        return checked(HeadRef, head, "head")
+    name, slash, version = text(head, "head").partition("/")
+    if slash and not (version.isdecimal() and version.isascii() and len(version) < 10 and int(version)):
+        raise InvalidInput(f"{shown(head)} is neither a name nor name/version", field="head")
     return HeadRef(name, int(version) if slash else 0)
 
 
 def resume_order(run_id: str, pictures: PicturesInput | None) -> tuple[TrainOrder, LabelledPictures]:
     """A run to go on with, and its pictures in case the server still needs some."""
     local = read_labelled(pictures) if pictures is not None else LabelledPictures((), ())
-    return TrainOrder(resume_run_id=run_id), local
+    return TrainOrder(resume_run_id=text(run_id, "run_id")), local

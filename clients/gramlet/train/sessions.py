@@ -1,7 +1,8 @@
-"""What a call of TrainService remembers so that it can go on after its server is lost. No gRPC, no clock."""
+"""What a call of TrainService remembers, so that it can go on after its server is lost. No gRPC, no clock."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -10,49 +11,77 @@ from gramlet.inputs import PictureInput, read_picture
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
-from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, Result, Skipped, Started
-from gramlet.train.v1 import train_pb2
+from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, RemoteProgress, Result, Skipped, Started
 from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
-from gramlet.transport.resumption import Resumption
+from gramlet.transport.rpc import Message
+from gramlet.transport.run import Run, unread_error
 from gramlet.types import Picture
+from gramlet.values import fill, whole_number
 
 PREDICT_PICTURES = 32
 PREDICT_BYTES = MESSAGE_BYTES // 2
 
 
-class TrainRun:
-    """One training across any number of connections: no event is told twice, and none is missing.
+class TrainRun(Run[Event]):
+    """One training. The server asks only for pictures whose features it does not have."""
 
-    After a break the run is resumed by its id; the server asks only for pictures whose features it has not.
-    """
+    remote = RemoteProgress
 
     def __init__(self, order: TrainOrder, pictures: LabelledPictures) -> None:
+        order = fill(TrainOrder, vars(order))
+        run_id = order.run_id or order.resume_run_id or order.watch_run_id
+        super().__init__(run_id, ordered=order.configuration is not None, watching=bool(order.watch_run_id))
         self._order = order
         self._pictures = pictures
-        self.run_id = order.run_id or order.resume_run_id
-        self.done = False
-        self._resumption = Resumption(f"run {self.run_id}", ordered=order.configuration is not None)
+        self._wanted: list[Callable[[], Message]] | None = None
         self._accepted = False
         self._recipe = -1
         self._epoch = (-1, 0)
         self._skipped: set[str] = set()
-        self._unread: GramletError | None = None
 
-    def request(self) -> train_pb2.TrainRequest:
-        """What to send first: the order, or the wish to resume."""
-        return encode_order(TrainOrder(resume_run_id=self.run_id) if self._resumption.resuming else self._order)
+    def accept(self, message: Message) -> Event | None:
+        """The event, or None for one that the caller has seen before."""
+        event = super().accept(message)
+        if isinstance(event, Skipped):
+            return self._explained(event)
+        if isinstance(event, Result) and self._pictures.unread:
+            findings = event.head.findings
+            findings = dataclasses.replace(findings, skipped=tuple(map(self._explained, findings.skipped)))
+            return dataclasses.replace(event, head=dataclasses.replace(event.head, findings=findings))
+        return event
 
-    def asked(self, message: train_pb2.TrainResponse) -> list[Callable[[], train_pb2.TrainRequest]] | None:
-        """The pictures that the server wants, each to be read when it is about to be sent; None: it did not say yet.
+    def broken(self, error: GramletError) -> GramletError:
+        """Takes note of a failure; returns the error by which the retry policy decides."""
+        if isinstance(error, InvalidInput) and self._pictures.unread:
+            return unread_error(error, [f"{name}: {each.message}" for name, each in self._pictures.unread.items()])
+        return super().broken(error)
 
-        Raises:
-            InvalidInput: A run that was resumed without its pictures needs some.
-        """
-        if message.WhichOneof("event") != "accepted":
-            return None
+    def _explained(self, skipped: Skipped) -> Skipped:
+        """A skipped picture with its true reason: one that could not be read here was sent empty."""
+        error = self._pictures.unread.get(skipped.name)
+        return skipped if error is None else dataclasses.replace(skipped, reason=error.message)
+
+    def request(self) -> Message:
+        """The order, or the request to resume."""
+        self._wanted = None
+        if self.watching or not self.resuming:
+            return encode_order(self._order)
+        detached = self._order.detached
+        return encode_order(TrainOrder(resume_run_id=self.run_id, detached=detached, take_over=self.take_over))
+
+    def uploads(self) -> Iterable[Callable[[], Message]] | None:
+        """The pictures that the server has just asked for, each to be read when it is sent."""
+        wanted, self._wanted = self._wanted, None
+        return wanted
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Accepted):  # comes in every connection, with the pictures that are still missing
+            super()._note(event)
+            self._wanted = self._uploads_for(event)
+
+    def _uploads_for(self, accepted: Accepted) -> list[Callable[[], Message]]:
         readers = {entry.name: read for entry, read in zip(self._pictures.entries, self._pictures.readers, strict=True)}
-        accepted = message.accepted
         missing = [name for name in accepted.names if name not in readers]
         if missing:
             raise InvalidInput(
@@ -60,33 +89,14 @@ class TrainRun:
                 field="pictures",
             )
         return [
-            partial(self._read, position, readers[name])
-            for position, name in zip(accepted.wanted, accepted.names, strict=True)
+            partial(_read_upload, entry, readers[name])
+            for entry, name in zip(accepted.wanted, accepted.names, strict=True)
         ]
 
-    def _read(self, position: int, read: Callable[[], Picture]) -> train_pb2.TrainRequest:
-        try:
-            return encode_upload(Upload(position, read()))
-        except (GramletError, OSError) as error:
-            # This may be gRPC's thread, which would say no more than that there was an exception.
-            self._unread = error if isinstance(error, GramletError) else NotFound(str(error), field="pictures")
-            raise
+    def _decode(self, message: Message) -> Event | None:
+        return decode_event(message)
 
-    def accept(self, message: train_pb2.TrainResponse) -> Event | None:
-        """The event, or None for one that was told before."""
-        event = decode_event(message)
-        if event is None or not self._is_news(event):
-            return None
-        self._remember(event)
-        return event
-
-    def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns what the retry policy should judge it by."""
-        if self._unread is not None:
-            return self._unread
-        return self._resumption.broken(error)
-
-    def _is_news(self, event: Event) -> bool:
+    def _is_new(self, event: Event) -> bool:
         match event:
             case Queued() | Accepted():
                 return not self._accepted
@@ -103,7 +113,6 @@ class TrainRun:
         match event:
             case Accepted():
                 self._accepted = True
-                self._resumption.arrived()
             case Started():
                 self._recipe = event.recipe
             case Epoch():
@@ -114,38 +123,50 @@ class TrainRun:
                 self.done = True
 
 
+def _read_upload(entry: int, read: Callable[[], Picture]) -> Message:
+    try:
+        return encode_upload(Upload(entry, read()))
+    except OSError as error:
+        raise NotFound(str(error), field="pictures") from None
+
+
 class PredictBatches:
-    """Pictures to classify, in requests that a message holds. A picture that cannot be read never travels."""
+    """Pictures to classify, in requests that fit a message. A picture that cannot be read never travels."""
 
     def __init__(self, head: HeadInput, pictures: Iterable[PictureInput], top_k: int) -> None:
         self._head = head_ref(head)
-        self._pictures = pictures
-        self._top_k = top_k
-        self._under_way: list[Picture | GramletError] = []
+        self._pictures = enumerate(pictures)
+        self._top_k = whole_number(top_k, "top_k", least=1)
+        self._batch: list[Picture | GramletError] = []
+        self._next: list[Picture | GramletError] = []
 
-    def requests(self) -> Iterator[train_pb2.PredictRequest]:
-        """One request after the other; `outcomes` must be asked before the next."""
-        size = 0
-        for number, picture in enumerate(self._pictures):
+    def fill(self) -> bool:
+        """Reads the next batch; False if there are no more pictures."""
+        self._batch, self._next = self._next, []
+        size = sum(map(_length, self._batch))
+        for number, picture in self._pictures:
             read = _read_or_error(picture, f"pictures[{number}]")
-            length = _length(read)
-            if self._under_way and (len(self._under_way) == PREDICT_PICTURES or size + length > PREDICT_BYTES):
-                yield self._request()
-                self._under_way, size = [], 0
-            self._under_way.append(read)
-            size += length
-        if self._under_way:
-            yield self._request()
+            size += _length(read)
+            if self._batch and (len(self._batch) == PREDICT_PICTURES or size > PREDICT_BYTES):
+                self._next = [read]
+                break
+            self._batch.append(read)
+        return bool(self._batch)
 
-    def outcomes(self, message: train_pb2.PredictResponse | None) -> Iterator[Prediction | GramletError]:
-        """One outcome for each picture of the last request; None answers a request without pictures, never sent."""
-        answered = iter(decode_predict_response(message) if message is not None else ())
-        for picture in self._under_way:
+    @property
+    def readable(self) -> list[Picture]:
+        """The pictures of the batch that can be sent."""
+        return [picture for picture in self._batch if not isinstance(picture, GramletError)]
+
+    def request(self) -> Message:
+        """The batch as a request."""
+        return encode_predict_request(self._head, self.readable, self._top_k)
+
+    def outcomes(self, reply: Message | None) -> Iterator[Prediction | GramletError]:
+        """One outcome for each picture of the batch; None stands for the reply to a batch with nothing to send."""
+        answered = iter(() if reply is None else decode_predict_response(reply))
+        for picture in self._batch:
             yield picture if isinstance(picture, GramletError) else next(answered)
-
-    def _request(self) -> train_pb2.PredictRequest:
-        sent = [picture for picture in self._under_way if not isinstance(picture, GramletError)]
-        return encode_predict_request(self._head, sent, self._top_k)
 
 
 def _read_or_error(picture: PictureInput, field: str) -> Picture | GramletError:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gramlet.run.types import Progress
 from gramlet.train.configuration import VALIDATION, HeadKind, Recipe
 from gramlet.types import Timing
 
@@ -109,6 +110,13 @@ class Epoch:
     best: bool
     seconds: float
     seconds_left: float
+
+
+@dataclass(frozen=True)
+class RemoteProgress:
+    """The progress of a run that another replica executes."""
+
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -268,7 +276,7 @@ class HeadDetails:
     confusion_matrix: bytes = field(default=b"", repr=False)
 
 
-Event = Queued | Accepted | Extracting | Skipped | Started | Step | Epoch | Result
+Event = Queued | Accepted | Extracting | Skipped | Started | Step | Epoch | RemoteProgress | Result
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gramlet.errors import InvalidInput
-from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, MessageCodec, each
+from gramlet.run.wire import PROGRESS
+from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, Inner, MessageCodec, each
 from gramlet.tensor.wire import decode_picture, encode_picture
 from gramlet.train.configuration import Configuration, Entry, TrainOrder, Unreadable, Upload
 from gramlet.train.head_wire import EPOCH, HEAD, OUTCOME, RECIPE, SKIPPED
-from gramlet.train.types import Accepted, Event, Extracting, Queued, Result, Started, Step
-from gramlet.train.v1 import train_pb2
+from gramlet.train.types import Accepted, Event, Extracting, Queued, RemoteProgress, Result, Started, Step
+from gramlet.train.v1 import train_pb2, train_pb2_grpc
+from gramlet.transport.rpc import Kind, Rpc
 
 # --- requests of Train ---
+
+TRAIN = Rpc(train_pb2_grpc.TrainServiceStub, "Train", Kind.STREAM)
 
 
 def _encode_hash(sha256: str) -> bytes:
@@ -39,14 +43,17 @@ _CONFIGURATION = MessageCodec(
 
 def encode_order(order: TrainOrder) -> train_pb2.TrainRequest:
     """The first message of a run."""
+    if order.watch_run_id:
+        return train_pb2.TrainRequest(watch_run_id=order.watch_run_id)
     if order.configuration is None:
-        return train_pb2.TrainRequest(resume_run_id=order.resume_run_id)
+        run_id = order.resume_run_id
+        return train_pb2.TrainRequest(resume_run_id=run_id, detached=order.detached, take_over=order.take_over)
     message = _CONFIGURATION.encode(order.configuration)
     message.run_id = order.run_id
     if not order.configuration.dataset:
         message.entries.entries.extend(_ENTRIES.encode(order.configuration.entries))
         message.entries.SetInParent()
-    return train_pb2.TrainRequest(configuration=message)
+    return train_pb2.TrainRequest(configuration=message, detached=order.detached)
 
 
 def decode_order(requests: Iterator[train_pb2.TrainRequest]) -> TrainOrder:
@@ -58,11 +65,17 @@ def decode_order(requests: Iterator[train_pb2.TrainRequest]) -> TrainOrder:
     request = next(requests, train_pb2.TrainRequest())
     match request.WhichOneof("message"):
         case "configuration":
-            return TrainOrder(_decode_configuration(request.configuration), run_id=request.configuration.run_id)
+            configuration = _decode_configuration(request.configuration)
+            return TrainOrder(configuration, run_id=request.configuration.run_id, detached=request.detached)
         case "resume_run_id":
-            return TrainOrder(resume_run_id=request.resume_run_id)
+            run_id = request.resume_run_id
+            return TrainOrder(resume_run_id=run_id, detached=request.detached, take_over=request.take_over)
+        case "watch_run_id":
+            return TrainOrder(watch_run_id=request.watch_run_id)
         case _:
-            raise InvalidInput("the first message must be `configuration` or `resume_run_id`", field="message")
+            raise InvalidInput(
+                "the first message must be `configuration`, `resume_run_id` or `watch_run_id`", field="message"
+            )
 
 
 def _decode_configuration(message: train_pb2.Configuration) -> Configuration:
@@ -105,6 +118,7 @@ _EVENTS: EventCodec[Event, train_pb2.TrainResponse] = EventCodec(
     step=MessageCodec(Step, train_pb2.Step),
     epoch=EPOCH,
     result=MessageCodec(Result, train_pb2.Result, head=HEAD, outcomes=each(OUTCOME)),
+    progress=Inner(RemoteProgress, "progress", PROGRESS),
 )
 decode_event = _EVENTS.decode
 

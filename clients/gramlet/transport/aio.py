@@ -1,135 +1,280 @@
-"""An asyncio connection: the twin of `gramlet.transport.sync`."""
+"""The asyncio half of the transport: the twin of `gramlet.transport.sync`, with the same names."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
 
-from gramlet.errors import GramletError, Unavailable
-from gramlet.transport.channel import Endpoint, Metadata, open_async_channel
-from gramlet.transport.failures import FailedCall, decode_rpc_error
-from gramlet.transport.retry import Attempts, Contact, RetryPolicy
+from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
+from gramlet.transport.channel import Endpoint, Metadata
+from gramlet.transport.connection import Attempts, BaseConnection
+from gramlet.transport.rpc import Kind, Message, Rpc
 
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
-
-
-class AsyncCalls:
-    """How a client makes its calls: over its connection, with its timeout and its patience."""
-
-    _connection: AsyncConnection
-    _timeout: float | None
-    _policy: RetryPolicy
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
-
-    async def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        return await self._connection.unary(method, request, self._attempts(timeout))
+P = ParamSpec("P")
+T = TypeVar("T")
+_END: Any = object()
 
 
-class AsyncConnection:
-    """A channel with its endpoint, opened when first used: it belongs to the loop that runs then."""
+class blocking(Awaitable[T]):  # a class, but used like the function that it is in the twin
+    """Calls a function that reads files, in a thread, when it is awaited: the event loop goes on meanwhile."""
+
+    def __init__(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> None:
+        self._call = lambda: function(*arguments, **options)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.to_thread(self._call).__await__()
+
+
+async def gather(*calls: Awaitable[T]) -> list[T]:
+    """The results of several calls, which are made at once."""
+    return await asyncio.gather(*calls)
+
+
+class aiter_of(AsyncIterator[T], Generic[T]):  # a class, but used like the function that it is in the twin
+    """The values one by one. They may come asynchronously; an iterator may read files, and runs in a thread."""
+
+    def __init__(self, values: Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]) -> None:
+        self._values = values
+        self._iterator: Iterator[T] | AsyncIterator[T] | None = None
+        self._in_memory = False
+
+    async def __anext__(self) -> T:
+        if self._iterator is None:
+            values = await self._values if isinstance(self._values, Awaitable) else self._values
+            self._iterator = aiter(values) if isinstance(values, AsyncIterable) else iter(values)
+            self._in_memory = isinstance(values, list | tuple)
+        if isinstance(self._iterator, AsyncIterator):
+            return await anext(self._iterator)
+        if self._in_memory:
+            value = next(self._iterator, _END)
+        else:
+            value = await asyncio.to_thread(next, self._iterator, _END)
+        if value is _END:
+            raise StopAsyncIteration
+        return cast(T, value)
+
+
+class AsyncConnection(BaseConnection):
+    """A channel through which every RPC of a client goes. It belongs to the event loop in which it is first used."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.address = endpoint.address
-        self._endpoint = endpoint
+        super().__init__(endpoint)
         self._channel: grpc.aio.Channel | None = None
-        self._contact = Contact()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: WeakSet[Any] = WeakSet()
+        self._closed = asyncio.Event()
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """The channel, for stubs."""
+        """The channel, opened when it is first asked for.
+
+        Raises:
+            FailedPrecondition: The connection is closed, or belongs to another event loop.
+        """
+        self._check_loop()
+        self.check_open()
         if self._channel is None:
-            self._channel = open_async_channel(self._endpoint)
+            self._loop = asyncio.get_running_loop()
+            self._channel = self._target.open_async()
         return self._channel
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
     async def close(self) -> None:
-        """Ends every call."""
+        """Ends every call and closes the channel.
+
+        Raises:
+            FailedPrecondition: The connection belongs to another event loop.
+        """
+        self._check_loop()
+        self._closed.set()
+        for call in list(self._calls):
+            call.cancel()
         if self._channel is not None:
             await self._channel.close()
 
-    def attempts(self, policy: RetryPolicy, timeout: float | None) -> Attempts:
-        """The attempts of a new call."""
-        return Attempts(policy, self._contact, timeout)
+    async def pause(self, seconds: float) -> None:
+        """Waits, unless the connection is closed."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
 
-    async def unary(self, method: Callable[..., Any], request: Any, attempts: Attempts, metadata: Metadata = ()) -> Any:
-        """Calls until it succeeds or patience is over.
+    async def unary(self, rpc: Rpc, request: Message, attempts: Attempts, metadata: Metadata = ()) -> Message:
+        """Calls until the call succeeds, or the attempts are used up.
 
         Raises:
             GramletError: The last failure.
         """
         while True:
             try:
-                reply = await method(
-                    request, timeout=attempts.remaining(), metadata=(*self._endpoint.metadata, *metadata)
-                )
-            except grpc.RpcError as failed:
-                delay = attempts.delay_after(self._translated(failed))
+                with self.translating():
+                    call = self._method(rpc)(request, timeout=attempts.remaining(), metadata=self._metadata(metadata))
+                    self._calls.add(call)
+                    reply = await call
+            except GramletError as error:
+                await self.pause(attempts.delay_after(error))
             else:
                 attempts.answered()
                 return reply
-            await asyncio.sleep(delay)
 
-    def server_stream(self, method: Callable[..., Any], request: Any, attempts: Attempts) -> AsyncStream[Any, Any]:
-        """Opens a stream of replies."""
-        call = method(request, timeout=attempts.remaining(), metadata=self._endpoint.metadata)
-        return AsyncStream(call, self._translated)
+    async def open(self, rpc: Rpc, request: Message, attempts: Attempts) -> AsyncStream:
+        """Starts a call of many messages with its first request."""
+        arguments = () if rpc.kind is Kind.STREAM else (request,)
+        with self.translating():
+            call = self._method(rpc)(*arguments, timeout=attempts.remaining(), metadata=self._metadata())
+        self._calls.add(call)
+        stream = AsyncStream(self, call)
+        if rpc.kind is Kind.STREAM:
+            await self._unless_closed(stream.send(request))
+        return stream
 
-    def stream(self, method: Callable[..., Any], attempts: Attempts) -> AsyncStream[Any, Any]:
-        """Opens a stream both ways."""
-        call = method(timeout=attempts.remaining(), metadata=self._endpoint.metadata)
-        return AsyncStream(call, self._translated)
+    async def _unless_closed(self, work: Coroutine[Any, Any, None]) -> None:
+        # The first write of a call waits for its metadata to be sent. If the call is cancelled just then, gRPC never
+        # wakes the writer.
+        tasks = [asyncio.create_task(work), asyncio.create_task(self._closed.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
 
-    def _translated(self, failed: grpc.RpcError) -> GramletError:
-        return decode_rpc_error(cast(FailedCall, failed), self.address)
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Turns what gRPC raises into the errors of `gramlet.errors`."""
+        self._check_loop()
+        self.check_open()
+        try:
+            yield
+        except grpc.RpcError as failed:
+            raise self._failure(failed) from None
+        except asyncio.CancelledError:
+            if not _is_being_cancelled():
+                self.check_open()  # gRPC raises it in calls that `close` has canceled
+            raise
+
+    def _check_loop(self) -> None:
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise FailedPrecondition(
+                f"this client of {self.address} belongs to another event loop: make one in each loop"
+            )
 
 
-class AsyncStream(Generic[Request, Reply]):
-    """One call of many messages, on one connection."""
+class AsyncStream:
+    """One call of many messages, on one connection. Leaving its `async with` block cancels it, if it has not ended."""
 
-    def __init__(self, call: Any, translate: Callable[[Any], GramletError]) -> None:
+    def __init__(self, connection: AsyncConnection, call: Any) -> None:
+        self._connection = connection
         self._call = call
-        self._translate = translate
+        self._uploading: asyncio.Task[None] | None = None
+        self._failure: Exception | None = None
+        self._sending = asyncio.Lock()
+        self._closed = False
 
-    async def send(self, message: Request) -> None:
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def send(self, message: Message) -> None:
         """Sends a message. Failures show at the next `receive`."""
-        with suppress(grpc.RpcError, asyncio.InvalidStateError):
-            await self._call.write(message)
+        # gRPC takes one message at a time, and a call may be used by several tasks.
+        async with self._sending:
+            with _failing_later():
+                await self._call.write(message)
 
-    async def receive(self) -> Reply:
+    async def upload(self, messages: Iterable[Callable[[], Message]]) -> None:
+        """Sends the last messages in the background. Each is made when its turn has come, so that many need no memory.
+
+        What making one raises is raised by the next `receive`.
+        """
+        self._uploading = asyncio.create_task(self._send_all(messages))
+
+    async def _send_all(self, messages: Iterable[Callable[[], Message]]) -> None:
+        try:
+            for make in messages:
+                await self.send(await blocking(make))
+            await self._end()
+        except Exception as error:
+            self._failure = error
+            self._call.cancel()
+
+    async def receive(self) -> Message:
         """Waits for the next reply.
 
         Raises:
             GramletError: The call failed.
             Unavailable: The server ended the call although replies were due.
         """
-        try:
-            reply = await self._call.read()
-        except grpc.RpcError as failed:
-            raise self._translate(failed) from None
+        reply = await self._read()
         if reply is grpc.aio.EOF:
             raise Unavailable("the server ended the call early")
-        return cast(Reply, reply)
+        return reply
 
-    async def end(self) -> None:
-        """Says that no more messages will come."""
-        if hasattr(self._call, "done_writing"):
-            with suppress(grpc.RpcError, asyncio.InvalidStateError):
-                await self._call.done_writing()
+    async def remaining(self) -> AsyncIterator[Message]:
+        """Every further reply, until the server ends the call.
+
+        Raises:
+            GramletError: The call failed.
+        """
+        while (reply := await self._read()) is not grpc.aio.EOF:
+            yield reply
 
     async def finish(self) -> None:
         """Lets the server end the call in order, when all replies are there."""
-        await self.end()
-        with suppress(grpc.RpcError):
-            while await self._call.read() is not grpc.aio.EOF:
+        await self._end()
+        with suppress(GramletError):
+            async for _ in self.remaining():
                 pass
 
-    def close(self) -> None:
-        """Cancels the call, if it is not done."""
+    async def close(self) -> None:
+        """Cancels the call, if it has not ended."""
+        self._closed = True
         self._call.cancel()
+        if self._uploading is not None:
+            self._uploading.cancel()
+            await asyncio.wait([self._uploading])
+
+    async def _read(self) -> Message:
+        try:
+            with self._connection.translating():
+                return await self._call.read()
+        except (GramletError, asyncio.CancelledError) as error:
+            if _is_being_cancelled():
+                raise
+            if self._failure is not None:
+                raise self._failure from None
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                raise Cancelled("the call was cancelled") from None  # by another task
+            raise
+
+    async def _end(self) -> None:
+        if hasattr(self._call, "done_writing"):
+            with _failing_later():
+                await self._call.done_writing()
+
+
+@contextmanager
+def _failing_later() -> Iterator[None]:
+    """Ignores failures to send: the next read of the call reports why."""
+    try:
+        yield
+    except (grpc.RpcError, asyncio.InvalidStateError):
+        pass
+    except asyncio.CancelledError:
+        if _is_being_cancelled():
+            raise
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the caller cancels its own task, rather than gRPC a call."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

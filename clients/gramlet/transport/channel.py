@@ -1,4 +1,4 @@
-"""Where a server is and how to speak to it: addresses, TLS, tokens, limits, balancing, as gRPC wants them.
+"""Where a server is and how to speak to it: addresses, TLS, tokens, limits and balancing for gRPC.
 
 One HTTP/2 connection stays with one replica for as long as it lives. To spread calls over replicas, give several
 addresses or a `dns:///` name with several records (every channel balances them round robin), or one proxy.
@@ -20,15 +20,15 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from gramlet.errors import InvalidInput, NotFound, Unavailable
+from gramlet.errors import InvalidInput, NotFound, Unavailable, shown
 
 Metadata = tuple[tuple[str, str], ...]
 
 REQUEST_ID = "x-request-id"
 
 request_id: ContextVar[str] = ContextVar("gramlet_request_id", default="")
-"""The id under which servers log the calls of this context: 1 to 128 visible ASCII characters. Empty: a server makes
-one up for every call. A server hands its callers' on to the servers that it calls itself."""
+"""The id under which servers log the calls of this context: 1 to 128 visible ASCII characters. If it is empty, the
+server chooses one for every call. A server passes its callers' ids on to the servers that it calls itself."""
 
 DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_PORT = 50051
@@ -41,13 +41,14 @@ _RECONNECT_MILLISECONDS = 100, 2_000  # first and longest wait between two attem
 _TARGET_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:")
 _WEB_SCHEMES = ("http:", "https:", "grpc:", "grpcs:")
 
-# Unary calls that may be made twice. gRPC repeats them by itself, at once and on another replica if there is one; what
-# takes longer is `gramlet.transport.retry`'s.
+# Unary calls that may be made twice. gRPC repeats them itself, at once and on another replica if there is one;
+# `gramlet.transport.retry` repeats them after longer failures.
 _IDEMPOTENT = {
     "gramlet.feature.v1.FeatureService": ("GetModel", "Extract"),
     "gramlet.stylize.v1.StylizeService": ("GetStatus",),
     "gramlet.train.v1.TrainService": ("Predict", "GetHead", "ListHeads"),
     "gramlet.embed.v1.EmbedService": ("GetMap", "ListMaps"),
+    "gramlet.run.v1.RunService": ("ListRuns", "GetRun", "StopRun"),
 }
 
 
@@ -75,40 +76,49 @@ class Endpoint:
     tls: Tls | bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.address.strip():
-            raise InvalidInput("give an address such as localhost:50051", field="address")
+        if not isinstance(self.address, str) or not self.address.strip() or not self.address.isprintable():
+            raise InvalidInput(f"give an address such as localhost:50051, not {shown(self.address)}", field="address")
+        if self.token is not None and not (isinstance(self.token, str) and self.token.isascii()):
+            raise InvalidInput("a token is text of ASCII characters", field="token")  # never shown
+        if not isinstance(self.tls, Tls | bool | None):
+            raise InvalidInput(f"give Tls(...), True or None, not {shown(self.tls)}", field="tls")
         if self.address.startswith(_WEB_SCHEMES):
             raise InvalidInput(f"{self.address} is a URL: give host:port, and tls= for TLS", field="address")
         if self.token and not self.tls and not is_loopback(self.address):
             warnings.warn(f"a token travels to {self.address} unprotected: use TLS", UserWarning, stacklevel=3)
 
-    @property
-    def metadata(self) -> Metadata:
-        """What goes with a call that is made now."""
-        token = (("authorization", f"Bearer {self.token}"),) if self.token else ()
-        current = request_id.get()
-        return (*token, (REQUEST_ID, current)) if current else token
 
+@dataclass(frozen=True)
+class Target:
+    """An endpoint in gRPC's words: names in a list are looked up, and TLS files are read."""
 
-def open_channel(endpoint: Endpoint) -> grpc.Channel:
-    """A channel to it. Connects at the first call.
+    name: str
+    options: list[tuple[str, Any]]
+    credentials: grpc.ChannelCredentials | None
 
-    Raises:
-        InvalidInput: The address cannot be understood, or TLS files do not go together.
-        NotFound: A TLS file does not exist.
-    """
-    target, options = _target(endpoint.address), _options(endpoint.address)
-    if endpoint.tls:
-        return grpc.secure_channel(target, _credentials(endpoint.tls), options=options)
-    return grpc.insecure_channel(target, options=options)
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Target:
+        """What gRPC needs to know about this endpoint.
 
+        Raises:
+            InvalidInput: The address cannot be understood, or the TLS files do not go together.
+            NotFound: A TLS file does not exist.
+            Unavailable: A name in a list of addresses is not known.
+        """
+        credentials = _credentials(endpoint.tls) if endpoint.tls else None
+        return cls(_target(endpoint.address), _options(endpoint.address), credentials)
 
-def open_async_channel(endpoint: Endpoint) -> grpc.aio.Channel:
-    """Like `open_channel`, for asyncio; to be called where its loop runs."""
-    target, options = _target(endpoint.address), _options(endpoint.address)
-    if endpoint.tls:
-        return grpc.aio.secure_channel(target, _credentials(endpoint.tls), options=options)
-    return grpc.aio.insecure_channel(target, options=options)
+    def open(self) -> grpc.Channel:
+        """A channel, which connects at its first call."""
+        if self.credentials:
+            return grpc.secure_channel(self.name, self.credentials, options=self.options)
+        return grpc.insecure_channel(self.name, options=self.options)
+
+    def open_async(self) -> grpc.aio.Channel:
+        """A channel for asyncio; call this in its event loop."""
+        if self.credentials:
+            return grpc.aio.secure_channel(self.name, self.credentials, options=self.options)
+        return grpc.aio.insecure_channel(self.name, options=self.options)
 
 
 def is_loopback(address: str) -> bool:
@@ -133,7 +143,7 @@ def _parts(address: str) -> list[str]:
 
 
 def _target(address: str) -> str:
-    """The gRPC target of an address. Names in a list are looked up once, here: gRPC takes a list of numbers only."""
+    """The gRPC target of an address. Names in a list are looked up once, here: gRPC takes only numbers in a list."""
     if address.startswith(_TARGET_SCHEMES):
         return address
     parts = _parts(address)
@@ -153,7 +163,7 @@ def _split(part: str) -> tuple[str, int]:
         host, port = part, str(DEFAULT_PORT)  # no port, or a bare IPv6 address
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidInput(f"{part!r} is no address: give host:port", field="address")
+        raise InvalidInput(f"{part!r} is not an address: give host:port", field="address")
     return host, int(port)
 
 
@@ -175,20 +185,20 @@ def _options(address: str) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
         ("grpc.service_config", _service_config(watched="," in address or address.startswith("dns:"))),
         ("grpc.primary_user_agent", f"gramlet-python/{version('gramlet')}"),
-        # Channels of one process share connections otherwise, also those that must not: two clients, two replicas.
+        # Otherwise the channels of one process share connections, even where they must not: two clients, two replicas.
         ("grpc.use_local_subchannel_pool", 1),
     ]
     if is_loopback(address):
         options.append(("grpc.enable_http_proxy", 0))
     parts = _parts(address)
     if len(parts) > 1 and not address.startswith(_TARGET_SCHEMES):
-        # What a certificate is checked against, and what proxies see: not the whole list.
+        # Certificates are checked against this name, and proxies see it, instead of the whole list.
         options.append(("grpc.default_authority", parts[0]))
     return options
 
 
 def _service_config(*, watched: bool) -> str:
-    """How calls are spread and repeated. Where `watched`, replicas that load or drain are passed over."""
+    """How calls are spread and repeated. With `watched`, gRPC skips replicas that are loading or draining."""
     names = [{"service": service, "method": method} for service, methods in _IDEMPOTENT.items() for method in methods]
     retry = {
         "maxAttempts": 3,
@@ -203,7 +213,7 @@ def _service_config(*, watched: bool) -> str:
         "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
     }
     if watched:
-        # Of a single server it is better to hear itself what it is doing.
+        # A single server answers itself that it is loading or draining, with a better message.
         config["healthCheckConfig"] = {"serviceName": ""}
     return json.dumps(config)
 

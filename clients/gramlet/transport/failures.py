@@ -1,8 +1,8 @@
 """A failed call as gRPC reports it, turned into the error of `gramlet.errors` that the server raised.
 
-The class comes from the status code by the table `gramlet.errors.BY_CODE`; field, retry delay and request id come from
-the google.rpc details. A status without details was made by the transport (nobody listens, the connection broke, the
-message is too large) and gets a message that says what to do.
+The class comes from the status code by the table `BY_CODE`; field, retry delay and request id come from the google.rpc
+details. A status without details was made by the transport (no server listens, the connection broke, the message is too
+large) and gets a message that says what to do.
 """
 
 from __future__ import annotations
@@ -12,14 +12,46 @@ from typing import Any, Protocol
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from gramlet.errors import BY_CODE, GramletError, InternalError, InvalidInput, Unavailable, Unimplemented
+from gramlet.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    GramletError,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+)
+
+BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.ABORTED: Aborted,
+    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
+    grpc.StatusCode.INTERNAL: InternalError,
+}
+"""The error that is raised for each status code; InternalError for any other."""
 
 _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
 _NEVER_CONNECTED = ("failed to connect", "all backends failing", "resolution failed", "errors resolving")
 # A proxy or a dying server resets the stream; gRPC calls that an internal or unknown error. The last one is what
 # asyncio reports where the server ended the call while a message was being sent: the server's own status is lost then,
-# and the next attempt tells it (https://github.com/grpc/grpc/issues/36066).
+# and the next attempt receives it (https://github.com/grpc/grpc/issues/36066).
 _BROKEN_STREAM = (
     "RST_STREAM",
     "Stream removed",
@@ -37,6 +69,11 @@ class FailedCall(Protocol):
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
     def trailing_metadata(self) -> Any: ...
+
+
+def error_class(number: int) -> type[GramletError]:
+    """The error for a status code that is given as its number."""
+    return next((error for error in BY_CODE.values() if error.code == number), InternalError)
 
 
 def decode_rpc_error(failed: FailedCall, address: str) -> GramletError:
@@ -80,7 +117,7 @@ def _transport_error(code: grpc.StatusCode, message: str, address: str) -> Graml
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and _mentions(message, _BROKEN_STREAM):
         return Unavailable(f"the connection to {address} broke: {message}")
     if code is grpc.StatusCode.CANCELLED and not _mentions(message, _CANCELLED_HERE):
-        return Unavailable(f"the server at {address} dropped the call, as one does that ends")
+        return Unavailable(f"the server at {address} dropped the call: it is probably shutting down")
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"lost the server at {address}: {message}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
@@ -97,7 +134,7 @@ def _mentions(message: str, signs: tuple[str, ...]) -> bool:
 
 
 def _nobody_answers(message: str, address: str) -> str:
-    # gRPC names every address and layer; the last part that tells something says why.
+    # gRPC names every address and layer; the last part says why.
     reason = message.removesuffix(": OK").rsplit(": ", 1)[-1].removesuffix(" (111)")
     if "handshake" in message.lower():
         return f"no TLS with {address} ({reason}): does it speak TLS, and did the given authority sign its certificate?"

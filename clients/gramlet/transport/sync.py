@@ -1,167 +1,222 @@
-"""A synchronous connection: calls that fail with the errors of `gramlet.errors` and are made again where that helps."""
+"""The synchronous half of the transport: the twin of `gramlet.transport.aio`, with the same names."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
+from weakref import WeakSet
 
 import grpc
 
 from gramlet.errors import GramletError, Unavailable
-from gramlet.transport.channel import Endpoint, Metadata, open_channel
-from gramlet.transport.failures import FailedCall, decode_rpc_error
-from gramlet.transport.retry import Attempts, Contact, RetryPolicy
+from gramlet.transport.channel import Endpoint, Metadata
+from gramlet.transport.connection import Attempts, BaseConnection
+from gramlet.transport.rpc import Kind, Message, Rpc
 
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
-
-
-class Calls:
-    """How a client makes its calls: over its connection, with its timeout and its patience."""
-
-    _connection: Connection
-    _timeout: float | None
-    _policy: RetryPolicy
-
-    def _attempts(self, timeout: float | None) -> Attempts:
-        return self._connection.attempts(self._policy, self._timeout if timeout is None else timeout)
-
-    def _unary(self, method: Any, request: Any, timeout: float | None) -> Any:
-        return self._connection.unary(method, request, self._attempts(timeout))
+P = ParamSpec("P")
+T = TypeVar("T")
+_END: Any = object()
 
 
-class Connection:
-    """A channel with its endpoint. Attributes: `address`; `channel`, for stubs."""
+def blocking(function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+    """Calls a function that reads files."""
+    return function(*arguments, **options)
+
+
+def gather(*results: T) -> tuple[T, ...]:
+    """The results of several calls, which were made one after the other."""
+    return results
+
+
+def iter_of(values: Iterable[T]) -> Iterator[T]:
+    """The values one by one."""
+    return iter(values)
+
+
+class Connection(BaseConnection):
+    """A channel through which every RPC of a client goes."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self.address = endpoint.address
-        self.channel = open_channel(endpoint)
-        self._endpoint = endpoint
-        self._contact = Contact()
+        super().__init__(endpoint)
+        self._channel = self._target.open()
+        self._streams: WeakSet[Stream] = WeakSet()
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def channel(self) -> grpc.Channel:
+        """The channel.
+
+        Raises:
+            FailedPrecondition: The connection is closed.
+        """
+        self.check_open()
+        return self._channel
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
 
     def close(self) -> None:
-        """Ends every call."""
-        self.channel.close()
+        """Ends every call and closes the channel."""
+        with self._lock:
+            self._closed.set()
+            streams = list(self._streams)
+        # gRPC crashes when a stream is read after its channel was closed, but not when it was canceled before.
+        for stream in streams:
+            stream.close()
+        self._channel.close()
 
-    def attempts(self, policy: RetryPolicy, timeout: float | None) -> Attempts:
-        """The attempts of a new call."""
-        return Attempts(policy, self._contact, timeout)
+    def pause(self, seconds: float) -> None:
+        """Waits, unless the connection is closed."""
+        self._closed.wait(seconds)
 
-    def unary(self, method: Callable[..., Reply], request: Any, attempts: Attempts, metadata: Metadata = ()) -> Reply:
-        """Calls until it succeeds or patience is over.
+    def unary(self, rpc: Rpc, request: Message, attempts: Attempts, metadata: Metadata = ()) -> Message:
+        """Calls until the call succeeds, or the attempts are used up.
 
         Raises:
             GramletError: The last failure.
         """
         while True:
             try:
-                reply = method(request, timeout=attempts.remaining(), metadata=(*self._endpoint.metadata, *metadata))
-            except grpc.RpcError as failed:
-                delay = attempts.delay_after(self._translated(failed))
+                with self.translating():
+                    reply = self._method(rpc)(request, timeout=attempts.remaining(), metadata=self._metadata(metadata))
+            except GramletError as error:
+                self.pause(attempts.delay_after(error))
             else:
                 attempts.answered()
                 return reply
-            time.sleep(delay)
 
-    def server_stream(self, method: Callable[..., Any], request: Any, attempts: Attempts) -> Stream[Any, Any]:
-        """Opens a stream of replies."""
-        call = method(request, timeout=attempts.remaining(), metadata=self._endpoint.metadata)
-        return Stream(call, None, self._translated)
+    def open(self, rpc: Rpc, request: Message, attempts: Attempts) -> Stream:
+        """Starts a call of many messages with its first request."""
+        requests = Requests(request) if rpc.kind is Kind.STREAM else None
+        with self._lock, self.translating():
+            call = self._method(rpc)(requests or request, timeout=attempts.remaining(), metadata=self._metadata())
+            stream = Stream(self, call, requests)
+            self._streams.add(stream)
+        return stream
 
-    def stream(self, method: Callable[..., Any], attempts: Attempts) -> Stream[Any, Any]:
-        """Opens a stream both ways."""
-        requests: Requests[Any] = Requests()
-        call = method(requests, timeout=attempts.remaining(), metadata=self._endpoint.metadata)
-        return Stream(call, requests, self._translated)
+    @contextmanager
+    def translating(self) -> Iterator[None]:
+        """Turns what gRPC raises into the errors of `gramlet.errors`."""
+        self.check_open()
+        try:
+            yield
+        except grpc.RpcError as failed:
+            raise self._failure(failed) from None
+        except ValueError:
+            self.check_open()  # gRPC raises a ValueError when another thread has closed the channel meanwhile
+            raise
 
-    def _translated(self, failed: grpc.RpcError) -> GramletError:
-        return decode_rpc_error(cast(FailedCall, failed), self.address)
 
+class Requests(Iterator[Message]):
+    """Messages on their way out. gRPC takes them in a thread of its own, which `end` releases.
 
-class Requests(Iterator[Request]):
-    """Messages on their way out. gRPC takes them in a thread of its own, which `end` lets go."""
+    Attributes:
+        failure: Why a message could not be made; the call was canceled then.
+    """
 
-    def __init__(self) -> None:
-        self._messages: SimpleQueue[Request | Callable[[], Request] | None] = SimpleQueue()
+    def __init__(self, first: Message) -> None:
+        self._waiting: SimpleQueue[Callable[[], Message] | None] = SimpleQueue()
+        self.put(lambda: first)
+        self.failure: Exception | None = None
+        self.cancel: Callable[[], Any] = lambda: None
 
-    def put(self, message: Request) -> None:
-        """Sends a message after those before it."""
-        self._messages.put(message)
-
-    def put_later(self, make: Callable[[], Request]) -> None:
-        """Sends a message that is made when its turn has come: gRPC takes the next when the last is on its way."""
-        self._messages.put(make)
+    def put(self, make: Callable[[], Message]) -> None:
+        """Sends a message that is made when gRPC has sent those before it."""
+        self._waiting.put(make)
 
     def end(self) -> None:
-        """Says that no more will come."""
-        self._messages.put(None)
+        """No more messages will come."""
+        self._waiting.put(None)
 
-    def __next__(self) -> Request:
-        message = self._messages.get()
-        if message is None:
+    def __next__(self) -> Message:
+        make = self._waiting.get()
+        if make is None:
             raise StopIteration
-        return message() if callable(message) else message
+        try:
+            return make()
+        except Exception as error:
+            self.failure = error  # gRPC would log it and forget it
+            self.cancel()
+            raise StopIteration from None
 
 
-class Stream(Generic[Request, Reply]):
-    """One call of many messages, on one connection."""
+class Stream:
+    """One call of many messages, on one connection. Leaving its `with` block cancels it, if it has not ended."""
 
-    def __init__(self, call: Any, requests: Requests[Request] | None, translate: Callable[[Any], GramletError]) -> None:
+    def __init__(self, connection: Connection, call: Any, requests: Requests | None) -> None:
+        self._connection = connection
         self._call = call
         self._requests = requests
-        self._translate = translate
+        if requests is not None:
+            requests.cancel = call.cancel
 
-    def send(self, message: Request) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, message: Message) -> None:
         """Sends a message. Failures show at the next `receive`."""
         if self._requests is not None:
-            self._requests.put(message)
+            self._requests.put(lambda: message)
 
-    def send_later(self, make: Callable[[], Request]) -> None:
-        """Sends a message that is made, in gRPC's thread, when its turn has come; so that many need no memory."""
+    def upload(self, messages: Iterable[Callable[[], Message]]) -> None:
+        """Sends the last messages in the background. Each is made when its turn has come, so that many need no memory.
+
+        What making one raises is raised by the next `receive`.
+        """
         if self._requests is not None:
-            self._requests.put_later(make)
+            for make in messages:
+                self._requests.put(make)
+            self._requests.end()
 
-    def receive(self) -> Reply:
+    def receive(self) -> Message:
         """Waits for the next reply.
 
         Raises:
             GramletError: The call failed.
             Unavailable: The server ended the call although replies were due.
         """
-        try:
-            return cast(Reply, next(self._call))
-        except grpc.RpcError as failed:
-            raise self._translate(failed) from None
-        except StopIteration:
-            raise Unavailable("the server ended the call early") from None
+        reply = self._read()
+        if reply is _END:
+            raise Unavailable("the server ended the call early")
+        return reply
 
-    def end(self) -> None:
-        """Says that no more messages will come."""
-        if self._requests is not None:
-            self._requests.end()
-
-    def remaining(self) -> Iterator[Reply]:
+    def remaining(self) -> Iterator[Message]:
         """Every further reply, until the server ends the call.
 
         Raises:
             GramletError: The call failed.
         """
-        try:
-            yield from self._call
-        except grpc.RpcError as failed:
-            raise self._translate(failed) from None
+        while (reply := self._read()) is not _END:
+            yield reply
 
     def finish(self) -> None:
         """Lets the server end the call in order, when all replies are there."""
-        self.end()
+        if self._requests is not None:
+            self._requests.end()
         with suppress(GramletError):
             for _ in self.remaining():
                 pass
 
     def close(self) -> None:
-        """Cancels the call, if it is not done."""
-        self.end()
+        """Cancels the call, if it has not ended."""
+        if self._requests is not None:
+            self._requests.end()
         self._call.cancel()
+
+    def _read(self) -> Message:
+        try:
+            with self._connection.translating():
+                return next(self._call, _END)
+        except GramletError:
+            if self._requests is not None and self._requests.failure is not None:
+                raise self._requests.failure from None
+            raise

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from gramlet_server.backbone.network import Network
 
 
-def load_network(backbone: str, weights: str, device: str = "auto", precision: str = "float32") -> Network:
+def load_network(backbone: str, weights: str, device: str = "auto", precision: str = "auto") -> Network:
     """Loads a network onto its device.
 
     Args:
         backbone: `resnet50`, `vgg16` or `vgg19`.
         weights: As `weights.load` takes them.
         device: `cpu`, `cuda`, `cuda:N`; `auto` is CUDA where there is such a device.
-        precision: `float32`, `mixed`, `tf32`, `bfloat16` or `float16`.
+        precision: `auto`, `float32`, `mixed`, `tf32`, `bfloat16` or `float16`.
 
     Raises:
         InvalidInput: There is no such backbone.
@@ -27,7 +27,7 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
         import torch
 
         from gramlet_server.backbone.network import Network
-        from gramlet_server.backbone.precision import Precision
+        from gramlet_server.backbone.precision import choose_precision
         from gramlet_server.backbone.weights import load
     except ImportError as error:
         raise FailedPrecondition(f"{error}: pip install 'gramlet-server[feature]'") from error
@@ -36,4 +36,4 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count() or "no"
         raise FailedPrecondition(f"{device}: torch {torch.__version__} finds {count} CUDA device(s)", field="device")
-    return Network(load(backbone, weights), device, Precision(precision))
+    return Network(load(backbone, weights), device, choose_precision(torch.device(device), precision))

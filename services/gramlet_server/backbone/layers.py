@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from gramlet_server.backbone import onednn
@@ -122,26 +124,59 @@ class Convolution:
         return onednn.PackedConvolution(self.weight, self.bias, self.stride, self.padding)
 
 
-class Blur:
-    """[1 2 1] x [1 2 1] / 16 at every second position; beyond the border its values are repeated."""
+def blur(x: Tensor) -> Tensor:
+    """[1 2 1] x [1 2 1] / 16 at every second position; beyond the border its values are repeated.
 
-    def __init__(self, loader: WeightsLoader) -> None:
-        row = torch.tensor([0.25, 0.5, 0.25], device=loader.device, dtype=loader.dtype)
-        self._kernel = (row[:, None] * row)[None, None]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        kernel = self._kernel.expand(channels, 1, 3, 3)
-        return functional.conv2d(_repeated_border(x), kernel, stride=2, groups=channels)
+    One axis after the other, as sums of shifted views: in half the time of torch's depthwise convolution on a CPU. On
+    CUDA the deterministic gradient of that convolution took 12 times as long as the rest of a gradient.
+    """
+    rows: Tensor = _Halved.apply(x, 2)  # type: ignore[no-untyped-call]
+    both: Tensor = _Halved.apply(rows, 3)  # type: ignore[no-untyped-call]
+    return both / 16
 
 
-def _repeated_border(x: Tensor) -> Tensor:
-    """The border repeated by one position on each side."""
-    if x.device.type != "cuda":
-        return functional.pad(x, (1, 1, 1, 1), mode="replicate")
-    # There, the gradient of padding is summed in the order in which threads finish, so its bits vary.
-    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], dim=2)
-    return torch.cat([x[:, :, :, :1], x, x[:, :, :, -1:]], dim=3)
+class _Halved(torch.autograd.Function):
+    """[1 2 1] at every second position of an axis: left + 2 middle + right, of x (N, C, H, W).
+
+    The middles are the even positions, their neighbors the odd ones. Nothing is summed in an order that could vary.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axis: int) -> Tensor:
+        ctx.axis, ctx.length = axis, x.shape[axis]
+        middle, side = _along(x, axis, 0, None, 2), _along(x, axis, 1, None, 2)
+        # An odd length ends with a middle, whose right neighbor lies beyond the border.
+        count, sides = middle.shape[axis], side.shape[axis]
+        right = side if sides == count else torch.cat([side, _along(x, axis, -1, None)], axis)
+        result = torch.add(right, middle, alpha=2)
+        _along(result, axis, 1, None).add_(_along(side, axis, 0, count - 1))
+        _along(result, axis, 0, 1).add_(_along(x, axis, 0, 1))
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        axis, length = ctx.axis, ctx.length
+        shape = [*upstream.shape[:axis], length, *upstream.shape[axis + 1 :]]
+        is_last = upstream.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_last else torch.contiguous_format
+        gradient = torch.empty(shape, dtype=upstream.dtype, device=upstream.device, memory_format=layout)
+        middle, side = _along(gradient, axis, 0, None, 2), _along(gradient, axis, 1, None, 2)
+        count, sides = middle.shape[axis], side.shape[axis]
+        torch.mul(upstream, 2, out=middle)
+        # Each side is the right neighbor of one middle, and the left one of the next, if there is a next.
+        _along(side, axis, count - 1, None).copy_(_along(upstream, axis, count - 1, sides))
+        inner = _along(side, axis, 0, count - 1)
+        torch.add(_along(upstream, axis, 0, count - 1), _along(upstream, axis, 1, None), out=inner)
+        _along(gradient, axis, 0, 1).add_(_along(upstream, axis, 0, 1))
+        if sides < count:
+            _along(gradient, axis, -1, None).add_(_along(upstream, axis, -1, None))
+        return gradient, None
+
+
+def _along(x: Tensor, axis: int, start: int, stop: int | None, step: int = 1) -> Tensor:
+    """A slice of one axis, as a view."""
+    return x[(slice(None),) * axis + (slice(start, stop, step),)]
 
 
 @dataclass(frozen=True)

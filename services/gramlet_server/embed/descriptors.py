@@ -1,17 +1,17 @@
-"""From items to descriptors: vectors (n,) whose Euclidean distance is the metric that the caller chose.
+"""From items to descriptors: vectors (n,) that stand for the items when they are compared.
 
 A Gram matrix is symmetric. Its upper triangle, with the off-diagonal elements times √2, has the same inner products
-in half the space: 168,384 elements an item for the four default stages of resnet50 instead of 335,872.
+in half the space: 524,800 elements an item for layer3 of resnet50 instead of 1,048,576.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from gramlet.embed.settings import Descriptor, MapSettings, Metric
+from gramlet.embed.settings import Descriptor, MapSettings
 from gramlet.embed.types import BadItem, Item
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization
@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 
 from gramlet_server.feature_source import FeatureSource
 
+LARGEST_VECTOR = 2**22
+LARGEST_LENGTH = 1e18
+"""Of a descriptor: the square of a larger distance is infinite in float32."""
 _FORMS = {Descriptor.GRAM: Form.GRAM, Descriptor.POOLED: Form.POOLED}
 
 
@@ -30,11 +33,13 @@ class ItemDescriptor:
     Attributes:
         item: The item.
         outcome: Its descriptor (n,), or the error with which it failed.
+        features: What the network found; None for vectors and for items that failed.
         size: Height and width in pixels of the picture that the network was given; (0, 0) where there was none.
     """
 
     item: Item | BadItem
     outcome: Array | GramletError
+    features: Features | None = None
     size: tuple[int, int] = (0, 0)
 
 
@@ -43,13 +48,10 @@ class Describer:
 
     Attributes:
         settings: The map's settings.
-        undirected: How many descriptors had length 0, and so no direction. The cosine and correlation metrics keep
-            them as they are.
     """
 
     def __init__(self, settings: MapSettings) -> None:
         self.settings = settings
-        self.undirected = 0
         self._triangles: dict[int, tuple[NDArray[np.intp], Array]] = {}
 
     def of_features(self, features: Features) -> Array:
@@ -58,43 +60,38 @@ class Describer:
         Raises:
             InvalidInput: A feature is not finite.
         """
-        stages = self.settings.stages
-        if self.settings.descriptor is Descriptor.GRAM:
-            parts = [self._pack(features.grams[stage]) for stage in stages]
-            ones = [self._triangle(features.grams[stage].shape[0])[1] for stage in stages]
-        else:
-            parts = [features.pooled[stage].astype(np.float32).ravel() for stage in stages]
-            ones = [np.ones_like(part) for part in parts]
-        if self.settings.balance_stages and len(parts) > 1:
-            parts = [_to_unit_length(part) for part in parts]
-        return self._apply_metric(np.concatenate(parts), ones)
+        parts = [self.part(features, self.settings.descriptor, stage) for stage in self.settings.stages]
+        if self.settings.balance_stages:
+            parts = [to_unit_length(part) for part in parts]
+        return _checked(np.concatenate(parts), "picture")
 
     def of_vector(self, vector: Array) -> Array:
         """The descriptor (n,) of a vector (n,) that came with the item.
 
         Raises:
-            InvalidInput: It has another shape, is empty, or has an element that is not finite.
+            InvalidInput: It has another shape, is empty or too long, or has an element that is not finite.
         """
         if vector.ndim != 1 or vector.size == 0:
             raise InvalidInput(f"a vector has shape (n,), not {vector.shape}", field="vector")
-        return self._apply_metric(vector.astype(np.float32), [np.ones(vector.size, np.float32)])
+        if vector.size > LARGEST_VECTOR:
+            raise InvalidInput(f"a vector has at most {LARGEST_VECTOR:,} elements", field="vector")
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            return _checked(vector.astype(np.float32), "vector")
 
-    def _apply_metric(self, descriptor: Array, ones: list[Array]) -> Array:
-        """Centers and scales a descriptor as the metric demands.
+    def part(self, features: Features, descriptor: Descriptor, stage: str) -> Array:
+        """The part of one stage, not scaled."""
+        if descriptor is Descriptor.GRAM:
+            return self._pack(features.grams[stage])
+        return features.pooled[stage].astype(np.float32).ravel()
 
-        `ones` is the descriptor of matrices of ones: in a packed triangle the elements have different weights, so the
-        mean of the matrices' elements is a projection on it.
+    def ones(self, features: Features | None, size: int) -> Array:
+        """(n,) the descriptor of matrices of ones: the mean of a matrix's elements is a product with it.
+
+        In a packed triangle the elements have different weights.
         """
-        if not np.isfinite(descriptor).all():
-            raise InvalidInput("an element is not a finite number", field="vector")
-        if self.settings.metric is Metric.CORRELATION:
-            one = np.concatenate(ones)
-            mean = np.float32((descriptor @ one) / (one @ one))
-            descriptor = descriptor - mean * one
-        if self.settings.metric is not Metric.EUCLIDEAN:
-            descriptor = _to_unit_length(descriptor)
-            self.undirected += not descriptor.any()
-        return descriptor
+        if features is None or self.settings.descriptor is not Descriptor.GRAM:
+            return np.ones(size, np.float32)
+        return np.concatenate([self._triangle(features.grams[s].shape[0])[1] for s in self.settings.stages])
 
     def _pack(self, gram: Array) -> Array:
         indices, weights = self._triangle(gram.shape[0])
@@ -112,21 +109,31 @@ class Describer:
 
 
 def describe(
-    items: Iterable[Item | BadItem], describer: Describer, features: FeatureSource
+    items: Iterable[Item | BadItem],
+    describer: Describer,
+    features: FeatureSource,
+    compared: Collection[tuple[Descriptor, str]] = (),
 ) -> Iterator[ItemDescriptor]:
     """The descriptor, or the error, of each item, in order. Only pictures need the network."""
     if describer.settings.descriptor is Descriptor.VECTOR:
         for item in items:
             yield ItemDescriptor(item, _from_vector(item, describer))
     else:
-        yield from _from_pictures(items, describer, features)
+        yield from _from_pictures(items, describer, features, extraction_of(describer.settings, compared))
 
 
-def extraction_of(settings: MapSettings) -> Extraction:
-    """The features that the network has to extract for a map of pictures."""
+def extraction_of(settings: MapSettings, compared: Collection[tuple[Descriptor, str]] = ()) -> Extraction:
+    """The features that the network has to extract for a map of pictures.
+
+    Args:
+        settings: The map's settings.
+        compared: Further descriptors of single stages, from the same pass.
+    """
+    wanted = [(settings.descriptor, stage) for stage in settings.stages]
+    wanted += compared
     return Extraction(
-        stages=settings.stages,
-        forms=(_FORMS[settings.descriptor],),
+        stages=tuple(dict.fromkeys(stage for _, stage in wanted)),
+        forms=tuple(dict.fromkeys(_FORMS[descriptor] for descriptor, _ in wanted)),
         gram_normalization=GramNormalization.POSITIONS,
         triangle=True,
         resize=settings.resize,
@@ -134,7 +141,7 @@ def extraction_of(settings: MapSettings) -> Extraction:
 
 
 def _from_pictures(
-    items: Iterable[Item | BadItem], describer: Describer, features: FeatureSource
+    items: Iterable[Item | BadItem], describer: Describer, features: FeatureSource, extraction: Extraction
 ) -> Iterator[ItemDescriptor]:
     """The source takes pictures ahead of its outcomes, so the items whose outcome is still to come wait in a queue.
 
@@ -148,10 +155,11 @@ def _from_pictures(
             if isinstance(item, Item) and item.picture is not None:
                 yield item.picture
 
-    for outcome in features.extract(pictures(), extraction_of(describer.settings)):
+    for outcome in features.extract(pictures(), extraction):
         yield from _without_picture(waiting)
-        size = (outcome.height, outcome.width) if isinstance(outcome, Features) else (0, 0)
-        yield ItemDescriptor(waiting.popleft(), _from_outcome(outcome, describer), size)
+        found = outcome if isinstance(outcome, Features) else None
+        size = (found.height, found.width) if found else (0, 0)
+        yield ItemDescriptor(waiting.popleft(), _from_outcome(outcome, describer), found, size)
     yield from _without_picture(waiting)
 
 
@@ -186,6 +194,17 @@ def _from_vector(item: Item | BadItem, describer: Describer) -> Array | GramletE
         return error
 
 
-def _to_unit_length(part: Array) -> Array:
+def _checked(descriptor: Array, field: str) -> Array:
+    """The descriptor, if squared distances to it fit into float32."""
+    length = np.linalg.norm(descriptor.astype(np.float64))
+    if not np.isfinite(length):
+        raise InvalidInput("an element is not a finite number", field=field)
+    if length > LARGEST_LENGTH:
+        raise InvalidInput(f"its length is {length:.0e}, more than {LARGEST_LENGTH:.0e}: scale it down", field=field)
+    return descriptor
+
+
+def to_unit_length(part: Array) -> Array:
+    """The vector with length 1; a zero vector as it is."""
     length = np.float32(np.linalg.norm(part))
     return part / length if length > 0 else part

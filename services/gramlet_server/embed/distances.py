@@ -1,18 +1,14 @@
-"""All distances among descriptors, without ever holding all descriptors in memory.
+"""Takes descriptors one after the other, and keeps what a map needs of them: rows, lengths, and perhaps all distances.
 
-The descriptors are written to a temporary file in slices of columns. X Xᵀ = Σ X_c X_cᵀ over the slices X_c then takes
-one pass over the file, and the memory of one slice and of one N × N matrix. If even the file would be too large, a
-random sketch of each descriptor is used instead, and the error of the sketches is measured.
+A descriptor that is no longer than a sketch is kept as it is. Of longer ones a random sketch is kept, whose error is
+measured; up to a few thousand items their distances are also computed exactly, through a temporary file.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gramlet.embed.settings import Exactness, MapSettings
@@ -20,16 +16,14 @@ from gramlet.embed.types import Measured
 from gramlet.errors import InvalidInput
 from gramlet.types import Array
 from numpy.typing import NDArray
-from scipy.linalg.blas import ssyrk
 
+from gramlet_server.embed.geometry import Kept, RowPoints
+from gramlet_server.embed.slice_file import SliceFile
 from gramlet_server.embed.threads import one_thread
 
-SLICE_BYTES = 64 * 2**20
-"""Size of a slice of columns when the file is read."""
-BLOCK_BYTES = 24 * 2**20
-"""Size of a block of rows when the file is written."""
+EXACT_UP_TO = 8000
+"""Items whose distances are exact unless the caller wants otherwise: their N × N matrix takes 256 MB."""
 _CHECKED_ITEMS = 24
-_FEW_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -80,25 +74,14 @@ class Sketcher:
         return sketch
 
 
-@dataclass(frozen=True)
-class Distances:
-    """The distances among N items.
-
-    Attributes:
-        squared: (N, N) squared distances.
-        sketches: (N, k). New items are compared with these later.
-        sketch_error: Root mean square relative error of the distances between sketches, over the checked pairs.
-        measured: The accuracy of `squared`.
-    """
-
-    squared: Array
-    sketches: Array
-    sketch_error: float
-    measured: Measured
+def sketcher_of(size: int, settings: MapSettings) -> Sketcher:
+    """The sketches of a map whose settings are complete."""
+    assert settings.sketch_size is not None, "the size of sketches depends on the number of items"
+    return Sketcher(size, settings.sketch_size, settings.seed)
 
 
 class Measurer:
-    """Takes the descriptors of up to `count` items one after the other, then measures all distances.
+    """Takes the descriptors of up to `count` items one after the other.
 
     A context manager: leaving it removes its temporary file.
 
@@ -112,12 +95,15 @@ class Measurer:
         self._count = count
         self._settings = settings
         self._budget = budget
-        self._file: _SliceFile | None = None
+        self._file: SliceFile | None = None
         self._sketcher: Sketcher | None = None
-        self._sketches: list[Array] = []
+        self._rows = np.empty((0, 0), np.float32)
+        self._ones = np.empty(0, np.float32)
+        self._lengths = np.zeros(count)
+        self._sums = np.zeros(count)
+        self._filled = 0
         self._contents: set[str] = set()
         self._duplicates = 0
-        self._size = 0
         # Distances among these items are computed a second time in float64, to measure the error.
         chosen = np.random.default_rng(settings.seed).permutation(count)[:_CHECKED_ITEMS]
         self._to_check = {int(index) for index in chosen}
@@ -130,11 +116,12 @@ class Measurer:
         if self._file is not None:
             self._file.close()
 
-    def add(self, descriptor: Array, content: str = "") -> None:
+    def add(self, descriptor: Array, ones: Callable[[], Array], content: str = "") -> None:
         """Takes the next item's descriptor.
 
         Args:
             descriptor: (n,).
+            ones: Makes the descriptor (n,) of matrices of ones; called once.
             content: A digest of the item's picture or vector; items of equal digests are counted as duplicates. Two
                 descriptors of the same picture cannot be compared instead: their last bits depend on the batch.
 
@@ -143,55 +130,61 @@ class Measurer:
         """
         if self._sketcher is None:
             self._sketcher = self._start(descriptor.size)
-        if descriptor.size != self._size:
-            raise InvalidInput(f"it has {descriptor.size} elements, the first item {self._size}", field="vector")
-        index = len(self._sketches)
+            self._ones = ones()
+        if descriptor.size != self._ones.size:
+            raise InvalidInput(f"it has {descriptor.size} elements, the first item {self._ones.size}", field="vector")
+        index = self._filled
         if index in self._to_check:
             self._checked[index] = descriptor
         self._duplicates += bool(content) and content in self._contents
         self._contents.add(content)
-        self._sketches.append(self._sketcher(descriptor))
+        self._rows[index] = self._sketcher(descriptor)
+        self._lengths[index] = np.sqrt(np.einsum("i,i->", descriptor, descriptor, dtype=np.float64))
+        self._sums[index] = np.einsum("i,i->", descriptor, self._ones, dtype=np.float64)
+        self._filled += 1
         if self._file is not None:
             self._file.add(descriptor)
 
-    def measure(self) -> Distances:
-        """Computes all distances. No item can be added afterwards."""
+    def measure(self) -> tuple[Kept, Measured]:
+        """What the map keeps, and how exact its Euclidean distances are. No item can be added afterwards."""
         assert self._sketcher is not None, "no item was added"
-        sketches = np.stack(self._sketches)
-        self._sketches.clear()
+        kept = Kept(
+            rows=self._rows[: self._filled],
+            lengths=self._lengths[: self._filled],
+            sums=self._sums[: self._filled],
+            ones=self._sketcher(self._ones),
+            ones_squared=float(np.einsum("i,i->", self._ones, self._ones, dtype=np.float64)),
+            squared=self._file.squared_distances() if self._file is not None else None,
+        )
         checked = list(self._checked)
-        sketch_errors = self._errors(_squared_among(sketches[checked]))
-        if self._file is not None:
-            squared = self._file.squared_distances()
-            errors = self._errors(squared[np.ix_(checked, checked)])
+        if kept.squared is not None:
+            errors = self._errors(kept.squared[np.ix_(checked, checked)])
         else:
-            squared = _squared_among(sketches)
-            errors = sketch_errors
-        exact = self._file is not None or self._sketcher.exact
-        measured = Measured(
-            exactness=Exactness.EXACT if exact else Exactness.SKETCH,
-            descriptor_size=self._size,
+            errors = self._errors(RowPoints(kept.rows[checked], 0).all_squared())
+        return kept, Measured(
+            exactness=Exactness.EXACT if kept.squared is not None or self._sketcher.exact else Exactness.SKETCH,
+            descriptor_size=self._ones.size,
             largest_error=float(errors.max(initial=0.0)),
-            rms_error=_root_mean_square(errors),
+            rms_error=float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0,
             pairs_checked=errors.size,
             duplicates=self._duplicates,
         )
-        return Distances(squared, sketches, _root_mean_square(sketch_errors), measured)
 
     def _start(self, size: int) -> Sketcher:
         """Chooses between the file and sketches, now that the size of a descriptor is known."""
-        self._size = size
-        sketcher = Sketcher(size, self._settings.sketch_size, self._settings.seed)
+        sketcher = sketcher_of(size, self._settings)
+        self._rows = np.empty((self._count, sketcher.size), np.float32)
         needed, allowed = 4 * size * self._count, self._budget.disk_bytes
         wanted = self._settings.exactness
-        if wanted is Exactness.EXACT and needed > allowed:
+        if wanted is Exactness.EXACT and not sketcher.exact and needed > allowed:
             raise InvalidInput(
                 f"exact distances would take {needed / 2**30:.1f} GiB of temporary files, and "
                 f"{allowed / 2**30:.1f} GiB are allowed: use sketches",
                 field="start.settings.exactness",
             )
-        if not sketcher.exact and wanted is not Exactness.SKETCH and needed <= allowed:
-            self._file = _SliceFile(size, self._count, self._budget.scratch)
+        few = needed <= allowed and self._count <= EXACT_UP_TO
+        if not sketcher.exact and (wanted is Exactness.EXACT or (wanted is Exactness.AUTO and few)):
+            self._file = SliceFile(size, self._count, self._budget.scratch)
         return sketcher
 
     def _errors(self, squared: Array) -> NDArray[np.float64]:
@@ -207,103 +200,3 @@ class Measurer:
         apart = true > 1e-6 * true.max(initial=0.0)
         errors: NDArray[np.float64] = np.abs(found[apart] - true[apart]) / true[apart]
         return errors
-
-
-def squared_distances_to(sketch: Array, sketches: Array) -> NDArray[np.float64]:
-    """The squared distances (N,) of a sketch (k,) to sketches (N, k)."""
-    difference = sketches - sketch
-    found: NDArray[np.float64] = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
-    return found
-
-
-class _SliceFile:
-    """Rows of one length, written to a temporary file in blocks, to be read back in slices of columns.
-
-    The mean of the first block is subtracted from every row: the distances stay the same, and float32 products of
-    smaller numbers lose fewer digits.
-    """
-
-    def __init__(self, size: int, count: int, scratch: Path | None) -> None:
-        self._size = size
-        self._rows = 0
-        self._file = tempfile.TemporaryFile(dir=scratch, prefix="gramlet-")  # noqa: SIM115 (closed by close)
-        self._columns = int(np.clip(SLICE_BYTES // (4 * max(count, 1)), 256, 8192))
-        self._block = np.empty((max(BLOCK_BYTES // (4 * size), 1), size), np.float32)
-        self._filled = 0
-        self._center: Array | None = None
-        self._written: list[int] = []  # rows of each block in the file
-
-    def close(self) -> None:
-        self._file.close()
-
-    def add(self, row: Array) -> None:
-        self._block[self._filled] = row
-        self._filled += 1
-        self._rows += 1
-        if self._filled == len(self._block):
-            self._write_block()
-
-    def squared_distances(self) -> Array:
-        """(N, N) squared distances between the rows, from their inner products."""
-        products: Any = np.zeros((self._rows, self._rows), np.float32, order="F")
-        with one_thread() if self._rows < _FEW_ROWS else nullcontext():
-            for piece in self._slices():
-                # The lower triangle of products += piece pieceᵀ; BLAS sees the C-ordered piece as its transpose.
-                products = ssyrk(1.0, piece.T, beta=1.0, c=products, trans=1, lower=1, overwrite_c=1)
-        return _from_upper_products(products.T)
-
-    def _slices(self) -> Iterator[Array]:
-        """(rows, columns) pieces that together hold every element once. A piece is valid until the next one."""
-        self._write_block()
-        buffer = np.empty((self._rows, min(self._columns, self._size)), np.float32)
-        for start in range(0, self._size, self._columns):
-            columns = min(self._columns, self._size - start)
-            piece = buffer.ravel()[: self._rows * columns].reshape(self._rows, columns)
-            self._read(start, piece)
-            yield piece
-
-    def _write_block(self) -> None:
-        if not self._filled:
-            return
-        block = self._block[: self._filled]
-        if self._center is None:
-            self._center = block.mean(axis=0)
-        block -= self._center
-        # A block is written slice by slice, so that each slice of it can be read back in one piece.
-        for start in range(0, self._size, self._columns):
-            self._file.write(np.ascontiguousarray(block[:, start : start + self._columns]).data)
-        self._written.append(self._filled)
-        self._filled = 0
-
-    def _read(self, start: int, into: Array) -> None:
-        """Reads the columns from `start` on, of all rows, into an array (rows, columns)."""
-        row = 0
-        for rows in self._written:
-            self._file.seek(4 * (row * self._size + rows * start))
-            piece = into[row : row + rows].reshape(-1).view(np.uint8).data
-            read = self._file.readinto(piece)
-            assert read == 4 * rows * into.shape[1], "the temporary file is short"
-            row += rows
-
-
-def _squared_among(rows: Array) -> Array:
-    """(N, N) squared distances between rows (N, k) that are in memory."""
-    centered = rows - rows.mean(axis=0)
-    products = ssyrk(1.0, centered.T, trans=1, lower=1)
-    return _from_upper_products(products.T)
-
-
-def _from_upper_products(products: Array) -> Array:
-    """Squared distances, in place, from inner products (N, N) in C order of which the upper triangle is filled."""
-    norms = products.diagonal().astype(np.float64)
-    for i in range(len(products)):
-        row = norms[i] + norms[i:] - 2.0 * products[i, i:]
-        np.maximum(row, 0.0, out=row)
-        products[i, i:] = row
-        products[i:, i] = row
-    np.fill_diagonal(products, 0.0)
-    return products
-
-
-def _root_mean_square(errors: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.mean(errors**2))) if errors.size else 0.0

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from gramlet_server.embed import thumbnails
-from gramlet_server.embed.tsne import Floats
+from gramlet_server.embed.geometry import Floats
 
 # The palette of Okabe and Ito (2008), which color-blind people can distinguish; then darker shades for further labels.
 COLORS = (

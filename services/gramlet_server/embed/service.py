@@ -15,6 +15,7 @@ from gramlet_server.embed.runs import Maps
 from gramlet_server.embed.transform import transform
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.calls import until_caller_leaves
 
 
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
@@ -30,9 +31,9 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     ) -> Iterator[embed_pb2.EmbedResponse]:
         """Computes a map, or resumes it."""
         start = messages.decode_start(request_iterator)
-        execution = self._maps.start(start, messages.decode_items(request_iterator))
-        execution.cancel_with_call(context.add_callback)
-        yield from map(messages.encode_event, execution)
+        making = self._maps.start(start, messages.decode_items(until_caller_leaves(request_iterator)))
+        making.cancel_with_call(context.add_callback)
+        yield from map(messages.encode_event, making)
 
     def Transform(
         self, request_iterator: Iterator[embed_pb2.TransformRequest], context: grpc.ServicerContext

@@ -3,32 +3,36 @@
 The values of a map, in the order in which they are written:
 
 1. `plan`, when the run is created.
-2. `thumbnails`, `sketches`, `distances`, then `items`. Once `items` is there, the map can be resumed without its items.
+2. `thumbnails`, what is kept of the descriptors (`stored_arrays`), then `items`. Once `items` is there, the map can be
+   resumed without its items.
 3. `state` every few iterations, and a `layout-N` for each finished layout.
-4. `map`, when the map is finished. `distances` and `state` are emptied then.
+4. `map`, when the map is finished. `state` is dropped then.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from gramlet.embed.settings import MapSettings
-from gramlet.embed.types import Layout, MapSummary, Measured, Place, Quality, Refused, StyleMap
+from gramlet.embed.types import Comparison, Layout, MapSummary, Measured, Place, Quality, Refused, StyleMap
 from gramlet.errors import NotFound
 from gramlet.json_codec import from_json, to_json
+from gramlet.run.types import RunKind
 from gramlet.types import Array
 from numpy.typing import NDArray
 
 from gramlet_server.embed import thumbnails
+from gramlet_server.embed.geometry import Kept
+from gramlet_server.embed.stored_arrays import from_npz, put_kept, to_npz
 from gramlet_server.embed.tsne import State
+from gramlet_server.runs.records import Records
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
-KIND = "maps"
+KIND = RunKind.EMBED.value
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Plan:
         created: Seconds since 1970-01-01T00:00:00Z.
         backbone, weights_digest: The network; empty for a map of vectors.
         from_map_id: The map from which t-SNE starts, or empty.
+        items_of_map_id: The map whose items this map has, or empty.
+        compared_stages: The stages of the network of which descriptors are compared; empty for no comparison.
         report_every: Iterations between two events.
         omit_coordinates: Leave the coordinates out of the events.
     """
@@ -49,6 +55,8 @@ class Plan:
     backbone: str = ""
     weights_digest: str = ""
     from_map_id: str = ""
+    items_of_map_id: str = ""
+    compared_stages: tuple[str, ...] = ()
     report_every: int = 10
     omit_coordinates: bool = False
 
@@ -62,20 +70,22 @@ class ItemSet:
         items: Those that are on the map, in the order in which they came.
         contents: A digest of each item's picture or vector. A later map finds its items again by it.
         measured: The accuracy of the distances.
-        sketch_error: Root mean square relative error of the distances between sketches.
         refused: The items that are not on the map.
         notes: Sentences for the reader of the map.
         seconds: From the start of the run until now.
+        comparison: Other descriptors of the same pictures.
+        described_notes: Those of the notes that are about the items, not about how they are laid out.
     """
 
     settings: MapSettings
     items: tuple[Place, ...]
     contents: tuple[str, ...]
     measured: Measured
-    sketch_error: float
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    comparison: tuple[Comparison, ...] = ()
+    described_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,19 +137,17 @@ def get_plan(run: Run) -> Plan:
     return from_json(Plan, run.get("plan"))
 
 
-def put_items(run: Run, items: ItemSet, squared: Array, sketches: Array, jpegs: list[bytes | None]) -> None:
+def put_items(run: Run, items: ItemSet, kept: Kept, packed_thumbnails: bytes) -> None:
     """Writes the items and their arrays; `items` last, because its presence means that the others are complete.
 
     Args:
         run: The map.
         items: The items.
-        squared: (N, N) squared distances.
-        sketches: (N, k).
-        jpegs: A thumbnail or None for each item.
+        kept: What is kept of their descriptors.
+        packed_thumbnails: A thumbnail or None for each item, as `thumbnails.pack` packs them.
     """
-    run.put("thumbnails", thumbnails.pack(jpegs))
-    run.put("sketches", _to_npz(sketches=sketches))
-    run.put("distances", _to_npz(upper=squared[np.triu_indices(len(squared), 1)]))
+    run.put("thumbnails", packed_thumbnails)
+    put_kept(run, kept)
     run.put("items", to_json(items))
 
 
@@ -157,20 +165,6 @@ def get_items(run: Run) -> ItemSet:
     return from_json(ItemSet, run.get("items"))
 
 
-def get_distances(run: Run, items: int) -> Array:
-    """The (N, N) squared distances among the items of a map that is not finished."""
-    squared = np.zeros((items, items), np.float32)
-    squared[np.triu_indices(items, 1)] = _from_npz(run.get("distances"))["upper"]
-    for i in range(items):
-        squared[i:, i] = squared[i, i:]
-    return squared
-
-
-def get_sketches(run: Run) -> Array:
-    """The (N, k) sketches of a map's items, with which new items are compared."""
-    return _from_npz(run.get("sketches"))["sketches"]
-
-
 def get_thumbnails(run: Run) -> list[bytes | None]:
     """A thumbnail for each item; None where it has no picture."""
     return thumbnails.unpack(run.get("thumbnails"))
@@ -181,7 +175,7 @@ def put_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
     state = checkpoint.state
     run.put(
         "state",
-        _to_npz(
+        to_npz(
             layout=np.array(checkpoint.layout),
             iteration=np.array(state.iteration),
             coordinates=state.coordinates,
@@ -194,10 +188,10 @@ def put_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
 
 def get_checkpoint(run: Run) -> Checkpoint | None:
     """The newest checkpoint of a map that is not finished; None if there is none yet."""
-    try:
-        arrays = _from_npz(run.get("state"))
-    except NotFound:
+    data = run.value("state")
+    if data is None:
         return None
+    arrays = from_npz(data)
     state = State(arrays["coordinates"], arrays["update"], arrays["gains"], int(arrays["iteration"]))
     return Checkpoint(int(arrays["layout"]), state, _frames(arrays))
 
@@ -208,7 +202,7 @@ def put_layout(run: Run, number: int, stored: StoredLayout) -> None:
     facts = _LayoutFacts(layout.quality, layout.perplexity, layout.kl_divergence)
     run.put(
         f"layout-{number}",
-        _to_npz(
+        to_npz(
             facts=np.frombuffer(to_json(facts), np.uint8),
             coordinates=layout.coordinates,
             **_frame_arrays(stored.frames),
@@ -223,7 +217,7 @@ def get_layouts(run: Run, count: int) -> dict[int, StoredLayout]:
 
 
 def put_map(run: Run, plan: Plan, items: ItemSet, layouts: Sequence[Layout], seconds: float) -> StyleMap:
-    """Finishes a map, and empties the values that only its computation needed. Returns the map.
+    """Finishes a map, and drops the value that only its computation needed. Returns the map.
 
     Args:
         run: The map.
@@ -234,8 +228,7 @@ def put_map(run: Run, plan: Plan, items: ItemSet, layouts: Sequence[Layout], sec
     """
     facts = _MapFacts(len(layouts), seconds)
     run.put("map", to_json(facts))
-    for name in ("distances", "state"):
-        run.put(name, b"")
+    run.drop("state")
     return _assembled(run.run_id, plan, items, layouts, facts)
 
 
@@ -251,10 +244,10 @@ def get_map(store: Store, map_id: str) -> StyleMap:
         NotFound: There is none of that name, or it is not finished.
     """
     run = open_run(store, map_id)
-    try:
-        facts = from_json(_MapFacts, run.get("map"))
-    except NotFound:
-        raise NotFound(f"there is no finished map {map_id}", field="map_id") from None
+    data = run.value("map")
+    if data is None:
+        raise NotFound(f"there is no finished map {map_id}", field="map_id")
+    facts = from_json(_MapFacts, data)
     layouts = [one.layout for one in get_layouts(run, facts.layouts).values()]
     return _assembled(map_id, get_plan(run), get_items(run), layouts, facts)
 
@@ -266,11 +259,9 @@ def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:
 
 def list_maps(store: Store) -> list[MapSummary]:
     """All maps, finished or not, newest first."""
-    values: dict[str, set[str]] = {}
-    for entry in store.list(f"runs/{KIND}"):
-        _, _, map_id, _, name = entry.key.split("/", 4)
-        values.setdefault(map_id, set()).add(name)
-    summaries = [_summary(open_run(store, map_id), values[map_id]) for map_id in values if "plan" in values[map_id]]
+    map_ids = {entry.key.split("/")[2] for entry in store.list(f"runs/{KIND}")}
+    found = (_summary(Run(store, KIND, map_id)) for map_id in map_ids)
+    summaries = [summary for summary in found if summary is not None]
     return sorted(summaries, key=lambda summary: summary.created, reverse=True)
 
 
@@ -280,10 +271,12 @@ def delete_map(store: Store, map_id: str) -> None:
     Raises:
         NotFound: There is none.
     """
-    run = open_run(store, map_id)
-    if not store.list(f"runs/{KIND}/{map_id}"):
-        raise NotFound(f"there is no map {map_id}", field="map_id")
-    run.delete()
+    record = Records(store).read(RunKind.EMBED, map_id) if map_id and "/" not in map_id else None
+    if record:
+        Records(store).delete(record)
+    else:
+        open_run(store, map_id)
+        Run.find(store, KIND, map_id).delete()
 
 
 def open_run(store: Store, map_id: str) -> Run:
@@ -298,10 +291,10 @@ def open_run(store: Store, map_id: str) -> Run:
 
 
 def _get_layout(run: Run, number: int) -> StoredLayout | None:
-    try:
-        arrays = _from_npz(run.get(f"layout-{number}"))
-    except NotFound:
+    data = run.value(f"layout-{number}")
+    if data is None:
         return None
+    arrays = from_npz(data)
     facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
     layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
     return StoredLayout(layout, _frames(arrays))
@@ -320,12 +313,18 @@ def _assembled(map_id: str, plan: Plan, items: ItemSet, layouts: Sequence[Layout
         refused=items.refused,
         notes=items.notes,
         seconds=facts.seconds,
+        comparison=items.comparison,
     )
 
 
-def _summary(run: Run, values: set[str]) -> MapSummary:
-    plan = get_plan(run)
-    items = len(get_items(run).items) if "items" in values else 0
+def _summary(run: Run) -> MapSummary | None:
+    """A map in short; None if it was deleted, or ended before its plan was stored."""
+    values = run.names()
+    try:
+        plan = get_plan(run)
+        items = len(get_items(run).items) if "items" in values else 0
+    except NotFound:
+        return None
     layouts = sum(name.startswith("layout-") for name in values)
     return MapSummary(run.run_id, plan.created, plan.settings.method, items, layouts, "map" in values)
 
@@ -349,14 +348,3 @@ def _frames(arrays: Mapping[str, NDArray[Any]]) -> tuple[Frame, ...]:
             arrays["frame_iterations"], arrays["frame_divergences"], arrays["frame_coordinates"], strict=True
         )
     )
-
-
-def _to_npz(**arrays: NDArray[Any]) -> bytes:
-    data = io.BytesIO()
-    np.savez(data, allow_pickle=False, **arrays)
-    return data.getvalue()
-
-
-def _from_npz(data: bytes) -> dict[str, NDArray[Any]]:
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -12,13 +12,13 @@ from gramlet.types import Array
 from PIL import Image
 
 _SHEET_SIDE = 4096
-_BYTES_FOR_ALL = 48 * 1024 * 1024
+BYTES_FOR_ALL = 48 * 1024 * 1024
 
 
 def side_for(count: int) -> int:
     """The longest side in pixels of each of `count` thumbnails: smaller for more, so that all take about 50 MiB."""
     for side in (224, 160, 128, 96, 64):
-        if count * side * side * 0.35 <= _BYTES_FOR_ALL:
+        if count * side * side * 0.35 <= BYTES_FOR_ALL:
             return side
     return 48
 

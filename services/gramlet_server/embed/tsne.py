@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from gramlet.embed.settings import Gradient, Tsne
+from gramlet.errors import FailedPrecondition
 from gramlet.types import Array
 from numpy.typing import NDArray
 from openTSNE.affinity import joint_probabilities_nn
@@ -19,9 +20,9 @@ from openTSNE.tsne import kl_divergence_bh, kl_divergence_fft
 from scipy.linalg import orthogonal_procrustes
 from scipy.sparse import csr_matrix, triu
 
+from gramlet_server.embed.geometry import Floats, Points
 from gramlet_server.embed.threads import one_thread
 
-Floats = NDArray[np.float64]
 _EXACT_UP_TO = 4000
 _STRIP_ELEMENTS = 64 * 1024
 _MIN_GAIN = 0.01
@@ -33,6 +34,8 @@ _NEIGHBORS_OF_NEW = 5
 _TRANSFORM_ITERATIONS = 250
 _TRANSFORM_RATE = 0.1
 _TRANSFORM_GRADIENT = 0.25
+_LARGEST_COORDINATE = 1e5
+_MOST_INTERVALS = 400
 _INTERPOLATION = {"n_interpolation_points": 3, "min_num_intervals": 50, "ints_in_interval": 1}
 
 Force = Callable[[Floats, float, bool], tuple[float, Floats]]
@@ -74,22 +77,19 @@ class EarlierLayout:
     rows: tuple[int | None, ...]
     coordinates: Floats
 
-    def initial_coordinates(self, squared: Array) -> Floats:
+    def initial_coordinates(self, points: Points) -> Floats:
         """Where t-SNE starts, (N, d): an item of the earlier map at its old point, a new one among its neighbors.
 
         A new item starts at the mean of its nearest items of the earlier map, weighted by inverse squared distance.
-
-        Args:
-            squared: (N, N) squared distances.
         """
         known, old = self._matched()
         start = np.empty((len(self.rows), self.coordinates.shape[1]))
         start[known] = old
         for i, row in enumerate(self.rows):
             if row is None:
-                to_known = squared[i, known].astype(np.float64)
-                near = known[np.argsort(to_known, kind="stable")[:_NEIGHBORS_OF_NEW]]
-                weights = 1.0 / (squared[i, near] + 1e-12 * (squared[i].max() + 1e-30))
+                (squared,) = points.squared_from(np.array([i]))
+                near = known[np.argsort(squared[known], kind="stable")[:_NEIGHBORS_OF_NEW]]
+                weights = 1.0 / (squared[near] + 1e-12 * (squared.max() + 1e-30))
                 start[i] = weights @ start[near] / weights.sum()
         return start
 
@@ -118,7 +118,11 @@ class EarlierLayout:
 
 def affinities(neighbors: NDArray[np.intp], distances: Floats, perplexity: float) -> csr_matrix:
     """Joint probabilities (N, N) from each item's nearest neighbors and their distances, (N, k) each, nearest first."""
-    return joint_probabilities_nn(neighbors, distances, [perplexity], n_jobs=1)
+    # The scale has no effect on the probabilities, and extreme ones end openTSNE's search too early.
+    scale = float(distances.mean())
+    found = joint_probabilities_nn(neighbors, distances / scale if scale > 0 else distances, [perplexity], n_jobs=1)
+    assert np.isfinite(found.data).all(), "affinities of finite distances are finite"
+    return found
 
 
 def descend(probabilities: csr_matrix, state: State, settings: Tsne, report_every: int) -> Iterator[Step]:
@@ -126,6 +130,9 @@ def descend(probabilities: csr_matrix, state: State, settings: Tsne, report_ever
 
     The divergence is computed every `report_every` iterations and at the last one. It is that of the coordinates
     before the iteration's step.
+
+    Raises:
+        FailedPrecondition: The layout grew without bound, which a smaller learning rate prevents.
     """
     force = _force(probabilities, state.coordinates.shape, settings)
     while state.iteration < settings.iterations:
@@ -137,7 +144,18 @@ def descend(probabilities: csr_matrix, state: State, settings: Tsne, report_ever
         rate = settings.learning_rate or len(gradient) / exaggeration
         state = _stepped(state, gradient, rate, _EARLY_MOMENTUM if early else _MOMENTUM)
         state = replace(state, coordinates=state.coordinates - state.coordinates.mean(axis=0))
+        _check_extent(state, rate)
         yield Step(state, divergence if wanted else None)
+
+
+def _check_extent(state: State, rate: float) -> None:
+    """No native code gets coordinates that are not finite, or so far apart that its grid fills the memory."""
+    if not np.abs(state.coordinates).max() <= _LARGEST_COORDINATE:  # false for NaN
+        raise FailedPrecondition(
+            f"the layout grew beyond {_LARGEST_COORDINATE:.0e} in iteration {state.iteration}: "
+            f"lower the learning rate, which was {rate:g}, or the number of iterations",
+            field="start.settings.tsne.learning_rate",
+        )
 
 
 def _stepped(state: State, gradient: Floats, rate: float, momentum: float) -> State:
@@ -228,6 +246,11 @@ class _Approximate:
     def __call__(self, coordinates: Floats, exaggeration: float, wanted: bool) -> tuple[float, Floats]:
         if self._exaggerated[0] != exaggeration:
             self._exaggerated = (exaggeration, self._p * exaggeration)
+        parameters = self._parameters
+        if "fft_params" in parameters:
+            # A cell of the grid has side 1 up to an extent of 400, and is larger beyond, which bounds the memory.
+            side = max(1.0, float(np.ptp(coordinates, axis=0).max()) / _MOST_INTERVALS)
+            parameters = {"fft_params": {**_INTERPOLATION, "ints_in_interval": side}}
         # openTSNE starts new threads in every iteration, which costs more time than they save.
         divergence, gradient = self._kernel(
             np.ascontiguousarray(coordinates),
@@ -235,7 +258,7 @@ class _Approximate:
             dof=1,
             should_eval_error=wanted,
             n_jobs=1,
-            **self._parameters,
+            **parameters,
         )
         return divergence / exaggeration - float(np.log(exaggeration)), gradient
 

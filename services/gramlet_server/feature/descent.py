@@ -15,13 +15,11 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
 
-import torch
 from gramlet.errors import FailedPrecondition, InvalidInput
 from gramlet.feature.descent_types import (
     DescentEnding,
-    DescentEvent,
     DescentFinished,
     DescentIteration,
     DescentRecovered,
@@ -29,14 +27,23 @@ from gramlet.feature.descent_types import (
     DescentStart,
     DescentWaiting,
     LineSearch,
-    LossTerms,
-    Optimizer,
     RecoveryReason,
 )
 from gramlet.types import Timing
 from torch import Tensor
 
-from gramlet_server.feature.canvas import Canvas, resized
+from gramlet_server.feature.canvas import Canvas
+from gramlet_server.feature.descent_parts import (
+    Control,
+    Happening,
+    Loss,
+    PreviewPixels,
+    Terms,
+    copy_to_cpu,
+    describe,
+    make_optimizer,
+    make_preview,
+)
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.lbfgs import LBFGS, Adam
 from gramlet_server.feature.passes import Steps
@@ -49,64 +56,6 @@ large because steps without a line search may overshoot and recover."""
 
 MOST_RESTARTS = 40
 """The descent fails after this many restarts. Steps are then 2^40 times shorter and cannot be the cause."""
-
-RESTART_RATE = 0.5
-"""Each restart multiplies the learning rate by this."""
-
-HISTORY_BYTES = 2**30
-"""The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
-
-PREVIEW_SIDE = 512
-"""The longest side of a preview, in pixels."""
-
-Terms = tuple[float, ...]
-"""The loss, its style, content and total variation terms, and those of each stage; as `Losses.terms`."""
-
-
-class Loss(Protocol):
-    """An objective in place at the network."""
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages of the style loss, as the terms are ordered."""
-        ...
-
-    def evaluate(self, picture: Tensor) -> Steps[tuple[Tensor, Tensor]]:
-        """Loss terms (4 + stages,) and gradient (3, H, W) at a picture, as new tensors which nobody waits for."""
-        ...
-
-
-@dataclass
-class Control:
-    """What the caller asks for. The descent looks at it between two iterations.
-
-    Attributes:
-        weights: A new objective, and the number of its weights.
-        state: A Snapshot is wanted.
-        proceed: The last iteration may begin.
-        stop: End with a Snapshot.
-    """
-
-    weights: tuple[Loss, int] | None = None
-    state: bool = False
-    proceed: bool = False
-    stop: bool = False
-
-
-@dataclass(frozen=True)
-class PreviewPixels:
-    """How the picture looks after `iteration`.
-
-    Attributes:
-        pixels: Waits for them: (3, h, w), uint8, on the CPU.
-    """
-
-    iteration: int
-    pixels: Callable[[], Tensor]
-
-
-Happening = DescentEvent | PreviewPixels | Snapshot
-"""What a descent reports. Previews and snapshots become files only when somebody takes them."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +104,10 @@ class Descent:
         point: Tensor,
         snapshot: Snapshot | None = None,
     ) -> None:
-        self._start = start
-        self._loss = loss
-        self._canvas = canvas
-        self._device = device
-        self._control = control
+        self._start, self._control = start, control
+        self._loss, self._canvas, self._device = loss, canvas, device
         counts = snapshot.counts if snapshot is not None else Counts()
-        self.iteration = counts.iteration
-        self._evaluations = counts.evaluations
-        self._number = counts.number
+        self.iteration, self._evaluations, self._number = counts.iteration, counts.evaluations, counts.number
         self.queue_seconds, self.compute_seconds = counts.queue_seconds, counts.compute_seconds
         self._restarts = 0
         self._begun: deque[_Begun] = deque()
@@ -190,7 +134,7 @@ class Descent:
         """
         control = self._control
         while True:
-            if self._is_needed(self.iteration + len(self._begun)):
+            if control.needs(self._start, self.iteration + len(self._begun)):
                 yield from self._read(0)
                 if control.stop:
                     yield self.snapshot()
@@ -203,7 +147,7 @@ class Descent:
                     yield self.snapshot()
                 if self.iteration >= self._start.iterations:
                     break
-                if self._waits(self.iteration):
+                if control.holds(self._start, self.iteration):
                     yield DescentWaiting(iteration=self.iteration)
                     continue
             yield from self._searched() if self._searches else self._stepped()
@@ -220,10 +164,10 @@ class Descent:
             compute_seconds=self.compute_seconds,
         )
         if not history:
-            return Snapshot(counts, _copy(self._point))
-        tensors = {"best": _copy(self._best)}
+            return Snapshot(counts, copy_to_cpu(self._point))
+        tensors = {"best": copy_to_cpu(self._best)}
         if reached and self._reached is not None:
-            tensors["reached"] = _copy(self._reached.gradient)
+            tensors["reached"] = copy_to_cpu(self._reached.gradient)
         counts = replace(
             counts,
             restarts=self._restarts,
@@ -232,8 +176,8 @@ class Descent:
             reached=self._reached.terms if self._reached is not None and reached else None,
             settings=self._start.settings,
         )
-        optimizer = {name: _copy(tensor) for name, tensor in self._stepper.state().items()}
-        return Snapshot(counts, _copy(self._point), tensors, optimizer)
+        optimizer = {name: copy_to_cpu(tensor) for name, tensor in self._stepper.state().items()}
+        return Snapshot(counts, copy_to_cpu(self._point), tensors, optimizer)
 
     # --- begin, begin again, end ---
 
@@ -247,15 +191,9 @@ class Descent:
 
     def _begin_optimizer(self) -> None:
         self._optimizer = None  # so that its history is freed before the next one's is allocated
-        self._optimizer = self._device.with_room(self._new_optimizer)
-
-    def _new_optimizer(self) -> LBFGS | Adam:
-        settings, point = self._start.settings, self._point
-        rate = settings.learning_rate * RESTART_RATE**self._restarts
-        if settings.optimizer is Optimizer.ADAM:
-            return Adam(point.numel(), rate, point.device)
-        pairs = max(1, min(settings.history_size, HISTORY_BYTES // (8 * point.numel())))
-        return LBFGS(point.numel(), rate, pairs, point.device)
+        self._optimizer = self._device.with_room(
+            partial(make_optimizer, self._start.settings, self._point, self._restarts)
+        )
 
     def _restore(self, snapshot: Snapshot, point: Tensor) -> None:
         counts = snapshot.counts
@@ -273,7 +211,7 @@ class Descent:
         self._loss, self._number = loss, number
         # What L-BFGS learned of the curvature was another loss's, and losses of two objectives do not compare.
         self._begin(self._point)
-        yield self.snapshot()
+        yield replace(self.snapshot(), reweighted=True)
         yield DescentReweighted(iteration=self.iteration, number=number)
 
     def _restart(self) -> DescentRecovered:
@@ -300,9 +238,9 @@ class Descent:
             point, terms = self._best, self._best_terms
         yield DescentFinished(
             iteration=self.iteration,
-            picture=_copy(self._canvas.shown(point)).numpy(),
+            picture=copy_to_cpu(self._canvas.shown(point)).numpy(),
             timing=Timing(self.queue_seconds, self.compute_seconds),
-            **vars(self._described(terms)),
+            **vars(describe(terms, self._loss.stages)),
         )
 
     # --- one iteration ---
@@ -317,15 +255,6 @@ class Descent:
         """Whether steps search along their direction. After a divergence they do: a search finds a way from there."""
         wanted = self._start.settings.line_search is LineSearch.STRONG_WOLFE or self._restarts > 0
         return wanted and isinstance(self._optimizer, LBFGS)
-
-    def _is_needed(self, begun: int) -> bool:
-        """Whether something needs the descent as it is after the iterations begun so far."""
-        control = self._control
-        wanted = control.stop or control.state or control.weights is not None
-        return wanted or begun >= self._start.iterations or self._waits(begun)
-
-    def _waits(self, iteration: int) -> bool:
-        return self._start.confirm_last and not self._control.proceed and iteration + 1 == self._start.iterations
 
     def _stepped(self) -> Generator[Happening | None, None, None]:
         """Begins an iteration, and reads as many losses as are due."""
@@ -370,9 +299,11 @@ class Descent:
     def _done(self, terms: Terms, reached: Tensor) -> Generator[Happening, None, None]:
         """Reports an iteration, given the loss where it began and the point where it ended."""
         self.iteration += 1
-        yield DescentIteration(iteration=self.iteration, evaluations=self._evaluations, **vars(self._described(terms)))
+        yield DescentIteration(
+            iteration=self.iteration, evaluations=self._evaluations, **vars(describe(terms, self._loss.stages))
+        )
         if self._start.preview_every and self.iteration % self._start.preview_every == 0:
-            small = _small(self._canvas.shown(reached))
+            small = make_preview(self._canvas.shown(reached))
             yield PreviewPixels(self.iteration, self._device.fetch(small))
 
     def _has_diverged(self, point: Tensor, terms: Terms) -> Steps[bool]:
@@ -401,26 +332,3 @@ class Descent:
     def _evaluate(self, point: Tensor) -> Steps[tuple[Tensor, Tensor]]:
         terms, gradient = yield from self._loss.evaluate(self._canvas.seen(point))
         return terms, self._canvas.gradient(gradient)
-
-    def _described(self, terms: Terms) -> LossTerms:
-        loss, style, content, variation, *stages = terms
-        return LossTerms(
-            loss=loss,
-            style_loss=style,
-            content_loss=content,
-            total_variation_loss=variation,
-            stage_losses=dict(zip(self._loss.stages, stages, strict=True)),
-        )
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    """On the CPU, and sharing no memory."""
-    return tensor.detach().to("cpu", copy=True)
-
-
-def _small(picture: Tensor) -> Tensor:
-    """A picture (3, H, W) as levels 0..255, reduced to PREVIEW_SIDE."""
-    _, height, width = picture.shape
-    factor = min(1.0, PREVIEW_SIDE / max(height, width))
-    small = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
-    return small.clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import torch
@@ -24,7 +24,8 @@ from gramlet.types import Timing
 from torch import Tensor
 
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
-from gramlet_server.feature.descent import Control, Descent, Happening
+from gramlet_server.feature.descent import Descent
+from gramlet_server.feature.descent_parts import Control, Happening
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps
@@ -33,6 +34,12 @@ from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import shutting_down
+
+REPORT_SECONDS = 0.05
+"""Iterations that follow each other faster are reported together."""
+
+Report = Happening | tuple[DescentIteration, ...]
+"""What is handed on at once."""
 
 
 class Requests:
@@ -98,6 +105,27 @@ class Requests:
                 self._changed.wait()
 
 
+class Pace:
+    """How fast the device descends, over all descents.
+
+    Args:
+        report: Called with the number of gradients that were computed.
+
+    Attributes:
+        seconds_per_pixel: Of one iteration; 0 until the first is done.
+    """
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self._report = report
+        self.seconds_per_pixel = 0.0
+
+    def add(self, iterations: int, pixels: int, timing: Timing) -> None:
+        """A turn has taken so long for so many iterations."""
+        self._report(iterations)
+        found = timing.compute_seconds / (iterations * pixels)
+        self.seconds_per_pixel = 0.8 * self.seconds_per_pixel + 0.2 * found if self.seconds_per_pixel else found
+
+
 class DescentWork:
     """One descent, from its start to its end.
 
@@ -108,6 +136,7 @@ class DescentWork:
         start: What to do.
         requests: What the caller sends meanwhile.
         happened: Where to report.
+        pace: Is kept up to date.
     """
 
     def __init__(
@@ -117,7 +146,8 @@ class DescentWork:
         differentiator: Differentiator,
         start: DescentStart,
         requests: Requests,
-        happened: EventBuffer[Happening],
+        happened: EventBuffer[Report],
+        pace: Pace,
     ) -> None:
         self._passes = passes
         self._targets = targets
@@ -125,13 +155,25 @@ class DescentWork:
         self._start = start
         self._requests = requests
         self._happened = happened
+        self._pace = pace
         self._control = Control()
+        content = start.objective.content if start.objective.content is not None else start.initial
+        self._pixels = 0 if content is None else content[0].size
+        self._remaining = start.iterations  # a state may leave fewer, which is known when it is read
         self._objective = start.objective
+        self._number = 0  # of the weights in force
         self._unreported = Timing()  # time of turns since the last iteration
+        self._unsent: list[DescentIteration] = []
+        self._sent = 0.0
         self._state_made = time.monotonic()
         self._lock = threading.Lock()
         self._cancelled = False
         self._caller: Caller | None = None
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Estimate of the time that the device still needs."""
+        return self._remaining * self._pixels * self._pace.seconds_per_pixel
 
     def cancel(self) -> None:
         """Ends the work within one step on the device."""
@@ -148,8 +190,10 @@ class DescentWork:
             with self._called() as caller:
                 self._descend(caller)
         except BaseException as error:
+            self._send()
             self._happened.end(error)
         else:
+            self._send()
             self._happened.end()
 
     def _called(self) -> Caller:
@@ -163,6 +207,7 @@ class DescentWork:
     def _descend(self, caller: Caller) -> None:
         descent = self._begin(caller)
         height, width = descent.size
+        self._pixels = height * width
         digest = self._passes.network.digest
         self._happened.put(DescentReady(iteration=descent.iteration, height=height, width=width, weights_digest=digest))
         steps = descent.run()
@@ -174,7 +219,7 @@ class DescentWork:
                 turn, timing = self._passes.run_turn(caller, "descent", height * width, _until_waiting(steps, happened))
                 self._add(descent, timing)
             finally:
-                self._report(descent, happened)
+                self._report(descent, happened)  # also what happened before a failure
             has_ended = turn.ended and turn.result
             if happened and isinstance(happened[-1], DescentWaiting):
                 self._requests.wait()
@@ -186,6 +231,7 @@ class DescentWork:
     def _begin(self, caller: Caller) -> Descent:
         start = self._start
         snapshot = Snapshot.from_bytes(start.state, "start.state") if start.state else None
+        self._number = snapshot.counts.number if snapshot is not None else 0
         start = self._start = replace(start, state=b"")  # up to a gigabyte; the descent makes its own copy
         content = self._objective.content
         if start.luminance_only:
@@ -229,7 +275,8 @@ class DescentWork:
     def _pass_requests(self, caller: Caller, size: tuple[int, int]) -> None:
         """Passes on what the caller has sent, and asks for a state when one is due."""
         weights = self._requests.take(self._control)
-        if weights is not None:
+        if weights is not None and weights.number > self._number:  # after a broken connection some come twice
+            self._number = weights.number
             new = {name: value for name, value in vars(weights).items() if name != "number"}
             self._objective = replace(self._objective, **new)
             loss = self._loss(self._targets.build(caller, self._objective), size)
@@ -248,18 +295,30 @@ class DescentWork:
     def _report(self, descent: Descent, happened: list[Happening]) -> None:
         """Hands on what happened in a turn. Its iterations share its time."""
         count = sum(isinstance(each, DescentIteration) for each in happened)
+        self._remaining = self._start.iterations - descent.iteration
+        if count:
+            self._pace.add(count, self._pixels, self._unreported)
         queued, computed = self._unreported.queue_seconds, self._unreported.compute_seconds
         for happening in happened:
-            match happening:
-                case DescentIteration():
-                    happening = replace(happening, timing=Timing(queued, computed / count))
-                    queued, self._unreported = 0.0, Timing()
-                case DescentFinished():
-                    happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
-                case Snapshot():
-                    self._state_made = time.monotonic()
-                    self._requests.state_made()
+            if isinstance(happening, DescentIteration):
+                self._unsent.append(replace(happening, timing=Timing(queued, computed / count)))
+                queued, self._unreported = 0.0, Timing()
+                continue
+            self._send()
+            if isinstance(happening, DescentFinished):
+                happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
+            elif isinstance(happening, Snapshot):
+                self._state_made = time.monotonic()
+                self._requests.state_made()
             self._happened.put(happening)
+        if time.monotonic() >= self._sent + REPORT_SECONDS:
+            self._send()
+
+    def _send(self) -> None:
+        if self._unsent:
+            self._happened.put(tuple(self._unsent))
+            self._unsent.clear()
+            self._sent = time.monotonic()
 
 
 class _NetworkLoss:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
 from gramlet.errors import FailedPrecondition
@@ -18,8 +20,8 @@ from gramlet.feature.descent_types import (
     DescentWeights,
 )
 
-from gramlet_server.feature.descent import Happening, PreviewPixels
-from gramlet_server.feature.descent_work import DescentWork, Requests
+from gramlet_server.feature.descent_parts import Happening, PreviewPixels
+from gramlet_server.feature.descent_work import DescentWork, Pace, Report, Requests
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot
@@ -27,13 +29,14 @@ from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RunQueue
+from gramlet_server.telemetry import Observer
 
 
 @dataclass(frozen=True)
 class DescentLimits:
-    """How many descents run at once, and how many may wait; more are refused."""
+    """How many descents run at once (0: as suits the device), and how many may wait; more are refused."""
 
-    running: int = 4
+    running: int = 0
     queued: int = 64
 
 
@@ -45,7 +48,7 @@ class Descents:
         targets: Computes what objectives compare with.
         differentiator: Evaluates objectives.
         limits: How many descents.
-        changed: Called with the numbers of running and of waiting descents when they change.
+        observer: Is given the numbers of running and of waiting descents, and of gradients.
 
     Attributes:
         queue: Where descents wait.
@@ -57,12 +60,14 @@ class Descents:
         targets: TargetBuilder,
         differentiator: Differentiator,
         limits: DescentLimits,
-        changed: Callable[[int, int], None] = lambda *_: None,
+        observer: Observer,
     ) -> None:
         self._passes = passes
         self._targets = targets
         self._differentiator = differentiator
-        self.queue = RunQueue(limits.running, limits.queued, changed)
+        running = limits.running or (16 if passes.network.device.type == "cuda" else 2)
+        self.queue = RunQueue(running, limits.queued, partial(observer.runs, "descend"))
+        self._pace = Pace(observer.gradients)
         self._open: set[LocalDescent] = set()
         self._lock = threading.Lock()
 
@@ -80,8 +85,8 @@ class Descents:
                 f"this network has weights {digest[:12]}, and {start.weights_digest[:12]} are wanted",
                 field="start.weights_digest",
             )
-        requests, happened = Requests(), EventBuffer[Happening](replaceable=(PreviewPixels,))
-        work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened)
+        requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
+        work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened, self._pace)
         descent = LocalDescent(self.queue, work, requests, happened, self._remove)
         with self._lock:
             self._open.add(descent)
@@ -94,6 +99,12 @@ class Descents:
             descents = list(self._open)
         for descent in descents:
             descent.drain()
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Estimate of the time that the device needs for all descents, those that wait included."""
+        with self._lock:
+            return sum(descent.remaining_seconds for descent in self._open)
 
     def _remove(self, descent: LocalDescent) -> None:
         with self._lock:
@@ -113,7 +124,7 @@ class LocalDescent:
         queue: RunQueue,
         work: DescentWork,
         requests: Requests,
-        happened: EventBuffer[Happening],
+        happened: EventBuffer[Report],
         closed: Callable[[LocalDescent], None],
     ) -> None:
         self._ticket = queue.take()
@@ -123,7 +134,8 @@ class LocalDescent:
         self._happened = happened
         self._closed = closed
         self._thread: threading.Thread | None = None
-        self._events = self._read()
+        self._burst: deque[DescentEvent] = deque()
+        self._bursts = self._read()
 
     def __enter__(self) -> Self:
         return self
@@ -144,7 +156,18 @@ class LocalDescent:
             Cancelled: The descent was cancelled.
             Unavailable: The server is shutting down, or its device has failed. A DescentState came before if possible.
         """
-        return next(self._events)
+        while not self._burst:
+            self._burst.extend(next(self._bursts))
+        return self._burst.popleft()
+
+    def bursts(self) -> Iterator[Sequence[DescentEvent]]:
+        """The events as they arrive: at the pace of a GPU many iterations at once. Instead of the iterator itself."""
+        return self._bursts
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Estimate of the time that the device still needs for it."""
+        return self._work.remaining_seconds
 
     def reweight(self, weights: DescentWeights) -> None:
         """Goes on with other weights from the next iteration on. Of several at once only the newest count."""
@@ -176,15 +199,15 @@ class LocalDescent:
         self._queue.leave(self._ticket)
         self._closed(self)
 
-    def _read(self) -> Iterator[DescentEvent]:
+    def _read(self) -> Iterator[Sequence[DescentEvent]]:
         for position in self._queue.positions(self._ticket):
-            yield DescentQueued(position=position)
+            yield [DescentQueued(position=position)]
         # In the context of the call that it works for, so that its log lines carry that call's id.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=[self._run], name="descent", daemon=True)
         self._thread.start()
         for happening in self._happened:
-            yield self._event(happening)
+            yield happening if isinstance(happening, tuple) else [self._event(happening)]
 
     def _run(self) -> None:
         try:
@@ -197,8 +220,10 @@ class LocalDescent:
             case PreviewPixels(iteration, pixels):
                 return DescentPreview(iteration=iteration, jpeg=encode_jpeg(pixels().permute(1, 2, 0).numpy()))
             case Snapshot(counts):
-                event = DescentState(iteration=counts.iteration, number=counts.number, data=happening.to_bytes())
+                data = happening.to_bytes()
                 self._requests.state_taken()
-                return event
+                return DescentState(
+                    iteration=counts.iteration, number=counts.number, data=data, reweighted=happening.reweighted
+                )
             case _:
                 return happening

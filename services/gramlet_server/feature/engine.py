@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from gramlet.errors import GramletError
@@ -95,8 +94,8 @@ class Engine:
         self.extractor = Extractor(self.passes, self.feature_cache)
         self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
-        report = partial(observer.runs, "descend")
-        self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, report)
+        self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, observer)
+        observer.backlog(lambda: self.backlog_seconds)
 
     @property
     def address(self) -> str:
@@ -105,7 +104,7 @@ class Engine:
 
     def model(self) -> Model:
         """The network, its limits, and how busy it is."""
-        network, scheduler = self.network, self.passes.scheduler
+        network, scheduler, queue = self.network, self.passes.scheduler, self.descents.queue
         return Model(
             backbone=network.name,
             weights_digest=network.digest,
@@ -119,9 +118,19 @@ class Engine:
                 queue_limit=scheduler.queue_limit,
                 callers=scheduler.callers,
                 device_seconds=scheduler.device_seconds,
+                descents_running=queue.running,
+                descents_limit=queue.running_limit,
+                descents_queued=queue.queued,
+                descent_queue_limit=queue.queue_limit,
+                backlog_seconds=self.backlog_seconds,
             ),
             server_version=__version__,
         )
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Estimate of the time that the device needs for everything that it has accepted."""
+        return self.passes.scheduler.backlog_seconds + self.descents.backlog_seconds
 
     def extract(
         self, pictures: Iterable[Picture | GramletError], extraction: Extraction

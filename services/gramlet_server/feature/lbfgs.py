@@ -180,19 +180,21 @@ class LBFGS:
     def _direct(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, _Memory]:
         """The direction (N,), the slope along it, what to multiply it by, and the memory with the pair that ended."""
         # Nothing is known of the length of a gradient without a history: all numbers together move by the rate at most.
-        steepest, careful = -gradient, self._rate / gradient.abs().sum().clamp(min=1.0)
+        steepest, careful = -gradient, self._rate / torch.linalg.vector_norm(gradient, 1).clamp(min=1.0)
         if self._last is None:
             return steepest, -gradient.dot(gradient), careful, self._memory
         memory = self._remember(gradient, *self._last)
         direction = self._quasi_newton(gradient, memory)
         slope = direction.dot(gradient)
         # A direction that goes up says that rounding has spoiled the history: no pair of it is used again.
-        memory = replace(memory, valid=memory.valid * (slope <= 0))
+        begins = slope > 0
+        memory = replace(memory, valid=memory.valid * ~begins)
         unknown = memory.valid.sum() == 0
         return (
             torch.where(unknown, steepest, direction),
             torch.where(unknown, -gradient.dot(gradient), slope),
-            torch.where(unknown, careful, self._rate),
+            # Where the loss curves downward, no pair is valid. Careful steps would then not leave that place.
+            torch.where(begins, careful, self._rate),
             memory,
         )
 

@@ -176,6 +176,12 @@ class Scheduler:
         return len(self._callers)
 
     @property
+    def backlog_seconds(self) -> float:
+        """Estimate of the time that the waiting pictures need."""
+        with self._changed:
+            return self._waiting_pixels() * self._seconds_per_pixel
+
+    @property
     def queue_limit(self) -> int:
         """Pictures that may wait before new callers are refused."""
         return self._batching.queue_limit
@@ -240,8 +246,10 @@ class Scheduler:
         self._report_queue(self._queued)
 
     def _seconds_until_room(self) -> float:
-        pixels = sum(work.pixels for caller in self._callers for work in caller.waiting)
-        return min(30.0, max(0.1, pixels * self._seconds_per_pixel / 2))
+        return min(30.0, max(0.1, self._waiting_pixels() * self._seconds_per_pixel / 2))
+
+    def _waiting_pixels(self) -> int:
+        return sum(work.pixels for caller in self._callers for work in caller.waiting)
 
     # --- the device thread ---
 

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator
 
 import grpc
-from gramlet.errors import GramletError, InvalidInput
-from gramlet.feature import objective_wire, wire
+from gramlet.errors import Cancelled, GramletError, InvalidInput
+from gramlet.feature import descent_wire, objective_wire, wire
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.parts import joined, split
 from gramlet.types import Array, ElementType, Picture, Resize
 
+from gramlet_server.feature.descents import LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare
+
+
+class _Inbox:
+    """Passes on, in a thread of its own, what a client sends to its descent.
+
+    Attributes:
+        error: What is wrong with a message. The descent was cancelled for it.
+    """
+
+    def __init__(self, requests: Iterator[feature_pb2.DescendRequest], descent: LocalDescent) -> None:
+        self.error: InvalidInput | None = None
+        self._descent = descent
+        threading.Thread(target=self._read, args=[requests], name="descent-requests", daemon=True).start()
+
+    def _read(self, requests: Iterator[feature_pb2.DescendRequest]) -> None:
+        try:
+            for request in requests:
+                match request.WhichOneof("message"):
+                    case "reweight":
+                        self._descent.reweight(descent_wire.decode_reweight(request.reweight))
+                    case "proceed":
+                        self._descent.proceed()
+                    case "stop":
+                        self._descent.stop()
+                    case _:
+                        raise InvalidInput("neither weights, nor `proceed`, nor `stop`", field="message")
+        except InvalidInput as error:
+            self.error = error
+            self._descent.cancel()
+        except grpc.RpcError:
+            pass  # the call has ended
 
 
 class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
@@ -76,6 +109,24 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
                         yield from split(objective_wire.encode_evaluation(evaluation, sequence, element_type))
                     case _:
                         raise InvalidInput("neither an objective nor a picture", field="message")
+
+    def Descend(
+        self, request_iterator: Iterator[feature_pb2.DescendRequest], context: grpc.ServicerContext
+    ) -> Iterator[feature_pb2.DescendResponse]:
+        """A descent, iteration by iteration."""
+        requests = joined(request_iterator)
+        start = descent_wire.decode_descent_start(next(requests, None), self._picture, self._region)
+        with self._engine.descend(start) as descent:
+            del start  # its state may have hundreds of megabytes
+            # When the client is gone, its work must not stay at the device.
+            context.add_callback(descent.cancel)
+            inbox = _Inbox(requests, descent)
+            try:
+                for burst in descent.bursts():
+                    for message in descent_wire.encode_descent_events(burst):
+                        yield from split(message)
+            except Cancelled as error:
+                raise inbox.error or error from None
 
     def _picture(self, picture: Picture, field: str) -> Array:
         """(3, H, W) float32."""

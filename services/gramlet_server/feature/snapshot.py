@@ -53,12 +53,14 @@ class Snapshot:
         picture: (C, H, W): the canvas.
         tensors: `best` and `reached` (a gradient), each like the picture, as far as they exist.
         optimizer: The optimizer's state; empty for one that starts without a history.
+        reweighted: New weights came into force here. Not written.
     """
 
     counts: Counts
     picture: Tensor
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     optimizer: Mapping[str, Tensor] = field(default_factory=dict)
+    reweighted: bool = False
 
     @property
     def is_complete(self) -> bool:

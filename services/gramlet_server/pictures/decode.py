@@ -77,6 +77,31 @@ def decode(data: bytes, limits: Limits, field: str = "picture", background: str 
         return np.array(read_pixels(open_file(data, limits, field), data, field, background))
 
 
+def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | None:
+    """The alpha channel of an encoded file.
+
+    Returns:
+        (H, W) uint8, 255 where the picture is opaque, upright as `decode` returns the picture; None if all of it is.
+
+    Raises:
+        InvalidInput: As for `decode`.
+    """
+    with refuse_broken_files(field):
+        image = open_file(data, limits, field)
+        color = _transparent_color(image)
+        if not image.has_transparency_data or image.mode.startswith("I"):
+            return None
+        image.load()
+        if color is None:
+            alpha = image.convert("RGBA").getchannel("A")
+        else:
+            is_opaque = (np.asarray(image.convert("RGB")) != color).any(axis=2)
+            alpha = Image.fromarray(is_opaque * np.uint8(255))
+        turn = UPRIGHT.get(_orientation(image))
+        levels = np.array(alpha if turn is None else alpha.transpose(turn))
+        return None if levels.min() == 255 else levels
+
+
 @contextmanager
 def refuse_broken_files(field: str) -> Iterator[None]:
     """Turns every exception of a decoder into an InvalidInput for `field`."""

@@ -17,7 +17,7 @@ def to_uint8(picture: Array) -> Pixels:
 
 
 def encode_png(picture: Array | Pixels) -> bytes:
-    """The PNG file of a picture, (3, H, W) floating point in 0..1 or (H, W, 3) uint8."""
+    """The PNG file of a picture: (3, H, W) floating point in 0..1, or uint8, (H, W, 3) or with alpha (H, W, 4)."""
     return _encode(picture, format="PNG")
 
 

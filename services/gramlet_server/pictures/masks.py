@@ -22,7 +22,8 @@ def region(mask: Picture, limits: Limits, field: str = "region") -> Array:
 
     Args:
         mask: A picture that is white inside of the region, black outside and gray in between; transparent pixels are
-            outside. Or (H, W), uint8 or floating point in 0..1.
+            outside. Or (H, W), uint8 or floating point in 0..1. 8-bit masks of levels 0 and 1 alone are taken as black
+            and white.
         limits: `picture_bytes` and `decoded_pixels` are checked.
         field: Where the mask is in the request, for errors.
 
@@ -32,12 +33,14 @@ def region(mask: Picture, limits: Limits, field: str = "region") -> Array:
     Raises:
         InvalidInput: As for `prepare`, or the mask selects nothing.
     """
-    if isinstance(mask, np.ndarray) and mask.ndim == 2:
-        found = mask.astype(np.float32) / np.float32(255) if mask.dtype == np.uint8 else mask.astype(np.float32)
+    levels = decode(mask, limits, field, background="black") if isinstance(mask, bytes) else mask
+    if levels.dtype == np.uint8 and levels.max(initial=0) == 1:
+        levels = levels * np.uint8(255)  # 0 and 1 were meant as outside and inside
+    if levels.ndim == 2:
+        found = levels.astype(np.float32) / np.float32(255) if levels.dtype == np.uint8 else levels.astype(np.float32)
     else:
-        picture = decode(mask, limits, field, background="black") if isinstance(mask, bytes) else mask
-        check_array(picture, field)
-        channels = resample_array(picture, Resize(), array_size(picture))
+        check_array(levels, field)
+        channels = resample_array(levels, Resize(), array_size(levels))
         found = np.tensordot(np.array(LUMINANCE, np.float32), channels, 1)
     found = found.clip(0, 1)
     if not found.max(initial=0) > 0:  # the comparison is false for NaN as well

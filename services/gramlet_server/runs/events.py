@@ -1,4 +1,4 @@
-"""A buffer between work, which never waits, and a reader, who may be slow."""
+"""Buffers between work, which never waits, and its readers, who may be slow."""
 
 from __future__ import annotations
 
@@ -77,3 +77,54 @@ class EventBuffer(Generic[Event]):
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
+
+
+class Broadcast(Generic[Event]):
+    """Gives the events of one run to any number of readers, each of whom has a buffer of its own.
+
+    A reader gets the events from the time on at which he subscribes. Before them he gets the latest event of each
+    opening type, such as the one that reports the settings.
+
+    Args:
+        replaceable: The types of replaceable events; see `EventBuffer`.
+        opening: The types of opening events.
+    """
+
+    def __init__(self, replaceable: tuple[type, ...] = (), opening: tuple[type, ...] = ()) -> None:
+        self._replaceable = replaceable
+        self._opening = opening
+        self._opened: dict[type, Event] = {}
+        self._buffers: list[EventBuffer[Event]] = []
+        self._lock = threading.Lock()
+        self._ended = False
+        self._error: BaseException | None = None
+
+    def subscribe(self) -> EventBuffer[Event]:
+        """A new reader. After the end he gets the opening events, then the error if there is one."""
+        buffer: EventBuffer[Event] = EventBuffer(self._replaceable)
+        with self._lock:
+            for event in self._opened.values():
+                buffer.put(event)
+            if self._ended:
+                buffer.end(self._error)
+            else:
+                self._buffers.append(buffer)
+        return buffer
+
+    def put(self, event: Event) -> None:
+        """Gives an event to all readers. Never waits for any of them."""
+        with self._lock:
+            if isinstance(event, self._opening):
+                self._opened.pop(type(event), None)  # so that the order stays that of the events
+                self._opened[type(event)] = event
+            self._buffers = [buffer for buffer in self._buffers if not buffer.cancelled]
+            for buffer in self._buffers:
+                buffer.put(event)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No more events come. Each reader gets those that wait, then the error if there is one."""
+        with self._lock:
+            self._ended, self._error = True, error
+            for buffer in self._buffers:
+                buffer.end(error)
+            self._buffers = []

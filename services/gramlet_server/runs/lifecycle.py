@@ -3,169 +3,155 @@
 1. The run takes a place in the queue, before any work; a full queue raises Overloaded.
 2. `prepare` checks the order and creates the `Run` in the store, or takes it over. Its errors free the place.
 3. A thread of the run's own waits for its turn and reports its position, then does the work, event by event.
-4. The caller reads the events from a buffer; the work never waits for the caller.
-5. The run ends with its last event, with an error, within one event of `cancel`, or after `drain`.
-   However it ends, the thread makes room in the queue.
+4. Callers read the events from buffers; the work never waits for them. See `events`, `watch`.
+5. The run ends with its result, with an error, within one event after its last caller has left (unless it is detached)
+   or after it was stopped, or after `drain`. However it ends, the thread makes room in the queue.
+6. Meanwhile a second thread stores the progress and renews the lease. See `execution`, `records`.
 
-A service says in a `Work` what is special about its runs:
+A service says in a `Kind` how its runs report, and in a `Work` what one of them does:
 
-    self.lifecycle = Lifecycle(running_limit=2, queue_limit=32, replaceable=(Preview,))
+    self.lifecycle = Lifecycle(Records(store), running_limit=2, queue_limit=32)
 
-    def start(self, order: Order) -> Execution[Event]:
+    def start(self, order: Order) -> Watch[Event]:
         def prepare() -> Work[Event]:
             run = Run.create(self._store, "stylize", order.run_id)
-            return Work(run.run_id, queued=Queued, events=lambda: self._descend(run, order))
+            return Work(run, KIND, events=lambda: self._descend(run, order), detached=order.detached)
         return self.lifecycle.start(prepare)
 
-    execution = runs.start(order)                      # in service.py
-    execution.cancel_with_call(context.add_callback)
-    yield from map(encode, execution)
+    watch = runs.start(order)                      # in service.py
+    watch.cancel_with_call(context.add_callback)
+    yield from map(encode, watch)
 
 After each step that it has saved, the work calls `lifecycle.check_draining(run_id)`, which ends it with Unavailable
-when the server is shutting down: the next owner of the run goes on from there. Work of a cancelled run is closed
+when the server is shutting down: the next owner of the run goes on from there. Work of a stopped run is closed
 (GeneratorExit) at its `yield`.
 """
 
 from __future__ import annotations
 
-import contextvars
-import logging
 import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from gramlet.errors import Cancelled
+from gramlet.errors import NotFound
+from gramlet.run.types import RunKind, RunState
+from gramlet.types import check_name
 
-from gramlet_server.runs.events import EventBuffer
-from gramlet_server.runs.queue import RunQueue, Ticket, shutting_down
+from gramlet_server.runs.execution import Execution, Work
+from gramlet_server.runs.kind import Kind
+from gramlet_server.runs.queue import RunQueue, shutting_down
+from gramlet_server.runs.records import Records
+from gramlet_server.runs.watch import FinishedWatch, LocalWatch, StoreWatch, Watch
 
 Event = TypeVar("Event")
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Work(Generic[Event]):
-    """A run that is prepared and waits for its turn.
-
-    Attributes:
-        run_id: The run in the store, which this process owns.
-        queued: Makes the event that reports how many runs wait before this one.
-        events: Does the work, in the run's thread, once its turn has come. Never called for a run that is cancelled
-            or drained before that, so whatever has to be undone is set up inside it.
-    """
-
-    run_id: str
-    queued: Callable[[int], Event]
-    events: Callable[[], Generator[Event, None, None]]
-
-
-class Execution(Generic[Event]):
-    """A run in this process, and the reader of its events: iterate over it once.
-
-    Attributes:
-        run_id: The run in the store.
-    """
-
-    def __init__(self, work: Work[Event], queue: RunQueue, ticket: Ticket, buffer: EventBuffer[Event]) -> None:
-        self.run_id = work.run_id
-        self._work = work
-        self._queue = queue
-        self._ticket = ticket
-        self._buffer = buffer
-        # The thread runs in the context of its call, so its log lines, and the calls it makes, carry that call's id.
-        context = contextvars.copy_context()
-        self._thread = threading.Thread(target=context.run, args=[self._execute], name="run", daemon=True)
-        self._thread.start()
-
-    def __iter__(self) -> Iterator[Event]:
-        """The events of the run. Raises Cancelled after `cancel`, and the error that ends the run, if one does."""
-        return self._buffer
-
-    def cancel(self) -> None:
-        """Stops the run within one event, or at once if it waits. What it saved can be resumed. Returns at once."""
-        self._buffer.cancel()
-        self._queue.cancel(self._ticket)
-
-    def cancel_with_call(self, add_callback: Callable[[Callable[[], None]], bool]) -> None:
-        """Cancels the run when the call that reads it ends, however it ends; a finished run is not affected.
-
-        Args:
-            add_callback: gRPC's `context.add_callback`. It returns False, and never calls back, when the call is
-                already over: a call can be cancelled while its run is prepared.
-        """
-        if not add_callback(self.cancel):
-            self.cancel()
-
-    def join(self) -> None:
-        """Waits until the work has stopped and the run has left the queue."""
-        self._thread.join()
-
-    def _execute(self) -> None:
-        error: BaseException | None = None
-        try:
-            for position in self._queue.positions(self._ticket):
-                self._buffer.put(self._work.queued(position))
-            with closing(self._work.events()) as events:
-                for event in events:
-                    if self._buffer.cancelled:
-                        break
-                    self._buffer.put(event)
-        except BaseException as raised:
-            error = raised
-            if self._buffer.cancelled and not isinstance(raised, Cancelled):  # the reader does not get this error
-                _log.warning("run %s was cancelled, and failed as it ended: %r", self.run_id, raised)
-        finally:
-            self._queue.leave(self._ticket)
-            self._buffer.end(error)
 
 
 class Lifecycle:
     """Runs the long work of a service.
 
     Args:
+        records: What the store knows about the runs.
         running_limit: Runs that are executed at once.
         queue_limit: Runs that may wait for their turn.
-        replaceable: The types of events of which a slow reader gets only the newest.
         changed: Called with the numbers of running and of waiting runs when they change.
 
     Attributes:
         queue: The queue of the runs.
+        records: What the store knows about the runs.
     """
 
     def __init__(
         self,
+        records: Records,
         running_limit: int,
         queue_limit: int,
         *,
-        replaceable: tuple[type, ...] = (),
         changed: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
+        self.records = records
         self.queue = RunQueue(running_limit, queue_limit, changed)
-        self._replaceable = replaceable
+        self._executions: dict[tuple[RunKind, str], Execution[Any]] = {}
+        self._lock = threading.Lock()
         self._draining = threading.Event()
 
-    def start(self, prepare: Callable[[], Work[Event]]) -> Execution[Event]:
-        """Queues a run, prepares it and starts its thread.
+    def start(self, prepare: Callable[[], Work[Event]]) -> LocalWatch[Event]:
+        """Queues a run, prepares it and starts its threads.
 
         Raises:
             Overloaded: The queue is full. `prepare` was not called.
             Unavailable: The server is shutting down. `prepare` was not called.
             GramletError: What `prepare` raises.
         """
-        ticket = self.queue.take()
-        try:
-            return Execution(prepare(), self.queue, ticket, EventBuffer(self._replaceable))
-        except BaseException:
-            self.queue.leave(ticket)
-            raise
+        execution = self._queued(prepare)
+        execution.join_caller()
+        watch = LocalWatch(execution, keeps=True, ordered=True)
+        execution.start()
+        return watch
+
+    def start_alone(self, prepare: Callable[[], Work[Event]]) -> None:
+        """Starts a detached run without any caller. Errors are those of `start`."""
+        self._queued(prepare).start()
+
+    def watch(self, kind: Kind[Event], run_id: str) -> Watch[Event]:
+        """The events of a run, without any influence on it.
+
+        Raises:
+            NotFound: There is no such run.
+        """
+        record = self.records.read(kind.kind, check_name(run_id, "watch_run_id"))
+        if record is None:
+            raise NotFound(f"the store has no run {run_id}", field="watch_run_id")
+        if watch := self._finished(kind, run_id):
+            return watch
+        return self._here(kind, run_id) or self._from_store(kind, run_id, None)
+
+    def resume(
+        self, kind: Kind[Event], run_id: str, prepare: Callable[[], Work[Event]], *, detached: bool, take_over: bool
+    ) -> Watch[Event]:
+        """Goes on with a run, or joins it if a process executes it, or gives its result again.
+
+        Args:
+            kind: Its kind.
+            run_id: The run.
+            prepare: Takes it over.
+            detached: It goes on when its caller leaves, from now on.
+            take_over: Do not wait until its lease has ended. A detached run is joined nevertheless.
+
+        Raises:
+            NotFound: There is no such run.
+            GramletError: As `start`.
+        """
+        execution = self.execution(kind.kind, check_name(run_id, "resume_run_id"))
+        if execution is not None and execution.join_caller(detached):
+            return LocalWatch(execution, keeps=True)
+        if execution is not None:
+            execution.join()
+        if finished := self._finished(kind, run_id):
+            return finished
+        record = self.records.read(kind.kind, run_id)
+        if record and self.records.is_alive(record) and (record.info.detached or not take_over):
+            return self._from_store(kind, run_id, prepare)
+        return self.start(prepare)
+
+    def execution(self, kind: RunKind, run_id: str) -> Execution[Any] | None:
+        """The run in this process; None if it executes no such run."""
+        return self._executions.get((kind, run_id))
 
     def drain(self) -> None:
         """Shuts down: waiting runs end at once with Unavailable, running ones at their next `check_draining`."""
         self._draining.set()
         self.queue.close()
+        with self._lock:
+            executions = list(self._executions.values())
+        for execution in executions:
+            execution.wake()
+
+    def close(self, seconds: float) -> None:
+        """Waits until all runs have ended after `drain`, but not longer than this. Detached runs have no call."""
+        until = time.monotonic() + seconds
+        for execution in list(self._executions.values()):
+            execution.join(max(0.0, until - time.monotonic()))
 
     @property
     def draining(self) -> bool:
@@ -180,3 +166,47 @@ class Lifecycle:
         """
         if self.draining:
             raise shutting_down(run_id)
+
+    def wait_for_draining(self, seconds: float) -> bool:
+        """Waits until the server shuts down, but not longer than this; whether it does."""
+        return self._draining.wait(seconds)
+
+    def _queued(self, prepare: Callable[[], Work[Event]]) -> Execution[Event]:
+        ticket = self.queue.take()
+        try:
+            work = prepare()
+            key = (work.kind.kind, work.run.run_id)
+            execution = Execution(work, self.records, self.queue, ticket, lambda: self._forget(key, execution))
+            with self._lock:
+                self._executions[key] = execution
+            return execution
+        except BaseException:
+            self.queue.leave(ticket)
+            raise
+
+    def _forget(self, key: tuple[RunKind, str], execution: Execution[Any]) -> None:
+        with self._lock:
+            if self._executions.get(key) is execution:  # another call may have taken the run over meanwhile
+                del self._executions[key]
+
+    def _finished(self, kind: Kind[Event], run_id: str) -> Watch[Event] | None:
+        record = self.records.read(kind.kind, run_id)
+        if record is None or record.info.state is not RunState.SUCCEEDED:
+            return None
+        return FinishedWatch(run_id, kind, self.records.store)
+
+    def _here(self, kind: Kind[Event], run_id: str) -> Watch[Event] | None:
+        execution = self.execution(kind.kind, run_id)
+        return None if execution is None else LocalWatch(execution, keeps=False)
+
+    def _from_store(
+        self, kind: Kind[Event], run_id: str, prepare: Callable[[], Work[Event]] | None
+    ) -> StoreWatch[Event]:
+        return StoreWatch(
+            run_id,
+            kind,
+            self.records,
+            here=lambda: self._here(kind, run_id),
+            take_over=None if prepare is None else lambda: self.start(prepare),
+            is_draining=lambda: self.draining,
+        )

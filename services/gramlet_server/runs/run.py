@@ -1,39 +1,38 @@
 """A run in the store, with a fence: the process that created its highest epoch owns it.
 
-    runs/<kind>/<run id>/current                                 names the folder
-    runs/<kind>/<run id>/<folder>/<epoch>/owner                  who owns the epoch; empty: the run is being deleted
-    runs/<kind>/<run id>/<folder>/<epoch>/base                   which versions of earlier epochs count
-    runs/<kind>/<run id>/<folder>/<epoch>/<name>.<number>        a version of a value
-    runs/<kind>/<run id>/<folder>/<log>/<number>                 an entry of a log
+    runs/<kind>/<run id>/current                              the name of the folder
+    runs/<kind>/<run id>/<folder>/<epoch>/owner               who owns the epoch; empty: the run is being deleted
+    runs/<kind>/<run id>/<folder>/<epoch>/base                which versions of earlier epochs count
+    runs/<kind>/<run id>/<folder>/<epoch>/<name>.<number>     a version of a value
+    runs/<kind>/<run id>/<folder>/<log>/<number>              an entry of a log
 
-The store creates a key only if it is free, shows a key to everybody as soon as it is written, and does nothing else for
-us. A process may stop at any point, and a write that it began may arrive long after. A list is no snapshot: it shows
-each key that was there from its begin to its end, and some of those that came or went meanwhile.
+The store creates a key only if it is free, and shows a key to everybody as soon as it is written. Nothing else is
+certain. A process may stop at any point, and a write that it began may arrive much later. A list is no snapshot: it
+shows every key that was there from its begin to its end, and some of those that came or went meanwhile.
 
 - *Create*: create `current`, then `owner` in epoch 1.
-- *Take over*: find the highest epoch, create `owner` in the next one, then fix its base.
-- *Fix the base of epoch N*: fix the base of epoch N - 1, list, and create `base` in N with the newest version of each
-  name: that of epoch N - 1, or else that in the base of N - 1. The list begins after `owner` of N was created. Any
-  process may fix a base, and the first one decides. It never changes.
+- *Take over*: find the highest epoch, create `owner` in the next one, then fix the base of that epoch.
+- *Fix the base of epoch N*: fix the base of epoch N - 1; list; create `base` with the newest version of each name: that
+  of epoch N - 1, or else that in the base of N - 1. The list begins after `owner` of N was created. Any process may fix
+  a base; the first one decides, and it never changes.
 - *Write*: write a version under a new number, then list. If there is a higher epoch, the write has failed (Aborted).
-  Otherwise delete the earlier versions of the name, oldest first.
-- *Read*: list; take the newest version of the highest epoch N, or else that in the base of N. Begin again if it is gone,
-  or if there is an epoch N + 1 by now.
-- *Delete*: create an empty `owner` in the next epoch, then delete all keys, then `current`, then the empty `owner`.
+  Otherwise delete the earlier versions, oldest first. Before the first of them is deleted, write number 0, which stays.
+- *Read*: list; take the newest version of the highest epoch N, or else that in the base of N. Begin again if it is gone
+  or if there is an epoch N + 1 by now. A value was never written if two lists say so that show the same highest epoch.
+- *Delete*: see deletion.py.
 
 Why it holds:
 
-- A write that has succeeded was there before the key `owner` of the next epoch, because the list after it does not show
-  that key. So the list from which the next base is made shows it, or a later version. It is deleted only after a later
-  version was written in the same way. So no successful write is lost, and progress never goes back.
-- What an owner writes after the base of the next epoch was fixed is in no base, so no reader takes it.
-- A reader that takes version V of epoch N has then seen that there is no epoch N + 1, so the next base has V or a later
-  version. So no later reader gets an earlier one.
-- A process that deletes and one that takes over create the same key, and one of them wins. A run that is deleted is gone
-  for everybody at that moment. A run that is created again under the same id has another folder, which no late write of
-  the deleted one reaches.
+- A write that has succeeded was there before the next epoch: the list after it does not show that epoch. So the list
+  from which the next base is made shows it, or a later version. A version is deleted only after a later one has
+  succeeded. So no write that has succeeded is lost, and progress never goes back.
+- What an owner writes after the next base was fixed is in no base, so nobody reads it.
+- A reader has seen that there is no epoch N + 1 after it has seen version V of epoch N. So the next base has V or a
+  later version, and no later reader gets an earlier one.
+- A process that deletes and one that takes over create the same key, so one of them wins. A run that is created again
+  under the same id has another folder, which no late write of the deleted run reaches.
 
-tests/runs/simulation.py runs this code through thousands of schedules; docs/fence.qnt is a model of it.
+tests/runs/simulation.py runs this code through schedules of crashes and late writes; docs/fence.qnt is a model of it.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ from typing import TypeVar
 from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from gramlet.types import check_name, new_name
 
+from gramlet_server.runs.deletion import delete_run
 from gramlet_server.runs.layout import Folder, Listing, Version
-from gramlet_server.runs.retention import delete_run
 from gramlet_server.runs.store import Store
 
 _TRIES = 100
@@ -295,13 +294,13 @@ class Run:
         """Deletes the earlier versions of a value, the oldest first."""
         name = version.name
         earlier = [each for each in listing.versions[name] if each < version]
-        kept = Version(self.epoch, 0, name)
-        if name not in self._bases[self.epoch] and any(each.epoch == self.epoch for each in earlier):
-            # A list that shows neither a version that is deleted while it is made, nor the next one, shows this.
-            if kept not in earlier:
-                self._store.put(folder.key(kept.path), b"")
+        # A list may show neither a version that is deleted while it is made, nor the one after it. It shows this one.
+        mark = Version(self.epoch, 0, name)
+        is_marked = name in self._bases[self.epoch] or mark in earlier
+        if not is_marked and any(each.epoch == self.epoch for each in earlier):
+            self._store.put(folder.key(mark.path), b"")
         for each in earlier:
-            if each != kept:
+            if each != mark:
                 self._store.delete(folder.key(each.path))
 
 

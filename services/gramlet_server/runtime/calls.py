@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.errors import Cancelled, GramletError, InvalidInput
 from gramlet.transport.channel import REQUEST_ID
+
+T = TypeVar("T")
 
 _REASON_LENGTH = 1024
 _ACCEPTED_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -120,6 +122,18 @@ class CallInterceptor(grpc.ServerInterceptor):
             for layer in self._layers:
                 stack.enter_context(layer(call))
             yield
+
+
+def until_caller_leaves(requests: Iterator[T]) -> Iterator[T]:
+    """The requests of a call, for work that may outlive the call.
+
+    Raises:
+        Cancelled: The call ended before all requests had arrived.
+    """
+    try:
+        yield from requests
+    except grpc.RpcError:
+        raise Cancelled("the caller left before everything had arrived: send the rest again") from None
 
 
 def _metadata(context: grpc.ServicerContext, key: str) -> str:

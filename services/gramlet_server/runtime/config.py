@@ -15,6 +15,7 @@ from gramlet.types import Limits
 from gramlet_server.runtime.flags import (
     Parser,
     count,
+    count_or_auto,
     days,
     element_type,
     file,
@@ -22,6 +23,7 @@ from gramlet_server.runtime.flags import (
     port_number,
     read,
     seconds,
+    seconds_above_zero,
     size,
     size_or_none,
     switch,
@@ -40,7 +42,7 @@ class ServerSettings:
     token_file: Path | None = flag(
         None, "accepted bearer tokens, one a line; also GRAMLET_TOKENS, by commas", parse=file
     )
-    max_calls: int = flag(128, "calls under way at once; more are refused", parse=count)
+    max_calls: int = flag(512, "calls under way at once; more are refused", parse=count)
     keepalive_seconds: float = flag(30.0, "silence after which a client is asked whether it lives", parse=seconds)
     keepalive_timeout_seconds: float = flag(10.0, "how long it may take to answer", parse=seconds)
     max_connection_age_seconds: float = flag(
@@ -86,11 +88,11 @@ class NetworkSettings:
     )
     device: str = flag("auto", "auto, cpu, cuda or cuda:N")
     precision: str = flag(
-        "float32",
-        "arithmetic of the network; mixed is float32, but bfloat16 for stylizations that are far from their end; "
-        "tf32 and float16 are for CUDA devices",
+        "auto",
+        "arithmetic of the network; auto is tf32 on a CUDA device that has it and float32 elsewhere; mixed is float32, "
+        "but bfloat16 for stylizations that are far from their end; tf32 and float16 are for CUDA devices",
         parse=element_type,
-        choices=("float32", "mixed", "tf32", "bfloat16", "bf16", "float16", "fp16"),
+        choices=("auto", "float32", "mixed", "tf32", "bfloat16", "bf16", "float16", "fp16"),
     )
     cuda_graphs: bool = flag(True, "on a CUDA device, record passes that repeat and replay them", parse=switch)
 
@@ -100,6 +102,8 @@ class QueueSettings:
     """How work waits for the device, and what is cached."""
 
     queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
+    descents: int = flag(0, "descents under way at once; 0: 16 on a CUDA device, 2 elsewhere", parse=count_or_auto)
+    descent_queue_limit: int = flag(64, "descents that may wait; more are refused", parse=count)
     batch_pictures: int = flag(16, "pictures in one pass over the device", parse=count)
     batch_pixels: int = flag(2 * 2**20, "pixels in one pass; a larger picture is a pass of its own", parse=count)
     tile_pixels: int = flag(
@@ -155,15 +159,18 @@ class StoreSettings:
     keep_runs_days: float = flag(
         30.0, "days after which an untouched run of stylize or train can no longer be resumed; 0 keeps all", parse=days
     )
+    lease_seconds: float = flag(
+        15.0, "silence of a replica after which another one goes on with its detached runs", parse=seconds_above_zero
+    )
 
 
 @dataclass(frozen=True)
 class StylizeLimits:
     """How many stylizations run, and how often they are saved."""
 
-    stylize_runs: int = flag(2, "stylizations under way at once", parse=count)
+    stylize_runs: int = flag(256, "stylizations under way at once, waiting for the device or not", parse=count)
     stylize_queue_limit: int = flag(32, "stylizations that may wait; more are refused", parse=count)
-    checkpoint_every: int = flag(25, "iterations between checkpoints, where the request does not say", parse=count)
+    state_seconds: float = flag(10.0, "between checkpoints, where the request does not say; 0: none", parse=seconds)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def translated(call: Call) -> Iterator[None]:
 
 def status_of(error: GramletError, request_id: str) -> Status:
     """The google.rpc.Status of an error, with its details."""
-    status = Status(code=error.code.value[0], message=str(error)[:_MESSAGE_LENGTH])
+    status = Status(code=error.code, message=str(error)[:_MESSAGE_LENGTH])
     for detail in _details(error, request_id):
         packed = Any()
         packed.Pack(detail)
@@ -75,8 +75,8 @@ def _internal(call: Call) -> InternalError:
 
 def _abort(call: Call, error: GramletError, bug: Exception | None = None) -> Never:
     call.error = error
-    call.log(error.code, bug)
     status = rpc_status.to_status(status_of(error, call.request_id))
+    call.log(status.code, bug)
     # The details are sent as trailing metadata, and setting that replaces what was set before.
     call.context.set_trailing_metadata((*status.trailing_metadata, (REQUEST_ID, call.request_id)))
     call.context.abort(status.code, status.details)

@@ -81,6 +81,11 @@ def count(text: str) -> int:
     return _whole(text, 1)
 
 
+def count_or_auto(text: str) -> int:
+    """A whole number; 0 leaves the choice to the server."""
+    return _whole(text, 0)
+
+
 def port_number(text: str) -> int:
     """A port; 0 takes any free one."""
     number = _whole(text, 0)
@@ -92,6 +97,14 @@ def port_number(text: str) -> int:
 def seconds(text: str) -> float:
     """A time in seconds, from 0 on."""
     return _time(text, "seconds")
+
+
+def seconds_above_zero(text: str) -> float:
+    """A time in seconds, above 0."""
+    value = seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 seconds are too few")
+    return value
 
 
 def days(text: str) -> float:

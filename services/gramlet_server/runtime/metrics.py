@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ class Metrics(Observer):
         self._device_seconds = self._counter("gramlet_device_seconds", "Seconds that the device worked.", "kind")
         self._gradients = self._counter("gramlet_gradient_evaluations", "Evaluations of loss and gradient.")
         self._cache = self._counter("gramlet_cache_requests", "Look-ups in a cache.", "cache", "outcome")
+        self._backlog = self._gauge("gramlet_device_backlog_seconds", "Estimate of accepted work.")
         self._runs = self._gauge("gramlet_runs", "Pieces of long work, running and queued.", "service", "state")
 
     def queue_length(self, pictures: int) -> None:
@@ -59,6 +60,12 @@ class Metrics(Observer):
 
     def cache(self, name: str, hit: bool) -> None:
         self._cache.labels(name, "hit" if hit else "miss").inc()
+
+    def gradients(self, count: int) -> None:
+        self._gradients.inc(count)
+
+    def backlog(self, seconds: Callable[[], float]) -> None:
+        self._backlog.set_function(seconds)
 
     def runs(self, service: str, running: int, queued: int) -> None:
         self._runs.labels(service, "running").set(running)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gramlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, Unavailable
+from gramlet.feature.descent_types import DescentWeights
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import Adjustment, StylizeSettings
@@ -42,6 +43,17 @@ def adjusted(settings: StylizeSettings, adjustments: Sequence[Adjustment]) -> St
             given["style_stages"] = {**(settings.style_stages or {}), **adjustment.style_stages}
         settings = dataclasses.replace(settings, **given)
     return settings
+
+
+def weights(number: int, settings: StylizeSettings) -> DescentWeights:
+    """The weights of complete settings, which contain so many adjustments, for a descent under way."""
+    return DescentWeights(
+        number=number,
+        content_weight=settings.content_weight or 0.0,
+        style_weight=settings.style_weight or 0.0,
+        total_variation_weight=settings.total_variation_weight or 0.0,
+        style_stages=settings.style_stages or {},
+    )
 
 
 def record(run: Run, adjustment: Adjustment, ordered: StylizeSettings, model: Model) -> StylizeSettings:

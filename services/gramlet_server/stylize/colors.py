@@ -18,11 +18,6 @@ def luminance(picture: Array) -> Array:
     return np.tensordot(np.asarray(LUMINANCE, np.float32), picture, axes=1)[None]
 
 
-def gray(picture: Array) -> Array:
-    """The luminance as a picture, (3, H, W)."""
-    return np.repeat(luminance(picture), 3, axis=0)
-
-
 def match_luminance(picture: Array, wanted: Array) -> Array:
     """A gray picture (3, H, W) with the mean and deviation of another's luminance (section 3.2, equation 4).
 

@@ -6,10 +6,12 @@ Where something new appears the flow does not explain the new frame, and nothing
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
+import numpy as np
 from gramlet.types import Array
-from torch import Tensor
-from torch.nn import functional
+from numpy.typing import NDArray
+from PIL import Image
 
 from gramlet_server.stylize.colors import luminance
 
@@ -28,6 +30,9 @@ STIFFNESS = 1e-4
 UNEXPLAINED = 0.08
 """Where the moved frame differs from the new one by this luminance, half of the painted pixel is used."""
 
+Values = NDArray[np.floating[Any]]
+"""In float32 or float64."""
+
 
 def carry_along(painted: Array, before: Array, after: Array) -> Array:
     """Moves a painted frame as its content moves. Where something new appears, the new content is used instead.
@@ -40,61 +45,82 @@ def carry_along(painted: Array, before: Array, after: Array) -> Array:
     Returns:
         (3, H, W): a start for the painting of the next frame.
     """
-    old, new = (torch.tensor(luminance(each))[None] for each in (before, after))  # (1, 1, H, W)
+    old, new = luminance(before)[0], luminance(after)[0]  # (H, W)
     flow = _flow(old, new)
-    difference = _smoothed((_moved(old, flow) - new).abs())
+    difference = _smoothed(np.abs(_moved(old[None], flow)[0] - new))
     explained = _inside(flow) / (1 + (difference / UNEXPLAINED) ** 2)
-    moved = _moved(torch.tensor(painted)[None], flow)
-    carried: Array = (explained * moved + (1 - explained) * torch.tensor(after))[0].numpy()
-    return carried
+    carried = explained * _moved(painted, flow) + (1 - explained) * after
+    return carried.astype(np.float32)
 
 
-def _flow(before: Tensor, after: Tensor) -> Tensor:
-    """Where each pixel of `after` (1, 1, H, W) was before, as an offset in pixels: (1, 2, H, W), x and y."""
-    height, width = after.shape[2:]
+def _flow(before: Values, after: Values) -> Values:
+    """Where each pixel of `after` (H, W) was before, as an offset in pixels: (2, H, W), x and y."""
+    height, width = after.shape
     if min(height, width) >= 2 * COARSEST:
         half = (height // 2, width // 2)
-        smaller = [functional.interpolate(each, half, mode="area") for each in (before, after)]
-        factor = torch.tensor([width / half[1], height / half[0]])[:, None, None]
-        flow = functional.interpolate(_flow(*smaller), (height, width), mode="bilinear") * factor
+        coarse = _flow(*(_resampled(each, *half) for each in (before, after)))
+        factors = width / half[1], height / half[0]
+        flow = np.stack([_resampled(d, height, width) * f for d, f in zip(coarse, factors, strict=True)])
     else:
-        flow = torch.zeros(1, 2, height, width)
+        flow = np.zeros((2, height, width), np.float64)
     for _ in range(REFINEMENTS):
-        flow = flow + _step(_moved(before, flow), after)
+        flow = flow + _step(_moved(before[None], flow)[0], after)
     return flow
 
 
-def _step(moved: Tensor, after: Tensor) -> Tensor:
-    """The offset that brings `moved` nearest to `after` in the window of each pixel, to first order: (1, 2, H, W)."""
-    padded = functional.pad(moved, (1, 1, 1, 1), mode="replicate")
-    dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+def _resampled(values: Values, height: int, width: int) -> Values:
+    image = Image.fromarray(values.astype(np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+
+
+def _step(moved: Values, after: Values) -> Values:
+    """The offset that brings `moved` nearest to `after` in the window of each pixel, to first order: (2, H, W)."""
+    padded = np.pad(moved, 1, mode="edge")
+    dx = (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+    dy = (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2
     missing = after - moved
     xx, xy, yy = _smoothed(dx * dx) + STIFFNESS, _smoothed(dx * dy), _smoothed(dy * dy) + STIFFNESS
     xt, yt = _smoothed(dx * missing), _smoothed(dy * missing)
     determinant = xx * yy - xy * xy
-    step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / determinant
-    return step.clamp(-1, 1)  # the first order is no good approximation further away
+    step = np.stack([yy * xt - xy * yt, xx * yt - xy * xt]) / determinant
+    return step.clip(-1, 1)  # the first order is no good approximation further away
 
 
-def _moved(picture: Tensor, flow: Tensor) -> Tensor:
-    """Each pixel of the picture (1, C, H, W) taken from where it was."""
-    return functional.grid_sample(picture, _grid(flow), mode="bilinear", padding_mode="border", align_corners=True)
+def _moved(picture: Values, flow: Values) -> Values:
+    """Each pixel of the picture (C, H, W) taken from where it was, between four pixels by bilinear interpolation."""
+    height, width = flow.shape[1:]
+    x, y = _positions(flow)
+    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    left, top = x.astype(np.intp), y.astype(np.intp)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    x, y = x - left, y - top
+    above = picture[:, top, left] * (1 - x) + picture[:, top, right] * x
+    below = picture[:, bottom, left] * (1 - x) + picture[:, bottom, right] * x
+    moved: Values = above * (1 - y) + below * y
+    return moved
 
 
-def _inside(flow: Tensor) -> Tensor:
-    """1 where a pixel was within the frame before, 0 elsewhere: (1, 1, H, W)."""
-    return (_grid(flow).abs() <= 1 + 1e-3).all(dim=3)[:, None].float()  # 1e-3 for rounding
+def _inside(flow: Values) -> NDArray[np.bool_]:
+    """Where a pixel was within the frame before, (H, W)."""
+    height, width = flow.shape[1:]
+    x, y = _positions(flow)
+    aside: Values = np.maximum(np.abs(2 * x / max(1, width - 1) - 1), np.abs(2 * y / max(1, height - 1) - 1))
+    return aside <= 1 + 1e-3  # 1e-3 for rounding
 
 
-def _grid(flow: Tensor) -> Tensor:
-    """Positions before, in -1..1: (1, H, W, 2)."""
-    height, width = flow.shape[2:]
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    positions = torch.stack([x, y])[None] + flow
-    size = torch.tensor([max(1, width - 1), max(1, height - 1)])[:, None, None]
-    return (2 * positions / size - 1).permute(0, 2, 3, 1)
+def _positions(flow: Values) -> tuple[Values, Values]:
+    """Where the pixels were before: x and y, (H, W) each."""
+    y, x = np.indices(flow.shape[1:])
+    return x + flow[0], y + flow[1]
 
 
-def _smoothed(values: Tensor) -> Tensor:
-    return functional.avg_pool2d(values, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+def _smoothed(values: Values) -> Values:
+    """The mean over the window of each pixel, as far as the window lies within (H, W)."""
+    for axis in (0, 1):
+        size = values.shape[axis]
+        sums = np.concatenate([np.zeros_like(values.take([0], axis)), values.cumsum(axis, dtype=np.float64)], axis)
+        first = np.maximum(np.arange(size) - WINDOW // 2, 0)
+        last = np.minimum(np.arange(size) + WINDOW // 2 + 1, size)
+        counts = (last - first).reshape([-1, 1] if axis == 0 else [1, -1])
+        values = (sums.take(last, axis) - sums.take(first, axis)) / counts
+    return values

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 import numpy as np
+from gramlet.feature.descent_types import DescentSettings, LineSearch, Optimizer
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
 from gramlet.stylize.types import Colors, StylizeSettings
-from gramlet.types import Array, Limits
+from gramlet.types import Array, Limits, Pixels
 
 from gramlet_server.pictures.masks import stretch_region
 from gramlet_server.pictures.prepare import stretch
-from gramlet_server.stylize.colors import gray
 
 COARSEST = 64
 """The least longest side of the content at the coarsest scale, in pixels. The deepest style stages find little to
@@ -102,13 +102,16 @@ class PreparedStylization:
     Attributes:
         pictures: At their working sizes; styles have the colors that the settings ask for.
         settings: Complete: none is None.
+        alpha: The alpha channel of the content, (H, W) uint8 at its working size, which the result gets as well; None:
+            all of it is opaque.
     """
 
     pictures: Pictures
     settings: StylizeSettings
+    alpha: Pixels | None = None
 
     def scales(self, mixed: bool = False) -> list[Scale]:
-        """The scales of the run, coarse to fine; see `StylizeSettings.scales`.
+        """The scales of the run, coarse to fine; see `StylizeSettings.scales`. Only the last may have no iterations.
 
         Args:
             mixed: The network is of mixed precision. It computes all but the last iterations in its reduced one.
@@ -121,12 +124,29 @@ class PreparedStylization:
         ends = [round((self.settings.iterations or 0) * part / parts[-1]) for part in parts]
         factors = [0.5**n for n in reversed(halvings)]
         scales = [Scale(f, self.pictures.at(f), end) for f, end in zip(factors, ends, strict=True)]
-        if not mixed:
-            return scales
-        *_, begin, end = 0, *ends
-        begin = end - math.ceil((end - begin) * FULL_PRECISION)
-        reduced = [*scales[:-1], dataclasses.replace(scales[-1], end=begin)]
-        return [*(dataclasses.replace(scale, reduced_precision=True) for scale in reduced), scales[-1]]
+        if mixed:
+            *_, begin, end = 0, *ends
+            begin = end - math.ceil((end - begin) * FULL_PRECISION)
+            reduced = [*scales[:-1], dataclasses.replace(scales[-1], end=begin)]
+            scales = [*(dataclasses.replace(scale, reduced_precision=True) for scale in reduced), scales[-1]]
+        begins = [0, *(scale.end for scale in scales)]
+        return [s for s, begin in zip(scales, begins, strict=False) if begin < s.end or s is scales[-1]]
+
+    @property
+    def descent_settings(self) -> DescentSettings:
+        """How the optimizer steps."""
+        settings = self.settings
+        return DescentSettings(
+            optimizer=settings.optimizer or Optimizer.LBFGS,
+            learning_rate=settings.learning_rate or 1.0,
+            history_size=settings.history_size or 100,
+            line_search=settings.line_search or LineSearch.NONE,
+        )
+
+    @property
+    def luminance_only(self) -> bool:
+        """Whether only the luminance is stylized."""
+        return self.settings.colors is Colors.CONTENT_LUMINANCE
 
     def objective(self, factor: float = 1.0, *, reduced_precision: bool = False) -> Objective:
         """The loss at a scale.
@@ -137,7 +157,7 @@ class PreparedStylization:
         """
         settings, pictures = self.settings, self.pictures.at(factor)
         return Objective(
-            content=gray(pictures.content) if settings.colors is Colors.CONTENT_LUMINANCE else pictures.content,
+            content=pictures.content,
             content_stage=settings.content_stage or "",
             content_weight=settings.content_weight or 0.0,
             styles=pictures.styles,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from gramlet.feature.types import GramNormalization, Style
 from gramlet.stylize.types import Colors, Initial, Stylization, StylizeSettings
-from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
+from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
 
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.pictures.decode import opacity
 from gramlet_server.pictures.masks import check_aspect, fit_region, region, stretch_region
 from gramlet_server.pictures.prepare import prepare, shape, stretch
 from gramlet_server.stylize.colors import match_colors, match_luminance
@@ -46,7 +47,17 @@ def prepare_stylization(stylization: Stylization, features: FeatureSource, limit
         field = "stylization.previous_content"
         before = stretch(stylization.previous_content, height, width, limits, field)
         initial = carry_along(initial, before, content)
-    return PreparedStylization(Pictures(content, styles, initial), settings)
+    alpha = _alpha(stylization.content, height, width, limits)
+    return PreparedStylization(Pictures(content, styles, initial), settings, alpha)
+
+
+def _alpha(content: Picture, height: int, width: int, limits: Limits) -> Pixels | None:
+    levels = opacity(content, limits, "stylization.content") if isinstance(content, bytes) else None
+    if levels is None:
+        return None
+    shares = stretch_region(levels.astype(np.float32) / np.float32(255), height, width)
+    sized: Pixels = np.rint(shares * np.float32(255)).astype(np.uint8)
+    return sized
 
 
 def _style(

@@ -48,7 +48,7 @@ def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
         seed=0,
         optimizer=Optimizer.LBFGS,
         learning_rate=1.0,
-        history_size=20,
+        history_size=100,
         line_search=LineSearch.NONE,
         antialiased=False,
         scales=1,

@@ -8,34 +8,45 @@ from functools import partial
 
 from gramlet.errors import NotFound
 from gramlet.json_codec import from_json, to_json
+from gramlet.run.types import RunKind
 from gramlet.stylize.types import (
     Adjustment,
-    Preview,
-    Queued,
     Result,
+    Stylization,
     StylizeEvent,
     StylizeOrder,
     StylizeSettings,
     StylizeStatus,
     SweepEvent,
     SweepOrder,
-    SweepQueued,
+    SweepResult,
 )
 from gramlet.types import Limits
 
 from gramlet_server import __version__
-from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.pictures.encode import encode_jpeg
-from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
+from gramlet_server.runs.execution import Work
+from gramlet_server.runs.kind import RESULT
+from gramlet_server.runs.lifecycle import Lifecycle
+from gramlet_server.runs.records import LEASE_SECONDS, Records
+from gramlet_server.runs.rescue import keep_rescuing
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from gramlet_server.runs.watch import Watch
 from gramlet_server.stylize.adjustments import Inbox, record
-from gramlet_server.stylize.descent import Descent
+from gramlet_server.stylize.interruption import Interruption
+from gramlet_server.stylize.kinds import (
+    STYLIZATION,
+    SWEEP,
+    in_short,
+    put_sweep_result,
+    stored_result,
+    stored_sweep_result,
+)
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
 from gramlet_server.stylize.presets import names
-from gramlet_server.stylize.stylization import Control, PreviewPicture, stylize
+from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
     PreparedSweep,
@@ -46,8 +57,8 @@ from gramlet_server.stylize.sweep import (
 )
 from gramlet_server.telemetry import Observer
 
-KIND = "stylize"
-SWEEPS = "sweep"
+KIND = RunKind.STYLIZE.value
+SWEEPS = RunKind.SWEEP.value
 
 
 @dataclass(frozen=True)
@@ -55,24 +66,32 @@ class RunSettings:
     """How many stylizations run, and how often they are saved.
 
     Attributes:
-        running_limit: The number of stylizations and sweeps that run at once.
+        running_limit: The number of stylizations and sweeps that run at once. Each is a thread that waits for the
+            device, which has a queue of its own.
         queue_limit: The number of stylizations and sweeps that may wait; more are refused.
-        checkpoint_every: Iterations between checkpoints, if the request does not say.
+        state_seconds: Seconds between checkpoints, if the request does not say.
+        lease_seconds: How long a process that does not renew the lease of a run keeps the run.
     """
 
-    running_limit: int = 2
+    running_limit: int = 256
     queue_limit: int = 32
-    checkpoint_every: int = 25
+    state_seconds: float = STATE_SECONDS
+    lease_seconds: float = LEASE_SECONDS
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What the store keeps of an order beside its pictures. The last two fields are a sweep's."""
+    """What the store keeps of an order beside its pictures. Ratios and deepest stages are a sweep's.
+
+    The way to report is kept for a detached run, which another replica may take over without a caller.
+    """
 
     settings: StylizeSettings
     weights_digest: str
     ratios: tuple[float, ...] = ()
     deepest_stages: tuple[str, ...] = ()
+    keep_inputs: bool = False
+    state_seconds: float | None = None
 
 
 class Runs:
@@ -102,9 +121,9 @@ class Runs:
         self._settings = settings or RunSettings()
         self._limits = limits or Limits()
         self.lifecycle = Lifecycle(
+            Records(store, self._settings.lease_seconds),
             self._settings.running_limit,
             self._settings.queue_limit,
-            replaceable=(PreviewPicture,),
             changed=partial((observer or Observer()).runs, KIND),
         )
         self._inboxes: dict[str, Inbox] = {}
@@ -122,59 +141,118 @@ class Runs:
             server_version=__version__,
         )
 
-    def start(self, order: StylizeOrder) -> Execution[StylizeEvent]:
-        """Starts or resumes a stylization. Previews come as PreviewPicture; see `with_file`.
+    def keep_rescuing(self) -> None:
+        """Goes on with detached runs of other processes that were lost, as long as this process lives."""
+
+        def prepare(run_id: str) -> Work[StylizeEvent]:
+            return self._resumed(StylizeOrder(resume_run_id=run_id))
+
+        def prepare_sweep(run_id: str) -> Work[SweepEvent]:
+            return self._resumed_sweep(SweepOrder(resume_run_id=run_id))
+
+        keep_rescuing(self.lifecycle, RunKind.STYLIZE, prepare)
+        keep_rescuing(self.lifecycle, RunKind.SWEEP, prepare_sweep)
+
+    def start(self, order: StylizeOrder) -> Watch[StylizeEvent]:
+        """Starts, resumes or watches a stylization.
 
         Raises:
             Overloaded: The queue is full. Nothing was done.
             Unavailable: The server is shutting down. Nothing was done.
             InvalidInput: A picture or a setting is wrong.
             AlreadyExists: The run id is taken.
-            NotFound: There is no such run to resume.
+            NotFound: There is no such run to resume or to watch.
             FailedPrecondition: The run to resume was made with other weights.
         """
+        if order.watch_run_id:
+            return self.lifecycle.watch(STYLIZATION, order.watch_run_id)
+        if order.stylization is not None:
+            return self.lifecycle.start(partial(self._new, order, order.stylization))
+        return self.lifecycle.resume(
+            STYLIZATION,
+            order.resume_run_id,
+            lambda: self._resumed(order),
+            detached=order.detached,
+            take_over=order.take_over,
+        )
 
-        def prepare() -> Work[StylizeEvent]:
-            if order.stylization is not None:
-                prepared = prepare_stylization(order.stylization, self._features, self._limits)
-                run = Run.create(self._store, KIND, order.run_id)
-                self._put(run, prepared.pictures, _Order(prepared.settings, self._weights_digest()))
-            else:
-                run = Run.take_over(self._store, KIND, order.resume_run_id)
-                kept = self._order(run, "resume_run_id")
-                prepared = PreparedStylization(self._pictures(run), kept.settings)
-            return Work(run.run_id, _queued, lambda: self._events(run, prepared, order))
+    def _new(self, order: StylizeOrder, stylization: Stylization) -> Work[StylizeEvent]:
+        prepared = prepare_stylization(stylization, self._features, self._limits)
+        run = Run.create(self._store, KIND, order.run_id)
+        kept = _Order(
+            prepared.settings,
+            self._weights_digest(),
+            keep_inputs=order.keep_inputs,
+            state_seconds=order.state_seconds,
+        )
+        self._put(run, prepared.pictures, kept)
+        return self._work(run, prepared, order, kept)
 
-        return self.lifecycle.start(prepare)
+    def _resumed(self, order: StylizeOrder) -> Work[StylizeEvent]:
+        run = Run.take_over(self._store, KIND, order.resume_run_id)
+        if run.has(RESULT):  # its process was lost after the result and before the end
+            return Work(run, STYLIZATION, lambda: stored_result(run))
+        kept = self._order(run, "resume_run_id")
+        return self._work(run, PreparedStylization(self._pictures(run), kept.settings), order, kept)
 
-    def sweep(self, order: SweepOrder) -> Execution[SweepEvent]:
-        """Starts or resumes a sweep, which is one run for all its cells.
+    def _work(self, run: Run, prepared: PreparedStylization, order: StylizeOrder, kept: _Order) -> Work[StylizeEvent]:
+        interruption = self._interruption(run)
+
+        def events() -> Generator[StylizeEvent, None, None]:
+            return self._events(run, prepared, order, kept, interruption)
+
+        return Work(run, STYLIZATION, events, in_short(kept.settings), order.detached, interruption.wake)
+
+    def sweep(self, order: SweepOrder) -> Watch[SweepEvent]:
+        """Starts, resumes or watches a sweep, which is one run for all its cells.
 
         Raises:
             Overloaded: The queue is full. Nothing was done.
             Unavailable: The server is shutting down. Nothing was done.
             InvalidInput: A picture, a setting, a ratio or a stage is wrong.
             AlreadyExists: The run id is taken.
-            NotFound: There is no such sweep to resume.
+            NotFound: There is no such sweep to resume or to watch.
             FailedPrecondition: The sweep to resume was made with other weights.
         """
+        if order.watch_run_id:
+            return self.lifecycle.watch(SWEEP, order.watch_run_id)
+        if order.stylization is not None:
+            return self.lifecycle.start(partial(self._new_sweep, order, order.stylization))
+        return self.lifecycle.resume(
+            SWEEP,
+            order.resume_run_id,
+            lambda: self._resumed_sweep(order),
+            detached=order.detached,
+            take_over=order.take_over,
+        )
 
-        def prepare() -> Work[SweepEvent]:
-            if order.stylization is not None:
-                prepared = prepare_stylization(order.stylization, self._features, self._limits)
-                model = self._features.model()
-                made = prepare_sweep(prepared, order.ratios, order.deepest_stages, model, self._limits)
-                run = Run.create(self._store, SWEEPS, order.run_id)
-                kept = _Order(made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages)
-                self._put(run, prepared.pictures, kept)
-            else:
-                run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-                kept = self._order(run, "resume_run_id")
-                prepared = PreparedStylization(self._pictures(run), kept.settings)
-                made = PreparedSweep(prepared, kept.ratios, kept.deepest_stages)
-            return Work(run.run_id, _sweep_queued, lambda: self._sweep_events(run, made))
+    def _new_sweep(self, order: SweepOrder, stylization: Stylization) -> Work[SweepEvent]:
+        prepared = prepare_stylization(stylization, self._features, self._limits)
+        model = self._features.model()
+        made = prepare_sweep(prepared, order.ratios, order.deepest_stages, model, self._limits)
+        run = Run.create(self._store, SWEEPS, order.run_id)
+        kept = _Order(
+            made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages, order.keep_inputs
+        )
+        self._put(run, prepared.pictures, kept)
+        return self._sweep_work(run, made, order, kept)
 
-        return self.lifecycle.start(prepare)
+    def _resumed_sweep(self, order: SweepOrder) -> Work[SweepEvent]:
+        run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
+        if run.has(RESULT):  # its process was lost after the result and before the end
+            return Work(run, SWEEP, lambda: stored_sweep_result(run))
+        kept = self._order(run, "resume_run_id")
+        prepared = PreparedStylization(self._pictures(run), kept.settings)
+        return self._sweep_work(run, PreparedSweep(prepared, kept.ratios, kept.deepest_stages), order, kept)
+
+    def _sweep_work(self, run: Run, made: PreparedSweep, order: SweepOrder, kept: _Order) -> Work[SweepEvent]:
+        interruption = self._interruption(run)
+
+        def events() -> Generator[SweepEvent, None, None]:
+            return self._sweep_events(run, made, kept, interruption)
+
+        settings = f"{len(made.cells)} cells: {in_short(kept.settings)}"
+        return Work(run, SWEEP, events, settings, order.detached, interruption.wake)
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
         """Changes the weights of a run from its next iteration on, in any process that executes it.
@@ -218,61 +296,62 @@ class Runs:
     def _weights_digest(self) -> str:
         return self._features.model().weights_digest
 
+    def _interruption(self, run: Run) -> Interruption:
+        return Interruption(partial(self.lifecycle.check_draining, run.run_id), lambda: self.lifecycle.draining)
+
     def _events(
-        self, run: Run, prepared: PreparedStylization, order: StylizeOrder
+        self,
+        run: Run,
+        prepared: PreparedStylization,
+        order: StylizeOrder,
+        kept: _Order,
+        interruption: Interruption,
     ) -> Generator[StylizeEvent, None, None]:
-        set_single_threaded()  # more threads would slow down a network in the same process
-        every = self._settings.checkpoint_every if order.checkpoint_every is None else order.checkpoint_every
         inbox = self._inboxes[run.run_id] = Inbox(run)
+        ordered = kept.state_seconds if order.state_seconds is None else order.state_seconds
         control = Control(
-            save=partial(run.put, "state"),
+            save=lambda position: run.put("state", position.to_bytes()),
             preview_every=order.preview_every,
-            checkpoint_every=every,
-            check_interrupted=partial(self.lifecycle.check_draining, run.run_id),
+            state_seconds=self._settings.state_seconds if ordered is None else ordered,
             adjustments=inbox.after,
+            interruption=interruption,
         )
         try:
-            descent = _descent(run) if order.resume_run_id else None
-            yield from stylize(prepared, self._features, control, descent)
+            position = _position(run) if order.resume_run_id else None
+            for event in stylize(prepared, self._features, control, position):
+                if isinstance(event, Result):
+                    run.put(RESULT, result_to_bytes(event))
+                    _drop_inputs(run, kept)
+                yield event
         finally:
             if self._inboxes.get(run.run_id) is inbox:  # another call may have resumed the run meanwhile
                 del self._inboxes[run.run_id]
 
-    def _sweep_events(self, run: Run, prepared: PreparedSweep) -> Generator[SweepEvent, None, None]:
-        set_single_threaded()  # more threads would slow down a network in the same process
-
+    def _sweep_events(
+        self, run: Run, prepared: PreparedSweep, kept: _Order, interruption: Interruption
+    ) -> Generator[SweepEvent, None, None]:
         def save(cell: Cell, result: Result) -> None:
             run.put(_key(cell), result_to_bytes(result))
 
         finished = {cell: result_from_bytes(run.get(_key(cell))) for cell in prepared.cells if run.has(_key(cell))}
-        interrupted = partial(self.lifecycle.check_draining, run.run_id)
-        yield from sweep(prepared, self._features, finished=finished, save=save, check_interrupted=interrupted)
+        for event in sweep(prepared, self._features, finished=finished, save=save, interruption=interruption):
+            if isinstance(event, SweepResult):
+                put_sweep_result(run, event)
+                _drop_inputs(run, kept)
+            yield event
 
 
-def with_file(event: StylizeEvent) -> StylizeEvent:
-    """A PreviewPicture encoded as a Preview; any other event as it is.
-
-    The reader of a run calls it, so that previews that are replaced before they are read are never encoded.
-    """
-    if isinstance(event, PreviewPicture):
-        return Preview(iteration=event.iteration, jpeg=encode_jpeg(event.picture))
-    return event
+def _position(run: Run) -> Position | None:
+    """The position of the last checkpoint; None if there is none."""
+    state = run.value("state")
+    return Position.from_bytes(state) if state else None
 
 
-def _descent(run: Run) -> Descent | None:
-    """The descent of the last checkpoint; None if there is none."""
-    try:
-        return Descent.from_bytes(run.get("state"))
-    except NotFound:
-        return None
-
-
-def _queued(position: int) -> StylizeEvent:
-    return Queued(position=position)
-
-
-def _sweep_queued(position: int) -> SweepEvent:
-    return SweepQueued(position=position)
+def _drop_inputs(run: Run, kept: _Order) -> None:
+    """Drops what a finished run needs no more: the state of the descent, and the pictures unless they are wanted."""
+    for name in ("state",) if kept.keep_inputs else ("state", "pictures"):
+        if run.has(name):
+            run.drop(name)
 
 
 def _key(cell: Cell) -> str:

@@ -9,7 +9,7 @@ from gramlet.stylize import sweep_wire as sweep_messages
 from gramlet.stylize import wire as messages
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 
-from gramlet_server.stylize.runs import Runs, with_file
+from gramlet_server.stylize.runs import Runs
 
 
 class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
@@ -25,7 +25,7 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         execution = self._runs.start(messages.decode_order(request))
         execution.cancel_with_call(context.add_callback)
         for event in execution:
-            yield messages.encode_event(with_file(event), execution.run_id)
+            yield messages.encode_event(event, execution.run_id)
 
     def Sweep(
         self, request: stylize_pb2.SweepRequest, context: grpc.ServicerContext

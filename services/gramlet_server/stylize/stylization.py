@@ -1,39 +1,93 @@
-"""A stylization under way: a generator of events around a descent, which can go on after any interruption."""
+"""A stylization under way: a generator of events around its descents, scale by scale. The network does the work.
+
+The newest state of the descent under way, with its scale and the weights in force, is a `Position`. A stylization that
+starts from a position takes the same steps as the one that it comes from.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from gramlet.errors import Unavailable
-from gramlet.feature.types import Evaluation, Objective
+import numpy as np
+from gramlet.errors import Cancelled, Overloaded, Unavailable
+from gramlet.feature.descent_types import (
+    DescentEnding,
+    DescentEvent,
+    DescentFinished,
+    DescentIteration,
+    DescentPreview,
+    DescentQueued,
+    DescentReady,
+    DescentRecovered,
+    DescentReweighted,
+    DescentStart,
+    DescentState,
+    DescentWaiting,
+)
+from gramlet.feature.types import Model
+from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
     Checkpoint,
     Iteration,
+    Preview,
+    Queued,
     Recovered,
-    RecoveryReason,
     Result,
+    ScaleStarted,
     Started,
     StylizeEvent,
+    StylizeSettings,
 )
-from gramlet.types import Array, Timing
+from gramlet.types import Pixels
 
-from gramlet_server.feature_source import Differentiation, FeatureSource
+from gramlet_server.feature_source import Descent, FeatureSource
 from gramlet_server.pictures.encode import encode_png, to_uint8
-from gramlet_server.stylize.adjustments import adjusted
-from gramlet_server.stylize.descent import Canvas, Descent, make_canvas
+from gramlet_server.stylize.adjustments import adjusted, weights
+from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.plan import PreparedStylization, Scale
+
+STATE_SECONDS = 10.0
+"""Seconds between two states."""
+
+SHORT_SCALE = 0.1
+"""The state at the end of a scale is stored if the last one is older than this share of the time between states. So
+short scales cost no writes, and little more than that time is ever lost."""
+
+RETRY_SECONDS = 5.0
+"""When to ask again for a place in a full queue that gives no time itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviewPicture(StylizeEvent):
-    """The picture after `iteration`, (3, H, W); values may lie outside of 0..1."""
+class Position:
+    """Where a stylization is.
 
-    picture: Array
+    Attributes:
+        settings: Those in force: the ordered ones with the adjustments so far. Complete: none is None.
+        adjustments: How many adjustments they contain.
+        iteration: The last one done.
+        scale: The index of the scale.
+        state: A DescentState of that scale, or of the one before; empty at the start.
+    """
+
+    settings: StylizeSettings
+    adjustments: int = 0
+    iteration: int = 0
+    scale: int = 0
+    state: bytes = field(default=b"", repr=False)
+
+    def to_bytes(self) -> bytes:
+        """For the store: a line of JSON, then the state."""
+        return to_json(replace(self, state=b"")) + b"\n" + self.state
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Position:
+        """The position that `to_bytes` wrote."""
+        end = data.index(b"\n")
+        return replace(from_json(cls, data[:end]), state=data[end + 1 :])
 
 
 @dataclass(frozen=True)
@@ -41,26 +95,28 @@ class Control:
     """How a stylization is saved, reported, adjusted and interrupted.
 
     Attributes:
-        save: Stores the state of the descent.
+        save: Stores a position; None: nothing is stored.
         preview_every: Iterations between previews; 0 for none.
-        checkpoint_every: Iterations between checkpoints; 0 for none but the last one of an interrupted run.
-        check_interrupted: Called after every iteration; raises Unavailable if the run has to end here.
-        adjustments: Returns the adjustments that follow the first `applied` ones, given (applied, last). Called before
-            every iteration until it returns none; `last` says that the iteration is the last one.
+        state_seconds: Seconds between states; 0 for none but those of adjustments and of an interrupted run.
+        adjustments: Returns the adjustments that follow the first so many, given (applied, last): `last` says that the
+            next iteration is the last one, and is then asked until it returns none. None: there are no adjustments.
+        interruption: Ends the run from another thread.
+        is_patient: At the start, too, wait as long as the device's queue is full, instead of raising Overloaded.
     """
 
-    save: Callable[[bytes], None] = lambda _: None
+    save: Callable[[Position], None] | None = None
     preview_every: int = 0
-    checkpoint_every: int = 25
-    check_interrupted: Callable[[], None] = lambda: None
-    adjustments: Callable[[int, bool], Sequence[Adjustment]] = lambda applied, last: ()
+    state_seconds: float = STATE_SECONDS
+    adjustments: Callable[[int, bool], Sequence[Adjustment]] | None = None
+    interruption: Interruption = field(default_factory=Interruption)
+    is_patient: bool = False
 
 
 def stylize(
     prepared: PreparedStylization,
     features: FeatureSource,
     control: Control | None = None,
-    descent: Descent | None = None,
+    position: Position | None = None,
 ) -> Iterator[StylizeEvent]:
     """Runs a stylization. Closing the generator stops the work within one iteration.
 
@@ -68,149 +124,233 @@ def stylize(
         prepared: What to do.
         features: The network.
         control: How the run is saved, reported, adjusted and interrupted.
-        descent: The descent to go on with; None starts one at the initial picture.
+        position: Where to go on; None starts at the initial picture.
 
     Yields:
-        Started, then Iteration, PreviewPicture, Checkpoint, Adjusted and Recovered events, and last the Result.
+        Queued events while the run waits for the device, then Started, ScaleStarted at each scale, Iteration, Preview,
+        Checkpoint, Adjusted and Recovered events, and last the Result.
 
     Raises:
-        Unavailable: The network stayed lost, or the run was interrupted. The state has been saved.
+        Overloaded: The device's queue is full, and nothing was done.
+        Unavailable: The network stayed lost, or the run was interrupted. The newest state has been saved.
         FailedPrecondition: The loss is not a number where the run starts, or the network is another one now.
     """
-    run = _Run(prepared, features, control or Control(), descent)
-    yield run.started()
-    try:
-        *coarse, full = run.levels
-        for level in coarse:
-            if run.descent.iteration < level.scale.end:
-                with run.network(level) as network:
-                    yield from run.descend(level, network)
-        with run.network(full) as network:
-            yield from run.descend(full, network)
-            canvas, evaluation = run.descent.finish(full.canvas.evaluating(network.evaluate))
-    except Unavailable:
-        run.save()
-        raise
-    run.save()
-    yield run.result(full.canvas.shown(canvas), evaluation)
+    run = _Run(prepared, features, control or Control(), position or Position(settings=prepared.settings))
+    for index in range(min(run.position.scale, len(run.scales) - 1), len(run.scales)):
+        yield from run.descend(index)
+    assert run.finished is not None
+    yield result_of(run.finished, prepared.alpha)
 
 
-@dataclass(frozen=True)
-class _Level:
-    """A scale, with the canvas that the descent moves there."""
+def started(prepared: PreparedStylization, model: Model, position: Position) -> Started:
+    """The first event of a run at a position."""
+    _, height, width = prepared.pictures.content.shape
+    return Started(
+        iteration=position.iteration,
+        height=height,
+        width=width,
+        settings=position.settings,
+        backbone=model.backbone,
+        weights_digest=model.weights_digest,
+    )
 
-    scale: Scale
-    canvas: Canvas
+
+def result_of(finished: DescentFinished, alpha: Pixels | None = None) -> Result:
+    """The last event. The picture is as transparent as its content."""
+    pixels = to_uint8(finished.picture)
+    return Result(
+        iteration=finished.iteration,
+        loss=finished.loss,
+        style_loss=finished.style_loss,
+        content_loss=finished.content_loss,
+        png=encode_png(pixels if alpha is None else np.dstack([pixels, alpha])),
+        timing=finished.timing,
+    )
 
 
 class _Run:
-    """The parts of `stylize`, with what they share."""
+    """The parts of `stylize`, with what they share.
+
+    Attributes:
+        scales: Of the run.
+        position: Where the run is.
+        finished: The end of the last descent.
+    """
 
     def __init__(
-        self, prepared: PreparedStylization, features: FeatureSource, control: Control, descent: Descent | None
+        self, prepared: PreparedStylization, features: FeatureSource, control: Control, position: Position
     ) -> None:
-        self._model = features.model()
         self._prepared = prepared
         self._features = features
         self._control = control
-        scales = prepared.scales(mixed=self._model.precision == "mixed")
-        self.levels = [_Level(scale, make_canvas(prepared.settings, scale.pictures.content)) for scale in scales]
-        first = self.levels[0]
-        self.descent = descent or Descent(first.canvas.of(first.scale.pictures.initial), prepared.settings)
+        self._model = features.model()
+        self.scales = prepared.scales(mixed=self._model.precision == "mixed")
+        self.position = position
+        self.finished: DescentFinished | None = None
+        self._index = position.scale
+        self._settings = {position.adjustments: position.settings}  # by the number of adjustments in them
+        self._is_saved = True
+        self._saved_at = time.monotonic()
+        self._has_started = False
 
-    def save(self) -> None:
-        """Stores the state."""
-        self._control.save(self.descent.to_bytes())
+    @property
+    def _scale(self) -> Scale:
+        return self.scales[self._index]
 
-    @contextmanager
-    def network(self, level: _Level) -> Iterator[Differentiation]:
-        """Brings the descent to a level, and sets the level's objective at the network."""
-        if level is not self.levels[0]:
-            _, height, width = level.scale.pictures.content.shape
-            self.descent.resize(height, width)
-        with self._features.differentiate(self._objective(level)) as network:
-            yield network
+    def descend(self, index: int) -> Iterator[StylizeEvent]:
+        """Goes down to the end of a scale."""
+        self._index = index
+        interruption = self._control.interruption
+        try:
+            while True:
+                try:
+                    yield from self._descent()
+                    break
+                except Overloaded as error:
+                    # A run that has begun waits as long as the device's queue is full.
+                    if not (self._has_started or self._control.is_patient):
+                        raise
+                    interruption.wait(error.retry_after or RETRY_SECONDS)
+        except (Unavailable, Cancelled):
+            self._save()
+            interruption.check_draining()
+            raise
+        self.position = replace(self.position, scale=index + 1)
 
-    def _objective(self, level: _Level) -> Objective:
-        """The objective with the settings in force, which adjustments change."""
-        prepared = dataclasses.replace(self._prepared, settings=self.descent.settings)
-        return prepared.objective(level.scale.factor, reduced_precision=level.scale.reduced_precision)
+    def _descent(self) -> Iterator[StylizeEvent]:
+        interruption = self._control.interruption
+        interruption.check_draining()
+        with self._features.descend(self._start()) as descent, interruption.of(descent):
+            self._reweight(descent)
+            for event in descent:
+                yield from self._relayed(event, descent)
+        if self.finished is None:
+            interruption.check_draining()  # which would have ended the descent early
 
-    def descend(self, level: _Level, network: Differentiation) -> Iterator[StylizeEvent]:
-        """Goes down to the end of a level."""
-        descent, control = self.descent, self._control
-        while descent.iteration < level.scale.end:
-            yield from self._adjust(level, network)
-            yield from self._iterate(level, network)
-            # After a divergence the iteration is still the one before: its preview and checkpoint come again.
-            if control.preview_every and descent.iteration % control.preview_every == 0:
-                yield PreviewPicture(iteration=descent.iteration, picture=level.canvas.shown(descent.picture))
-            if control.checkpoint_every and descent.iteration % control.checkpoint_every == 0:
-                self.save()
-                yield Checkpoint(iteration=descent.iteration)
-            control.check_interrupted()
-
-    def _adjust(self, level: _Level, network: Differentiation) -> Iterator[StylizeEvent]:
-        """Applies the adjustments that have come since the last iteration."""
-        descent = self.descent
-        last = descent.iteration + 1 == self.levels[-1].scale.end
-        # The last iteration begins only when nothing was returned for it: from then on adjustments are rejected.
-        while new := self._control.adjustments(descent.adjustments, last):
-            descent.adjust(adjusted(descent.settings, new), descent.adjustments + len(new))
-            network.replace(self._objective(level))
-            # Saved before any iteration, so that a resumed run applies the adjustments at this iteration too.
-            self.save()
-            yield Adjusted(iteration=descent.iteration, settings=descent.settings, number=descent.adjustments)
-
-    def _iterate(self, level: _Level, network: Differentiation) -> Iterator[StylizeEvent]:
-        """Does one iteration. Reports it, or the divergence, and before that whether the network was lost meanwhile."""
-        descent = self.descent
-        queued, computed = descent.queue_seconds, descent.compute_seconds
-        reconnects = network.reconnects
-        evaluation = descent.step(level.canvas.evaluating(network.evaluate))
-        if network.reconnects != reconnects:
-            yield Recovered(
-                iteration=descent.iteration,
-                reason=RecoveryReason.RECONNECTED,
-                message="the connection to the FeatureService was lost and made again; the run is as it was",
-            )
-        if evaluation is None:
-            yield Recovered(
-                iteration=descent.iteration + 1,
-                reason=RecoveryReason.DIVERGED,
-                message="the loss grew without bound: back to the best picture, with shorter steps",
-            )
-            return
-        yield Iteration(
-            iteration=descent.iteration,
-            loss=evaluation.loss,
-            style_loss=evaluation.style_loss,
-            content_loss=evaluation.content_loss,
-            total_variation_loss=evaluation.total_variation_loss,
-            stage_losses=evaluation.stage_losses,
-            evaluations=descent.evaluations,
-            timing=Timing(descent.queue_seconds - queued, descent.compute_seconds - computed),
-        )
-
-    def started(self) -> Started:
-        """The first event."""
-        _, height, width = self._prepared.pictures.content.shape
-        return Started(
-            iteration=self.descent.iteration,
-            height=height,
-            width=width,
-            settings=self.descent.settings,
-            backbone=self._model.backbone,
+    def _start(self) -> DescentStart:
+        scale, control = self._scale, self._control
+        is_first = not self.position.state
+        pictures = scale.pictures
+        prepared = replace(self._prepared, settings=self.position.settings)
+        return DescentStart(
+            objective=prepared.objective(scale.factor, reduced_precision=scale.reduced_precision),
+            settings=prepared.descent_settings,
+            iterations=scale.end,
+            initial=pictures.initial if is_first and pictures.initial is not pictures.content else None,
+            state=self.position.state,
+            luminance_only=prepared.luminance_only,
+            ending=self._ending(),
+            preview_every=control.preview_every,
+            state_seconds=control.state_seconds,
+            # The last iteration of the run may belong to the scale before the last, if the last one has no iteration.
+            confirm_last=control.adjustments is not None and scale.end == self.scales[-1].end,
             weights_digest=self._model.weights_digest,
         )
 
-    def result(self, picture: Array, evaluation: Evaluation) -> Result:
-        """The last event."""
-        return Result(
-            iteration=self.descent.iteration,
-            loss=evaluation.loss,
-            style_loss=evaluation.style_loss,
-            content_loss=evaluation.content_loss,
-            png=encode_png(to_uint8(picture)),
-            timing=Timing(self.descent.queue_seconds, self.descent.compute_seconds),
+    def _ending(self) -> DescentEnding:
+        if self._index == len(self.scales) - 1:
+            return DescentEnding.BEST
+        is_same_size = self.scales[self._index + 1].factor == self._scale.factor
+        return DescentEnding.STATE if is_same_size else DescentEnding.PICTURE
+
+    # --- the events of a descent ---
+
+    def _relayed(self, event: DescentEvent, descent: Descent) -> Iterator[StylizeEvent]:
+        """The events of the run for one of the descent."""
+        match event:
+            case DescentQueued():
+                if not self._has_started:
+                    yield Queued(position=event.position)
+            case DescentReady():
+                self._control.interruption.begun()
+                yield from self._begun(event)
+            case DescentIteration():
+                yield _iteration(event)
+                self._adjust(descent)
+            case DescentPreview():
+                yield Preview(iteration=event.iteration, jpeg=event.jpeg)
+            case DescentState():
+                yield from self._reached(event)
+            case DescentReweighted():
+                settings = self._settings[event.number]
+                yield Adjusted(iteration=event.iteration, settings=settings, number=event.number)
+            case DescentRecovered():
+                yield Recovered(iteration=event.iteration, reason=event.reason, message=event.message)
+            case DescentWaiting():
+                self._confirm(descent)
+            case DescentFinished():
+                self.finished = event
+
+    def _begun(self, ready: DescentReady) -> Iterator[StylizeEvent]:
+        if not self._has_started:
+            yield started(self._prepared, self._model, replace(self.position, iteration=ready.iteration))
+        # The stretches of one size in two precisions are one scale.
+        group = [index for index, scale in enumerate(self.scales) if scale.factor == self._scale.factor]
+        if not self._has_started or self._index == group[0]:
+            before = self.scales[group[0] - 1].end if group[0] else 0
+            yield ScaleStarted(iteration=before, height=ready.height, width=ready.width)
+        self._has_started = True
+
+    def _reached(self, state: DescentState) -> Iterator[StylizeEvent]:
+        """Takes note of a state, and stores it if it is time."""
+        self.position = Position(
+            settings=self._settings[state.number],
+            adjustments=state.number,
+            iteration=state.iteration,
+            scale=self._index,
+            state=state.data,
         )
+        self._is_saved = False
+        seconds = self._control.state_seconds
+        if state.reweighted:
+            # Before any iteration with the new weights is reported: a resumed run applies them at this iteration too.
+            self._save()
+        elif seconds and self._control.save and time.monotonic() - self._saved_at >= SHORT_SCALE * seconds:
+            self._save()
+            yield Checkpoint(iteration=state.iteration)
+
+    def _save(self) -> None:
+        """Stores the position, unless it is stored."""
+        if self._control.save and not self._is_saved:
+            self._control.save(self.position)
+            self._is_saved = True
+            self._saved_at = time.monotonic()
+
+    # --- adjustments ---
+
+    def _adjust(self, descent: Descent, last: bool = False) -> bool:
+        """Passes new adjustments on to the descent; returns whether there are any."""
+        if self._control.adjustments is None:
+            return False
+        known = max(self._settings)
+        new = self._control.adjustments(known, last)
+        for number, adjustment in enumerate(new, known + 1):
+            self._settings[number] = adjusted(self._settings[number - 1], [adjustment])
+        if new:
+            descent.reweight(weights(known + len(new), self._settings[known + len(new)]))
+        return bool(new)
+
+    def _reweight(self, descent: Descent) -> None:
+        """Passes on, before the first iteration, the adjustments that have come since the last descent or attempt."""
+        newest = max(self._settings)
+        if not self._adjust(descent) and newest > self.position.adjustments:
+            # They came when the descent of the scale before had begun its last iteration.
+            descent.reweight(weights(newest, self._settings[newest]))
+
+    def _confirm(self, descent: Descent) -> None:
+        """Lets the last iteration begin, if there are no adjustments. From then on they are rejected."""
+        if not self._adjust(descent, last=True):
+            descent.proceed()
+
+
+def _iteration(event: DescentIteration) -> Iteration:
+    return Iteration(
+        iteration=event.iteration,
+        loss=event.loss,
+        style_loss=event.style_loss,
+        content_loss=event.content_loss,
+        total_variation_loss=event.total_variation_loss,
+        stage_losses=event.stage_losses,
+        evaluations=event.evaluations,
+        timing=event.timing,
+    )

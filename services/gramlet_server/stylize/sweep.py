@@ -7,20 +7,29 @@ network's cache.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
-from gramlet.stylize.types import Result, StylizeEvent, SweepCell, SweepEvent, SweepResult, SweepStarted
+from gramlet.stylize.types import (
+    Queued,
+    Result,
+    StylizeEvent,
+    SweepCell,
+    SweepEvent,
+    SweepQueued,
+    SweepResult,
+    SweepStarted,
+)
 from gramlet.types import Limits, Pixels
 
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.pictures.decode import decode
 from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.stylize.grid import draw
+from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.plan import PreparedStylization
 from gramlet_server.stylize.stylization import Control, stylize
 
@@ -63,13 +72,13 @@ class PreparedSweep:
         names = list(stages)
         used = {name: stages[name] for name in names[: names.index(self.deepest_stages[row]) + 1]}
         scale = sum(stages.values()) / sum(used.values())
-        of_cell = dataclasses.replace(
+        of_cell = replace(
             settings,
             style_stages={name: weight * scale for name, weight in used.items()},
             content_weight=self.ratios[column] * (settings.style_weight or 0.0),
         )
         # The pictures are shared by all cells, and so are their smaller scales.
-        return dataclasses.replace(self.stylization, settings=of_cell)
+        return replace(self.stylization, settings=of_cell)
 
 
 def prepare_sweep(
@@ -96,7 +105,7 @@ def prepare_sweep(
                 f"{stage!r} is none of the style stages {', '.join(used)}", field=f"deepest_stages[{index}]"
             )
     own = (settings.content_weight or settings.style_weight) / settings.style_weight
-    stylization = dataclasses.replace(stylization, settings=dataclasses.replace(settings, style_stages=used))
+    stylization = replace(stylization, settings=replace(settings, style_stages=used))
     prepared = PreparedSweep(
         stylization, ratios or tuple(own * factor for factor in FACTORS), deepest_stages or tuple(used)
     )
@@ -124,7 +133,7 @@ def sweep(
     *,
     finished: Mapping[Cell, Result] | None = None,
     save: Callable[[Cell, Result], None] = lambda *_: None,
-    check_interrupted: Callable[[], None] = lambda: None,
+    interruption: Interruption | None = None,
 ) -> Iterator[SweepEvent]:
     """Runs a sweep. Closing the generator stops the work within one iteration.
 
@@ -133,25 +142,40 @@ def sweep(
         features: The network.
         finished: Results of cells that an earlier attempt finished. Only these results are reported for them.
         save: Stores the result of a cell.
-        check_interrupted: Called after every iteration; raises Unavailable if the run has to end here.
+        interruption: Ends the sweep from another thread.
 
     Yields:
-        SweepStarted, a SweepCell for every event of a cell's stylization, and last the SweepResult.
+        SweepQueued while the first cell waits for the device, SweepStarted, a SweepCell for every event of a cell's
+        stylization, and last the SweepResult.
     """
-    settings = prepared.stylization.settings
-    yield SweepStarted(ratios=prepared.ratios, deepest_stages=prepared.deepest_stages, settings=settings)
     results = dict(finished or {})
-    control = Control(checkpoint_every=0, check_interrupted=check_interrupted)
+    control = Control(interruption=interruption or Interruption(), is_patient=bool(results))
+    has_started = bool(results)
+    if has_started:
+        yield _started(prepared)
     for cell in prepared.cells:
         if cell in results:
             yield _cell_event(prepared, cell, results[cell])
             continue
         for event in stylize(prepared.stylization_of(cell), features, control):
+            if isinstance(event, Queued):
+                if not has_started:
+                    yield SweepQueued(position=event.position)
+                continue
+            if not has_started:
+                has_started, control = True, replace(control, is_patient=True)
+                yield _started(prepared)
             if isinstance(event, Result):
                 results[cell] = event
                 save(cell, event)
             yield _cell_event(prepared, cell, event)
     yield SweepResult(png=encode_png(_drawn(prepared, results)))
+
+
+def _started(prepared: PreparedSweep) -> SweepStarted:
+    return SweepStarted(
+        ratios=prepared.ratios, deepest_stages=prepared.deepest_stages, settings=prepared.stylization.settings
+    )
 
 
 def _cell_event(prepared: PreparedSweep, cell: Cell, event: StylizeEvent) -> SweepCell:

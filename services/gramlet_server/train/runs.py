@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -11,23 +11,29 @@ import torch
 from gramlet.errors import NotFound
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
+from gramlet.run.types import RunKind
 from gramlet.train.configuration import Configuration, TrainOrder, Upload
-from gramlet.train.types import Event, Extracting, Queued, Step
+from gramlet.train.types import Event
 
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.runs.lifecycle import Execution, Lifecycle, Work
+from gramlet_server.runs.execution import Work
+from gramlet_server.runs.lifecycle import Lifecycle
+from gramlet_server.runs.records import LEASE_SECONDS, Records
+from gramlet_server.runs.rescue import keep_rescuing
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from gramlet_server.runs.watch import Watch
 from gramlet_server.telemetry import Observer
 from gramlet_server.train import data
 from gramlet_server.train.cache import FeatureCache
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.data import TrainLimits
 from gramlet_server.train.datasets import Datasets
+from gramlet_server.train.kind import training_kind
 from gramlet_server.train.registry import Registry
-from gramlet_server.train.training import Environment, TrainingRun
+from gramlet_server.train.training import Environment, TrainingRun, stored_result
 
-KIND = "train"
+KIND = RunKind.TRAIN.value
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class RunSettings:
         dataset_roots: Folders and s3:// prefixes below which clients may name data sets.
         device: Where heads and late stages are trained.
         limits: What a run may ask for.
+        lease_seconds: How long a process that does not renew the lease of a run keeps the run.
     """
 
     running_limit: int = 2
@@ -49,6 +56,7 @@ class RunSettings:
     dataset_roots: tuple[str, ...] = ()
     device: str = "cpu"
     limits: TrainLimits = field(default_factory=TrainLimits)
+    lease_seconds: float = LEASE_SECONDS
 
 
 class Runs:
@@ -75,10 +83,11 @@ class Runs:
     ) -> None:
         self._store = store
         self._settings = settings or RunSettings()
+        self._kind = training_kind(self._finished)
         self.lifecycle = Lifecycle(
+            Records(store, self._settings.lease_seconds),
             self._settings.running_limit,
             self._settings.queue_limit,
-            replaceable=(Step, Extracting),
             changed=partial((observer or Observer()).runs, KIND),
         )
         self._environment = Environment(
@@ -98,11 +107,11 @@ class Runs:
         importlib.import_module("matplotlib.figure")
         importlib.import_module("matplotlib.backends.backend_agg")
 
-    def start(self, order: TrainOrder, uploads: Iterable[Upload]) -> Execution[Event]:
-        """Starts or resumes a run.
+    def start(self, order: TrainOrder, uploads: Iterable[Upload]) -> Watch[Event]:
+        """Starts, resumes or watches a run.
 
         Args:
-            order: A configuration, or the run to resume.
+            order: A configuration, or the run to resume or to watch.
             uploads: The pictures that the `Accepted` event asks for; read after that event.
 
         Raises:
@@ -111,10 +120,24 @@ class Runs:
             InvalidInput: Something is wrong with the configuration.
             PermissionDenied: The data set is not below an allowed root.
             AlreadyExists: The run id is taken.
-            NotFound: There is no such run to resume.
+            NotFound: There is no such run to resume or to watch.
             FailedPrecondition: The run to resume was made with other weights, or stages cannot be unfrozen here.
         """
-        return self.lifecycle.start(lambda: self._prepare(order, uploads))
+        if order.watch_run_id:
+            return self.lifecycle.watch(self._kind, order.watch_run_id)
+        if order.configuration is not None:
+            return self.lifecycle.start(lambda: self._prepare(order, uploads))
+        return self.lifecycle.resume(
+            self._kind,
+            order.resume_run_id,
+            lambda: self._prepare(order, uploads),
+            detached=order.detached,
+            take_over=order.take_over,
+        )
+
+    def keep_rescuing(self) -> None:
+        """Goes on with detached runs of other processes that were lost, as long as this process lives."""
+        keep_rescuing(self.lifecycle, RunKind.TRAIN, lambda run_id: self._prepare(TrainOrder(resume_run_id=run_id), ()))
 
     def _prepare(self, order: TrainOrder, uploads: Iterable[Upload]) -> Work[Event]:
         model = self._environment.features.model()
@@ -126,7 +149,16 @@ class Runs:
             run = Run.take_over(self._store, KIND, order.resume_run_id)
             configuration = _configuration_of(run, model)
         training = TrainingRun(run, configuration, model, self._environment)
-        return Work(run.run_id, queued=Queued, events=lambda: training.events(uploads))
+        return Work(
+            run,
+            self._kind,
+            lambda: training.events(uploads),
+            settings=f"head {configuration.name}, {len(configuration.entries)} pictures",
+            detached=order.detached,
+        )
+
+    def _finished(self, store: Store, run_id: str) -> Iterator[Event]:
+        yield stored_result(Run(store, KIND, run_id, 0), self._environment.registry)
 
     def _checked(self, configuration: Configuration, model: Model) -> Configuration:
         """The configuration with all its entries, split into training and validation set."""

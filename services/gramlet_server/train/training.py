@@ -109,7 +109,7 @@ class TrainingRun:
         set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
         if stored := self._run.value("result"):
             yield Accepted(self._run.run_id, len(self._configuration.entries), (), ())
-            yield self._result(from_json(_StoredResult, stored))
+            yield _result(from_json(_StoredResult, stored), self._environment.registry)
             return
         with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
             features, feature_seconds = yield from self._extract(uploads, Path(scratch))
@@ -125,8 +125,8 @@ class TrainingRun:
             result = _StoredResult(HeadRef(head.name, head.version), outcomes, best, feature_seconds, fit_seconds)
             self._run.put("result", to_json(result))
             for number in range(len(trained)):
-                self._run.put(f"recipe-{number}", b"")  # frees the space of weights that nobody needs any more
-        yield self._result(result)
+                self._run.drop(f"recipe-{number}")  # nobody needs its weights any more
+        yield _result(result, self._environment.registry)
 
     def _extract(self, uploads: Iterable[Upload], scratch: Path) -> Generator[Event, None, tuple[FeaturePass, float]]:
         """The feature pass, with the seconds that it took."""
@@ -181,7 +181,7 @@ class TrainingRun:
             late=environment.base.build(self._model.weights_digest, recipe.stages[0]) if recipe.stages else None,
             number=number,
             device=environment.device,
-            checkpoint=self._run.value(f"checkpoint-{number}") or None,
+            checkpoint=self._run.value(f"checkpoint-{number}"),
         )
         sets = {name: len(group) for name, group in samples.embeddings.items()}
         yield Started(number, fit.epoch, recipe.title, samples.classes, sets)
@@ -193,7 +193,7 @@ class TrainingRun:
             raise
         trained = fit.finish()
         self._run.put(f"recipe-{number}", trained.to_bytes())
-        self._run.put(f"checkpoint-{number}", b"")
+        self._run.drop(f"checkpoint-{number}")
         return trained
 
     def _epochs(self, fit: Fit) -> Generator[Event, None, None]:
@@ -233,16 +233,26 @@ class TrainingRun:
         )
         return registry.add(head, trained.weights)
 
-    def _result(self, stored: _StoredResult) -> Result:
-        return Result(
-            head=self._environment.registry.get(stored.head),
-            outcomes=stored.outcomes,
-            best=stored.best,
-            feature_seconds=stored.feature_seconds,
-            fit_seconds=stored.fit_seconds,
-            learning_curves=report.learning_curves(stored.outcomes),
-            confusion_matrix=report.confusion_matrix(stored.outcomes[stored.best]),
-        )
+
+def stored_result(run: Run, registry: Registry) -> Result:
+    """The result of a run that has succeeded.
+
+    Raises:
+        NotFound: The head was deleted.
+    """
+    return _result(from_json(_StoredResult, run.get("result")), registry)
+
+
+def _result(stored: _StoredResult, registry: Registry) -> Result:
+    return Result(
+        head=registry.get(stored.head),
+        outcomes=stored.outcomes,
+        best=stored.best,
+        feature_seconds=stored.feature_seconds,
+        fit_seconds=stored.fit_seconds,
+        learning_curves=report.learning_curves(stored.outcomes),
+        confusion_matrix=report.confusion_matrix(stored.outcomes[stored.best]),
+    )
 
 
 def _rank(outcome: Outcome) -> tuple[float, float]:

@@ -1,3 +1,4 @@
+from gramlet.run.v1 import run_pb2 as _run_pb2
 from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
 from gramlet.tensor.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
@@ -8,6 +9,11 @@ from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Preset(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRESET_UNSPECIFIED: _ClassVar[Preset]
+    PRESET_CLASSIC: _ClassVar[Preset]
 
 class Descriptor(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -45,6 +51,8 @@ class Gradient(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRADIENT_EXACT: _ClassVar[Gradient]
     GRADIENT_BARNES_HUT: _ClassVar[Gradient]
     GRADIENT_INTERPOLATION: _ClassVar[Gradient]
+PRESET_UNSPECIFIED: Preset
+PRESET_CLASSIC: Preset
 DESCRIPTOR_UNSPECIFIED: Descriptor
 DESCRIPTOR_GRAM: Descriptor
 DESCRIPTOR_POOLED: Descriptor
@@ -87,7 +95,7 @@ class Tsne(_message.Message):
     def __init__(self, perplexities: _Optional[_Iterable[float]] = ..., iterations: _Optional[int] = ..., early_exaggeration: _Optional[float] = ..., early_iterations: _Optional[int] = ..., learning_rate: _Optional[float] = ..., angle: _Optional[float] = ..., gradient: _Optional[_Union[Gradient, str]] = ...) -> None: ...
 
 class Settings(_message.Message):
-    __slots__ = ("descriptor", "stages", "resize", "balance_stages", "metric", "exactness", "sketch_size", "method", "dimensions", "tsne", "neighbors", "seed", "quality_neighbors")
+    __slots__ = ("descriptor", "stages", "resize", "balance_stages", "metric", "exactness", "sketch_size", "method", "dimensions", "tsne", "neighbors", "seed", "quality_neighbors", "preset", "compare")
     DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +109,8 @@ class Settings(_message.Message):
     NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     QUALITY_NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    PRESET_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
     descriptor: Descriptor
     stages: _containers.RepeatedScalarFieldContainer[str]
     resize: _picture_pb2.Resize
@@ -114,7 +124,9 @@ class Settings(_message.Message):
     neighbors: int
     seed: int
     quality_neighbors: int
-    def __init__(self, descriptor: _Optional[_Union[Descriptor, str]] = ..., stages: _Optional[_Iterable[str]] = ..., resize: _Optional[_Union[_picture_pb2.Resize, _Mapping]] = ..., balance_stages: bool = ..., metric: _Optional[_Union[Metric, str]] = ..., exactness: _Optional[_Union[Exactness, str]] = ..., sketch_size: _Optional[int] = ..., method: _Optional[_Union[Method, str]] = ..., dimensions: _Optional[int] = ..., tsne: _Optional[_Union[Tsne, _Mapping]] = ..., neighbors: _Optional[int] = ..., seed: _Optional[int] = ..., quality_neighbors: _Optional[int] = ...) -> None: ...
+    preset: Preset
+    compare: bool
+    def __init__(self, descriptor: _Optional[_Union[Descriptor, str]] = ..., stages: _Optional[_Iterable[str]] = ..., resize: _Optional[_Union[_picture_pb2.Resize, _Mapping]] = ..., balance_stages: bool = ..., metric: _Optional[_Union[Metric, str]] = ..., exactness: _Optional[_Union[Exactness, str]] = ..., sketch_size: _Optional[int] = ..., method: _Optional[_Union[Method, str]] = ..., dimensions: _Optional[int] = ..., tsne: _Optional[_Union[Tsne, _Mapping]] = ..., neighbors: _Optional[int] = ..., seed: _Optional[int] = ..., quality_neighbors: _Optional[int] = ..., preset: _Optional[_Union[Preset, str]] = ..., compare: bool = ...) -> None: ...
 
 class Item(_message.Message):
     __slots__ = ("id", "label", "picture", "vector")
@@ -131,22 +143,32 @@ class Item(_message.Message):
 class EmbedRequest(_message.Message):
     __slots__ = ("start", "item")
     class Start(_message.Message):
-        __slots__ = ("settings", "resume_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates")
+        __slots__ = ("settings", "resume_map_id", "watch_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates", "detached", "take_over", "items_of_map_id", "vector_size")
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
         RESUME_MAP_ID_FIELD_NUMBER: _ClassVar[int]
+        WATCH_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         COUNT_FIELD_NUMBER: _ClassVar[int]
         MAP_ID_FIELD_NUMBER: _ClassVar[int]
         FROM_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         REPORT_EVERY_FIELD_NUMBER: _ClassVar[int]
         OMIT_COORDINATES_FIELD_NUMBER: _ClassVar[int]
+        DETACHED_FIELD_NUMBER: _ClassVar[int]
+        TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
+        ITEMS_OF_MAP_ID_FIELD_NUMBER: _ClassVar[int]
+        VECTOR_SIZE_FIELD_NUMBER: _ClassVar[int]
         settings: Settings
         resume_map_id: str
+        watch_map_id: str
         count: int
         map_id: str
         from_map_id: str
         report_every: int
         omit_coordinates: bool
-        def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ...) -> None: ...
+        detached: bool
+        take_over: bool
+        items_of_map_id: str
+        vector_size: int
+        def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., watch_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ..., detached: bool = ..., take_over: bool = ..., items_of_map_id: _Optional[str] = ..., vector_size: _Optional[int] = ...) -> None: ...
     START_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     start: EmbedRequest.Start
@@ -154,7 +176,7 @@ class EmbedRequest(_message.Message):
     def __init__(self, start: _Optional[_Union[EmbedRequest.Start, _Mapping]] = ..., item: _Optional[_Union[Item, _Mapping]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
-    __slots__ = ("map_id", "queued", "started", "described", "refused", "measured", "iteration", "result")
+    __slots__ = ("map_id", "queued", "started", "described", "refused", "measured", "iteration", "result", "progress", "working")
     MAP_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +185,8 @@ class EmbedResponse(_message.Message):
     MEASURED_FIELD_NUMBER: _ClassVar[int]
     ITERATION_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    WORKING_FIELD_NUMBER: _ClassVar[int]
     map_id: str
     queued: Queued
     started: Started
@@ -171,7 +195,9 @@ class EmbedResponse(_message.Message):
     measured: Measured
     iteration: Iteration
     result: StyleMap
-    def __init__(self, map_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., described: _Optional[_Union[Described, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., result: _Optional[_Union[StyleMap, _Mapping]] = ...) -> None: ...
+    progress: _run_pb2.Progress
+    working: Working
+    def __init__(self, map_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., described: _Optional[_Union[Described, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., result: _Optional[_Union[StyleMap, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ..., working: _Optional[_Union[Working, _Mapping]] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)
@@ -225,6 +251,26 @@ class Measured(_message.Message):
     duplicates: int
     def __init__(self, exactness: _Optional[_Union[Exactness, str]] = ..., descriptor_size: _Optional[int] = ..., largest_error: _Optional[float] = ..., rms_error: _Optional[float] = ..., pairs_checked: _Optional[int] = ..., duplicates: _Optional[int] = ...) -> None: ...
 
+class Working(_message.Message):
+    __slots__ = ("task", "done", "total")
+    class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TASK_UNSPECIFIED: _ClassVar[Working.Task]
+        TASK_COMPARISON: _ClassVar[Working.Task]
+        TASK_DISTANCES: _ClassVar[Working.Task]
+        TASK_QUALITY: _ClassVar[Working.Task]
+    TASK_UNSPECIFIED: Working.Task
+    TASK_COMPARISON: Working.Task
+    TASK_DISTANCES: Working.Task
+    TASK_QUALITY: Working.Task
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    task: Working.Task
+    done: int
+    total: int
+    def __init__(self, task: _Optional[_Union[Working.Task, str]] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
 class Iteration(_message.Message):
     __slots__ = ("layout", "perplexity", "iteration", "iterations", "kl_divergence", "coordinates")
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
@@ -242,7 +288,7 @@ class Iteration(_message.Message):
     def __init__(self, layout: _Optional[int] = ..., perplexity: _Optional[float] = ..., iteration: _Optional[int] = ..., iterations: _Optional[int] = ..., kl_divergence: _Optional[float] = ..., coordinates: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class Quality(_message.Message):
-    __slots__ = ("neighbors", "trustworthiness", "continuity", "neighbor_preservation", "label_accuracy", "descriptor_label_accuracy", "silhouette", "descriptor_silhouette")
+    __slots__ = ("neighbors", "trustworthiness", "continuity", "neighbor_preservation", "label_accuracy", "descriptor_label_accuracy", "silhouette", "descriptor_silhouette", "items", "standard_error", "neighbor_recall")
     NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
     TRUSTWORTHINESS_FIELD_NUMBER: _ClassVar[int]
     CONTINUITY_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +297,9 @@ class Quality(_message.Message):
     DESCRIPTOR_LABEL_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     SILHOUETTE_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTOR_SILHOUETTE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOR_RECALL_FIELD_NUMBER: _ClassVar[int]
     neighbors: int
     trustworthiness: float
     continuity: float
@@ -259,7 +308,10 @@ class Quality(_message.Message):
     descriptor_label_accuracy: float
     silhouette: float
     descriptor_silhouette: float
-    def __init__(self, neighbors: _Optional[int] = ..., trustworthiness: _Optional[float] = ..., continuity: _Optional[float] = ..., neighbor_preservation: _Optional[float] = ..., label_accuracy: _Optional[float] = ..., descriptor_label_accuracy: _Optional[float] = ..., silhouette: _Optional[float] = ..., descriptor_silhouette: _Optional[float] = ...) -> None: ...
+    items: int
+    standard_error: float
+    neighbor_recall: float
+    def __init__(self, neighbors: _Optional[int] = ..., trustworthiness: _Optional[float] = ..., continuity: _Optional[float] = ..., neighbor_preservation: _Optional[float] = ..., label_accuracy: _Optional[float] = ..., descriptor_label_accuracy: _Optional[float] = ..., silhouette: _Optional[float] = ..., descriptor_silhouette: _Optional[float] = ..., items: _Optional[int] = ..., standard_error: _Optional[float] = ..., neighbor_recall: _Optional[float] = ...) -> None: ...
 
 class Layout(_message.Message):
     __slots__ = ("perplexity", "coordinates", "kl_divergence", "quality")
@@ -273,6 +325,20 @@ class Layout(_message.Message):
     quality: Quality
     def __init__(self, perplexity: _Optional[float] = ..., coordinates: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., kl_divergence: _Optional[float] = ..., quality: _Optional[_Union[Quality, _Mapping]] = ...) -> None: ...
 
+class Comparison(_message.Message):
+    __slots__ = ("descriptor", "stages", "balance_stages", "descriptor_label_accuracy", "label_accuracy")
+    DESCRIPTOR_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    BALANCE_STAGES_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_LABEL_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LABEL_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    descriptor: Descriptor
+    stages: _containers.RepeatedScalarFieldContainer[str]
+    balance_stages: bool
+    descriptor_label_accuracy: float
+    label_accuracy: float
+    def __init__(self, descriptor: _Optional[_Union[Descriptor, str]] = ..., stages: _Optional[_Iterable[str]] = ..., balance_stages: bool = ..., descriptor_label_accuracy: _Optional[float] = ..., label_accuracy: _Optional[float] = ...) -> None: ...
+
 class Place(_message.Message):
     __slots__ = ("id", "label")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -282,7 +348,7 @@ class Place(_message.Message):
     def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ...) -> None: ...
 
 class StyleMap(_message.Message):
-    __slots__ = ("map_id", "created", "settings", "backbone", "weights_digest", "places", "layouts", "measured", "refused", "notes", "seconds")
+    __slots__ = ("map_id", "created", "settings", "backbone", "weights_digest", "places", "layouts", "measured", "refused", "notes", "seconds", "comparison")
     MAP_ID_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +360,7 @@ class StyleMap(_message.Message):
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMPARISON_FIELD_NUMBER: _ClassVar[int]
     map_id: str
     created: float
     settings: Settings
@@ -305,7 +372,8 @@ class StyleMap(_message.Message):
     refused: _containers.RepeatedCompositeFieldContainer[Refused]
     notes: _containers.RepeatedScalarFieldContainer[str]
     seconds: float
-    def __init__(self, map_id: _Optional[str] = ..., created: _Optional[float] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refused, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ...) -> None: ...
+    comparison: _containers.RepeatedCompositeFieldContainer[Comparison]
+    def __init__(self, map_id: _Optional[str] = ..., created: _Optional[float] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ..., places: _Optional[_Iterable[_Union[Place, _Mapping]]] = ..., layouts: _Optional[_Iterable[_Union[Layout, _Mapping]]] = ..., measured: _Optional[_Union[Measured, _Mapping]] = ..., refused: _Optional[_Iterable[_Union[Refused, _Mapping]]] = ..., notes: _Optional[_Iterable[str]] = ..., seconds: _Optional[float] = ..., comparison: _Optional[_Iterable[_Union[Comparison, _Mapping]]] = ...) -> None: ...
 
 class TransformRequest(_message.Message):
     __slots__ = ("start", "item")

@@ -72,9 +72,10 @@ class EmbedServiceServicer(object):
     """
 
     def Embed(self, request_iterator, context):
-        """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
-        the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
-        work down. When the caller cancels, the work stops within one iteration.
+        """Makes a map, or resumes or watches the making of one. The caller sends the settings first, then the items, and
+        half-closes; the server sends events from the start. A slow reader misses iterations but not the result, and does
+        not slow the work down. When the caller who started or resumed the making cancels, the work stops within one
+        iteration, unless it is detached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

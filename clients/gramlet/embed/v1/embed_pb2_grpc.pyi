@@ -25,9 +25,10 @@ class EmbedServiceStub:
         gramlet.embed.v1.embed_pb2.EmbedRequest,
         gramlet.embed.v1.embed_pb2.EmbedResponse,
     ]
-    """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
-    the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
-    work down. When the caller cancels, the work stops within one iteration.
+    """Makes a map, or resumes or watches the making of one. The caller sends the settings first, then the items, and
+    half-closes; the server sends events from the start. A slow reader misses iterations but not the result, and does
+    not slow the work down. When the caller who started or resumed the making cancels, the work stops within one
+    iteration, unless it is detached.
     """
 
     Transform: grpc.StreamStreamMultiCallable[
@@ -69,9 +70,10 @@ class EmbedServiceAsyncStub:
         gramlet.embed.v1.embed_pb2.EmbedRequest,
         gramlet.embed.v1.embed_pb2.EmbedResponse,
     ]
-    """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
-    the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
-    work down. When the caller cancels, the work stops within one iteration.
+    """Makes a map, or resumes or watches the making of one. The caller sends the settings first, then the items, and
+    half-closes; the server sends events from the start. A slow reader misses iterations but not the result, and does
+    not slow the work down. When the caller who started or resumed the making cancels, the work stops within one
+    iteration, unless it is detached.
     """
 
     Transform: grpc.aio.StreamStreamMultiCallable[
@@ -115,9 +117,10 @@ class EmbedServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.embed.v1.embed_pb2.EmbedRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.embed.v1.embed_pb2.EmbedResponse], collections.abc.AsyncIterator[gramlet.embed.v1.embed_pb2.EmbedResponse]]:
-        """Makes a map, or resumes the making of one. The caller sends the settings first, then the items, and half-closes;
-        the server sends events from the start. A slow reader misses iterations but not the result, and does not slow the
-        work down. When the caller cancels, the work stops within one iteration.
+        """Makes a map, or resumes or watches the making of one. The caller sends the settings first, then the items, and
+        half-closes; the server sends events from the start. A slow reader misses iterations but not the result, and does
+        not slow the work down. When the caller who started or resumed the making cancels, the work stops within one
+        iteration, unless it is detached.
         """
 
     @abc.abstractmethod

@@ -22,6 +22,25 @@ class StageBalance(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STAGE_BALANCE_UNSPECIFIED: _ClassVar[StageBalance]
     STAGE_BALANCE_NONE: _ClassVar[StageBalance]
     STAGE_BALANCE_CONTENT: _ClassVar[StageBalance]
+
+class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPTIMIZER_UNSPECIFIED: _ClassVar[Optimizer]
+    OPTIMIZER_LBFGS: _ClassVar[Optimizer]
+    OPTIMIZER_ADAM: _ClassVar[Optimizer]
+
+class LineSearch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LINE_SEARCH_UNSPECIFIED: _ClassVar[LineSearch]
+    LINE_SEARCH_NONE: _ClassVar[LineSearch]
+    LINE_SEARCH_STRONG_WOLFE: _ClassVar[LineSearch]
+
+class DescentEnding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DESCENT_ENDING_UNSPECIFIED: _ClassVar[DescentEnding]
+    DESCENT_ENDING_BEST: _ClassVar[DescentEnding]
+    DESCENT_ENDING_PICTURE: _ClassVar[DescentEnding]
+    DESCENT_ENDING_STATE: _ClassVar[DescentEnding]
 GRAM_NORMALIZATION_UNSPECIFIED: GramNormalization
 GRAM_NORMALIZATION_NONE: GramNormalization
 GRAM_NORMALIZATION_POSITIONS: GramNormalization
@@ -29,6 +48,16 @@ GRAM_NORMALIZATION_ELEMENTS: GramNormalization
 STAGE_BALANCE_UNSPECIFIED: StageBalance
 STAGE_BALANCE_NONE: StageBalance
 STAGE_BALANCE_CONTENT: StageBalance
+OPTIMIZER_UNSPECIFIED: Optimizer
+OPTIMIZER_LBFGS: Optimizer
+OPTIMIZER_ADAM: Optimizer
+LINE_SEARCH_UNSPECIFIED: LineSearch
+LINE_SEARCH_NONE: LineSearch
+LINE_SEARCH_STRONG_WOLFE: LineSearch
+DESCENT_ENDING_UNSPECIFIED: DescentEnding
+DESCENT_ENDING_BEST: DescentEnding
+DESCENT_ENDING_PICTURE: DescentEnding
+DESCENT_ENDING_STATE: DescentEnding
 
 class GetModelRequest(_message.Message):
     __slots__ = ()
@@ -59,16 +88,26 @@ class Limits(_message.Message):
     def __init__(self, message_bytes: _Optional[int] = ..., picture_bytes: _Optional[int] = ..., decoded_pixels: _Optional[int] = ..., network_pixels: _Optional[int] = ..., pictures_per_extract: _Optional[int] = ...) -> None: ...
 
 class Load(_message.Message):
-    __slots__ = ("queued", "queue_limit", "callers", "device_seconds")
+    __slots__ = ("queued", "queue_limit", "callers", "device_seconds", "descents_running", "descents_limit", "descents_queued", "descent_queue_limit", "backlog_seconds")
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     CALLERS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DESCENTS_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    DESCENTS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    DESCENTS_QUEUED_FIELD_NUMBER: _ClassVar[int]
+    DESCENT_QUEUE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    BACKLOG_SECONDS_FIELD_NUMBER: _ClassVar[int]
     queued: int
     queue_limit: int
     callers: int
     device_seconds: float
-    def __init__(self, queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., callers: _Optional[int] = ..., device_seconds: _Optional[float] = ...) -> None: ...
+    descents_running: int
+    descents_limit: int
+    descents_queued: int
+    descent_queue_limit: int
+    backlog_seconds: float
+    def __init__(self, queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., callers: _Optional[int] = ..., device_seconds: _Optional[float] = ..., descents_running: _Optional[int] = ..., descents_limit: _Optional[int] = ..., descents_queued: _Optional[int] = ..., descent_queue_limit: _Optional[int] = ..., backlog_seconds: _Optional[float] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("backbone", "weights_digest", "weights_source", "device", "precision", "stages", "limits", "load", "server_version")
@@ -306,3 +345,187 @@ class DifferentiateResponse(_message.Message):
     evaluation: DifferentiateResponse.Evaluation
     part: Part
     def __init__(self, ready: _Optional[_Union[DifferentiateResponse.Ready, _Mapping]] = ..., evaluation: _Optional[_Union[DifferentiateResponse.Evaluation, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+
+class DescentSettings(_message.Message):
+    __slots__ = ("optimizer", "learning_rate", "history_size", "line_search")
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LINE_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    optimizer: Optimizer
+    learning_rate: float
+    history_size: int
+    line_search: LineSearch
+    def __init__(self, optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ...) -> None: ...
+
+class DescentWeights(_message.Message):
+    __slots__ = ("number", "content_weight", "style_weight", "total_variation_weight", "style_stages")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STYLE_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_VARIATION_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STYLE_STAGES_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    content_weight: float
+    style_weight: float
+    total_variation_weight: float
+    style_stages: _containers.RepeatedCompositeFieldContainer[StageWeight]
+    def __init__(self, number: _Optional[int] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., style_stages: _Optional[_Iterable[_Union[StageWeight, _Mapping]]] = ...) -> None: ...
+
+class DescendRequest(_message.Message):
+    __slots__ = ("start", "reweight", "proceed", "stop", "part")
+    class Start(_message.Message):
+        __slots__ = ("objective", "settings", "iterations", "initial", "state", "luminance_only", "ending", "preview_every", "state_seconds", "confirm_last", "weights_digest")
+        OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+        SETTINGS_FIELD_NUMBER: _ClassVar[int]
+        ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+        INITIAL_FIELD_NUMBER: _ClassVar[int]
+        STATE_FIELD_NUMBER: _ClassVar[int]
+        LUMINANCE_ONLY_FIELD_NUMBER: _ClassVar[int]
+        ENDING_FIELD_NUMBER: _ClassVar[int]
+        PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+        STATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+        CONFIRM_LAST_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+        objective: Objective
+        settings: DescentSettings
+        iterations: int
+        initial: _picture_pb2.Picture
+        state: bytes
+        luminance_only: bool
+        ending: DescentEnding
+        preview_every: int
+        state_seconds: float
+        confirm_last: bool
+        weights_digest: str
+        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., settings: _Optional[_Union[DescentSettings, _Mapping]] = ..., iterations: _Optional[int] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., state: _Optional[bytes] = ..., luminance_only: bool = ..., ending: _Optional[_Union[DescentEnding, str]] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., confirm_last: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
+    class Proceed(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    class Stop(_message.Message):
+        __slots__ = ()
+        def __init__(self) -> None: ...
+    START_FIELD_NUMBER: _ClassVar[int]
+    REWEIGHT_FIELD_NUMBER: _ClassVar[int]
+    PROCEED_FIELD_NUMBER: _ClassVar[int]
+    STOP_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    start: DescendRequest.Start
+    reweight: DescentWeights
+    proceed: DescendRequest.Proceed
+    stop: DescendRequest.Stop
+    part: Part
+    def __init__(self, start: _Optional[_Union[DescendRequest.Start, _Mapping]] = ..., reweight: _Optional[_Union[DescentWeights, _Mapping]] = ..., proceed: _Optional[_Union[DescendRequest.Proceed, _Mapping]] = ..., stop: _Optional[_Union[DescendRequest.Stop, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+
+class DescendResponse(_message.Message):
+    __slots__ = ("queued", "ready", "iterations", "preview", "state", "diverged", "waiting", "finished", "part")
+    class Queued(_message.Message):
+        __slots__ = ("position",)
+        POSITION_FIELD_NUMBER: _ClassVar[int]
+        position: int
+        def __init__(self, position: _Optional[int] = ...) -> None: ...
+    class Ready(_message.Message):
+        __slots__ = ("weights_digest", "iteration", "height", "width")
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        HEIGHT_FIELD_NUMBER: _ClassVar[int]
+        WIDTH_FIELD_NUMBER: _ClassVar[int]
+        weights_digest: str
+        iteration: int
+        height: int
+        width: int
+        def __init__(self, weights_digest: _Optional[str] = ..., iteration: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
+    class Iteration(_message.Message):
+        __slots__ = ("iteration", "loss", "style_loss", "content_loss", "total_variation_loss", "stage_losses", "evaluations", "timing")
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        LOSS_FIELD_NUMBER: _ClassVar[int]
+        STYLE_LOSS_FIELD_NUMBER: _ClassVar[int]
+        CONTENT_LOSS_FIELD_NUMBER: _ClassVar[int]
+        TOTAL_VARIATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+        STAGE_LOSSES_FIELD_NUMBER: _ClassVar[int]
+        EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+        TIMING_FIELD_NUMBER: _ClassVar[int]
+        iteration: int
+        loss: float
+        style_loss: float
+        content_loss: float
+        total_variation_loss: float
+        stage_losses: _containers.RepeatedCompositeFieldContainer[StageLoss]
+        evaluations: int
+        timing: _timing_pb2.Timing
+        def __init__(self, iteration: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., total_variation_loss: _Optional[float] = ..., stage_losses: _Optional[_Iterable[_Union[StageLoss, _Mapping]]] = ..., evaluations: _Optional[int] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    class Iterations(_message.Message):
+        __slots__ = ("iterations",)
+        ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+        iterations: _containers.RepeatedCompositeFieldContainer[DescendResponse.Iteration]
+        def __init__(self, iterations: _Optional[_Iterable[_Union[DescendResponse.Iteration, _Mapping]]] = ...) -> None: ...
+    class Preview(_message.Message):
+        __slots__ = ("iteration", "jpeg")
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        JPEG_FIELD_NUMBER: _ClassVar[int]
+        iteration: int
+        jpeg: bytes
+        def __init__(self, iteration: _Optional[int] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
+    class State(_message.Message):
+        __slots__ = ("iteration", "data", "number", "reweighted")
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        DATA_FIELD_NUMBER: _ClassVar[int]
+        NUMBER_FIELD_NUMBER: _ClassVar[int]
+        REWEIGHTED_FIELD_NUMBER: _ClassVar[int]
+        iteration: int
+        data: bytes
+        number: int
+        reweighted: bool
+        def __init__(self, iteration: _Optional[int] = ..., data: _Optional[bytes] = ..., number: _Optional[int] = ..., reweighted: bool = ...) -> None: ...
+    class Diverged(_message.Message):
+        __slots__ = ("iteration", "restarts", "message")
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        RESTARTS_FIELD_NUMBER: _ClassVar[int]
+        MESSAGE_FIELD_NUMBER: _ClassVar[int]
+        iteration: int
+        restarts: int
+        message: str
+        def __init__(self, iteration: _Optional[int] = ..., restarts: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    class Waiting(_message.Message):
+        __slots__ = ("iteration",)
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        iteration: int
+        def __init__(self, iteration: _Optional[int] = ...) -> None: ...
+    class Finished(_message.Message):
+        __slots__ = ("iteration", "picture", "loss", "style_loss", "content_loss", "total_variation_loss", "stage_losses", "timing")
+        ITERATION_FIELD_NUMBER: _ClassVar[int]
+        PICTURE_FIELD_NUMBER: _ClassVar[int]
+        LOSS_FIELD_NUMBER: _ClassVar[int]
+        STYLE_LOSS_FIELD_NUMBER: _ClassVar[int]
+        CONTENT_LOSS_FIELD_NUMBER: _ClassVar[int]
+        TOTAL_VARIATION_LOSS_FIELD_NUMBER: _ClassVar[int]
+        STAGE_LOSSES_FIELD_NUMBER: _ClassVar[int]
+        TIMING_FIELD_NUMBER: _ClassVar[int]
+        iteration: int
+        picture: _tensor_pb2.Tensor
+        loss: float
+        style_loss: float
+        content_loss: float
+        total_variation_loss: float
+        stage_losses: _containers.RepeatedCompositeFieldContainer[StageLoss]
+        timing: _timing_pb2.Timing
+        def __init__(self, iteration: _Optional[int] = ..., picture: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., total_variation_loss: _Optional[float] = ..., stage_losses: _Optional[_Iterable[_Union[StageLoss, _Mapping]]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    READY_FIELD_NUMBER: _ClassVar[int]
+    ITERATIONS_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DIVERGED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    queued: DescendResponse.Queued
+    ready: DescendResponse.Ready
+    iterations: DescendResponse.Iterations
+    preview: DescendResponse.Preview
+    state: DescendResponse.State
+    diverged: DescendResponse.Diverged
+    waiting: DescendResponse.Waiting
+    finished: DescendResponse.Finished
+    part: Part
+    def __init__(self, queued: _Optional[_Union[DescendResponse.Queued, _Mapping]] = ..., ready: _Optional[_Union[DescendResponse.Ready, _Mapping]] = ..., iterations: _Optional[_Union[DescendResponse.Iterations, _Mapping]] = ..., preview: _Optional[_Union[DescendResponse.Preview, _Mapping]] = ..., state: _Optional[_Union[DescendResponse.State, _Mapping]] = ..., diverged: _Optional[_Union[DescendResponse.Diverged, _Mapping]] = ..., waiting: _Optional[_Union[DescendResponse.Waiting, _Mapping]] = ..., finished: _Optional[_Union[DescendResponse.Finished, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...

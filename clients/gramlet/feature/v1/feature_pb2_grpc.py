@@ -58,6 +58,11 @@ class FeatureServiceStub(object):
                 request_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DifferentiateRequest.SerializeToString,
                 response_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DifferentiateResponse.FromString,
                 _registered_method=True)
+        self.Descend = channel.stream_stream(
+                '/gramlet.feature.v1.FeatureService/Descend',
+                request_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendRequest.SerializeToString,
+                response_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendResponse.FromString,
+                _registered_method=True)
 
 
 class FeatureServiceServicer(object):
@@ -98,6 +103,17 @@ class FeatureServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Descend(self, request_iterator, context):
+        """Descends on an objective, where the network is: the picture and the optimizer's history stay on the device. First
+        `start`, later perhaps new weights. The server reports iterations, previews and states, and at the end the picture.
+        A descent that starts from a state takes the steps that the descent which handed it out took, on any server with
+        the same weights and hardware. Descents beyond the server's limit wait; when too many wait, the call fails with
+        RESOURCE_EXHAUSTED and RetryInfo.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeatureServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -120,6 +136,11 @@ def add_FeatureServiceServicer_to_server(servicer, server):
                     servicer.Differentiate,
                     request_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DifferentiateRequest.FromString,
                     response_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DifferentiateResponse.SerializeToString,
+            ),
+            'Descend': grpc.stream_stream_rpc_method_handler(
+                    servicer.Descend,
+                    request_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendRequest.FromString,
+                    response_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -234,6 +255,33 @@ class FeatureService(object):
             '/gramlet.feature.v1.FeatureService/Differentiate',
             gramlet_dot_feature_dot_v1_dot_feature__pb2.DifferentiateRequest.SerializeToString,
             gramlet_dot_feature_dot_v1_dot_feature__pb2.DifferentiateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Descend(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gramlet.feature.v1.FeatureService/Descend',
+            gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendRequest.SerializeToString,
+            gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendResponse.FromString,
             options,
             channel_credentials,
             insecure,

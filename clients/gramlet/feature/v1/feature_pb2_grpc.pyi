@@ -54,6 +54,17 @@ class FeatureServiceStub:
     another objective at any time; it replaces the one before.
     """
 
+    Descend: grpc.StreamStreamMultiCallable[
+        gramlet.feature.v1.feature_pb2.DescendRequest,
+        gramlet.feature.v1.feature_pb2.DescendResponse,
+    ]
+    """Descends on an objective, where the network is: the picture and the optimizer's history stay on the device. First
+    `start`, later perhaps new weights. The server reports iterations, previews and states, and at the end the picture.
+    A descent that starts from a state takes the steps that the descent which handed it out took, on any server with
+    the same weights and hardware. Descents beyond the server's limit wait; when too many wait, the call fails with
+    RESOURCE_EXHAUSTED and RetryInfo.
+    """
+
 class FeatureServiceAsyncStub:
     """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
     style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
@@ -88,6 +99,17 @@ class FeatureServiceAsyncStub:
     """Returns loss and gradient with respect to a picture, as often as asked. The caller sends the objective first, then
     pictures of one shape. Each picture is answered in turn with its loss terms and its gradient. The caller may send
     another objective at any time; it replaces the one before.
+    """
+
+    Descend: grpc.aio.StreamStreamMultiCallable[
+        gramlet.feature.v1.feature_pb2.DescendRequest,
+        gramlet.feature.v1.feature_pb2.DescendResponse,
+    ]
+    """Descends on an objective, where the network is: the picture and the optimizer's history stay on the device. First
+    `start`, later perhaps new weights. The server reports iterations, previews and states, and at the end the picture.
+    A descent that starts from a state takes the steps that the descent which handed it out took, on any server with
+    the same weights and hardware. Descents beyond the server's limit wait; when too many wait, the call fails with
+    RESOURCE_EXHAUSTED and RetryInfo.
     """
 
 class FeatureServiceServicer(metaclass=abc.ABCMeta):
@@ -132,6 +154,19 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         """Returns loss and gradient with respect to a picture, as often as asked. The caller sends the objective first, then
         pictures of one shape. Each picture is answered in turn with its loss terms and its gradient. The caller may send
         another objective at any time; it replaces the one before.
+        """
+
+    @abc.abstractmethod
+    def Descend(
+        self,
+        request_iterator: _MaybeAsyncIterator[gramlet.feature.v1.feature_pb2.DescendRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[gramlet.feature.v1.feature_pb2.DescendResponse], collections.abc.AsyncIterator[gramlet.feature.v1.feature_pb2.DescendResponse]]:
+        """Descends on an objective, where the network is: the picture and the optimizer's history stay on the device. First
+        `start`, later perhaps new weights. The server reports iterations, previews and states, and at the end the picture.
+        A descent that starts from a state takes the steps that the descent which handed it out took, on any server with
+        the same weights and hardware. Descents beyond the server's limit wait; when too many wait, the call fails with
+        RESOURCE_EXHAUSTED and RetryInfo.
         """
 
 def add_FeatureServiceServicer_to_server(servicer: FeatureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

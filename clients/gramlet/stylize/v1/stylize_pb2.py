@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from gramlet.feature.v1 import feature_pb2 as gramlet_dot_feature_dot_v1_dot_feature__pb2
+from gramlet.run.v1 import run_pb2 as gramlet_dot_run_dot_v1_dot_run__pb2
 from gramlet.tensor.v1 import picture_pb2 as gramlet_dot_tensor_dot_v1_dot_picture__pb2
 from gramlet.tensor.v1 import timing_pb2 as gramlet_dot_tensor_dot_v1_dot_timing__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gramlet/stylize/v1/stylize.proto\x12\x12gramlet.stylize.v1\x1a gramlet/feature/v1/feature.proto\x1a\x1fgramlet/tensor/v1/picture.proto\x1a\x1egramlet/tensor/v1/timing.proto\"\xc5\x01\n\x0eStylizeRequest\x12\x36\n\x0bstylization\x18\x01 \x01(\x0b\x32\x1f.gramlet.stylize.v1.StylizationH\x00\x12\x17\n\rresume_run_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x15\n\rpreview_every\x18\x04 \x01(\r\x12\x1d\n\x10\x63heckpoint_every\x18\x05 \x01(\rH\x01\x88\x01\x01\x42\x07\n\x05startB\x13\n\x11_checkpoint_every\"\xf8\x01\n\x0bStylization\x12+\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12)\n\x06styles\x18\x02 \x03(\x0b\x32\x19.gramlet.feature.v1.Style\x12+\n\x07initial\x18\x03 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x34\n\x10previous_content\x18\x05 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\"\xed\x06\n\x08Settings\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x11\n\x04size\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x17\n\niterations\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x15\n\rcontent_stage\x18\x04 \x01(\t\x12\x35\n\x0cstyle_stages\x18\x05 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeight\x12\x1b\n\x0e\x63ontent_weight\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x41\n\x12gram_normalization\x18\t \x01(\x0e\x32%.gramlet.feature.v1.GramNormalization\x12\x37\n\rstage_balance\x18\n \x01(\x0e\x32 .gramlet.feature.v1.StageBalance\x12,\n\x07initial\x18\x0b \x01(\x0e\x32\x1b.gramlet.stylize.v1.Initial\x12\x11\n\x04seed\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x30\n\toptimizer\x18\r \x01(\x0e\x32\x1d.gramlet.stylize.v1.Optimizer\x12\x1a\n\rlearning_rate\x18\x0e \x01(\x01H\x06\x88\x01\x01\x12\x19\n\x0chistory_size\x18\x0f \x01(\rH\x07\x88\x01\x01\x12\x33\n\x0bline_search\x18\x10 \x01(\x0e\x32\x1e.gramlet.stylize.v1.LineSearch\x12\x18\n\x0b\x61ntialiased\x18\x11 \x01(\x08H\x08\x88\x01\x01\x12\x13\n\x06scales\x18\x12 \x01(\rH\t\x88\x01\x01\x12\x17\n\nstyle_size\x18\x13 \x01(\rH\n\x88\x01\x01\x12*\n\x06\x63olors\x18\x14 \x01(\x0e\x32\x1a.gramlet.stylize.v1.ColorsB\x07\n\x05_sizeB\r\n\x0b_iterationsB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weightB\x07\n\x05_seedB\x10\n\x0e_learning_rateB\x0f\n\r_history_sizeB\x0e\n\x0c_antialiasedB\t\n\x07_scalesB\r\n\x0b_style_size\"\xb6\x03\n\x0fStylizeResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x06queued\x18\x02 \x01(\x0b\x32\x1a.gramlet.stylize.v1.QueuedH\x00\x12.\n\x07started\x18\x03 \x01(\x0b\x32\x1b.gramlet.stylize.v1.StartedH\x00\x12\x32\n\titeration\x18\x04 \x01(\x0b\x32\x1d.gramlet.stylize.v1.IterationH\x00\x12.\n\x07preview\x18\x05 \x01(\x0b\x32\x1b.gramlet.stylize.v1.PreviewH\x00\x12\x34\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1e.gramlet.stylize.v1.CheckpointH\x00\x12\x32\n\trecovered\x18\x07 \x01(\x0b\x32\x1d.gramlet.stylize.v1.RecoveredH\x00\x12,\n\x06result\x18\x08 \x01(\x0b\x32\x1a.gramlet.stylize.v1.ResultH\x00\x12\x30\n\x08\x61\x64justed\x18\t \x01(\x0b\x32\x1c.gramlet.stylize.v1.AdjustedH\x00\x42\x07\n\x05\x65vent\"\x1a\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\"\x95\x01\n\x07Started\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x10\n\x08\x62\x61\x63kbone\x18\x05 \x01(\t\x12\x16\n\x0eweights_digest\x18\x06 \x01(\t\"\xe9\x01\n\tIteration\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x12\n\nstyle_loss\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x04 \x01(\x01\x12\x1c\n\x14total_variation_loss\x18\x05 \x01(\x01\x12\x33\n\x0cstage_losses\x18\x06 \x03(\x0b\x32\x1d.gramlet.feature.v1.StageLoss\x12\x13\n\x0b\x65valuations\x18\x07 \x01(\r\x12)\n\x06timing\x18\x08 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"*\n\x07Preview\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04jpeg\x18\x02 \x01(\x0c\"\x1f\n\nCheckpoint\x12\x11\n\titeration\x18\x01 \x01(\r\"\xb4\x01\n\tRecovered\x12\x34\n\x06reason\x18\x01 \x01(\x0e\x32$.gramlet.stylize.v1.Recovered.Reason\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\"M\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_DIVERGED\x10\x01\x12\x16\n\x12REASON_RECONNECTED\x10\x02\"\x8b\x01\n\x06Result\x12\x0b\n\x03png\x18\x01 \x01(\x0c\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nstyle_loss\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x05 \x01(\x01\x12)\n\x06timing\x18\x06 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"]\n\x08\x41\x64justed\x12\x11\n\titeration\x18\x01 \x01(\r\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x0e\n\x06number\x18\x03 \x01(\r\"S\n\rAdjustRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x32\n\nadjustment\x18\x02 \x01(\x0b\x32\x1e.gramlet.stylize.v1.Adjustment\"\xdf\x01\n\nAdjustment\x12\x1b\n\x0e\x63ontent_weight\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x35\n\x0cstyle_stages\x18\x04 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeightB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weight\"@\n\x0e\x41\x64justResponse\x12.\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\xa0\x01\n\x0cSweepRequest\x12\x36\n\x0bstylization\x18\x01 \x01(\x0b\x32\x1f.gramlet.stylize.v1.StylizationH\x00\x12\x17\n\rresume_run_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0e\n\x06ratios\x18\x04 \x03(\x01\x12\x16\n\x0e\x64\x65\x65pest_stages\x18\x05 \x03(\tB\x07\n\x05start\"\xed\x01\n\rSweepResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x06queued\x18\x02 \x01(\x0b\x32\x1a.gramlet.stylize.v1.QueuedH\x00\x12\x33\n\x07started\x18\x03 \x01(\x0b\x32 .gramlet.stylize.v1.SweepStartedH\x00\x12-\n\x04\x63\x65ll\x18\x04 \x01(\x0b\x32\x1d.gramlet.stylize.v1.SweepCellH\x00\x12\x31\n\x06result\x18\x05 \x01(\x0b\x32\x1f.gramlet.stylize.v1.SweepResultH\x00\x42\x07\n\x05\x65vent\"f\n\x0cSweepStarted\x12\x0e\n\x06ratios\x18\x01 \x03(\x01\x12\x16\n\x0e\x64\x65\x65pest_stages\x18\x02 \x03(\t\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\x82\x01\n\tSweepCell\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\r\x12\x15\n\rdeepest_stage\x18\x03 \x01(\t\x12\r\n\x05ratio\x18\x04 \x01(\x01\x12\x32\n\x05\x65vent\x18\x05 \x01(\x0b\x32#.gramlet.stylize.v1.StylizeResponse\"\x1a\n\x0bSweepResult\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"\x12\n\x10GetStatusRequest\"\x9b\x01\n\x11GetStatusResponse\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x15\n\rrunning_limit\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x04 \x01(\r\x12\x0f\n\x07presets\x18\x05 \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x01(\t\x12\x16\n\x0eserver_version\x18\x07 \x01(\t*p\n\x07Initial\x12\x17\n\x13INITIAL_UNSPECIFIED\x10\x00\x12\x13\n\x0fINITIAL_CONTENT\x10\x01\x12\x11\n\rINITIAL_STYLE\x10\x02\x12\x11\n\rINITIAL_NOISE\x10\x03\x12\x11\n\rINITIAL_GIVEN\x10\x04*O\n\tOptimizer\x12\x19\n\x15OPTIMIZER_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPTIMIZER_LBFGS\x10\x01\x12\x12\n\x0eOPTIMIZER_ADAM\x10\x02*]\n\nLineSearch\x12\x1b\n\x17LINE_SEARCH_UNSPECIFIED\x10\x00\x12\x14\n\x10LINE_SEARCH_NONE\x10\x01\x12\x1c\n\x18LINE_SEARCH_STRONG_WOLFE\x10\x02*n\n\x06\x43olors\x12\x16\n\x12\x43OLORS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43OLORS_STYLE\x10\x01\x12\x1c\n\x18\x43OLORS_CONTENT_LUMINANCE\x10\x02\x12\x1c\n\x18\x43OLORS_CONTENT_HISTOGRAM\x10\x03\x32\xe1\x02\n\x0eStylizeService\x12T\n\x07Stylize\x12\".gramlet.stylize.v1.StylizeRequest\x1a#.gramlet.stylize.v1.StylizeResponse0\x01\x12O\n\x06\x41\x64just\x12!.gramlet.stylize.v1.AdjustRequest\x1a\".gramlet.stylize.v1.AdjustResponse\x12N\n\x05Sweep\x12 .gramlet.stylize.v1.SweepRequest\x1a!.gramlet.stylize.v1.SweepResponse0\x01\x12X\n\tGetStatus\x12$.gramlet.stylize.v1.GetStatusRequest\x1a%.gramlet.stylize.v1.GetStatusResponseBI\n\x12gramlet.stylize.v1P\x01Z\x1cgramlet/stylize/v1;stylizev1\xaa\x02\x12Gramlet.Stylize.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n gramlet/stylize/v1/stylize.proto\x12\x12gramlet.stylize.v1\x1a gramlet/feature/v1/feature.proto\x1a\x18gramlet/run/v1/run.proto\x1a\x1fgramlet/tensor/v1/picture.proto\x1a\x1egramlet/tensor/v1/timing.proto\"\x91\x02\n\x0eStylizeRequest\x12\x36\n\x0bstylization\x18\x01 \x01(\x0b\x32\x1f.gramlet.stylize.v1.StylizationH\x00\x12\x17\n\rresume_run_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cwatch_run_id\x18\n \x01(\tH\x00\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x15\n\rpreview_every\x18\x04 \x01(\r\x12\x1a\n\rstate_seconds\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x10\n\x08\x64\x65tached\x18\x0b \x01(\x08\x12\x13\n\x0bkeep_inputs\x18\x0c \x01(\x08\x12\x11\n\ttake_over\x18\r \x01(\x08\x42\x07\n\x05startB\x10\n\x0e_state_seconds\"\xf8\x01\n\x0bStylization\x12+\n\x07\x63ontent\x18\x01 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12)\n\x06styles\x18\x02 \x03(\x0b\x32\x19.gramlet.feature.v1.Style\x12+\n\x07initial\x18\x03 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x34\n\x10previous_content\x18\x05 \x01(\x0b\x32\x1a.gramlet.tensor.v1.Picture\"\xed\x06\n\x08Settings\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x11\n\x04size\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x17\n\niterations\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x15\n\rcontent_stage\x18\x04 \x01(\t\x12\x35\n\x0cstyle_stages\x18\x05 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeight\x12\x1b\n\x0e\x63ontent_weight\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x08 \x01(\x01H\x04\x88\x01\x01\x12\x41\n\x12gram_normalization\x18\t \x01(\x0e\x32%.gramlet.feature.v1.GramNormalization\x12\x37\n\rstage_balance\x18\n \x01(\x0e\x32 .gramlet.feature.v1.StageBalance\x12,\n\x07initial\x18\x0b \x01(\x0e\x32\x1b.gramlet.stylize.v1.Initial\x12\x11\n\x04seed\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x30\n\toptimizer\x18\r \x01(\x0e\x32\x1d.gramlet.feature.v1.Optimizer\x12\x1a\n\rlearning_rate\x18\x0e \x01(\x01H\x06\x88\x01\x01\x12\x19\n\x0chistory_size\x18\x0f \x01(\rH\x07\x88\x01\x01\x12\x33\n\x0bline_search\x18\x10 \x01(\x0e\x32\x1e.gramlet.feature.v1.LineSearch\x12\x18\n\x0b\x61ntialiased\x18\x11 \x01(\x08H\x08\x88\x01\x01\x12\x13\n\x06scales\x18\x12 \x01(\rH\t\x88\x01\x01\x12\x17\n\nstyle_size\x18\x13 \x01(\rH\n\x88\x01\x01\x12*\n\x06\x63olors\x18\x14 \x01(\x0e\x32\x1a.gramlet.stylize.v1.ColorsB\x07\n\x05_sizeB\r\n\x0b_iterationsB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weightB\x07\n\x05_seedB\x10\n\x0e_learning_rateB\x0f\n\r_history_sizeB\x0e\n\x0c_antialiasedB\t\n\x07_scalesB\r\n\x0b_style_size\"\x9f\x04\n\x0fStylizeResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x06queued\x18\x02 \x01(\x0b\x32\x1a.gramlet.stylize.v1.QueuedH\x00\x12.\n\x07started\x18\x03 \x01(\x0b\x32\x1b.gramlet.stylize.v1.StartedH\x00\x12\x32\n\titeration\x18\x04 \x01(\x0b\x32\x1d.gramlet.stylize.v1.IterationH\x00\x12.\n\x07preview\x18\x05 \x01(\x0b\x32\x1b.gramlet.stylize.v1.PreviewH\x00\x12\x34\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x1e.gramlet.stylize.v1.CheckpointH\x00\x12\x32\n\trecovered\x18\x07 \x01(\x0b\x32\x1d.gramlet.stylize.v1.RecoveredH\x00\x12,\n\x06result\x18\x08 \x01(\x0b\x32\x1a.gramlet.stylize.v1.ResultH\x00\x12\x30\n\x08\x61\x64justed\x18\t \x01(\x0b\x32\x1c.gramlet.stylize.v1.AdjustedH\x00\x12,\n\x08progress\x18\n \x01(\x0b\x32\x18.gramlet.run.v1.ProgressH\x00\x12\x39\n\rscale_started\x18\x0b \x01(\x0b\x32 .gramlet.stylize.v1.ScaleStartedH\x00\x42\x07\n\x05\x65vent\"\x1a\n\x06Queued\x12\x10\n\x08position\x18\x01 \x01(\r\"\x95\x01\n\x07Started\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12.\n\x08settings\x18\x04 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x10\n\x08\x62\x61\x63kbone\x18\x05 \x01(\t\x12\x16\n\x0eweights_digest\x18\x06 \x01(\t\"@\n\x0cScaleStarted\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\"\xe9\x01\n\tIteration\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x01\x12\x12\n\nstyle_loss\x18\x03 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x04 \x01(\x01\x12\x1c\n\x14total_variation_loss\x18\x05 \x01(\x01\x12\x33\n\x0cstage_losses\x18\x06 \x03(\x0b\x32\x1d.gramlet.feature.v1.StageLoss\x12\x13\n\x0b\x65valuations\x18\x07 \x01(\r\x12)\n\x06timing\x18\x08 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"*\n\x07Preview\x12\x11\n\titeration\x18\x01 \x01(\r\x12\x0c\n\x04jpeg\x18\x02 \x01(\x0c\"\x1f\n\nCheckpoint\x12\x11\n\titeration\x18\x01 \x01(\r\"\xb4\x01\n\tRecovered\x12\x34\n\x06reason\x18\x01 \x01(\x0e\x32$.gramlet.stylize.v1.Recovered.Reason\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\"M\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x13\n\x0fREASON_DIVERGED\x10\x01\x12\x16\n\x12REASON_RECONNECTED\x10\x02\"\x8b\x01\n\x06Result\x12\x0b\n\x03png\x18\x01 \x01(\x0c\x12\x11\n\titeration\x18\x02 \x01(\r\x12\x0c\n\x04loss\x18\x03 \x01(\x01\x12\x12\n\nstyle_loss\x18\x04 \x01(\x01\x12\x14\n\x0c\x63ontent_loss\x18\x05 \x01(\x01\x12)\n\x06timing\x18\x06 \x01(\x0b\x32\x19.gramlet.tensor.v1.Timing\"]\n\x08\x41\x64justed\x12\x11\n\titeration\x18\x01 \x01(\r\x12.\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\x12\x0e\n\x06number\x18\x03 \x01(\r\"S\n\rAdjustRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x32\n\nadjustment\x18\x02 \x01(\x0b\x32\x1e.gramlet.stylize.v1.Adjustment\"\xdf\x01\n\nAdjustment\x12\x1b\n\x0e\x63ontent_weight\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cstyle_weight\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12#\n\x16total_variation_weight\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x35\n\x0cstyle_stages\x18\x04 \x03(\x0b\x32\x1f.gramlet.feature.v1.StageWeightB\x11\n\x0f_content_weightB\x0f\n\r_style_weightB\x19\n\x17_total_variation_weight\"@\n\x0e\x41\x64justResponse\x12.\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\xf2\x01\n\x0cSweepRequest\x12\x36\n\x0bstylization\x18\x01 \x01(\x0b\x32\x1f.gramlet.stylize.v1.StylizationH\x00\x12\x17\n\rresume_run_id\x18\x02 \x01(\tH\x00\x12\x16\n\x0cwatch_run_id\x18\n \x01(\tH\x00\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\x0e\n\x06ratios\x18\x04 \x03(\x01\x12\x16\n\x0e\x64\x65\x65pest_stages\x18\x05 \x03(\t\x12\x10\n\x08\x64\x65tached\x18\x0b \x01(\x08\x12\x13\n\x0bkeep_inputs\x18\x0c \x01(\x08\x12\x11\n\ttake_over\x18\r \x01(\x08\x42\x07\n\x05start\"\x9b\x02\n\rSweepResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12,\n\x06queued\x18\x02 \x01(\x0b\x32\x1a.gramlet.stylize.v1.QueuedH\x00\x12\x33\n\x07started\x18\x03 \x01(\x0b\x32 .gramlet.stylize.v1.SweepStartedH\x00\x12-\n\x04\x63\x65ll\x18\x04 \x01(\x0b\x32\x1d.gramlet.stylize.v1.SweepCellH\x00\x12\x31\n\x06result\x18\x05 \x01(\x0b\x32\x1f.gramlet.stylize.v1.SweepResultH\x00\x12,\n\x08progress\x18\n \x01(\x0b\x32\x18.gramlet.run.v1.ProgressH\x00\x42\x07\n\x05\x65vent\"f\n\x0cSweepStarted\x12\x0e\n\x06ratios\x18\x01 \x03(\x01\x12\x16\n\x0e\x64\x65\x65pest_stages\x18\x02 \x03(\t\x12.\n\x08settings\x18\x03 \x01(\x0b\x32\x1c.gramlet.stylize.v1.Settings\"\x82\x01\n\tSweepCell\x12\x0b\n\x03row\x18\x01 \x01(\r\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\r\x12\x15\n\rdeepest_stage\x18\x03 \x01(\t\x12\r\n\x05ratio\x18\x04 \x01(\x01\x12\x32\n\x05\x65vent\x18\x05 \x01(\x0b\x32#.gramlet.stylize.v1.StylizeResponse\"\x1a\n\x0bSweepResult\x12\x0b\n\x03png\x18\x01 \x01(\x0c\"\x12\n\x10GetStatusRequest\"\x9b\x01\n\x11GetStatusResponse\x12\x0f\n\x07running\x18\x01 \x01(\r\x12\x15\n\rrunning_limit\x18\x02 \x01(\r\x12\x0e\n\x06queued\x18\x03 \x01(\r\x12\x13\n\x0bqueue_limit\x18\x04 \x01(\r\x12\x0f\n\x07presets\x18\x05 \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x01(\t\x12\x16\n\x0eserver_version\x18\x07 \x01(\t*p\n\x07Initial\x12\x17\n\x13INITIAL_UNSPECIFIED\x10\x00\x12\x13\n\x0fINITIAL_CONTENT\x10\x01\x12\x11\n\rINITIAL_STYLE\x10\x02\x12\x11\n\rINITIAL_NOISE\x10\x03\x12\x11\n\rINITIAL_GIVEN\x10\x04*n\n\x06\x43olors\x12\x16\n\x12\x43OLORS_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x43OLORS_STYLE\x10\x01\x12\x1c\n\x18\x43OLORS_CONTENT_LUMINANCE\x10\x02\x12\x1c\n\x18\x43OLORS_CONTENT_HISTOGRAM\x10\x03\x32\xe1\x02\n\x0eStylizeService\x12T\n\x07Stylize\x12\".gramlet.stylize.v1.StylizeRequest\x1a#.gramlet.stylize.v1.StylizeResponse0\x01\x12O\n\x06\x41\x64just\x12!.gramlet.stylize.v1.AdjustRequest\x1a\".gramlet.stylize.v1.AdjustResponse\x12N\n\x05Sweep\x12 .gramlet.stylize.v1.SweepRequest\x1a!.gramlet.stylize.v1.SweepResponse0\x01\x12X\n\tGetStatus\x12$.gramlet.stylize.v1.GetStatusRequest\x1a%.gramlet.stylize.v1.GetStatusResponseBI\n\x12gramlet.stylize.v1P\x01Z\x1cgramlet/stylize/v1;stylizev1\xaa\x02\x12Gramlet.Stylize.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,60 +36,58 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gramlet.stylize.v1.stylize_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\022gramlet.stylize.v1P\001Z\034gramlet/stylize/v1;stylizev1\252\002\022Gramlet.Stylize.V1'
-  _globals['_INITIAL']._serialized_start=4063
-  _globals['_INITIAL']._serialized_end=4175
-  _globals['_OPTIMIZER']._serialized_start=4177
-  _globals['_OPTIMIZER']._serialized_end=4256
-  _globals['_LINESEARCH']._serialized_start=4258
-  _globals['_LINESEARCH']._serialized_end=4351
-  _globals['_COLORS']._serialized_start=4353
-  _globals['_COLORS']._serialized_end=4463
-  _globals['_STYLIZEREQUEST']._serialized_start=156
-  _globals['_STYLIZEREQUEST']._serialized_end=353
-  _globals['_STYLIZATION']._serialized_start=356
-  _globals['_STYLIZATION']._serialized_end=604
-  _globals['_SETTINGS']._serialized_start=607
-  _globals['_SETTINGS']._serialized_end=1484
-  _globals['_STYLIZERESPONSE']._serialized_start=1487
-  _globals['_STYLIZERESPONSE']._serialized_end=1925
-  _globals['_QUEUED']._serialized_start=1927
-  _globals['_QUEUED']._serialized_end=1953
-  _globals['_STARTED']._serialized_start=1956
-  _globals['_STARTED']._serialized_end=2105
-  _globals['_ITERATION']._serialized_start=2108
-  _globals['_ITERATION']._serialized_end=2341
-  _globals['_PREVIEW']._serialized_start=2343
-  _globals['_PREVIEW']._serialized_end=2385
-  _globals['_CHECKPOINT']._serialized_start=2387
-  _globals['_CHECKPOINT']._serialized_end=2418
-  _globals['_RECOVERED']._serialized_start=2421
-  _globals['_RECOVERED']._serialized_end=2601
-  _globals['_RECOVERED_REASON']._serialized_start=2524
-  _globals['_RECOVERED_REASON']._serialized_end=2601
-  _globals['_RESULT']._serialized_start=2604
-  _globals['_RESULT']._serialized_end=2743
-  _globals['_ADJUSTED']._serialized_start=2745
-  _globals['_ADJUSTED']._serialized_end=2838
-  _globals['_ADJUSTREQUEST']._serialized_start=2840
-  _globals['_ADJUSTREQUEST']._serialized_end=2923
-  _globals['_ADJUSTMENT']._serialized_start=2926
-  _globals['_ADJUSTMENT']._serialized_end=3149
-  _globals['_ADJUSTRESPONSE']._serialized_start=3151
-  _globals['_ADJUSTRESPONSE']._serialized_end=3215
-  _globals['_SWEEPREQUEST']._serialized_start=3218
-  _globals['_SWEEPREQUEST']._serialized_end=3378
-  _globals['_SWEEPRESPONSE']._serialized_start=3381
-  _globals['_SWEEPRESPONSE']._serialized_end=3618
-  _globals['_SWEEPSTARTED']._serialized_start=3620
-  _globals['_SWEEPSTARTED']._serialized_end=3722
-  _globals['_SWEEPCELL']._serialized_start=3725
-  _globals['_SWEEPCELL']._serialized_end=3855
-  _globals['_SWEEPRESULT']._serialized_start=3857
-  _globals['_SWEEPRESULT']._serialized_end=3883
-  _globals['_GETSTATUSREQUEST']._serialized_start=3885
-  _globals['_GETSTATUSREQUEST']._serialized_end=3903
-  _globals['_GETSTATUSRESPONSE']._serialized_start=3906
-  _globals['_GETSTATUSRESPONSE']._serialized_end=4061
-  _globals['_STYLIZESERVICE']._serialized_start=4466
-  _globals['_STYLIZESERVICE']._serialized_end=4819
+  _globals['_INITIAL']._serialized_start=4464
+  _globals['_INITIAL']._serialized_end=4576
+  _globals['_COLORS']._serialized_start=4578
+  _globals['_COLORS']._serialized_end=4688
+  _globals['_STYLIZEREQUEST']._serialized_start=182
+  _globals['_STYLIZEREQUEST']._serialized_end=455
+  _globals['_STYLIZATION']._serialized_start=458
+  _globals['_STYLIZATION']._serialized_end=706
+  _globals['_SETTINGS']._serialized_start=709
+  _globals['_SETTINGS']._serialized_end=1586
+  _globals['_STYLIZERESPONSE']._serialized_start=1589
+  _globals['_STYLIZERESPONSE']._serialized_end=2132
+  _globals['_QUEUED']._serialized_start=2134
+  _globals['_QUEUED']._serialized_end=2160
+  _globals['_STARTED']._serialized_start=2163
+  _globals['_STARTED']._serialized_end=2312
+  _globals['_SCALESTARTED']._serialized_start=2314
+  _globals['_SCALESTARTED']._serialized_end=2378
+  _globals['_ITERATION']._serialized_start=2381
+  _globals['_ITERATION']._serialized_end=2614
+  _globals['_PREVIEW']._serialized_start=2616
+  _globals['_PREVIEW']._serialized_end=2658
+  _globals['_CHECKPOINT']._serialized_start=2660
+  _globals['_CHECKPOINT']._serialized_end=2691
+  _globals['_RECOVERED']._serialized_start=2694
+  _globals['_RECOVERED']._serialized_end=2874
+  _globals['_RECOVERED_REASON']._serialized_start=2797
+  _globals['_RECOVERED_REASON']._serialized_end=2874
+  _globals['_RESULT']._serialized_start=2877
+  _globals['_RESULT']._serialized_end=3016
+  _globals['_ADJUSTED']._serialized_start=3018
+  _globals['_ADJUSTED']._serialized_end=3111
+  _globals['_ADJUSTREQUEST']._serialized_start=3113
+  _globals['_ADJUSTREQUEST']._serialized_end=3196
+  _globals['_ADJUSTMENT']._serialized_start=3199
+  _globals['_ADJUSTMENT']._serialized_end=3422
+  _globals['_ADJUSTRESPONSE']._serialized_start=3424
+  _globals['_ADJUSTRESPONSE']._serialized_end=3488
+  _globals['_SWEEPREQUEST']._serialized_start=3491
+  _globals['_SWEEPREQUEST']._serialized_end=3733
+  _globals['_SWEEPRESPONSE']._serialized_start=3736
+  _globals['_SWEEPRESPONSE']._serialized_end=4019
+  _globals['_SWEEPSTARTED']._serialized_start=4021
+  _globals['_SWEEPSTARTED']._serialized_end=4123
+  _globals['_SWEEPCELL']._serialized_start=4126
+  _globals['_SWEEPCELL']._serialized_end=4256
+  _globals['_SWEEPRESULT']._serialized_start=4258
+  _globals['_SWEEPRESULT']._serialized_end=4284
+  _globals['_GETSTATUSREQUEST']._serialized_start=4286
+  _globals['_GETSTATUSREQUEST']._serialized_end=4304
+  _globals['_GETSTATUSRESPONSE']._serialized_start=4307
+  _globals['_GETSTATUSRESPONSE']._serialized_end=4462
+  _globals['_STYLIZESERVICE']._serialized_start=4691
+  _globals['_STYLIZESERVICE']._serialized_end=5044
 # @@protoc_insertion_point(module_scope)

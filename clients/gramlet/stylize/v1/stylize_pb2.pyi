@@ -1,4 +1,5 @@
 from gramlet.feature.v1 import feature_pb2 as _feature_pb2
+from gramlet.run.v1 import run_pb2 as _run_pb2
 from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
 from gramlet.tensor.v1 import timing_pb2 as _timing_pb2
 from google.protobuf.internal import containers as _containers
@@ -18,18 +19,6 @@ class Initial(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INITIAL_NOISE: _ClassVar[Initial]
     INITIAL_GIVEN: _ClassVar[Initial]
 
-class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    OPTIMIZER_UNSPECIFIED: _ClassVar[Optimizer]
-    OPTIMIZER_LBFGS: _ClassVar[Optimizer]
-    OPTIMIZER_ADAM: _ClassVar[Optimizer]
-
-class LineSearch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    LINE_SEARCH_UNSPECIFIED: _ClassVar[LineSearch]
-    LINE_SEARCH_NONE: _ClassVar[LineSearch]
-    LINE_SEARCH_STRONG_WOLFE: _ClassVar[LineSearch]
-
 class Colors(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     COLORS_UNSPECIFIED: _ClassVar[Colors]
@@ -41,30 +30,32 @@ INITIAL_CONTENT: Initial
 INITIAL_STYLE: Initial
 INITIAL_NOISE: Initial
 INITIAL_GIVEN: Initial
-OPTIMIZER_UNSPECIFIED: Optimizer
-OPTIMIZER_LBFGS: Optimizer
-OPTIMIZER_ADAM: Optimizer
-LINE_SEARCH_UNSPECIFIED: LineSearch
-LINE_SEARCH_NONE: LineSearch
-LINE_SEARCH_STRONG_WOLFE: LineSearch
 COLORS_UNSPECIFIED: Colors
 COLORS_STYLE: Colors
 COLORS_CONTENT_LUMINANCE: Colors
 COLORS_CONTENT_HISTOGRAM: Colors
 
 class StylizeRequest(_message.Message):
-    __slots__ = ("stylization", "resume_run_id", "run_id", "preview_every", "checkpoint_every")
+    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "state_seconds", "detached", "keep_inputs", "take_over")
     STYLIZATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
-    CHECKPOINT_EVERY_FIELD_NUMBER: _ClassVar[int]
+    STATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     stylization: Stylization
     resume_run_id: str
+    watch_run_id: str
     run_id: str
     preview_every: int
-    checkpoint_every: int
-    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., checkpoint_every: _Optional[int] = ...) -> None: ...
+    state_seconds: float
+    detached: bool
+    keep_inputs: bool
+    take_over: bool
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ...) -> None: ...
 
 class Stylization(_message.Message):
     __slots__ = ("content", "styles", "initial", "settings", "previous_content")
@@ -114,18 +105,18 @@ class Settings(_message.Message):
     stage_balance: _feature_pb2.StageBalance
     initial: Initial
     seed: int
-    optimizer: Optimizer
+    optimizer: _feature_pb2.Optimizer
     learning_rate: float
     history_size: int
-    line_search: LineSearch
+    line_search: _feature_pb2.LineSearch
     antialiased: bool
     scales: int
     style_size: int
     colors: Colors
-    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
+    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[_feature_pb2.Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[_feature_pb2.LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
 
 class StylizeResponse(_message.Message):
-    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted")
+    __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted", "progress", "scale_started")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +126,8 @@ class StylizeResponse(_message.Message):
     RECOVERED_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     ADJUSTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    SCALE_STARTED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     queued: Queued
     started: Started
@@ -144,7 +137,9 @@ class StylizeResponse(_message.Message):
     recovered: Recovered
     result: Result
     adjusted: Adjusted
-    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., adjusted: _Optional[_Union[Adjusted, _Mapping]] = ...) -> None: ...
+    progress: _run_pb2.Progress
+    scale_started: ScaleStarted
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., iteration: _Optional[_Union[Iteration, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., checkpoint: _Optional[_Union[Checkpoint, _Mapping]] = ..., recovered: _Optional[_Union[Recovered, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., adjusted: _Optional[_Union[Adjusted, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ..., scale_started: _Optional[_Union[ScaleStarted, _Mapping]] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)
@@ -167,6 +162,16 @@ class Started(_message.Message):
     backbone: str
     weights_digest: str
     def __init__(self, iteration: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+
+class ScaleStarted(_message.Message):
+    __slots__ = ("iteration", "height", "width")
+    ITERATION_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    iteration: int
+    height: int
+    width: int
+    def __init__(self, iteration: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ...) -> None: ...
 
 class Iteration(_message.Message):
     __slots__ = ("iteration", "loss", "style_loss", "content_loss", "total_variation_loss", "stage_losses", "evaluations", "timing")
@@ -273,32 +278,42 @@ class AdjustResponse(_message.Message):
     def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
 
 class SweepRequest(_message.Message):
-    __slots__ = ("stylization", "resume_run_id", "run_id", "ratios", "deepest_stages")
+    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "ratios", "deepest_stages", "detached", "keep_inputs", "take_over")
     STYLIZATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RATIOS_FIELD_NUMBER: _ClassVar[int]
     DEEPEST_STAGES_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     stylization: Stylization
     resume_run_id: str
+    watch_run_id: str
     run_id: str
     ratios: _containers.RepeatedScalarFieldContainer[float]
     deepest_stages: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ...) -> None: ...
+    detached: bool
+    keep_inputs: bool
+    take_over: bool
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ...) -> None: ...
 
 class SweepResponse(_message.Message):
-    __slots__ = ("run_id", "queued", "started", "cell", "result")
+    __slots__ = ("run_id", "queued", "started", "cell", "result", "progress")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
     CELL_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     queued: Queued
     started: SweepStarted
     cell: SweepCell
     result: SweepResult
-    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[SweepStarted, _Mapping]] = ..., cell: _Optional[_Union[SweepCell, _Mapping]] = ..., result: _Optional[_Union[SweepResult, _Mapping]] = ...) -> None: ...
+    progress: _run_pb2.Progress
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[SweepStarted, _Mapping]] = ..., cell: _Optional[_Union[SweepCell, _Mapping]] = ..., result: _Optional[_Union[SweepResult, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ...) -> None: ...
 
 class SweepStarted(_message.Message):
     __slots__ = ("ratios", "deepest_stages", "settings")

@@ -62,8 +62,9 @@ class StylizeServiceServicer(object):
     """
 
     def Stylize(self, request, context):
-        """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
-        does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
+        """Starts a stylization, resumes or watches one, and streams its events. A slow reader misses previews but no
+        iterations, and does not slow the optimizer down. When the caller who started or resumed a run cancels, the work
+        stops within one iteration, unless the run is detached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

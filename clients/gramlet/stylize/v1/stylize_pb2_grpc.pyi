@@ -25,8 +25,9 @@ class StylizeServiceStub:
         gramlet.stylize.v1.stylize_pb2.StylizeRequest,
         gramlet.stylize.v1.stylize_pb2.StylizeResponse,
     ]
-    """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
-    does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
+    """Starts a stylization, resumes or watches one, and streams its events. A slow reader misses previews but no
+    iterations, and does not slow the optimizer down. When the caller who started or resumed a run cancels, the work
+    stops within one iteration, unless the run is detached.
     """
 
     Adjust: grpc.UnaryUnaryMultiCallable[
@@ -62,8 +63,9 @@ class StylizeServiceAsyncStub:
         gramlet.stylize.v1.stylize_pb2.StylizeRequest,
         gramlet.stylize.v1.stylize_pb2.StylizeResponse,
     ]
-    """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
-    does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
+    """Starts a stylization, resumes or watches one, and streams its events. A slow reader misses previews but no
+    iterations, and does not slow the optimizer down. When the caller who started or resumed a run cancels, the work
+    stops within one iteration, unless the run is detached.
     """
 
     Adjust: grpc.aio.UnaryUnaryMultiCallable[
@@ -101,8 +103,9 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.stylize.v1.stylize_pb2.StylizeRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.stylize.v1.stylize_pb2.StylizeResponse], collections.abc.AsyncIterator[gramlet.stylize.v1.stylize_pb2.StylizeResponse]]:
-        """Starts a stylization, or resumes one, and streams its events. A slow reader misses previews but no iterations, and
-        does not slow the optimizer down. When the caller cancels, the work stops within one iteration.
+        """Starts a stylization, resumes or watches one, and streams its events. A slow reader misses previews but no
+        iterations, and does not slow the optimizer down. When the caller who started or resumed a run cancels, the work
+        stops within one iteration, unless the run is detached.
         """
 
     @abc.abstractmethod

@@ -1,3 +1,4 @@
+from gramlet.run.v1 import run_pb2 as _run_pb2
 from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
 from gramlet.tensor.v1 import timing_pb2 as _timing_pb2
 from google.protobuf.internal import containers as _containers
@@ -90,14 +91,20 @@ EXPORT_FORMAT_SAFETENSORS: ExportFormat
 EXPORT_FORMAT_ONNX: ExportFormat
 
 class TrainRequest(_message.Message):
-    __slots__ = ("configuration", "resume_run_id", "picture")
+    __slots__ = ("configuration", "resume_run_id", "watch_run_id", "picture", "detached", "take_over")
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
+    DETACHED_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     configuration: Configuration
     resume_run_id: str
+    watch_run_id: str
     picture: LabelledPicture
-    def __init__(self, configuration: _Optional[_Union[Configuration, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., picture: _Optional[_Union[LabelledPicture, _Mapping]] = ...) -> None: ...
+    detached: bool
+    take_over: bool
+    def __init__(self, configuration: _Optional[_Union[Configuration, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., picture: _Optional[_Union[LabelledPicture, _Mapping]] = ..., detached: bool = ..., take_over: bool = ...) -> None: ...
 
 class LabelledPicture(_message.Message):
     __slots__ = ("entry", "picture")
@@ -205,7 +212,7 @@ class Recipe(_message.Message):
     def __init__(self, kind: _Optional[_Union[HeadKind, str]] = ..., strategy: _Optional[_Union[Strategy, str]] = ..., stages: _Optional[_Iterable[str]] = ..., stage_rates: _Optional[_Mapping[str, float]] = ..., stage_learning_rate: _Optional[float] = ..., optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., head_rate_factor: _Optional[float] = ..., epochs: _Optional[int] = ..., stage_epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., weight_decay: _Optional[float] = ..., schedule: _Optional[_Union[Schedule, str]] = ..., warmup_epochs: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., patience: _Optional[int] = ..., class_weights: _Optional[_Union[ClassWeights, str]] = ..., label_smoothing: _Optional[float] = ..., update_batch_norm: bool = ..., calibrate: bool = ..., seed: _Optional[int] = ...) -> None: ...
 
 class TrainResponse(_message.Message):
-    __slots__ = ("run_id", "queued", "accepted", "extracting", "skipped", "started", "step", "epoch", "result")
+    __slots__ = ("run_id", "queued", "accepted", "extracting", "skipped", "started", "step", "epoch", "result", "progress")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +222,7 @@ class TrainResponse(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     queued: Queued
     accepted: Accepted
@@ -224,7 +232,8 @@ class TrainResponse(_message.Message):
     step: Step
     epoch: Epoch
     result: Result
-    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., extracting: _Optional[_Union[Extracting, _Mapping]] = ..., skipped: _Optional[_Union[Skipped, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ...) -> None: ...
+    progress: _run_pb2.Progress
+    def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., accepted: _Optional[_Union[Accepted, _Mapping]] = ..., extracting: _Optional[_Union[Extracting, _Mapping]] = ..., skipped: _Optional[_Union[Skipped, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., epoch: _Optional[_Union[Epoch, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ...) -> None: ...
 
 class Queued(_message.Message):
     __slots__ = ("position",)

@@ -74,10 +74,11 @@ class TrainServiceServicer(object):
     """
 
     def Train(self, request_iterator, context):
-        """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
-        or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
-        those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
-        work stops within one batch; the run can be resumed by its id.
+        """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`,
+        `resume_run_id` or `watch_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The
+        caller sends those pictures and half-closes. The server sends epochs and at the end the result. When the caller who
+        started or resumed the run cancels, the work stops within one batch, unless the run is detached; it can be resumed
+        by its id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -27,10 +27,11 @@ class TrainServiceStub:
         gramlet.train.v1.train_pb2.TrainRequest,
         gramlet.train.v1.train_pb2.TrainResponse,
     ]
-    """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
-    or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
-    those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
-    work stops within one batch; the run can be resumed by its id.
+    """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`,
+    `resume_run_id` or `watch_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The
+    caller sends those pictures and half-closes. The server sends epochs and at the end the result. When the caller who
+    started or resumed the run cancels, the work stops within one batch, unless the run is detached; it can be resumed
+    by its id.
     """
 
     Predict: grpc.UnaryUnaryMultiCallable[
@@ -72,10 +73,11 @@ class TrainServiceAsyncStub:
         gramlet.train.v1.train_pb2.TrainRequest,
         gramlet.train.v1.train_pb2.TrainResponse,
     ]
-    """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
-    or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
-    those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
-    work stops within one batch; the run can be resumed by its id.
+    """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`,
+    `resume_run_id` or `watch_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The
+    caller sends those pictures and half-closes. The server sends epochs and at the end the result. When the caller who
+    started or resumed the run cancels, the work stops within one batch, unless the run is detached; it can be resumed
+    by its id.
     """
 
     Predict: grpc.aio.UnaryUnaryMultiCallable[
@@ -119,10 +121,11 @@ class TrainServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.train.v1.train_pb2.TrainRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.train.v1.train_pb2.TrainResponse], collections.abc.AsyncIterator[gramlet.train.v1.train_pb2.TrainResponse]]:
-        """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`
-        or `resume_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The caller sends
-        those pictures and half-closes. The server sends epochs and at the end the result. When the caller cancels, the
-        work stops within one batch; the run can be resumed by its id.
+        """Trains a head, or trains one head for each of several recipes and keeps the best. The caller sends `configuration`,
+        `resume_run_id` or `watch_run_id`. The server answers with `accepted`, which lists the pictures that it needs. The
+        caller sends those pictures and half-closes. The server sends epochs and at the end the result. When the caller who
+        started or resumed the run cancels, the work stops within one batch, unless the run is detached; it can be resumed
+        by its id.
         """
 
     @abc.abstractmethod

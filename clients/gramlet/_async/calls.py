@@ -1,0 +1,136 @@
+"""How calls of many messages are made: the events of a run, a stream of outcomes, a file in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, Self, TypeVar
+
+from gramlet.errors import GramletError, Unavailable
+from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking
+from gramlet.transport.connection import Attempts, Caller
+from gramlet.transport.rpc import Message, Rpc
+from gramlet.transport.run import Run
+from gramlet.transport.window import Window
+
+E = TypeVar("E")
+I = TypeVar("I")  # noqa: E741  # an item
+R = TypeVar("R")
+
+
+class AsyncCalls(Caller[AsyncConnection]):
+    """Makes the calls of many messages over the connection of a client."""
+
+    async def _events(self, rpc: Rpc, start: Awaitable[Run[E]], attempts: Attempts) -> AsyncGenerator[E, None]:
+        """The events of a run, across lost connections."""
+        run = await start
+        while not run.done:
+            try:
+                async with await self._connection.open(rpc, run.request(), attempts) as stream:
+                    while not run.done:
+                        if (uploads := run.uploads()) is not None:
+                            await stream.upload(uploads)
+                        event = run.accept(await stream.receive())
+                        attempts.answered(new=event is not None)
+                        if run.done:
+                            await stream.finish()  # so that the server sees a call that ended in order
+                        if event is not None:
+                            yield event
+            except GramletError as error:
+                await self._connection.pause(attempts.delay_after(run.broken(error)))
+
+    async def _outcomes(
+        self, rpc: Rpc, window: Window[I, Any, R], items: AsyncIterator[I], attempts: Attempts
+    ) -> AsyncGenerator[R | GramletError, None]:
+        """One outcome for each item, in order, across lost connections."""
+        stream: AsyncStream | None = None
+        try:
+            while await _filled(window, items):
+                for outcome in window.outcomes():
+                    yield outcome
+                if not window.is_waiting:
+                    continue
+                try:
+                    stream = stream or await self._connection.open(rpc, window.request(), attempts)
+                    for message in window.messages():
+                        await stream.send(message)
+                    window.accept(await stream.receive())
+                    attempts.answered()
+                except GramletError as error:
+                    if stream is not None:
+                        await stream.close()
+                    stream = None
+                    window.broken()
+                    await self._connection.pause(attempts.delay_after(error))
+            if stream is not None:
+                await stream.finish()
+        finally:
+            if stream is not None:
+                await stream.close()
+
+    async def _download(
+        self, rpc: Rpc, request: Message, chunk: Callable[[Message], bytes], timeout: float | None
+    ) -> bytes:
+        """A file that comes in pieces."""
+        attempts = self._attempts(timeout)
+        while True:
+            chunks: list[bytes] = []
+            try:
+                async with await self._connection.open(rpc, request, attempts) as stream:
+                    async for message in stream.remaining():
+                        attempts.answered(new=False)
+                        chunks.append(chunk(message))
+                return b"".join(chunks)
+            except GramletError as error:
+                await self._connection.pause(attempts.delay_after(error))
+
+
+async def _filled(window: Window[I, Any, Any], items: AsyncIterator[I]) -> bool:
+    """Fills the window; whether anything is left to do."""
+    while window.has_room:
+        try:
+            item = await anext(items)
+        except StopAsyncIteration:
+            break
+        await blocking(window.add, item)
+    return not window.is_empty
+
+
+class AsyncEvents(Generic[E, R], AsyncIterator[E]):
+    """Events of long work as they come; the last one is the result.
+
+    `close()`, or leaving an `async with` block, cancels the work on the server, unless it is detached or only watched.
+    So does leaving a loop early, once nothing refers to the events any more.
+
+    Attributes:
+        run_id: The id of the work, with which it can be resumed, watched, stopped and deleted. For a map: its id.
+    """
+
+    def __init__(self, run_id: str, events: AsyncGenerator[E, None], result: type[R] | tuple[type[R], ...]) -> None:
+        self.run_id = run_id
+        self._events = events
+        self._type = result
+        self._result: R | None = None
+
+    async def __anext__(self) -> E:
+        event = await anext(self._events)
+        if isinstance(event, self._type):
+            self._result = event
+        return event
+
+    async def result(self) -> R:
+        """Runs to the end, skipping events, and returns the result."""
+        async for _ in self:
+            pass
+        if self._result is None:
+            raise Unavailable("the work was closed before it had a result")
+        return self._result
+
+    async def close(self) -> None:
+        """Cancels the work, if it is not done."""
+        await self._events.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

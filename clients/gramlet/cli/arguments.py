@@ -1,0 +1,107 @@
+"""How command lines are read: the parser with its advice, types of arguments, and the flags of the server."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, Never
+
+from gramlet.errors import did_you_mean, printable
+from gramlet.transport.channel import DEFAULT_ADDRESS
+
+_CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and name what may be meant."""
+
+    def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
+        """Reads a command line. A flag that does not exist is an error of its command, which knows its flags."""
+        parsed, unknown = self.parse_known_args(arguments)
+        if unknown:
+            parser = self._parser_of(parsed)
+            flags = [flag for action in parser._actions for flag in action.option_strings]
+            known = [did_you_mean(each.partition("=")[0], flags) for each in unknown if each.startswith("-")]
+            parser.error(f"unrecognized: {' '.join(unknown)}{''.join(known[:1])}")
+        return parsed
+
+    def error(self, message: str) -> Never:
+        """Prints the error in one line, and exits with 2."""
+        if found := _CHOICE.search(message):
+            message += did_you_mean(found[1], re.findall(r"'(.*?)'", found[2]))
+        print(f"{self.prog}: {printable(message.removeprefix('argument '))} (see {self.prog} --help)", file=sys.stderr)
+        sys.exit(2)
+
+    def _parser_of(self, parsed: argparse.Namespace) -> argparse.ArgumentParser:
+        subparsers = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return next((group.choices[parsed.command] for group in subparsers), self)
+
+
+def values_of(kind: type[Enum]) -> list[str]:
+    """What may be given for an enumeration."""
+    return [str(member.value) for member in kind]
+
+
+def names(text: str) -> list[str]:
+    """`layer1,layer2` as names."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str) -> list[float]:
+    """`1,2.5` as numbers."""
+    return [float(part) for part in text.split(",")]
+
+
+def weights(text: str) -> dict[str, float]:
+    """`layer1=0.5,layer2` as a weight for each name; 1 where none is given."""
+    pairs = (part.partition("=") for part in text.split(","))
+    return {name.strip(): float(weight) if weight else 1.0 for name, _, weight in pairs}
+
+
+def members_of(kind: type[Enum]) -> Callable[[str], list[Any]]:
+    """Reads values of an enumeration, with commas between them, as its members."""
+
+    def members(text: str) -> list[Any]:
+        known = values_of(kind)
+        for name in names(text):
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+        return [kind(name) for name in names(text)]
+
+    return members
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command has: the form of its output, and how to reach the server."""
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, and no progress")
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--server",
+        default=os.environ.get("GRAMLET_SERVER") or DEFAULT_ADDRESS,
+        metavar="ADDRESS",
+        help="host:port, dns:///name:port, or several with commas between them (%(default)s; GRAMLET_SERVER)",
+    )
+    group.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token (or GRAMLET_TOKEN)")
+    group.add_argument("--tls", action="store_true", help="TLS with the system's authorities")
+    group.add_argument("--tls-ca", type=Path, metavar="FILE", help="TLS with this authority")
+    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate to show to the server")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    group.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole command; default: none")
+    group.add_argument(
+        "--wait", type=float, default=60.0, metavar="SECONDS", help="to wait for a lost server (%(default)g)"
+    )
+
+
+def command_line(arguments: argparse.Namespace, *words: object) -> str:
+    """A command line to paste into a shell: these words, which are quoted, at the same server."""
+    server: list[object] = ["--server", arguments.server] if arguments.server != DEFAULT_ADDRESS else []
+    for flag in ("token_file", "tls_ca", "tls_cert", "tls_key"):
+        if getattr(arguments, flag) is not None:
+            server += [f"--{flag.replace('_', '-')}", getattr(arguments, flag)]
+    return shlex.join(str(word) for word in ["gramlet", *words, *server, *(["--tls"] if arguments.tls else [])])

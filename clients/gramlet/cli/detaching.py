@@ -1,0 +1,27 @@
+"""`--detach`: orders a run, and leaves it to the server."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gramlet._sync.calls import Events
+from gramlet.cli.terminal import Terminal
+
+
+def add_detach(parser: argparse.ArgumentParser) -> None:
+    """Adds the option."""
+    parser.add_argument(
+        "--detach", action="store_true", help="order the run, print its id, and leave: see `gramlet runs`"
+    )
+
+
+def detach(events: Events[Any, Any], terminal: Terminal, until: tuple[type, ...] = (object,)) -> int:
+    """Orders a detached run, and leaves it after the first event of one of these types."""
+    with events, terminal.log():
+        for event in events:
+            if isinstance(event, until):
+                break
+    terminal.event("detached", run_id=events.run_id)
+    terminal.say(f"run {events.run_id} goes on without this command; watch it: gramlet runs watch {events.run_id}")
+    return 0

@@ -1,0 +1,118 @@
+"""`gramlet runs`: lists, shows, watches, stops and deletes the runs in the server's store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from gramlet._sync.client import Client
+from gramlet._sync.runs import Run
+from gramlet.cli import embed, stylize, sweep, train
+from gramlet.cli.files import PICTURES, check_output, write_atomically
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import InvalidInput
+from gramlet.json_codec import plain
+from gramlet.run.types import RunInfo, RunKind, RunState
+
+HELP = "list, show, watch, stop or delete runs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what to do, and with which run."""
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "show", "watch", "stop", "delete"))
+    parser.add_argument("run", nargs="?", help="its id; of a map: the map's name")
+    parser.add_argument("--kind", choices=[kind.value for kind in RunKind], help="only runs of this kind")
+    parser.add_argument("--state", choices=[state.value for state in RunState], help="list: only runs in this state")
+    parser.add_argument("--owner", default="", help="list: only runs of this token's name")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="list: the newest N (%(default)s); 0: all")
+    parser.add_argument("-o", "--output", type=Path, help="show, watch: where to write the picture: .png, .jpg, ...")
+
+
+def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Does it."""
+    if arguments.action == "list":
+        return _list(arguments, client, terminal)
+    if not arguments.run:
+        raise InvalidInput(f"say which run to {arguments.action}", field="run")
+    if arguments.output:
+        check_output(arguments.output, PICTURES, "--output")
+    actions = {"show": _show, "watch": _watch, "stop": _stop, "delete": _delete}
+    actions[arguments.action](arguments, client.run(arguments.run, arguments.kind), terminal)
+    return 0
+
+
+def _list(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    runs = client.runs(kind=arguments.kind, state=arguments.state, owner=arguments.owner)
+    for info in islice(runs, arguments.limit or None):
+        terminal.event("run", **_values(info))
+        terminal.say(_line(info))
+    return 0
+
+
+def _show(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
+    details = run.details(include_result=arguments.output is not None)
+    info, result = details.run, details.result
+    terminal.event("run", **_values(info))
+    terminal.say(_line(info))
+    if info.error:
+        terminal.say(f"{info.error.field}: {info.error.message}" if info.error.field else info.error.message)
+    if arguments.output:
+        if result is None or result.png is None:
+            raise InvalidInput("the run has no picture as its result", field="--output")
+        write_atomically(arguments.output, result.png)
+        terminal.event("picture", path=str(arguments.output))
+        terminal.say(str(arguments.output))
+
+
+def _watch(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
+    show = _shown(run.info().kind, arguments.output, terminal)
+    with run.watch() as events, terminal.log(), terminal.progress("watching") as meter:
+        for event in events:
+            show(event, meter)
+
+
+def _stop(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
+    info = run.stop()
+    terminal.event("run", **_values(info))
+    terminal.say(_line(info))
+
+
+def _delete(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
+    run.delete()
+    terminal.event("deleted", run_id=run.run_id)
+    terminal.say(f"{run.run_id} deleted")
+
+
+def _shown(kind: RunKind, output: Path | None, terminal: Terminal) -> Callable[[Any, Meter], None]:
+    """How the events of a run of this kind are shown: as by the command that orders such runs."""
+    match kind:
+        case RunKind.STYLIZE:
+            return stylize.Shown(terminal, output, None).show
+        case RunKind.SWEEP:
+            return sweep.Shown(terminal, output, None).show
+        case RunKind.TRAIN:
+            return train.Shown(terminal, None).show
+        case RunKind.EMBED:
+            return embed.Shown(terminal, coordinates=False).show
+
+
+def _values(info: RunInfo) -> dict[str, Any]:
+    values: dict[str, Any] = plain(info, keep_none=False)
+    return values
+
+
+def _line(info: RunInfo) -> str:
+    """A run in one line."""
+    progress = info.progress
+    done = f" {progress.done}/{progress.total} {progress.phase}" if progress.total and not info.state.has_ended else ""
+    created = datetime.fromtimestamp(info.created).isoformat(" ", "minutes")
+    parts = [f"{info.kind.value} {info.state.value}{done}", _size(info.bytes), created, info.owner, info.settings]
+    return f"{info.run_id}: {', '.join(filter(None, parts))}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,0 +1,185 @@
+"""What the synchronous and the asynchronous connection have in common, and the attempts of one call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+import grpc
+
+from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError
+from gramlet.transport.channel import REQUEST_ID, Endpoint, Metadata, Target, request_id
+from gramlet.transport.failures import FailedCall, decode_rpc_error
+from gramlet.transport.retry import RetryPolicy
+from gramlet.transport.rpc import Message, Rpc
+from gramlet.values import seconds
+
+
+class Contact:
+    """Whether a server has ever answered this client. Shared by all calls of a client."""
+
+    def __init__(self) -> None:
+        self.made = False
+
+
+class Attempts:
+    """The attempts of one call: counts them, knows the deadline, and decides by the policy."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        contact: Contact,
+        timeout: float | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._policy = policy
+        self._contact = contact
+        self._clock = clock
+        self._deadline = None if timeout is None else clock() + timeout
+        self._lost_since: float | None = None
+        self._failures = 0
+        self._answered_in_vain = False
+        self._fruitless = 0
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, for the next attempt; None without one.
+
+        Raises:
+            DeadlineExceeded: There are none left.
+        """
+        if self._deadline is None:
+            return None
+        remaining = self._deadline - self._clock()
+        if remaining <= 0:
+            raise DeadlineExceeded("the timeout is over: allow more, or ask for less")
+        return remaining
+
+    def answered(self, *, new: bool = True) -> None:
+        """The server sent something; `new` says whether it brought the call forward."""
+        self._contact.made = True
+        self._lost_since = None
+        self._answered_in_vain = not new
+        if new:
+            self._failures = self._fruitless = 0
+
+    def delay_after(self, error: GramletError) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            GramletError: The error itself, where another attempt is pointless or patience is over.
+        """
+        now = self._clock()
+        self._failures += 1
+        # A request that kills every server it reaches must end, however fast the servers come back.
+        self._fruitless += self._answered_in_vain
+        self._answered_in_vain = False
+        self._contact.made = self._contact.made or bool(error.request_id)
+        if self._lost_since is None:
+            self._lost_since = now
+        delay = self._policy.delay(
+            error,
+            attempt=self._failures,
+            elapsed=now - self._lost_since,
+            remaining=None if self._deadline is None else self._deadline - now,
+            contacted=self._contact.made,
+        )
+        if delay is None or self._fruitless > self._policy.fruitless:
+            raise error from None
+        return delay
+
+
+def call_metadata(token: str | None) -> Metadata:
+    """The token, if any, and the request id of the current context."""
+    found = {"authorization": f"Bearer {token}" if token else "", REQUEST_ID: request_id.get()}
+    return tuple((name, value) for name, value in found.items() if value)
+
+
+class BaseConnection:
+    """A channel to an endpoint, and the methods of its services. Attribute `address`: where the server is.
+
+    Raises:
+        InvalidInput: The address cannot be understood, or the TLS files do not go together.
+        NotFound: A TLS file does not exist.
+        Unavailable: A name in a list of addresses is not known.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.address = endpoint.address
+        self._token = endpoint.token
+        self._target = Target.of(endpoint)
+        self._contact = Contact()
+        self._stubs: dict[Callable[[Any], Any], Any] = {}
+
+    @property
+    def channel(self) -> Any:
+        """The open channel."""
+        raise NotImplementedError
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        raise NotImplementedError
+
+    def unary(self, rpc: Rpc, request: Message, attempts: Attempts, metadata: Metadata = ()) -> Any:
+        """Calls until the call succeeds, or the attempts are used up.
+
+        Raises:
+            GramletError: The last failure.
+        """
+        raise NotImplementedError
+
+    def attempts(self, policy: RetryPolicy, timeout: float | None) -> Attempts:
+        """The attempts of a new call.
+
+        Raises:
+            FailedPrecondition: The connection is closed.
+        """
+        self.check_open()
+        return Attempts(policy, self._contact, timeout)
+
+    def check_open(self) -> None:
+        """Refuses every use of a closed connection.
+
+        Raises:
+            FailedPrecondition: The connection is closed.
+        """
+        if self.is_closed:
+            raise FailedPrecondition(f"this client of {self.address} is closed: make a new one")
+
+    def _method(self, rpc: Rpc) -> Callable[..., Any]:
+        channel = self.channel
+        if rpc.stub not in self._stubs:
+            self._stubs[rpc.stub] = rpc.stub(channel)
+        method: Callable[..., Any] = getattr(self._stubs[rpc.stub], rpc.method)
+        return method
+
+    def _metadata(self, more: Metadata = ()) -> Metadata:
+        return (*call_metadata(self._token), *more)
+
+    def _failure(self, failed: grpc.RpcError) -> GramletError:
+        # Closing the connection ends its calls in several ways; all of them are the caller's doing.
+        self.check_open()
+        call = cast(FailedCall, failed)
+        if call.code() is not grpc.StatusCode.UNAVAILABLE:
+            self._contact.made = True  # even a broken stream shows that there is a server
+        return decode_rpc_error(call, self.address)
+
+
+C = TypeVar("C", bound=BaseConnection)
+
+
+class Caller(Generic[C]):
+    """Makes calls over a connection, with a timeout and patience of its own."""
+
+    _connection: C
+    _timeout: float | None
+    _policy: RetryPolicy
+
+    def _attempts(self, timeout: float | None) -> Attempts:
+        chosen = self._timeout if timeout is None else seconds(timeout, "timeout")
+        return self._connection.attempts(self._policy, chosen)
+
+    def _unary(self, rpc: Rpc, request: Message, timeout: float | None) -> Any:
+        """The reply; the asynchronous client must await it."""
+        return self._connection.unary(rpc, request, self._attempts(timeout))

@@ -1,0 +1,111 @@
+"""Long work across any number of connections: what to send, and what the caller has not seen yet. No gRPC, no clock."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar, Generic, TypeVar
+
+from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
+from gramlet.transport.rpc import Message
+
+E = TypeVar("E")
+
+_REASONS = 5
+
+_log = logging.getLogger("gramlet")
+
+
+def unread_error(error: InvalidInput, reasons: Sequence[str]) -> InvalidInput:
+    """The server's refusal, with what only this side knows: why pictures could not be read here."""
+    more = f" and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+    message = f"{error.message}; not sent: {'; '.join(reasons[:_REASONS])}{more}"
+    return InvalidInput(message, field=error.field, request_id=error.request_id)
+
+
+class Run(ABC, Generic[E]):
+    """One piece of long work in the server's store. No event is reported twice, and none is missed.
+
+    After a break the work is resumed by its id, or watched again. If the server does not know it, the order is sent
+    again: the same order takes the same steps.
+
+    Args:
+        run_id: The id under which the server stores the work.
+        ordered: There is an order to send. Without one the work can only be resumed or watched.
+        watching: The work is only watched.
+
+    Attributes:
+        resuming: The next request resumes the work instead of ordering it.
+        watching: All requests only watch the work.
+        take_over: The next request resumes the work even if another replica seems to do it: the connection to the
+            server that did it broke, so the server is lost, or has stopped the work, because its caller had left.
+        done: The result has arrived.
+    """
+
+    remote: ClassVar[type]
+    """The type of the event that reports the progress of work on another replica than the one that was called."""
+
+    def __init__(self, run_id: str, *, ordered: bool, watching: bool = False) -> None:
+        self.run_id = run_id
+        self.resuming = not ordered
+        self.watching = watching
+        self.take_over = False
+        self.done = False
+        self._ordered = ordered
+        self._is_remote = not ordered
+        self._arrived = False
+        self._broken = False
+
+    @abstractmethod
+    def request(self) -> Message:
+        """The first message of a connection: the order, or the request to resume."""
+
+    def uploads(self) -> Iterable[Callable[[], Message]] | None:
+        """The messages that follow, each to be made when it is sent; None as long as the server has not asked."""
+        return None
+
+    def accept(self, message: Message) -> E | None:
+        """The event in a reply, or None for one that the caller has seen before."""
+        event = self._decode(message)
+        if event is None:
+            return None
+        self._is_remote = isinstance(event, self.remote)
+        self._note(event)
+        if not self._is_new(event):
+            return None
+        self._remember(event)
+        return event
+
+    def broken(self, error: GramletError) -> GramletError:
+        """Takes note of a failure; returns the error by which the retry policy decides."""
+        if isinstance(error, Unavailable):
+            self._broken = True
+            self.resuming = self.resuming or self._arrived
+            # A server that answers with a request id is alive. It would not be right to take its work away.
+            self.take_over = not (self._is_remote or error.request_id)
+            _log.info("run %s lost its server: %s", self.run_id, error)
+            return error
+        if self._ordered and self.resuming and isinstance(error, NotFound):
+            self.resuming = False  # the server was lost before it stored the order
+            return Unavailable(error.message)
+        if self._ordered and self._broken and not self.resuming and isinstance(error, AlreadyExists):
+            self.resuming = True  # the order arrived, but its answer was lost
+            return Unavailable(error.message)
+        return error
+
+    def _note(self, event: E) -> None:
+        """Looks at an event, new or not. Most orders have arrived when the first event comes: after a break, resume."""
+        self._arrived = True
+
+    @abstractmethod
+    def _decode(self, message: Message) -> E | None:
+        """The event in a reply; None for one that this release does not know."""
+
+    @abstractmethod
+    def _is_new(self, event: E) -> bool:
+        """Whether the caller has not seen the event."""
+
+    @abstractmethod
+    def _remember(self, event: E) -> None:
+        """Takes note of a new event."""

@@ -1,0 +1,117 @@
+"""What a descent is handed and what it reports; see `gramlet_server.feature.descent`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from gramlet.feature.descent_types import DescentEvent, DescentSettings, DescentStart, LossTerms, Optimizer
+from torch import Tensor
+
+from gramlet_server.feature.canvas import resized
+from gramlet_server.feature.lbfgs import LBFGS, Adam
+from gramlet_server.feature.passes import Steps
+from gramlet_server.feature.snapshot import Snapshot
+
+RESTART_RATE = 0.5
+"""Each restart multiplies the learning rate by this."""
+
+HISTORY_BYTES = 2**30
+"""The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
+
+PREVIEW_SIDE = 512
+"""The longest side of a preview, in pixels."""
+
+Terms = tuple[float, ...]
+"""The loss, its style, content and total variation terms, and those of each stage; as `Losses.terms`."""
+
+
+class Loss(Protocol):
+    """An objective in place at the network."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the style loss, as the terms are ordered."""
+        ...
+
+    def evaluate(self, picture: Tensor) -> Steps[tuple[Tensor, Tensor]]:
+        """Loss terms (4 + stages,) and gradient (3, H, W) at a picture, as new tensors which nobody waits for."""
+        ...
+
+
+@dataclass
+class Control:
+    """What the caller asks for. The descent looks at it between two iterations.
+
+    Attributes:
+        weights: A new objective, and the number of its weights.
+        state: A Snapshot is wanted.
+        proceed: The last iteration may begin.
+        stop: End with a Snapshot.
+    """
+
+    weights: tuple[Loss, int] | None = None
+    state: bool = False
+    proceed: bool = False
+    stop: bool = False
+
+    def holds(self, start: DescentStart, iteration: int) -> bool:
+        """Whether the iteration after this one is the last, and has to wait for `proceed`."""
+        return start.confirm_last and not self.proceed and iteration + 1 == start.iterations
+
+    def needs(self, start: DescentStart, iteration: int) -> bool:
+        """Whether something needs the descent as it is after this iteration."""
+        wanted = self.stop or self.state or self.weights is not None
+        return wanted or iteration >= start.iterations or self.holds(start, iteration)
+
+
+@dataclass(frozen=True)
+class PreviewPixels:
+    """How the picture looks after `iteration`.
+
+    Attributes:
+        pixels: Waits for them: (3, h, w), uint8, on the CPU.
+    """
+
+    iteration: int
+    pixels: Callable[[], Tensor]
+
+
+Happening = DescentEvent | PreviewPixels | Snapshot
+"""What a descent reports. Previews and snapshots become files only when somebody takes them."""
+
+
+def make_optimizer(settings: DescentSettings, point: Tensor, restarts: int) -> LBFGS | Adam:
+    """An optimizer for points like this one (C, H, W), after so many restarts."""
+    rate = settings.learning_rate * RESTART_RATE**restarts
+    if settings.optimizer is Optimizer.ADAM:
+        return Adam(point.numel(), rate, point.device)
+    pairs = max(1, min(settings.history_size, HISTORY_BYTES // (8 * point.numel())))
+    return LBFGS(point.numel(), rate, pairs, point.device)
+
+
+def describe(terms: Terms, stages: tuple[str, ...]) -> LossTerms:
+    """Loss terms by name."""
+    loss, style, content, variation, *of_stages = terms
+    return LossTerms(
+        loss=loss,
+        style_loss=style,
+        content_loss=content,
+        total_variation_loss=variation,
+        stage_losses=dict(zip(stages, of_stages, strict=True)),
+    )
+
+
+def copy_to_cpu(tensor: Tensor) -> Tensor:
+    """On the CPU, and sharing no memory."""
+    return tensor.detach().to("cpu", copy=True)
+
+
+def make_preview(picture: Tensor) -> Tensor:
+    """A picture (3, H, W) as levels 0..255, reduced to PREVIEW_SIDE."""
+    _, height, width = picture.shape
+    factor = min(1.0, PREVIEW_SIDE / max(height, width))
+    small = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
+    return small.clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -1,0 +1,193 @@
+"""The events of a run for one call: from this process if it executes the run, otherwise from the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from gramlet.errors import Aborted, Cancelled, NotFound
+from gramlet.run.types import Progress, RunState
+from gramlet.transport.failures import error_class
+
+from gramlet_server.runs.execution import PROGRESS_SECONDS, Execution
+from gramlet_server.runs.kind import Kind
+from gramlet_server.runs.queue import shutting_down
+from gramlet_server.runs.records import Record, Records
+from gramlet_server.runs.store import Store
+
+Event = TypeVar("Event")
+
+
+class Watch(ABC, Generic[Event]):
+    """The events of a run for one call: iterate over it once.
+
+    Iterating raises the error that ends the run, if one does, and Cancelled after `cancel` or if the run is stopped.
+
+    Attributes:
+        run_id: The run in the store.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Event]:
+        """The events."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """The caller leaves. If the run needs callers and this was the last one, it is stopped. Returns at once."""
+
+    def cancel_with_call(self, add_callback: Callable[[Callable[[], None]], bool]) -> None:
+        """Cancels when the call that reads the events ends, however it ends.
+
+        Args:
+            add_callback: gRPC's `context.add_callback`. It returns False, and never calls back, when the call is
+                already over: a call can be cancelled while its run is prepared.
+        """
+        if not add_callback(self.cancel):
+            self.cancel()
+
+    def join(self) -> None:  # most have nothing to wait for
+        """Waits until the run has ended, if this process executes it."""
+
+
+class LocalWatch(Watch[Event]):
+    """The events of a run that this process executes.
+
+    Args:
+        execution: The run.
+        keeps: Whether the call keeps the run going. `Execution.join_caller` has counted it then.
+        ordered: Whether it is the call that ordered the run or takes it over.
+    """
+
+    def __init__(self, execution: Execution[Event], *, keeps: bool, ordered: bool = False) -> None:
+        super().__init__(execution.run_id)
+        self._execution = execution
+        self._keeps = keeps
+        self._ordered = ordered
+        self._buffer = execution.subscribe()
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._buffer if self._ordered else map(self._execution.kind.for_others, self._buffer)
+
+    def cancel(self) -> None:
+        self._buffer.cancel()
+        with self._lock:
+            leaves, self._keeps = self._keeps, False
+        if leaves:
+            self._execution.leave_caller()
+
+    def join(self) -> None:
+        self._execution.join()
+
+
+class FinishedWatch(Watch[Event]):
+    """The result of a run that has succeeded."""
+
+    def __init__(self, run_id: str, kind: Kind[Event], store: Store) -> None:
+        super().__init__(run_id)
+        self._kind = kind
+        self._store = store
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._kind.finished(self._store, self.run_id)
+
+    def cancel(self) -> None:
+        pass
+
+
+class StoreWatch(Watch[Event]):
+    """The events of a run that another process executes: its progress, about once a second, and at the end its result.
+
+    Args:
+        run_id: The run.
+        kind: Its kind.
+        records: Where its progress is.
+        here: Watches the run in this process if it executes the run, which it may have taken over.
+        take_over: Takes the run over once nobody executes it any more; None: the call only watches.
+        is_draining: Whether this server is shutting down.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        kind: Kind[Event],
+        records: Records,
+        here: Callable[[], Watch[Event] | None],
+        take_over: Callable[[], Watch[Event]] | None,
+        is_draining: Callable[[], bool],
+    ) -> None:
+        super().__init__(run_id)
+        self._kind = kind
+        self._records = records
+        self._here = here
+        self._take_over = take_over
+        self._is_draining = is_draining
+        self._cancelled = threading.Event()
+        self._inner: Watch[Event] | None = None
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+        if self._inner is not None:
+            self._inner.cancel()
+
+    def __iter__(self) -> Iterator[Event]:
+        reported: Progress | None = None
+        while not self._cancelled.is_set():
+            if self._is_draining():
+                raise shutting_down(self.run_id)
+            record = self._records.read(self._kind.kind, self.run_id)
+            if record is None:
+                raise NotFound(f"run {self.run_id} was deleted", field="watch_run_id")
+            if record.info.state is RunState.SUCCEEDED:
+                yield from self._kind.finished(self._records.store, self.run_id)
+                return
+            if inner := self._here() or self._taken_over(record):
+                yield from self._events_of(inner)
+                return
+            self._check(record)
+            if record.info.progress != reported:
+                reported = record.info.progress
+                yield self._kind.remote(record.info)
+            self._cancelled.wait(PROGRESS_SECONDS)
+        raise Cancelled("the call was cancelled")
+
+    def _events_of(self, inner: Watch[Event]) -> Iterator[Event]:
+        self._inner = inner
+        if self._cancelled.is_set():  # before `cancel` could see it
+            inner.cancel()
+        yield from inner
+
+    def _taken_over(self, record: Record) -> Watch[Event] | None:
+        """The run in this process, if this call goes on with it and may."""
+        if self._take_over is None or record.requested or record.info.state is RunState.FAILED:
+            return None
+        if self._records.is_alive(record):
+            return None
+        try:
+            return self._take_over()
+        except Aborted:  # another process was first
+            return None
+
+    def _check(self, record: Record) -> None:
+        """Ends the watch with the error of a run that goes on nowhere.
+
+        Raises:
+            GramletError: The error of the run.
+            Cancelled: It was stopped, or its process was lost and nobody has taken it over.
+        """
+        info = record.info
+        if info.state is RunState.FAILED and info.error is not None:
+            raise error_class(info.error.code)(info.error.message, field=info.error.field)
+        if record.requested and info.state is RunState.STOPPED:
+            raise Cancelled(f"run {self.run_id} was stopped: resume it to go on")
+        is_waiting = info.detached and not info.state.has_ended
+        # Its caller may be about to resume it, when its server was lost or shut down.
+        lost = time.time() - max(record.renewed, info.updated) > 2 * self._records.lease_seconds
+        if not self._records.is_alive(record) and not is_waiting and lost:
+            raise Cancelled(f"run {self.run_id} was interrupted: resume it to go on")
