@@ -6,7 +6,7 @@ The values of a map, in the order in which they are written:
 2. `thumbnails`, what is kept of the descriptors (`stored_arrays`), then `items`. Once `items` is there, the map can be
    resumed without its items.
 3. `state` every few iterations, and a `layout-N` for each finished layout.
-4. `map`, when the map is finished. `state` is emptied then.
+4. `map`, when the map is finished. `state` is dropped then.
 """
 
 from __future__ import annotations
@@ -188,10 +188,10 @@ def put_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
 
 def get_checkpoint(run: Run) -> Checkpoint | None:
     """The newest checkpoint of a map that is not finished; None if there is none yet."""
-    try:
-        arrays = from_npz(run.get("state"))
-    except NotFound:
+    data = run.value("state")
+    if data is None:
         return None
+    arrays = from_npz(data)
     state = State(arrays["coordinates"], arrays["update"], arrays["gains"], int(arrays["iteration"]))
     return Checkpoint(int(arrays["layout"]), state, _frames(arrays))
 
@@ -217,7 +217,7 @@ def get_layouts(run: Run, count: int) -> dict[int, StoredLayout]:
 
 
 def put_map(run: Run, plan: Plan, items: ItemSet, layouts: Sequence[Layout], seconds: float) -> StyleMap:
-    """Finishes a map, and empties the value that only its computation needed. Returns the map.
+    """Finishes a map, and drops the value that only its computation needed. Returns the map.
 
     Args:
         run: The map.
@@ -228,7 +228,7 @@ def put_map(run: Run, plan: Plan, items: ItemSet, layouts: Sequence[Layout], sec
     """
     facts = _MapFacts(len(layouts), seconds)
     run.put("map", to_json(facts))
-    run.put("state", b"")
+    run.drop("state")
     return _assembled(run.run_id, plan, items, layouts, facts)
 
 
@@ -244,10 +244,10 @@ def get_map(store: Store, map_id: str) -> StyleMap:
         NotFound: There is none of that name, or it is not finished.
     """
     run = open_run(store, map_id)
-    try:
-        facts = from_json(_MapFacts, run.get("map"))
-    except NotFound:
-        raise NotFound(f"there is no finished map {map_id}", field="map_id") from None
+    data = run.value("map")
+    if data is None:
+        raise NotFound(f"there is no finished map {map_id}", field="map_id")
+    facts = from_json(_MapFacts, data)
     layouts = [one.layout for one in get_layouts(run, facts.layouts).values()]
     return _assembled(map_id, get_plan(run), get_items(run), layouts, facts)
 
@@ -259,11 +259,9 @@ def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:
 
 def list_maps(store: Store) -> list[MapSummary]:
     """All maps, finished or not, newest first."""
-    values: dict[str, set[str]] = {}
-    for entry in store.list(f"runs/{KIND}"):
-        _, _, map_id, _, name = entry.key.split("/", 4)
-        values.setdefault(map_id, set()).add(name)
-    summaries = [_summary(open_run(store, map_id), values[map_id]) for map_id in values if "plan" in values[map_id]]
+    map_ids = {entry.key.split("/")[2] for entry in store.list(f"runs/{KIND}")}
+    found = (_summary(Run(store, KIND, map_id)) for map_id in map_ids)
+    summaries = [summary for summary in found if summary is not None]
     return sorted(summaries, key=lambda summary: summary.created, reverse=True)
 
 
@@ -273,14 +271,12 @@ def delete_map(store: Store, map_id: str) -> None:
     Raises:
         NotFound: There is none.
     """
-    run = open_run(store, map_id)
-    if not store.list(f"runs/{KIND}/{map_id}"):
-        raise NotFound(f"there is no map {map_id}", field="map_id")
-    records = Records(store)
-    if record := records.read(RunKind.EMBED, map_id):
-        records.delete(record)
+    record = Records(store).read(RunKind.EMBED, map_id) if map_id and "/" not in map_id else None
+    if record:
+        Records(store).delete(record)
     else:
-        run.delete()
+        open_run(store, map_id)
+        Run.find(store, KIND, map_id).delete()
 
 
 def open_run(store: Store, map_id: str) -> Run:
@@ -295,10 +291,10 @@ def open_run(store: Store, map_id: str) -> Run:
 
 
 def _get_layout(run: Run, number: int) -> StoredLayout | None:
-    try:
-        arrays = from_npz(run.get(f"layout-{number}"))
-    except NotFound:
+    data = run.value(f"layout-{number}")
+    if data is None:
         return None
+    arrays = from_npz(data)
     facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
     layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
     return StoredLayout(layout, _frames(arrays))
@@ -321,9 +317,14 @@ def _assembled(map_id: str, plan: Plan, items: ItemSet, layouts: Sequence[Layout
     )
 
 
-def _summary(run: Run, values: set[str]) -> MapSummary:
-    plan = get_plan(run)
-    items = len(get_items(run).items) if "items" in values else 0
+def _summary(run: Run) -> MapSummary | None:
+    """A map in short; None if it was deleted, or ended before its plan was stored."""
+    values = run.names()
+    try:
+        plan = get_plan(run)
+        items = len(get_items(run).items) if "items" in values else 0
+    except NotFound:
+        return None
     layouts = sum(name.startswith("layout-") for name in values)
     return MapSummary(run.run_id, plan.created, plan.settings.method, items, layouts, "map" in values)
 

@@ -1,31 +1,85 @@
 """A run in the store, with a fence: the process that created its highest epoch owns it.
 
-Each owner writes only below its own epoch. So a process that has lost its run cannot overwrite the values of the next
-owner. It learns of the loss at its next write.
+    runs/<kind>/<run id>/current                              the name of the folder
+    runs/<kind>/<run id>/<folder>/<epoch>/owner               who owns the epoch; empty: the run is being deleted
+    runs/<kind>/<run id>/<folder>/<epoch>/base                which versions of earlier epochs count
+    runs/<kind>/<run id>/<folder>/<epoch>/<name>.<number>     a version of a value
+    runs/<kind>/<run id>/<folder>/<log>/<number>              an entry of a log
+
+The store creates a key only if it is free, and shows a key to everybody as soon as it is written. Nothing else is
+certain. A process may stop at any point, and a write that it began may arrive much later. A list is no snapshot: it
+shows every key that was there from its begin to its end, and some of those that came or went meanwhile.
+
+- *Create*: create `current`, then `owner` in epoch 1.
+- *Take over*: find the highest epoch, create `owner` in the next one, then fix the base of that epoch.
+- *Fix the base of epoch N*: fix the base of epoch N - 1; list; create `base` with the newest version of each name: that
+  of epoch N - 1, or else that in the base of N - 1. The list begins after `owner` of N was created. Any process may fix
+  a base; the first one decides, and it never changes.
+- *Write*: write a version under a new number, then list. If there is a higher epoch, the write has failed (Aborted).
+  Otherwise delete the earlier versions, oldest first. Before the first of them is deleted, write number 0, which stays.
+- *Read*: list; take the newest version of the highest epoch N, or else that in the base of N. Begin again if it is gone
+  or if there is an epoch N + 1 by now. A value was never written if two lists say so that show the same highest epoch.
+- *Delete*: see deletion.py.
+
+Why it holds:
+
+- A write that has succeeded was there before the next epoch: the list after it does not show that epoch. So the list
+  from which the next base is made shows it, or a later version. A version is deleted only after a later one has
+  succeeded. So no write that has succeeded is lost, and progress never goes back.
+- What an owner writes after the next base was fixed is in no base, so nobody reads it.
+- A reader has seen that there is no epoch N + 1 after it has seen version V of epoch N. So the next base has V or a
+  later version, and no later reader gets an earlier one.
+- A process that deletes and one that takes over create the same key, so one of them wins. A run that is created again
+  under the same id has another folder, which no late write of the deleted run reaches.
+
+tests/runs/simulation.py runs this code through schedules of crashes and late writes; docs/fence.qnt is a model of it.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
-from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound
+from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
 from gramlet.types import check_name, new_name
 
+from gramlet_server.runs.deletion import delete_run
+from gramlet_server.runs.layout import Folder, Listing, Version
 from gramlet_server.runs.store import Store
+
+_TRIES = 100
+"""How often a reader begins again because the run has changed meanwhile."""
+
+Base = Mapping[str, str]
+"""The paths of the versions that the owner of an epoch starts with, by name."""
+
+T = TypeVar("T")
+
+
+class _Moved(Exception):
+    """A list shows that the run changed while it was made."""
 
 
 class Run:
-    """A run in the store. The process that created its highest epoch owns it.
+    """A run in the store. Safe to use from several threads.
 
-    Keys: `runs/<kind>/<run id>/<epoch>/owner`, next to the values of that epoch; and
-    `runs/<kind>/<run id>/<log>/<number>`, logs outside of any epoch, which every process may append to.
+    Attributes:
+        run_id: Its id.
+        epoch: The epoch that this process owns, or owned; 0 if it only reads.
     """
 
-    def __init__(self, store: Store, kind: str, run_id: str, epoch: int) -> None:
+    def __init__(self, store: Store, kind: str, run_id: str, epoch: int = 0) -> None:
         self._store = store
         self.run_id = run_id
         self.epoch = epoch
-        self._prefix = f"runs/{kind}/{run_id}"
+        self._kind = kind
+        self._place = f"runs/{kind}/{run_id}"
+        self._folder: Folder | None = None
+        self._bases: dict[int, Base] = {1: {}}  # bases never change
+        self._numbers = itertools.count(1)
 
     @classmethod
     def create(cls, store: Store, kind: str, run_id: str = "") -> Run:
@@ -33,14 +87,18 @@ class Run:
 
         Raises:
             InvalidInput: The id is not 1 to 64 letters, digits, '-' or '_'.
-            AlreadyExists: There is a run of that id.
+            AlreadyExists: There is a run of that id, or one that is being deleted.
         """
         run = cls(store, kind, check_name(run_id or new_name(), "run_id"), 1)
-        try:
-            run._own()
-        except AlreadyExists:
-            raise AlreadyExists(f"run {run_id} exists: resume it, or choose another name", field="run_id") from None
-        return run
+        run._folder = Folder.new(store, run._place)
+        if run._folder and run._folder.own(1):
+            # Another process may have made the folder and stopped, or may have just deleted the run.
+            if run._folder.list().is_alive and run._folder.is_current:
+                return run
+            run._folder.disown(1)
+        elif run._folder and run._folder.list().is_alive:
+            raise AlreadyExists(f"run {run_id} exists: resume it, or choose another name", field="run_id")
+        raise AlreadyExists(f"run {run_id} is being deleted: choose another name, or try again later", field="run_id")
 
     @classmethod
     def take_over(cls, store: Store, kind: str, run_id: str) -> Run:
@@ -51,15 +109,19 @@ class Run:
             NotFound: There is no such run.
             Aborted: Another process took it over at the same moment.
         """
-        run = cls(store, kind, check_name(run_id, "run_id"), 0)
-        newest = run._newest_epoch()
-        if newest == 0:
-            raise NotFound(f"the store {store.address} has no run {run_id}", field="resume_run_id")
-        run.epoch = newest + 1
+        run = cls(store, kind, check_name(run_id, "run_id"))
+        folder = run._opened("resume_run_id")
+        listing = folder.list()
+        if not listing.is_alive:
+            raise run._missing("resume_run_id")
+        run.epoch = listing.epoch + 1
+        if not folder.own(run.epoch):
+            raise Aborted(f"run {run_id} was taken over or deleted by another process at the same moment")
         try:
-            run._own()
-        except AlreadyExists:
-            raise Aborted(f"run {run_id} was taken over by another process at the same moment") from None
+            run._base(folder, run.epoch)
+        except NotFound:
+            folder.disown(run.epoch)  # the run was deleted before
+            raise run._missing("resume_run_id") from None
         return run
 
     @classmethod
@@ -70,9 +132,9 @@ class Run:
             InvalidInput: Not a valid id.
             NotFound: There is no such run.
         """
-        run = cls(store, kind, check_name(run_id, "run_id"), 0)
-        if run._newest_epoch() == 0:
-            raise NotFound(f"the store {store.address} has no run {run_id}", field="run_id")
+        run = cls(store, kind, check_name(run_id, "run_id"))
+        if not run._opened("run_id").list().is_alive:
+            raise run._missing("run_id")
         return run
 
     def check_weights(self, made_with: str, serving: str, field: str = "resume_run_id") -> None:
@@ -87,35 +149,53 @@ class Run:
             )
 
     def append(self, log: str, number: int, data: bytes) -> None:
-        """Writes a numbered entry of a log. Every process may, whether it owns the run or not.
+        """Writes a numbered entry of a log, from 1 on. Every process may, whether it owns the run or not.
 
         Raises:
             AlreadyExists: The number is taken.
+            NotFound: There is no such run.
         """
-        self._store.create(f"{self._prefix}/{log}/{number:08d}", data)
+        self._store.create(self._opened("run_id").key(f"{log}/{number:08d}"), data)
 
     def log(self, log: str, after: int = 0) -> list[bytes]:
         """The entries of a log in order, without the first `after` ones."""
-        return [self._store.get(entry.key) for entry in self._store.list(f"{self._prefix}/{log}")[after:]]
+        if not (folder := self._open()):
+            return []
+        found = {entry.key for entry in self._store.list(folder.key(log))}
+        keys = (folder.key(f"{log}/{number:08d}") for number in itertools.count(after + 1))
+        # Up to the first gap: a list may show an entry, and not one before it that was written meanwhile.
+        return [self._store.get(key) for key in itertools.takewhile(found.__contains__, keys)]
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes a value of the run, then deletes the copies of earlier epochs.
+        """Writes a value. Once it returns, the value is durable, and earlier versions of it are deleted.
 
         Raises:
-            Aborted: Another process owns the run now.
+            Aborted: Another process owns the run now, or the run was deleted.
         """
-        if self._newest_epoch() != self.epoch:
+        folder = self._opened("run_id")
+        version = Version(self.epoch, next(self._numbers), name)
+        self._store.put(folder.key(version.path), data)
+        listing = folder.list()
+        if not listing.is_alive or version not in listing.versions.get(name, ()):
+            self._store.delete(folder.key(version.path))  # the process that deletes the run may not have seen it
+            raise Aborted(f"run {self.run_id} was deleted")
+        if listing.epoch != self.epoch:
             raise Aborted(f"run {self.run_id} was taken over by another process")
-        self._store.put(self._key(self.epoch, name), data)
-        for epoch in self._epochs_with(name):
-            if epoch < self.epoch:
-                self._store.delete(self._key(epoch, name))
+        self._delete_before(version, listing, folder)
+
+    def drop(self, name: str) -> None:
+        """Deletes a value, and frees its space.
+
+        Raises:
+            Aborted: Another process owns the run now, or the run was deleted.
+        """
+        self.put(name, b"")
 
     def get(self, name: str) -> bytes:
         """The newest value of that name.
 
         Raises:
-            NotFound: No epoch has one.
+            NotFound: No owner has written one, or it was dropped, or there is no such run.
         """
         data = self.value(name)
         if data is None:
@@ -123,29 +203,118 @@ class Run:
         return data
 
     def value(self, name: str) -> bytes | None:
-        """The newest value of that name; None where no epoch has one."""
-        epochs = self._epochs_with(name)
-        return self._store.get(self._key(max(epochs), name)) if epochs else None
+        """The newest value of that name; None if no owner has written one, or it was dropped, or there is no run."""
+        return self._look_up(name, lambda key: self._store.get(key))
 
     def has(self, name: str) -> bool:
-        """Whether any epoch has a value of that name."""
-        return bool(self._epochs_with(name))
+        """Whether there is a value of that name."""
+        return self._look_up(name, lambda _: True) is not None
+
+    def names(self) -> set[str]:
+        """The names of all values."""
+
+        def read(listing: Listing, base: Base) -> set[str]:
+            chosen = {name: _chosen(name, listing, base) for name in {*listing.versions, *base}}
+            return {name for name, version in chosen.items() if version and version.size}
+
+        return self._read(read) or set()
 
     def delete(self) -> None:
-        """Deletes the run and all of its values and logs."""
-        for entry in self._store.list(self._prefix):
-            self._store.delete(entry.key)
+        """Deletes the run with all of its values and logs. From the first step on it is gone for everybody."""
+        delete_run(self._store, self._kind, self.run_id)
 
-    def _own(self) -> None:
-        self._store.create(self._key(self.epoch, "owner"), datetime.now(UTC).isoformat().encode())
+    def _open(self) -> Folder | None:
+        self._folder = self._folder or Folder.current(self._store, self._place)
+        return self._folder
 
-    def _newest_epoch(self) -> int:
-        return max(self._epochs_with("owner"), default=0)
+    def _opened(self, field: str) -> Folder:
+        folder = self._open()
+        if folder is None:
+            raise self._missing(field)
+        return folder
 
-    def _epochs_with(self, name: str) -> list[int]:
-        suffix = f"/{name}"
-        keys = (entry.key for entry in self._store.list(self._prefix))
-        return [int(key.removesuffix(suffix).rpartition("/")[2]) for key in keys if key.endswith(suffix)]
+    def _missing(self, field: str) -> NotFound:
+        return NotFound(f"there is no run {self.run_id}", field=field)
 
-    def _key(self, epoch: int, name: str) -> str:
-        return f"{self._prefix}/{epoch:08d}/{name}"
+    def _look_up(self, name: str, fetch: Callable[[str], T]) -> T | None:
+        absent_in = 0
+
+        def read(listing: Listing, base: Base) -> T | None:
+            nonlocal absent_in
+            version = _chosen(name, listing, base)
+            if version is None and absent_in != listing.epoch:
+                absent_in = listing.epoch
+                raise _Moved  # the next owner may have just deleted it: look whether there is one
+            return fetch(folder.key(version.path)) if version and version.size else None
+
+        folder = self._open()
+        return self._read(read) if folder else None
+
+    def _read(self, read: Callable[[Listing, Base], T]) -> T | None:
+        """Reads until nothing has changed meanwhile. None if there is no such run."""
+        folder = self._open()
+        for _ in range(_TRIES):
+            listing = folder.list() if folder else Listing()
+            if folder is None or not listing.is_alive:
+                return None
+            with suppress(NotFound, _Moved):
+                result = read(listing, self._base(folder, listing.epoch))
+                if not folder.is_owned(listing.epoch + 1):
+                    return result
+        raise Unavailable(f"run {self.run_id} changes too fast to be read, or its values were lost")
+
+    def _base(self, folder: Folder, epoch: int) -> Base:
+        """The base of an epoch whose owner was seen. It is made if it is missing.
+
+        Raises:
+            NotFound: The run was deleted.
+        """
+        if epoch not in self._bases:
+            key = folder.key(f"{epoch:08d}/base")
+            try:
+                data = self._store.get(key)
+            except NotFound:
+                data = self._make_base(folder, epoch)
+                try:
+                    self._store.create(key, data)
+                except AlreadyExists:
+                    data = self._store.get(key)
+            self._bases[epoch] = json.loads(data)
+        return self._bases[epoch]
+
+    def _make_base(self, folder: Folder, epoch: int) -> bytes:
+        before = self._base(folder, epoch - 1)
+        listing = folder.list()
+        if epoch - 1 not in listing.owners or listing.is_deleted:
+            raise NotFound(f"run {self.run_id} was deleted")
+        written = {name: listing.newest(name, epoch - 1) for name in listing.versions}
+        return json.dumps({**before, **{name: version.path for name, version in written.items() if version}}).encode()
+
+    def _delete_before(self, version: Version, listing: Listing, folder: Folder) -> None:
+        """Deletes the earlier versions of a value, the oldest first."""
+        name = version.name
+        earlier = [each for each in listing.versions[name] if each < version]
+        # A list may show neither a version that is deleted while it is made, nor the one after it. It shows this one.
+        mark = Version(self.epoch, 0, name)
+        is_marked = name in self._bases[self.epoch] or mark in earlier
+        if not is_marked and any(each.epoch == self.epoch for each in earlier):
+            self._store.put(folder.key(mark.path), b"")
+        for each in earlier:
+            if each != mark:
+                self._store.delete(folder.key(each.path))
+
+
+def _chosen(name: str, listing: Listing, base: Base) -> Version | None:
+    """The version of a value that counts; None if there never was one.
+
+    Raises:
+        _Moved: It was replaced while the list was made.
+    """
+    version = listing.newest(name, listing.epoch)
+    if version is None and name in base:
+        version = listing.at(name, base[name])
+        if version is None:
+            raise _Moved
+    if version and version.number == 0:
+        raise _Moved
+    return version

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import obstore
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
+from gramlet.types import new_name
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
+
+# For endpoints such as MinIO or SeaweedFS inside a cluster, plain http too. S3 itself is reached over https.
+_CLIENT: ClientConfig = {"allow_http": True, "connect_timeout": timedelta(seconds=2)}
+# A server that is away for longer is not waited for: callers of a service try again, or go to another replica.
+_RETRIES: RetryConfig = {
+    "max_retries": 3,
+    "retry_timeout": timedelta(seconds=10),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
+}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,7 +41,14 @@ class Entry:
 
 
 class Store:
-    """A flat map from keys (`heads/bees/1.safetensors`) to bytes. A reader sees a whole value or none."""
+    """A flat map from keys (`heads/bees/1.safetensors`) to bytes. A reader sees a whole value or none.
+
+    Every method raises Unavailable when the store fails. Its message is for clients: it names no address. The log has
+    the reason.
+
+    Attributes:
+        address: The directory, or `s3://bucket/prefix`.
+    """
 
     def __init__(self, backend: ObjectStore, address: str) -> None:
         self._backend = backend
@@ -43,28 +67,28 @@ class Store:
             bucket, _, prefix = address.removeprefix("s3://").partition("/")
             if not bucket:
                 raise InvalidInput(f"{address} names no bucket; write s3://bucket/prefix", field="store")
-            # For endpoints such as MinIO or SeaweedFS inside a cluster. S3 itself is reached over https.
-            return cls(S3Store(bucket, prefix=prefix or None, client_options={"allow_http": True}), address)
+            backend = S3Store(bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=_RETRIES)
+            return cls(backend, address)
         if "://" in address:
             raise InvalidInput(f"{address} is neither a directory nor s3://bucket/prefix", field="store")
         try:
-            return cls(LocalStore(Path(address), mkdir=True), address)
+            return cls(LocalStore(Path(address), mkdir=True, automatic_cleanup=True), address)
         except (exceptions.BaseError, OSError, ValueError) as error:
             raise InvalidInput(f"{address} cannot be created or opened: {error}", field="store") from None
 
     def put(self, key: str, data: bytes) -> None:
         """Writes a value. Readers see the value before or this one, never a part."""
         with self._errors(key):
-            obstore.put(self._backend, key, data)
+            self._backend.put(key, data)
 
     def create(self, key: str, data: bytes) -> None:
         """Writes a value under a key that must be free. Of several concurrent calls exactly one succeeds.
 
         Raises:
-            AlreadyExists: The key is taken.
+            AlreadyExists: The key is taken. It may be taken by this call: requests are repeated when no answer comes.
         """
         with self._errors(key):
-            obstore.put(self._backend, key, data, mode="create")
+            self._backend.put(key, data, mode="create")
 
     def get(self, key: str) -> bytes:
         """The value of a key.
@@ -73,18 +97,41 @@ class Store:
             NotFound: The key does not exist.
         """
         with self._errors(key):
-            return bytes(obstore.get(self._backend, key).bytes())
+            return bytes(self._backend.get(key).bytes())
 
     def list(self, prefix: str) -> list[Entry]:
-        """The keys below a prefix, which ends at a `/` of the key, in order."""
+        """The keys below a prefix, which ends at a `/` of the key, in order.
+
+        It is no snapshot: of the keys that are written or deleted meanwhile it may show some and not others.
+        """
         with self._errors(prefix):
-            found = [meta for chunk in obstore.list(self._backend, prefix) for meta in chunk]
+            found = [meta for chunk in self._backend.list(prefix) for meta in chunk]
         return sorted((Entry(m["path"], m["size"], m["last_modified"]) for m in found), key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
-        """Deletes a key, if it exists."""
+        """Deletes a key, if it exists. On a directory, folders that are empty then are deleted as well."""
         with self._errors(key), suppress(exceptions.NotFoundError, FileNotFoundError):
-            obstore.delete(self._backend, key)
+            self._backend.delete(key)
+
+    def clear(self, prefix: str) -> None:
+        """Deletes all keys below a prefix; on a directory, also the parts of values whose writers were killed."""
+        for entry in self.list(prefix):
+            self.delete(entry.key)
+        if isinstance(self._backend, LocalStore):
+            shutil.rmtree(Path(self.address, prefix), ignore_errors=True)
+
+    def check(self) -> None:
+        """Tries every operation.
+
+        Raises:
+            Unavailable: One of them fails.
+        """
+        key = f"check/{new_name()}"
+        self.create(key, b"gramlet")
+        if self.get(key) != b"gramlet" or key not in (entry.key for entry in self.list("check")):
+            _log.error("the store %s does not return what was written to it", self.address)
+            raise Unavailable("the store of the server does not keep what is written to it")
+        self.delete(key)
 
     @contextmanager
     def _errors(self, key: str) -> Iterator[None]:
@@ -95,4 +142,5 @@ class Store:
         except exceptions.AlreadyExistsError:
             raise AlreadyExists(f"the store already has {key}") from None
         except (exceptions.BaseError, OSError) as error:
-            raise Unavailable(f"the store {self.address} failed at {key}: {error}") from error
+            _log.error("the store %s failed at %s: %s", self.address, key, error)
+            raise Unavailable("the store of the server does not answer; the log of the server says why") from error

@@ -348,10 +348,10 @@ def _position(run: Run) -> Position | None:
 
 
 def _drop_inputs(run: Run, kept: _Order) -> None:
-    """Empties what a finished run needs no more: the state of the descent, and the pictures unless they are wanted."""
+    """Drops what a finished run needs no more: the state of the descent, and the pictures unless they are wanted."""
     for name in ("state",) if kept.keep_inputs else ("state", "pictures"):
         if run.has(name):
-            run.put(name, b"")
+            run.drop(name)
 
 
 def _key(cell: Cell) -> str:

@@ -125,7 +125,7 @@ class TrainingRun:
             result = _StoredResult(HeadRef(head.name, head.version), outcomes, best, feature_seconds, fit_seconds)
             self._run.put("result", to_json(result))
             for number in range(len(trained)):
-                self._run.put(f"recipe-{number}", b"")  # frees the space of weights that nobody needs any more
+                self._run.drop(f"recipe-{number}")  # nobody needs its weights any more
         yield _result(result, self._environment.registry)
 
     def _extract(self, uploads: Iterable[Upload], scratch: Path) -> Generator[Event, None, tuple[FeaturePass, float]]:
@@ -181,7 +181,7 @@ class TrainingRun:
             late=environment.base.build(self._model.weights_digest, recipe.stages[0]) if recipe.stages else None,
             number=number,
             device=environment.device,
-            checkpoint=self._run.value(f"checkpoint-{number}") or None,
+            checkpoint=self._run.value(f"checkpoint-{number}"),
         )
         sets = {name: len(group) for name, group in samples.embeddings.items()}
         yield Started(number, fit.epoch, recipe.title, samples.classes, sets)
@@ -193,7 +193,7 @@ class TrainingRun:
             raise
         trained = fit.finish()
         self._run.put(f"recipe-{number}", trained.to_bytes())
-        self._run.put(f"checkpoint-{number}", b"")
+        self._run.drop(f"checkpoint-{number}")
         return trained
 
     def _epochs(self, fit: Fit) -> Generator[Event, None, None]:
