@@ -147,11 +147,6 @@ def one_list_shows_that_a_value_is_absent() -> AbstractContextManager[Any]:
     return mock.patch.object(Run, "_look_up", look_up)
 
 
-def nothing_is_left_of_earlier_versions() -> AbstractContextManager[Any]:
-    """The list may miss a version that was deleted, and the next one, which replaced it."""
-    return mock.patch.object(Run, "_delete_before", _delete_all_before)
-
-
 def a_log_has_gaps() -> AbstractContextManager[Any]:
     """The list may show an entry, and not the one before it."""
 
@@ -230,7 +225,6 @@ MUTATIONS: dict[Mutation, int] = dict.fromkeys(
         readers_do_not_fix_a_base,
         a_reader_does_not_look_for_a_next_owner,
         one_list_shows_that_a_value_is_absent,
-        nothing_is_left_of_earlier_versions,
         a_log_has_gaps,
         a_sweep_deletes_without_owning,
         a_run_is_deleted_without_owning,

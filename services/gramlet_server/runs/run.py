@@ -237,7 +237,10 @@ class Run:
         return NotFound(f"there is no run {self.run_id}", field=field)
 
     def _look_up(self, name: str, fetch: Callable[[str], T]) -> T | None:
-        absent_in = 0
+        folder = self._open()
+        if folder is None:
+            return None
+        key, absent_in = folder.key, 0
 
         def read(listing: Listing, base: Base) -> T | None:
             nonlocal absent_in
@@ -245,10 +248,9 @@ class Run:
             if version is None and absent_in != listing.epoch:
                 absent_in = listing.epoch
                 raise _Moved  # the next owner may have just deleted it: look whether there is one
-            return fetch(folder.key(version.path)) if version and version.size else None
+            return fetch(key(version.path)) if version and version.size else None
 
-        folder = self._open()
-        return self._read(read) if folder else None
+        return self._read(read)
 
     def _read(self, read: Callable[[Listing, Base], T]) -> T | None:
         """Reads until nothing has changed meanwhile. None if there is no such run."""
