@@ -23,32 +23,36 @@ from tests.guards.product import ROOT
 PAGE = ROOT / "docs/architecture.md"
 HEADING = "## The path of every call"
 
-# Files that one call may enter, the worst call first. Calls of more than 16 files may enter one more: caches and the
-# order of threads make them vary. A comment says how many a call entered on c3b0cf4, before modules moved into rooms.
+# Files that one call may enter, the worst call first. One or two more are allowed: caches and the order of threads
+# make the numbers vary. A comment says how many a call entered on c3b0cf4, before modules moved into rooms.
 # When a call needs fewer, lower its number. Issue 11 aimed at a median of 11 and a worst call of 24. Shared pieces
 # (message tables, checks of values, runs, passes) count once in every call that uses them.
 CEILINGS = {
-    "gramlet.stylize.v1.StylizeService/Sweep": 62,
-    "gramlet.stylize.v1.StylizeService/Stylize": 60,
-    "gramlet.embed.v1.EmbedService/Embed": 59,  # 33
-    "gramlet.train.v1.TrainService/Train": 56,  # 36
-    "gramlet.embed.v1.EmbedService/Transform": 42,  # 24
-    "gramlet.feature.v1.FeatureService/Descend": 40,
-    "gramlet.train.v1.TrainService/Predict": 36,  # 23
-    "gramlet.feature.v1.FeatureService/Differentiate": 30,  # 18
-    "gramlet.feature.v1.FeatureService/ExtractStream": 28,  # 18
-    "gramlet.feature.v1.FeatureService/Extract": 25,  # 17
-    "gramlet.stylize.v1.StylizeService/GetStatus": 23,
-    "gramlet.stylize.v1.StylizeService/Adjust": 22,
-    "gramlet.embed.v1.EmbedService/DrawMap": 22,  # 14
-    "gramlet.train.v1.TrainService/GetHead": 20,
-    "gramlet.train.v1.TrainService/ExportHead": 15,
-    "gramlet.embed.v1.EmbedService/GetMap": 15,  # 12
-    "gramlet.train.v1.TrainService/DeleteHead": 13,
-    "gramlet.embed.v1.EmbedService/DeleteMap": 12,  # 7
-    "gramlet.train.v1.TrainService/ListHeads": 11,
-    "gramlet.feature.v1.FeatureService/GetModel": 10,
-    "gramlet.embed.v1.EmbedService/ListMaps": 10,  # 10
+    "gramlet.stylize.v1.StylizeService/Sweep": 63,
+    "gramlet.stylize.v1.StylizeService/Stylize": 62,
+    "gramlet.embed.v1.EmbedService/Embed": 60,  # 33
+    "gramlet.train.v1.TrainService/Train": 57,  # 36
+    "gramlet.embed.v1.EmbedService/Transform": 44,  # 24
+    "gramlet.feature.v1.FeatureService/Descend": 41,
+    "gramlet.train.v1.TrainService/Predict": 34,  # 23
+    "gramlet.feature.v1.FeatureService/ExtractStream": 33,  # 18
+    "gramlet.feature.v1.FeatureService/Differentiate": 31,  # 18
+    "gramlet.feature.v1.FeatureService/Extract": 26,  # 17
+    "gramlet.stylize.v1.StylizeService/Adjust": 24,
+    "gramlet.embed.v1.EmbedService/DrawMap": 24,  # 14
+    "gramlet.run.v1.RunService/StopRun": 21,
+    "gramlet.stylize.v1.StylizeService/GetStatus": 20,
+    "gramlet.run.v1.RunService/DeleteRun": 20,
+    "gramlet.run.v1.RunService/GetRun": 19,
+    "gramlet.train.v1.TrainService/GetHead": 18,
+    "gramlet.embed.v1.EmbedService/GetMap": 18,  # 12
+    "gramlet.run.v1.RunService/ListRuns": 18,
+    "gramlet.train.v1.TrainService/ExportHead": 17,
+    "gramlet.embed.v1.EmbedService/DeleteMap": 16,  # 7
+    "gramlet.train.v1.TrainService/DeleteHead": 15,
+    "gramlet.embed.v1.EmbedService/ListMaps": 13,  # 10
+    "gramlet.train.v1.TrainService/ListHeads": 12,
+    "gramlet.feature.v1.FeatureService/GetModel": 11,
 }
 
 
