@@ -96,6 +96,10 @@ class World:
         return stack.close
 
 
+REPLACEABLE = {"step", "preview", "extracting", "described", "working"}
+"""A reader that is slow gets only the newest event of these types, or none if another one follows at once."""
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("guards")
@@ -114,7 +118,9 @@ def test_the_events_of_every_command_have_the_keys_they_had(world: World) -> Non
     golden = golden_json("json_events.json", found)
     assert sorted(golden) == sorted(found), HINT
     for command, events in golden.items():
-        assert found[command] == events, f"{command}: {HINT}"
+        missing = events.keys() - found[command].keys()
+        assert missing <= REPLACEABLE, f"{command}: {missing} {HINT}"
+        assert found[command] == {name: keys for name, keys in events.items() if name not in missing}, HINT
 
 
 def _stylize(world: World) -> None:

@@ -34,7 +34,7 @@ CEILINGS = {
     "gramlet.train.v1.TrainService/Train": 57,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 44,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 41,
-    "gramlet.train.v1.TrainService/Predict": 34,  # 23
+    "gramlet.train.v1.TrainService/Predict": 40,  # 23
     "gramlet.feature.v1.FeatureService/ExtractStream": 33,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 31,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 26,  # 17
