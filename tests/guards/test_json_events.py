@@ -96,8 +96,9 @@ class World:
         return stack.close
 
 
-REPLACEABLE = {"step", "preview", "extracting", "described", "working"}
-"""A reader that is slow gets only the newest event of these types, or none if another one follows at once."""
+REPLACEABLE = {"checkpoint", "step", "preview", "extracting", "described", "working"}
+"""A reader that is slow gets only the newest event of these types, or none if another one follows at once.
+Whether a short run stores a checkpoint depends on how fast the state is written."""
 
 
 @pytest.fixture(scope="module")
