@@ -54,6 +54,14 @@ from gramlet.health import Health, ServerStatus
 from gramlet.inputs import PictureInput
 from gramlet.run.types import Progress, RunDetails, RunError, RunInfo, RunKind, RunResult, RunState
 from gramlet.stylize.sets import SetEvent
+from gramlet.stylize.sweep_types import (
+    SweepCell,
+    SweepEvent,
+    SweepQueued,
+    SweepRemoteProgress,
+    SweepResult,
+    SweepStarted,
+)
 from gramlet.stylize.types import (
     Adjusted,
     Checkpoint,
@@ -71,12 +79,6 @@ from gramlet.stylize.types import (
     Started,
     StylizeEvent,
     StylizeSettings,
-    SweepCell,
-    SweepEvent,
-    SweepQueued,
-    SweepRemoteProgress,
-    SweepResult,
-    SweepStarted,
 )
 from gramlet.transport.channel import Tls, request_id
 from gramlet.types import Array, ElementType, Limits, Pixels, Resize, ResizeMode, Timing

@@ -9,14 +9,7 @@ from gramlet.errors import InvalidInput, Unavailable
 from gramlet.feature.types import PictureStyle
 from gramlet.run.types import Progress
 from gramlet.stylize.sessions import SweepRun
-from gramlet.stylize.sweep_wire import decode_sweep_event, decode_sweep_order, encode_sweep_event, encode_sweep_order
-from gramlet.stylize.types import (
-    Iteration,
-    Result,
-    Started,
-    Stylization,
-    StylizeEvent,
-    StylizeSettings,
+from gramlet.stylize.sweep_types import (
     SweepCell,
     SweepEvent,
     SweepOrder,
@@ -25,6 +18,8 @@ from gramlet.stylize.types import (
     SweepResult,
     SweepStarted,
 )
+from gramlet.stylize.sweep_wire import decode_sweep_event, decode_sweep_order, encode_sweep_event, encode_sweep_order
+from gramlet.stylize.types import Iteration, Result, Started, Stylization, StylizeEvent, StylizeSettings
 from gramlet.stylize.v1 import stylize_pb2
 
 NEW = SweepOrder(Stylization(b"content", (PictureStyle(b"style"),)), (0.0, 1e-3), ("conv1", "layer1"), run_id="s")

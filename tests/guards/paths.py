@@ -40,6 +40,9 @@ NOT_COUNTED = re.compile(r"_pb2(_grpc)?\.py$|^services/gramlet_server/(runtime|b
 QUIET_SECONDS = 0.1
 """After a call, what the server still does for it has ended when no function was entered for so long."""
 
+HOUSEKEEPING = ("rescue-", "sweep-")
+"""Names of the threads that look after the store from time to time. What they enter belongs to no call."""
+
 Paths = dict[str, tuple[str, ...]]
 """The files that a call enters, in order, by RPC: `gramlet.stylize.v1.StylizeService/Stylize`."""
 
@@ -80,7 +83,8 @@ class Tracer:
             self._file_of[code] = _counted(code)
         if file := self._file_of[code]:
             self._last = next(self._calls)
-            self._entered.setdefault(file)
+            if file not in self._entered and not threading.current_thread().name.startswith(HOUSEKEEPING):
+                self._entered[file] = None
 
     def _wait_until_quiet(self) -> None:
         seen = -1

@@ -30,6 +30,7 @@ import gramlet.train.wire
 from gramlet import types as shared_types
 from gramlet.run import types as run_types
 from gramlet.run import wire as run_wire
+from gramlet.stylize import sweep_types as stylize_sweep_types
 from gramlet.stylize import sweep_wire
 from gramlet.stylize import types as stylize_types
 from gramlet.stylize import wire as stylize_wire
@@ -52,6 +53,7 @@ __all__ = [
     "run_wire",
     "serving_all",
     "shared_types",
+    "stylize_sweep_types",
     "stylize_types",
     "stylize_wire",
     "sweep_wire",

@@ -29,18 +29,18 @@ HEADING = "## The path of every call"
 # (message tables, checks of values, runs, passes) count once in every call that uses them.
 CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 63,
-    "gramlet.stylize.v1.StylizeService/Stylize": 62,
+    "gramlet.stylize.v1.StylizeService/Stylize": 61,
     "gramlet.embed.v1.EmbedService/Embed": 60,  # 33
     "gramlet.train.v1.TrainService/Train": 57,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 44,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 41,
-    "gramlet.train.v1.TrainService/Predict": 40,  # 23
-    "gramlet.feature.v1.FeatureService/ExtractStream": 33,  # 18
-    "gramlet.feature.v1.FeatureService/Differentiate": 31,  # 18
+    "gramlet.train.v1.TrainService/Predict": 34,  # 23
+    "gramlet.feature.v1.FeatureService/ExtractStream": 29,  # 18
+    "gramlet.feature.v1.FeatureService/Differentiate": 27,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 26,  # 17
     "gramlet.stylize.v1.StylizeService/Adjust": 24,
-    "gramlet.embed.v1.EmbedService/DrawMap": 24,  # 14
-    "gramlet.run.v1.RunService/StopRun": 21,
+    "gramlet.embed.v1.EmbedService/DrawMap": 21,  # 14
+    "gramlet.run.v1.RunService/StopRun": 19,
     "gramlet.stylize.v1.StylizeService/GetStatus": 20,
     "gramlet.run.v1.RunService/DeleteRun": 20,
     "gramlet.run.v1.RunService/GetRun": 19,
@@ -50,9 +50,9 @@ CEILINGS = {
     "gramlet.train.v1.TrainService/ExportHead": 17,
     "gramlet.embed.v1.EmbedService/DeleteMap": 16,  # 7
     "gramlet.train.v1.TrainService/DeleteHead": 15,
-    "gramlet.embed.v1.EmbedService/ListMaps": 13,  # 10
-    "gramlet.train.v1.TrainService/ListHeads": 12,
-    "gramlet.feature.v1.FeatureService/GetModel": 11,
+    "gramlet.embed.v1.EmbedService/ListMaps": 14,  # 10
+    "gramlet.train.v1.TrainService/ListHeads": 13,
+    "gramlet.feature.v1.FeatureService/GetModel": 12,
 }
 
 

@@ -10,6 +10,7 @@ import gramlet
 from gramlet.stylize.v1 import stylize_pb2 as pb
 
 from tests.guards.product import shared_types, sweep_wire
+from tests.guards.product import stylize_sweep_types as sweeps
 from tests.guards.product import stylize_types as types
 from tests.guards.product import stylize_wire as wire
 from tests.guards.wire_cases import DIGEST, FILE, MASK, PICTURE, PIXELS, Case, with_each
@@ -126,22 +127,22 @@ def _adjust() -> Iterator[Case]:
 
 def _sweep() -> Iterator[Case]:
     orders = {
-        "new": types.SweepOrder(SMALL, (0.0, 1e-3), ("conv1", "layer1"), run_id="sweep"),
-        "resumed": types.SweepOrder(resume_run_id="sweep"),
-        "detached": types.SweepOrder(SMALL, detached=True, keep_inputs=True),
-        "taken over": types.SweepOrder(resume_run_id="sweep", take_over=True),
-        "watched": types.SweepOrder(watch_run_id="sweep"),
+        "new": sweeps.SweepOrder(SMALL, (0.0, 1e-3), ("conv1", "layer1"), run_id="sweep"),
+        "resumed": sweeps.SweepOrder(resume_run_id="sweep"),
+        "detached": sweeps.SweepOrder(SMALL, detached=True, keep_inputs=True),
+        "taken over": sweeps.SweepOrder(resume_run_id="sweep", take_over=True),
+        "watched": sweeps.SweepOrder(watch_run_id="sweep"),
     }
     for name, order in orders.items():
         yield Case(f"sweep, {name}", sweep_wire.encode_sweep_order(order), sweep_wire.decode_sweep_order, order)
-    cell = types.SweepCell(run_id="sweep", row=1, column=2, deepest_stage="conv1", ratio=0.5, event=ITERATION)
+    cell = sweeps.SweepCell(run_id="sweep", row=1, column=2, deepest_stage="conv1", ratio=0.5, event=ITERATION)
     events = {
-        "queued": types.SweepQueued(run_id="sweep", position=2),
-        "started": types.SweepStarted(run_id="sweep", ratios=(0.0, 0.5), deepest_stages=("conv1",), settings=SETTINGS),
+        "queued": sweeps.SweepQueued(run_id="sweep", position=2),
+        "started": sweeps.SweepStarted(run_id="sweep", ratios=(0.0, 0.5), deepest_stages=("conv1",), settings=SETTINGS),
         "cell": cell,
         "cell result": dataclasses.replace(cell, event=RESULT),
-        "progress": types.SweepRemoteProgress(run_id="sweep", progress=PROGRESS),
-        "result": types.SweepResult(run_id="sweep", png=FILE),
+        "progress": sweeps.SweepRemoteProgress(run_id="sweep", progress=PROGRESS),
+        "result": sweeps.SweepResult(run_id="sweep", png=FILE),
     }
     for name, event in events.items():
         message = sweep_wire.encode_sweep_event(event)

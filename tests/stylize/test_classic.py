@@ -102,7 +102,9 @@ def test_a_step_is_the_one_that_torch_takes_from_the_same_history(number: int, d
         ours.restore(_state(step.history))
     reached = ours.step(step.point.flatten(), step.gradient.flatten())
     expected = step.after.flatten()
-    assert float((reached - expected).norm()) < 1e-4 * float((step.after - step.point).norm())
+    # A short step from a large point is known no better than the point's own float32 rounding.
+    rounding = torch.finfo(torch.float32).eps * float(step.point.norm())
+    assert float((reached - expected).norm()) < 1e-4 * float((step.after - step.point).norm()) + rounding
 
 
 def test_the_losses_are_the_same_as_far_as_rounding_allows(descent: Descent) -> None:

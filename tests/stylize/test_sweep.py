@@ -10,19 +10,8 @@ import numpy as np
 import pytest
 from gramlet.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
 from gramlet.feature.types import PictureStyle
-from gramlet.stylize.types import (
-    Iteration,
-    Result,
-    Started,
-    Stylization,
-    StylizeOrder,
-    StylizeSettings,
-    SweepCell,
-    SweepEvent,
-    SweepOrder,
-    SweepResult,
-    SweepStarted,
-)
+from gramlet.stylize.sweep_types import SweepCell, SweepEvent, SweepOrder, SweepResult, SweepStarted
+from gramlet.stylize.types import Iteration, Result, Started, Stylization, StylizeOrder, StylizeSettings
 from gramlet.types import Array, Pixels
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.store import Store

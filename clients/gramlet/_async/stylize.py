@@ -11,17 +11,9 @@ from gramlet.inputs import PictureInput, several_pictures
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.sessions import StylizeRun, SweepRun
 from gramlet.stylize.sets import SetEvent, StylizeSet
+from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.sweep_wire import SWEEP
-from gramlet.stylize.types import (
-    Initial,
-    Result,
-    StylizeEvent,
-    StylizeOrder,
-    StylizeSettings,
-    SweepEvent,
-    SweepOrder,
-    SweepResult,
-)
+from gramlet.stylize.types import Initial, Result, StylizeEvent, StylizeOrder, StylizeSettings
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.aio import aiter_of, blocking
 from gramlet.types import new_name

@@ -22,8 +22,7 @@ from gramlet.cli.stylization import (
 )
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.json_codec import plain
-from gramlet.stylize.types import (
-    Result,
+from gramlet.stylize.sweep_types import (
     SweepCell,
     SweepEvent,
     SweepQueued,
@@ -31,6 +30,7 @@ from gramlet.stylize.types import (
     SweepResult,
     SweepStarted,
 )
+from gramlet.stylize.types import Result
 
 HELP = "stylize with many ratios and depths, into one labelled grid"
 

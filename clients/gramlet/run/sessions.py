@@ -9,8 +9,9 @@ from gramlet.embed.types import MapEvent, MapStart, StyleMap
 from gramlet.embed.wire import EMBED
 from gramlet.run.types import RunInfo, RunKind
 from gramlet.stylize.sessions import StylizeRun, SweepRun
+from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.sweep_wire import SWEEP
-from gramlet.stylize.types import Result, StylizeEvent, StylizeOrder, SweepEvent, SweepOrder, SweepResult
+from gramlet.stylize.types import Result, StylizeEvent, StylizeOrder
 from gramlet.stylize.wire import STYLIZE
 from gramlet.train.configuration import TrainOrder
 from gramlet.train.inputs import LabelledPictures

@@ -7,6 +7,14 @@ from gramlet.stylize.inputs import (
 from gramlet.stylize.sets import (
     SetEvent,
 )
+from gramlet.stylize.sweep_types import (
+    SweepCell,
+    SweepEvent,
+    SweepQueued,
+    SweepRemoteProgress,
+    SweepResult,
+    SweepStarted,
+)
 from gramlet.stylize.types import (
     Adjusted,
     Checkpoint,
@@ -26,12 +34,6 @@ from gramlet.stylize.types import (
     StylizeEvent,
     StylizeSettings,
     StylizeStatus,
-    SweepCell,
-    SweepEvent,
-    SweepQueued,
-    SweepRemoteProgress,
-    SweepResult,
-    SweepStarted,
 )
 
 __all__ = [

@@ -5,6 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from gramlet.stylize.sweep_types import (
+    SweepCell,
+    SweepEvent,
+    SweepOrder,
+    SweepQueued,
+    SweepRemoteProgress,
+    SweepResult,
+    SweepStarted,
+)
 from gramlet.stylize.sweep_wire import decode_sweep_event, encode_sweep_order
 from gramlet.stylize.types import (
     Adjusted,
@@ -20,13 +29,6 @@ from gramlet.stylize.types import (
     Started,
     StylizeEvent,
     StylizeOrder,
-    SweepCell,
-    SweepEvent,
-    SweepOrder,
-    SweepQueued,
-    SweepRemoteProgress,
-    SweepResult,
-    SweepStarted,
 )
 from gramlet.stylize.wire import decode_event, encode_order
 from gramlet.transport.rpc import Message

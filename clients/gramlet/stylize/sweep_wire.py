@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from gramlet.errors import InvalidInput
 from gramlet.run.wire import PROGRESS
-from gramlet.stylize.types import (
+from gramlet.stylize.sweep_types import (
     SweepCell,
     SweepEvent,
     SweepOrder,

@@ -1,4 +1,4 @@
-"""What StylizeService talks about: settings, stylizations, sweeps and their events."""
+"""What StylizeService talks about: settings, stylizations and their events. Sweeps: sweep_types.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from gramlet.feature.descent_types import LineSearch as LineSearch
 from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
-from gramlet.run.types import Progress
 from gramlet.types import Picture, Timing
 
 
@@ -249,7 +248,7 @@ class RemoteProgress(StylizeEvent):
     total: int
 
 
-class _PngFile:
+class PngFile:
     """What has a picture as a PNG file, `png`."""
 
     png: bytes
@@ -289,7 +288,7 @@ def _opaque(image: Image.Image, path: Path) -> Image.Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result(_PngFile, StylizeEvent):
+class Result(PngFile, StylizeEvent):
     """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's.
 
     Where the content is transparent, so is the picture. It was painted there as well, as if the content lay on white.
@@ -307,85 +306,6 @@ def _open_image(data: bytes) -> Image.Image:
     image = Image.open(BytesIO(data))
     image.load()
     return image
-
-
-@dataclass(frozen=True)
-class SweepOrder:
-    """What is asked of StylizeService: a new sweep, or the one to resume.
-
-    Attributes:
-        stylization: What every cell stylizes; None to resume.
-        ratios: Content weight / style weight of each column; empty for the settings' own times 0.1, 1 and 10.
-        deepest_stages: The deepest style stage of each row; empty for every style stage.
-        resume_run_id: The sweep to resume; empty for a new one.
-        run_id: The name of a new sweep; empty lets the server choose.
-        watch_run_id, detached, keep_inputs, take_over: As of `StylizeOrder`.
-    """
-
-    stylization: Stylization | None = None
-    ratios: tuple[float, ...] = ()
-    deepest_stages: tuple[str, ...] = ()
-    resume_run_id: str = ""
-    run_id: str = ""
-    watch_run_id: str = ""
-    detached: bool = False
-    keep_inputs: bool = False
-    take_over: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepEvent:
-    """What every event of a sweep reports: the sweep's name, with which it can be resumed."""
-
-    run_id: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepQueued(SweepEvent):
-    """The sweep waits for its turn, with `position` runs before it."""
-
-    position: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepStarted(SweepEvent):
-    """The sweep begins, or goes on. `settings` are complete, before any cell's own."""
-
-    ratios: tuple[float, ...]
-    deepest_stages: tuple[str, ...]
-    settings: StylizeSettings
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepCell(SweepEvent):
-    """Something happened in a cell: Started, Iteration, Recovered, or the cell's Result.
-
-    Attributes:
-        row, column: Counted from 0.
-        deepest_stage: The row's.
-        ratio: The column's content weight / style weight.
-        event: What happened.
-    """
-
-    row: int
-    column: int
-    deepest_stage: str
-    ratio: float
-    event: StylizeEvent
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepRemoteProgress(SweepEvent):
-    """The progress of a sweep that another replica executes, in cells."""
-
-    progress: Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepResult(_PngFile, SweepEvent):
-    """The sweep is done: `png` is the file of the labeled grid, `image` the picture."""
-
-    png: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,14 @@ import math
 from collections.abc import Generator
 
 from gramlet.run.types import Progress, RunInfo, RunKind
+from gramlet.stylize.sweep_types import (
+    SweepCell,
+    SweepEvent,
+    SweepQueued,
+    SweepRemoteProgress,
+    SweepResult,
+    SweepStarted,
+)
 from gramlet.stylize.types import (
     Iteration,
     Preview,
@@ -16,12 +24,6 @@ from gramlet.stylize.types import (
     Started,
     StylizeEvent,
     StylizeSettings,
-    SweepCell,
-    SweepEvent,
-    SweepQueued,
-    SweepRemoteProgress,
-    SweepResult,
-    SweepStarted,
 )
 
 from gramlet_server.runs.kind import RESULT, Kind, picture_of

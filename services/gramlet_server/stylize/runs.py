@@ -9,6 +9,7 @@ from functools import partial
 from gramlet.errors import NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunKind
+from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.types import (
     Adjustment,
     Result,
@@ -17,9 +18,6 @@ from gramlet.stylize.types import (
     StylizeOrder,
     StylizeSettings,
     StylizeStatus,
-    SweepEvent,
-    SweepOrder,
-    SweepResult,
 )
 from gramlet.types import Limits
 

@@ -13,16 +13,8 @@ from dataclasses import dataclass, replace
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
-from gramlet.stylize.types import (
-    Queued,
-    Result,
-    StylizeEvent,
-    SweepCell,
-    SweepEvent,
-    SweepQueued,
-    SweepResult,
-    SweepStarted,
-)
+from gramlet.stylize.sweep_types import SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
+from gramlet.stylize.types import Queued, Result, StylizeEvent
 from gramlet.types import Limits, Pixels
 
 from gramlet_server.feature_source import FeatureSource
