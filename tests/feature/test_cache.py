@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.telemetry import Observer
 
 from tests.e2e.cluster import wait_until
-from tests.e2e.slow_server import SlowDevice
+from tests.feature.gated_device import GatedDevice
 
 EXTRACTION = Extraction(
     ("conv1", "layer1"), (Form.ACTIVATIONS, Form.GRAM, Form.POOLED), resize=Resize(ResizeMode.CENTER_CROP, 40)
@@ -127,14 +128,15 @@ def test_cached_features_must_fit_a_message_too(engine: Engine) -> None:
 
 
 def test_cached_features_are_returned_even_while_the_queue_is_full(engine: Engine) -> None:
-    busy = Engine(engine.network, EngineSettings(Batching(pictures=1, queue_limit=1)), device=SlowDevice(0.1))
+    device = GatedDevice()
+    busy = Engine(engine.network, EngineSettings(Batching(pictures=1, queue_limit=1)), device=device)
     pooled = Extraction(("conv1",), (Form.POOLED,))
     features(busy, pixels(), pooled)
-    others = busy.extract((pixels(seed) for seed in range(1, 9)), pooled)
-    next(others)
-    wait_until(lambda: busy.model().load.queued > 0, what="the queue to be full")
-    assert features(busy, pixels(), pooled).timing.batch_size == 0
-    others.close()
+    with ThreadPoolExecutor() as pool, device.shut():
+        others = pool.submit(list, busy.extract((pixels(seed) for seed in range(1, 9)), pooled))
+        wait_until(lambda: busy.model().load.queued > 0, what="the queue to be full")
+        assert features(busy, pixels(), pooled).timing.batch_size == 0
+    assert len(others.result()) == 8
     busy.close()
 
 

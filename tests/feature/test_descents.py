@@ -225,12 +225,12 @@ def test_a_server_that_shuts_down_hands_out_the_state() -> None:
     def read(descent: LocalDescent) -> None:
         for event in descent:
             events.append(event)
-            if isinstance(event, DescentIteration):
+            if isinstance(event, DescentWaiting):
                 engine.drain()
 
     try:
         whole = run(engine, start(8))
-        with engine.descend(start(8)) as descent, pytest.raises(Unavailable) as ended:
+        with engine.descend(start(8, confirm_last=True)) as descent, pytest.raises(Unavailable) as ended:
             read(descent)
         assert ended.value.retry_after == 0
         state = events[-1]

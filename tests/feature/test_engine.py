@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import ClassVar
 
@@ -17,7 +18,8 @@ from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching
 from gramlet_server.telemetry import Observer
 
-from tests.e2e.slow_server import SlowDevice
+from tests.e2e.cluster import wait_until
+from tests.feature.gated_device import GatedDevice
 
 ALL = Extraction(("conv1", "layer2", "avgpool"), (Form.ACTIVATIONS, Form.GRAM, Form.POOLED))
 
@@ -227,15 +229,17 @@ def test_targets_are_computed_once_for_all_stylizations(engine: Engine) -> None:
 
 def test_a_full_queue_refuses_new_callers_and_says_when_to_retry() -> None:
     settings = EngineSettings(Batching(pictures=1, queue_limit=2))
-    engine = Engine(load_network("resnet50", "random:0", "cpu"), settings, device=SlowDevice(0.4))
+    device = GatedDevice()
+    engine = Engine(load_network("resnet50", "random:0", "cpu"), settings, device=device)
     extraction = Extraction(("conv1",), (Form.POOLED,))
-    outcomes = engine.extract([picture(seed) for seed in range(4)], extraction)
-    next(outcomes)
-    with pytest.raises(Overloaded) as error:
-        engine.extract_together([picture(8), picture(9)], extraction)
+    with ThreadPoolExecutor() as pool, device.shut():
+        outcomes = pool.submit(list, engine.extract([picture(seed) for seed in range(4)], extraction))
+        wait_until(lambda: engine.model().load.queued > 0, what="the queue to be full")
+        with pytest.raises(Overloaded) as error:
+            engine.extract_together([picture(8), picture(9)], extraction)
     assert error.value.retry_after is not None
     assert error.value.retry_after > 0
-    assert all(isinstance(each, Features) for each in outcomes)
+    assert [isinstance(each, Features) for each in outcomes.result()] == [True] * 4
     engine.close()
 
 
