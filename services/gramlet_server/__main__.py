@@ -8,15 +8,14 @@ from collections.abc import Callable, Sequence
 
 from gramlet.errors import GramletError, InvalidInput
 
-from gramlet_server import __version__
 from gramlet_server.runtime import logs
-from gramlet_server.runtime.config import Settings, add_settings, format_address, read_settings
-from gramlet_server.runtime.flags import Parser
+from gramlet_server.runtime.command_line import read
+from gramlet_server.runtime.config import Settings, format_address, read_settings
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
 from gramlet_server.runtime.server import Server
-from gramlet_server.services import SERVICES, Shared, services_of
+from gramlet_server.services import Shared, services_of
 
 
 def weights(settings: Settings) -> int:
@@ -64,38 +63,16 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
         InvalidInput: Flags that contradict each other.
         SystemExit: A wrong command line, which is explained on stderr, or `--help`.
     """
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
-    settings = read_settings(parsed, os.environ)
-    if any(name in COMMANDS for name in parsed.services):
-        if len(parsed.services) > 1:
-            parser.error(f"{' and '.join(COMMANDS)} stand alone")
-        return parsed.services, settings
-    names = [name for name in SERVICES if name in parsed.services or "all" in parsed.services]
+    parsed = read(arguments, os.environ)
+    names, settings = parsed.services, read_settings(parsed, os.environ)
+    if names[0] in COMMANDS:
+        return names, settings
     if "feature" not in names and not settings.features.features:
         message = f"{' and '.join(names)} needs a network: its address here, or serve `feature` (or `all`) as well"
         raise InvalidInput(message, field="--features")
     if "feature" in names and settings.features.features:
         raise InvalidInput("not together with `feature`, which has the network in this process", field="--features")
     return names, settings
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        prog="gramlet-server",
-        usage="gramlet-server SERVICE [SERVICE ...] [flags]",
-        description="Serves what a pretrained network knows about pictures.",
-        epilog="Every flag can also be set by the variable beside its default; the command line wins.",
-    )
-    parser.add_argument(
-        "services",
-        nargs="+",
-        choices=("all", *SERVICES, *COMMANDS),
-        help="services to run in this process; or `probe`: does it serve? or `weights`: fetch and check them",
-    )
-    parser.add_argument("--version", action="version", version=f"gramlet-server {__version__}")
-    add_settings(parser, os.environ)
-    return parser
 
 
 def _serve(names: Sequence[str], shared: Shared) -> int:

@@ -53,7 +53,7 @@ def test_the_readme_lists_every_call() -> None:
 
 
 def test_every_flag_that_a_page_names_exists() -> None:
-    commands = [["gramlet_server", "all"]]
+    commands = [["gramlet_server", "all"], ["gramlet_server", "stylize"]]
     commands += [
         ["gramlet.cli", name] for name in ("stylize", "adjust", "sweep", "features", "train", "embed", "status")
     ]

@@ -30,8 +30,13 @@ def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+SERVICES = ("all", "feature", "stylize", "train", "embed", "probe", "weights")
+
+
 def test_the_help_of_gramlet_server_is_what_it_was(help_of: Callable[..., str]) -> None:
     _check("gramlet-server", help_of(gramlet_server_command))
+    for service in SERVICES:
+        _check(f"gramlet-server-{service}", help_of(gramlet_server_command, service))
 
 
 def test_the_help_of_gramlet_is_what_it_was(help_of: Callable[..., str]) -> None:
@@ -44,7 +49,8 @@ def test_the_help_of_every_subcommand_is_what_it_was(help_of: Callable[..., str]
     for command in commands:
         _check(command, help_of(gramlet_command, command))
     kept = {path.stem for path in (FOLDER / "help").glob("*.txt")}
-    assert kept == {*commands, "gramlet", "gramlet-server"}, "a subcommand is gone, or its golden is left over"
+    of_server = {"gramlet-server", *(f"gramlet-server-{service}" for service in SERVICES)}
+    assert kept == {*commands, "gramlet", *of_server}, "a subcommand is gone, or its golden is left over"
 
 
 def _check(name: str, found: str) -> None:

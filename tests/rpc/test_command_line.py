@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
 import grpc
 import pytest
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
+from gramlet_server.__main__ import main
+from gramlet_server.services import SERVICES
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("GRAMLET_")}
@@ -49,6 +52,20 @@ def serving(*arguments: str) -> Iterator[tuple[str, str, subprocess.Popen[str]]]
         ),
         (["probe", "feature"], "probe and weights stand alone (see gramlet-server --help)"),
         (
+            ["fature"],
+            "services: invalid choice: 'fature' (choose from 'all', 'feature', 'stylize', 'train', 'embed', 'probe', "
+            "'weights'): did you mean 'feature'? (see gramlet-server --help)",
+        ),
+        (
+            ["feature", "--prot", "3"],
+            "unrecognized: --prot 3: did you mean '--port'? (see gramlet-server --help)",
+        ),
+        (
+            ["feature", "--backbone", "resnet51"],
+            "--backbone: 'resnet51' is none of resnet50, vgg16, vgg19: did you mean 'resnet50'? "
+            "(see gramlet-server --help)",
+        ),
+        (
             ["feature", "--tls-key", __file__],
             "--tls-cert: a certificate and its key go together: --tls-cert and --tls-key",
         ),
@@ -57,6 +74,33 @@ def serving(*arguments: str) -> Iterator[tuple[str, str, subprocess.Popen[str]]]
 def test_a_wrong_command_line_is_answered_in_one_line(arguments: list[str], line: str) -> None:
     ended = run(*arguments)
     assert (ended.returncode, ended.stderr, ended.stdout) == (2, f"gramlet-server: {line}\n", "")
+
+
+def help_of(*arguments: str) -> str:
+    with redirect_stdout(StringIO()) as shown, pytest.raises(SystemExit) as ended:
+        main([*arguments, "--help"])
+    assert not ended.value.code
+    return shown.getvalue()
+
+
+def test_the_help_of_a_service_has_its_flags_only() -> None:
+    for service, its, not_its in [
+        ("embed", ["--embed-runs", "--features ", "--host", "--store"], ["--queue-limit", "--weights"]),
+        ("feature", ["--queue-limit", "--weights", "--host"], ["--features ", "--store", "--embed-runs"]),
+        ("probe", ["--port"], ["--store", "--weights"]),
+    ]:
+        shown = help_of(service)
+        assert [flag for flag in its if flag not in shown] == []
+        assert [flag for flag in not_its if flag in shown] == []
+    assert "--queue-limit" not in help_of()
+    assert [service for service in SERVICES if service not in help_of()] == []
+
+
+def test_a_flag_without_effect_is_named() -> None:
+    ended = run("probe", "--port", "1", "--queue-limit", "3")
+    assert ended.stderr.startswith(
+        "gramlet-server: warning: --queue-limit has no effect here: it is a flag of feature\ngramlet-server: no answer"
+    )
 
 
 def test_a_server_without_weights_refuses_to_start_and_says_how_to_give_it_some() -> None:
@@ -69,9 +113,9 @@ def test_a_server_without_weights_refuses_to_start_and_says_how_to_give_it_some(
 
 def test_torch_is_not_imported_before_a_network_is_loaded() -> None:
     script = """
-import sys, gramlet_server.__main__ as main
+import sys, gramlet_server.__main__ as main, gramlet_server.services as services
 shared = main.Shared(main.Settings())
-for service in main.SERVICES.values():
+for service in services.SERVICES.values():
     service(shared)
 sys.exit("torch" in sys.modules)
 """

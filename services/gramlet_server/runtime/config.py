@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -219,10 +219,10 @@ class Settings:
         )
 
 
-def add_settings(parser: Parser, environ: Mapping[str, str]) -> None:
-    """Adds the flags of every group to a command line."""
+def add_settings(parser: Parser, environ: Mapping[str, str], chosen: Collection[str] | None = None) -> None:
+    """Adds the flags of every group to a command line: those of the chosen names, or all."""
     for group in dataclasses.fields(Settings):
-        parser.add_settings(group.name, type(group.default), environ)
+        parser.add_settings(group.name, type(group.default), environ, chosen)
 
 
 def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Settings:

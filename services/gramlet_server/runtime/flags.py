@@ -10,9 +10,11 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Never, TypeVar
+
+from gramlet.errors import did_you_mean, printable
 
 Settings = TypeVar("Settings")
 
@@ -37,22 +39,36 @@ def flag(default: Any, help: str, *, parse: Callable[[str], Any] = text, choices
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are answered in one line."""
+    """A command line whose mistakes are answered in one line, with what may be meant."""
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Reads a command line. `given` of the result has the names of the settings that it sets."""
+        parsed, unknown = self.parse_known_args(arguments, argparse.Namespace(given=[]))
+        if unknown:
+            known = [did_you_mean(each.partition("=")[0], self._option_string_actions) for each in unknown]
+            self.error(f"unrecognized: {' '.join(unknown)}{''.join(known[:1])}")
+        return parsed
 
     def error(self, message: str) -> Never:
-        print(f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)", file=sys.stderr)
+        if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message):
+            message += did_you_mean(found[1], re.findall(r"'(.*?)'", found[2]))
+        text = printable(message.removeprefix("argument "))
+        print(f"{self.prog}: {text} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
-    def add_settings(self, title: str, settings: type[Any], environ: Mapping[str, str]) -> None:
-        """Adds the flags of a settings class."""
+    def add_settings(
+        self, title: str, settings: type[Any], environ: Mapping[str, str], chosen: Collection[str] | None = None
+    ) -> None:
+        """Adds the flags of a settings class: those of the chosen names, or all."""
         group = self.add_argument_group(title)
         for field in dataclasses.fields(settings):
-            if "parse" not in field.metadata:
+            if "parse" not in field.metadata or (chosen is not None and field.name not in chosen):
                 continue
             name = field.name.replace("_", "-")
             variable = f"GRAMLET_{field.name.upper()}"
             group.add_argument(
                 f"--{name}",
+                action=_Given,
                 type=_checked(field),
                 default=self._from_environment(field, variable, environ),
                 metavar=_metavar(field),
@@ -68,6 +84,14 @@ class Parser(argparse.ArgumentParser):
             return _checked(field)(text)
         except argparse.ArgumentTypeError as error:
             self.error(f"{variable}: {error}")
+
+
+class _Given(argparse.Action):
+    """Stores the value, and notes that the command line has it."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.given = [*getattr(namespace, "given", []), self.dest]
 
 
 def read(settings: type[Settings], arguments: argparse.Namespace) -> Settings:
@@ -167,7 +191,7 @@ def _checked(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
 
     def parsed(text: str) -> Any:
         if choices and text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}{did_you_mean(text, choices)}")
         return field.metadata["parse"](text)
 
     return parsed
