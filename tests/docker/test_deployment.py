@@ -14,6 +14,7 @@ import yaml
 from gramlet.health import SERVICES
 from gramlet.transport.channel import _IDEMPOTENT
 from gramlet_server.runtime.config import ServerSettings, Settings
+from gramlet_server.runtime.metrics import Metrics
 
 from tests.docker.image_builder import instructions, stages
 
@@ -112,6 +113,22 @@ def test_what_selects_pods_finds_them(objects: list[dict[str, Any]]):
         wanted = selector.get("matchLabels", selector)
         if each["kind"] in ("Service", "PodDisruptionBudget", "Deployment"):
             assert any(wanted.items() <= found.items() for found in labels), each["metadata"]["name"]
+
+
+def test_what_autoscaling_goes_by_is_exported_and_adapted(objects: list[dict[str, Any]]):
+    scalers = [each["spec"] for each in objects if each["kind"] == "HorizontalPodAutoscaler"]
+    wanted = {metric["pods"]["metric"]["name"] for spec in scalers for metric in spec["metrics"]}
+    rules = yaml.safe_load((DOCKER / "k8s/metrics/adapter-config.yaml").read_text())["rules"]
+    series = [rule["seriesQuery"].partition("{")[0] for rule in rules]
+    exported = Metrics().registry._names_to_collectors
+    assert set(series) <= exported.keys()
+    adapted = {rule.get("name", {}).get("as", name) for rule, name in zip(rules, series, strict=True)}
+    assert wanted == adapted
+    # A Deployment that is scaled says nothing of its replicas, or each `kubectl apply` would reset them.
+    scaled = {spec["scaleTargetRef"]["name"] for spec in scalers}
+    for each in objects:
+        if each["kind"] == "Deployment" and each["metadata"]["name"] in NAMES:
+            assert ("replicas" in each["spec"]) == (each["metadata"]["name"] not in scaled)
 
 
 def test_envoy_routes_every_service_to_its_own_replicas():
