@@ -8,8 +8,10 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,7 @@ def test_stylize_writes_the_picture_and_shows_how_it_goes(gramlet: Run, picture:
     with Image.open(out) as image:
         assert image.size == (48, 64)
     assert said.startswith(f"{out}: 4 iterations, loss ")
-    assert "stylizing 4/4 loss " in noted
+    assert "stylizing 4/4 48 x 64 px, loss " in noted
 
 
 def test_json_is_one_object_an_event_and_nothing_else(gramlet: Run, picture: Path, tmp_path: Path) -> None:
@@ -516,6 +518,97 @@ def endless(request: Any, context: Any) -> Iterator[Any]:
         number += 1
         event = Iteration(iteration=number, loss=1.0, style_loss=0.0, content_loss=0.0)
         yield encode_event(event, request.run_id)
+
+
+def completions(line: str) -> set[str]:
+    """What a shell offers for a line, by the protocol of argcomplete."""
+    given = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": " "}
+    program = {"gramlet": GRAMLET, "gramlet-server": [sys.executable, "-m", "gramlet_server"]}[line.split()[0]]
+    with TemporaryDirectory() as folder:
+        offered = Path(folder) / "offered"
+        # Otherwise argcomplete writes to file descriptor 8, which only a shell gives it.
+        subprocess.run(program, env={**os.environ, **given, "_ARGCOMPLETE_STDOUT_FILENAME": str(offered)}, check=True)
+        return set(offered.read_text().split())
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("gramlet sty", {"stylize"}),
+        ("gramlet stylize --pres", {"--preset"}),
+        ("gramlet embed --method ", {"tsne", "pca", "umap", "isomap", "mds", "lle"}),
+        ("gramlet-server st", {"stylize"}),
+        ("gramlet-server embed --q", set()),
+        ("gramlet-server feature --backbone vgg1", {"vgg16", "vgg19"}),
+    ],
+)
+def test_shells_complete_commands_flags_and_values(line: str, offered: set[str]) -> None:
+    assert completions(line) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_a_shell_is_printed(gramlet: Run, shell: str) -> None:
+    code, said, _ = gramlet("completion", shell)
+    assert code == 0
+    assert "gramlet-server" in said
+    assert "_ARGCOMPLETE" in said
+
+
+def test_presets_are_shown_with_the_value_of_every_setting(gramlet: Run) -> None:
+    code, said, _ = gramlet("presets")
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in said.splitlines() if line.startswith("--")}
+    assert rows.keys() == {f"--{name.replace('_', '-')}" for name in vars(StylizeSettings())} - {"--preset"}
+    assert rows["--style-weight"] == ["1", "1000"]
+    assert rows["--antialiased"] == ["yes", "no"]
+    code, said, _ = gramlet("presets", "classic", "--json")
+    (event,) = events(said)
+    assert (event["name"], event["settings"]["iterations"]) == ("classic", 300)
+    code, _, noted = gramlet("presets", "clasic")
+    assert (code, "did you mean 'classic'?" in noted) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["stylise"], "stylize"),
+        (["stylize", "--iteratoins=3"], "--iterations"),
+        (["stylize", "{picture}", "{picture}", "-o", "x.png", "--preset", "clasic"], "classic"),
+        (["features", "{picture}", "-o", "x.npz", "--stages", "layr1"], "layer1"),
+        (["embed", "{picture}", "--method", "tsn"], "tsne"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_what_may_be_meant(
+    gramlet: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, noted = gramlet(*(word.format(picture=picture) for word in arguments))
+    assert (code, said) == (2, "")
+    assert noted.count("\n") == 1
+    assert f"did you mean '{meant}'?" in noted
+
+
+def test_a_scale_and_its_previews_are_told_by_their_size(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    arguments = ["stylize", picture, picture, "-o", tmp_path / "o.png", "--size", 128, "--iterations", 6]
+    code, _, noted = gramlet(*arguments, "--scales", 2)
+    assert code == 0
+    assert [line for line in noted.splitlines() if line.startswith("gramlet:")] == [
+        "gramlet: 48 x 64 px from iteration 1 on",
+        "gramlet: 96 x 128 px from iteration 5 on, where the loss jumps",
+    ]
+    _, said, _ = gramlet(*arguments, "--scales", 2, "--preview", tmp_path / "p.png", "--preview-every", 1, "--json")
+    previews = {(event["width"], event["height"]) for event in events(said) if event["event"] == "preview"}
+    assert previews <= {(48, 64), (96, 128)}
+    assert previews
+
+
+def test_the_flag_of_0_1_for_checkpoints_is_answered(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.png"
+    code, _, noted = gramlet(
+        "stylize", picture, picture, "-o", out, "--size", 64, "--iterations", 1, "--checkpoint-every", 5
+    )
+    assert code == 0
+    assert "--checkpoint-every has no effect any more: checkpoints go by time, see --state-seconds" in noted
 
 
 def command(server: Any, picture: Path, out: Path, *options: str) -> subprocess.Popen[str]:

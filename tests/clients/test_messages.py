@@ -375,7 +375,7 @@ def test_an_event_of_a_later_release_is_passed_over() -> None:
         (
             stylize.encode_status,
             stylize.decode_status,
-            types.StylizeStatus(1, 2, 3, 4, ("default", "classic"), "in-process", "1"),
+            types.StylizeStatus(1, 2, 3, 4, ("default",), "in-process", "1", (types.StylizeSettings(size=64),)),
         ),
     ],
 )

@@ -44,7 +44,7 @@ def test_the_help_of_gramlet_is_what_it_was(help_of: Callable[..., str]) -> None
 
 
 def test_the_help_of_every_subcommand_is_what_it_was(help_of: Callable[..., str]) -> None:
-    commands = re.findall(r"^ {4}([a-z]+) {2}", help_of(gramlet_command), re.MULTILINE)
+    commands = re.findall(r"^ {4}([a-z]+)(?: {2}|$)", help_of(gramlet_command), re.MULTILINE)
     assert "stylize" in commands
     for command in commands:
         _check(command, help_of(gramlet_command, command))

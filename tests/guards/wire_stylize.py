@@ -47,7 +47,7 @@ STYLIZATION = types.Stylization(
     previous_content=FILE,
 )
 SMALL = types.Stylization(FILE, (gramlet.Style(FILE),))
-STATUS = types.StylizeStatus(1, 2, 3, 4, ("default", "classic"), "in-process", "0.1")
+STATUS = types.StylizeStatus(1, 2, 3, 4, ("default", "classic"), "in-process", "0.1", (SETTINGS,))
 
 ITERATION = types.Iteration(
     run_id="run",

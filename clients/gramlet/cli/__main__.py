@@ -20,7 +20,21 @@ from gramlet.cli.terminal import Terminal, escape_what_cannot_be_written, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.transport.channel import Tls
 
-COMMANDS = ("stylize", "adjust", "sweep", "features", "train", "predict", "heads", "embed", "maps", "runs", "status")
+COMMANDS = (
+    "stylize",
+    "adjust",
+    "sweep",
+    "presets",
+    "features",
+    "train",
+    "predict",
+    "heads",
+    "embed",
+    "maps",
+    "runs",
+    "status",
+    "completion",
+)
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
 
@@ -28,7 +42,12 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     escape_what_cannot_be_written()
-    chosen = make_parser().parse(arguments)
+    parser = make_parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next: answers and exits
+        import argcomplete
+
+        argcomplete.autocomplete(parser, always_complete_options=False)
+    chosen = parser.parse(arguments)
     terminal = Terminal(chosen.json)
     try:
         with warnings.catch_warnings():

@@ -48,6 +48,26 @@ def values_of(kind: type[Enum]) -> list[str]:
     return [str(member.value) for member in kind]
 
 
+def show_defaults(group: argparse._ArgumentGroup, *settings: object, **more: Any) -> None:
+    """Adds the default of each flag that is a field of one of the settings to its help: what the service uses."""
+    defaults = {name: value for each in settings for name, value in vars(each).items()} | more
+    for action in group._group_actions:
+        value = defaults.get(action.dest)
+        is_switch = action.nargs == 0 and not isinstance(action, argparse.BooleanOptionalAction)
+        if value not in (None, (), {}) and not is_switch:
+            action.help = f"{action.help} ({_text(value)})"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def names(text: str) -> list[str]:
     """`layer1,layer2` as names."""
     return [part.strip() for part in text.split(",") if part.strip()]

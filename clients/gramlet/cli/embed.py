@@ -10,13 +10,13 @@ import numpy as np
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import command_line, names, numbers, values_of
+from gramlet.cli.arguments import command_line, names, numbers, show_defaults, values_of
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.embed.inputs import MapOptions
-from gramlet.embed.settings import Descriptor, Exactness, Gradient, Method, Metric, Preset
+from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import (
     Described,
     DrawingForm,
@@ -58,38 +58,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", metavar="NAME", help="continue an interrupted map instead")
     add_detach(parser)
-    parser.add_argument("--report-every", type=int, default=10, metavar="N", help="iterations between reports")
+    parser.add_argument(
+        "--report-every", type=int, default=10, metavar="N", help="iterations between reports (%(default)s)"
+    )
     parser.add_argument("--coordinates", action="store_true", help="with --json: coordinates in every report")
     _add_settings(parser)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("settings", "A setting that is left out takes the server's default.")
+    group = parser.add_argument_group("settings", "With the defaults of a setting that is left out.")
     group.add_argument("--preset", choices=values_of(Preset), help="classic: flattened Grams of four early stages")
     group.add_argument("--descriptor", choices=values_of(Descriptor), help="what stands for a picture")
     group.add_argument("--stages", type=names, metavar="STAGE,...", help="see `gramlet status`")
-    group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle")
+    group.add_argument("--size", type=int, help="pixels of the square that the network sees, cut from the middle (224)")
     group.add_argument("--keep-size", action="store_true", help="let the network see whole pictures of their own size")
     group.add_argument(
         "--balance-stages",
         action=argparse.BooleanOptionalAction,
-        help="scale the part of each stage to length 1 (the default)",
+        help="scale the part of each stage to length 1",
     )
-    group.add_argument("--metric", choices=values_of(Metric))
+    group.add_argument("--metric", choices=values_of(Metric), help="the distance between descriptors")
     group.add_argument("--exactness", choices=values_of(Exactness), help="of distances")
-    group.add_argument("--sketch-size", type=int, metavar="N", help="elements of a sketch")
-    group.add_argument("--method", choices=values_of(Method))
-    group.add_argument("--dimensions", type=int, choices=(1, 2, 3))
+    group.add_argument("--sketch-size", type=int, metavar="N", help="elements of a sketch (4096; less for many items)")
+    group.add_argument("--method", choices=values_of(Method), help="how descriptors become positions")
+    group.add_argument("--dimensions", type=int, choices=(1, 2, 3), help="of the map")
     group.add_argument("--perplexity", type=numbers, metavar="P,...", help="one map for each")
-    group.add_argument("--iterations", type=int)
-    group.add_argument("--early-exaggeration", type=float, metavar="F")
-    group.add_argument("--early-iterations", type=int, metavar="N")
-    group.add_argument("--learning-rate", type=float, metavar="R")
+    group.add_argument("--iterations", type=int, metavar="N", help="of t-SNE")
+    group.add_argument("--early-exaggeration", type=float, metavar="F", help="of attraction at first")
+    group.add_argument("--early-iterations", type=int, metavar="N", help="with it")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of t-SNE (items / early exaggeration)")
     group.add_argument("--angle", type=float, help="of Barnes-Hut, 0 to 1")
     group.add_argument("--gradient", choices=values_of(Gradient), help="how repulsion is computed")
     group.add_argument("--neighbors", type=int, metavar="N", help="of umap, isomap and lle")
-    group.add_argument("--seed", type=int)
+    group.add_argument("--seed", type=int, metavar="N", help="of everything random")
     group.add_argument("--quality-neighbors", type=int, metavar="N", help="neighborhood of the quality measures")
+    show_defaults(group, MapSettings(), Tsne(), perplexity=Tsne().perplexities)
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:

@@ -12,6 +12,7 @@ from gramlet._sync.client import Client
 from gramlet.cli.terminal import Terminal
 from gramlet.health import FEATURE, STYLIZE, Health, ServerStatus
 from gramlet.json_codec import plain
+from gramlet.stylize.types import StylizeStatus
 
 HELP = "show health, network, device and load of the server"
 _STYLES = {Health.SERVING: "green", Health.NOT_OFFERED: "dim", Health.NOT_SERVING: "yellow"}
@@ -71,10 +72,16 @@ def _short(service: str) -> str:
     return service.rsplit(".", 1)[-1].removesuffix("Service").lower()
 
 
+def _load_of(stylize: StylizeStatus | None) -> Any:
+    """All but the settings of presets, which `gramlet presets` shows."""
+    values = plain(stylize)
+    return values and {name: value for name, value in values.items() if name != "preset_settings"}
+
+
 def _values(status: ServerStatus) -> dict[str, Any]:
     return {
         "address": status.address,
         "services": {_short(service): health.value for service, health in status.health.items()},
         "model": plain(status.model),
-        "stylize": plain(status.stylize),
+        "stylize": _load_of(status.stylize),
     }

@@ -32,8 +32,10 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds every setting of a stylization."""
-    group = parser.add_argument_group("settings", "What is left out follows the preset.")
-    group.add_argument("--preset", help="default, classic, ...: see `gramlet status`")
+    group = parser.add_argument_group(
+        "settings", "What is left out follows the preset, whose values `gramlet presets` shows."
+    )
+    group.add_argument("--preset", help="complete settings: default, classic, ...: see `gramlet presets` (default)")
     group.add_argument("--size", type=int, help="longest side of the result, in pixels")
     group.add_argument("--iterations", type=int, help="iterations of the optimizer")
     group.add_argument("--content-stage", metavar="STAGE", help="where contents are compared")
@@ -42,10 +44,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stage-balance", choices=values_of(StageBalance), help="divisor of the losses")
     group.add_argument("--initial", help="where to start: content, style, noise, or a picture")
     group.add_argument("--seed", type=int, help="seed of all noise")
-    group.add_argument("--optimizer", choices=values_of(Optimizer))
-    group.add_argument("--learning-rate", type=float, metavar="R")
+    group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the picture")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of the optimizer (lbfgs 1, adam 0.02)")
     group.add_argument("--history-size", type=int, metavar="N", help="pairs of vectors that L-BFGS remembers")
-    group.add_argument("--line-search", choices=values_of(LineSearch))
+    group.add_argument("--line-search", choices=values_of(LineSearch), help="of L-BFGS")
     group.add_argument(
         "--antialiased",
         action=argparse.BooleanOptionalAction,
@@ -59,9 +61,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def add_weights(group: argparse._ArgumentGroup) -> None:
     """Adds the weights, which can be changed in a run under way as well."""
     group.add_argument("--style-stages", type=weights, metavar="STAGE[=W],...", help="where styles are compared")
-    group.add_argument("--content-weight", type=float, metavar="W")
-    group.add_argument("--style-weight", type=float, metavar="W")
-    group.add_argument("--total-variation-weight", type=float, metavar="W")
+    group.add_argument("--content-weight", type=float, metavar="W", help="of the content loss")
+    group.add_argument("--style-weight", type=float, metavar="W", help="of the style loss")
+    group.add_argument("--total-variation-weight", type=float, metavar="W", help="of the total variation: smoothness")
 
 
 def contents_of(arguments: argparse.Namespace) -> list[str]:

@@ -74,7 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
     )
-    parser.add_argument("--state-seconds", type=float, metavar="S", help="seconds between checkpoints")
+    parser.add_argument(
+        "--state-seconds", type=float, metavar="S", help="seconds between checkpoints; default: the server's, 10"
+    )
+    parser.add_argument("--checkpoint-every", help=argparse.SUPPRESS)  # of 0.1, in iterations
     add_settings(parser)
 
 
@@ -83,6 +86,8 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     contents = contents_of(arguments)
     if arguments.sequence or len(contents) > 1 or os.path.isdir(contents[0] if contents else ""):
         return run_set(arguments, contents, client, terminal)
+    if arguments.checkpoint_every is not None:
+        terminal.note("--checkpoint-every has no effect any more: checkpoints go by time, see --state-seconds")
     inputs = inputs_of(arguments)
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal)
@@ -95,9 +100,10 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:
-        if shown.checkpoint:
+        if shown.run_id:
+            where = "" if shown.checkpoint else ", from its first iteration, as it had no checkpoint yet"
             again = command_line(arguments, "stylize", "--resume", shown.run_id, "-o", arguments.output)
-            terminal.note(f"go on with: {again}")
+            terminal.note(f"go on with{where}: {again}")
         raise
     return 0
 
@@ -133,6 +139,7 @@ class Shown:
         self._output = output
         self._preview = preview
         self._total: int | None = None
+        self._size = ""
         self.run_id = ""
         self.checkpoint = False
 
@@ -145,14 +152,19 @@ class Shown:
                 meter.update(0, None, f"waiting, {event.position} before")
             case Started():
                 self._total = event.settings.iterations
+                self._size = f"{event.width} x {event.height} px"
                 meter.update(event.iteration, self._total)
-            case ScaleStarted() if event.iteration:
-                self._terminal.note(f"{event.width} x {event.height} px from iteration {event.iteration + 1} on")
+            case ScaleStarted():
+                whole, self._size = self._size, f"{event.width} x {event.height} px"
+                if event.iteration or self._size != whole:
+                    jump = ", where the loss jumps" if event.iteration else ""
+                    self._terminal.note(f"{self._size} from iteration {event.iteration + 1} on{jump}")
             case Iteration():
-                meter.update(event.iteration, self._total, f"loss {event.loss:.4g}, run {event.run_id}")
+                meter.update(event.iteration, self._total, f"{self._size}, loss {event.loss:.4g}, run {event.run_id}")
             case Preview() if self._preview:
                 write_atomically(self._preview, encode_picture_as(event.image, self._preview))
-                extra["path"] = str(self._preview)
+                width, height = event.image.size
+                extra |= {"path": str(self._preview), "width": width, "height": height}
             case Checkpoint():
                 self.checkpoint = True
             case Adjusted():

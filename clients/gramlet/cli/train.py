@@ -8,7 +8,7 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import command_line, members_of, names, values_of, weights
+from gramlet.cli.arguments import command_line, members_of, names, show_defaults, values_of, weights
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
@@ -16,6 +16,7 @@ from gramlet.cli.training import as_json, describe, report_lines
 from gramlet.errors import InvalidInput
 from gramlet.train.configuration import (
     ClassWeights,
+    Configuration,
     HeadKind,
     Metric,
     Optimizer,
@@ -54,39 +55,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_detach(parser)
     parser.add_argument("--report", type=Path, metavar="DIR", help="write learning curves and confusion matrix there")
     data = parser.add_argument_group("data")
-    data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels (224)")
-    data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture (0)")
-    data.add_argument("--validation-fraction", type=float, metavar="F", help="share held out where no val/ is (0.2)")
+    data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels")
+    data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture")
+    data.add_argument("--validation-fraction", type=float, metavar="F", help="share held out where no val/ is")
     data.add_argument("--split-seed", type=int, metavar="N", help="seed of that split (0)")
-    data.add_argument("--unreadable", choices=values_of(Unreadable), help="what a bad picture does (skip)")
+    data.add_argument("--unreadable", choices=values_of(Unreadable), help="what a bad picture does")
     data.add_argument("--keep-on-cancel", action="store_true", default=None, help="Ctrl-C keeps the best head so far")
-    _add_recipe(parser.add_argument_group("recipe", "Several kinds or strategies, by commas, are compared."))
+    show_defaults(data, Configuration("", ()))
+    recipe = parser.add_argument_group("recipe", "Several kinds or strategies, by commas, are compared.")
+    _add_recipe(recipe)
+    show_defaults(recipe, Recipe())
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear (mlp)")
-    group.add_argument(
-        "--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages (head)"
-    )
+    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear")
+    group.add_argument("--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages")
     group.add_argument("--stages", type=names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
     group.add_argument("--stage-rates", type=weights, metavar="STAGE=R,...", help="learning rate of single stages")
-    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of unfrozen stages (1e-4)")
-    group.add_argument("--optimizer", choices=values_of(Optimizer))
-    group.add_argument("--learning-rate", type=float, metavar="R", help="of the head")
-    group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen (0.1)")
-    group.add_argument("--epochs", type=int, metavar="N", help="of the head (60)")
-    group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages (6)")
-    group.add_argument("--batch-size", type=int, metavar="N", help="(32)")
-    group.add_argument("--weight-decay", type=float, metavar="D", help="(0.01)")
-    group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate (cosine)")
-    group.add_argument("--warmup-epochs", type=int, metavar="N")
-    group.add_argument("--metric", choices=values_of(Metric), help="what early stopping watches (loss)")
-    group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end (15)")
-    group.add_argument("--class-weights", choices=values_of(ClassWeights))
-    group.add_argument("--label-smoothing", type=float, metavar="S")
-    group.add_argument("--update-batch-norm", action="store_true", default=None)
-    group.add_argument("--no-calibration", dest="calibrate", action="store_false", default=None)
-    group.add_argument("--seed", type=int, metavar="N", help="of the first weights and the order of pictures (0)")
+    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of unfrozen stages")
+    group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the head and of unfrozen stages")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of the head (adamw 0.001, sgd 0.01, lbfgs 1)")
+    group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen")
+    group.add_argument("--epochs", type=int, metavar="N", help="of the head")
+    group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages")
+    group.add_argument("--batch-size", type=int, metavar="N", help="pictures in a step")
+    group.add_argument("--weight-decay", type=float, metavar="D", help="of the optimizer")
+    group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate")
+    group.add_argument("--warmup-epochs", type=int, metavar="N", help="first epochs, in which the learning rate rises")
+    group.add_argument("--metric", choices=values_of(Metric), help="what early stopping watches")
+    group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end")
+    group.add_argument("--class-weights", choices=values_of(ClassWeights), help="balanced: rare classes count more")
+    group.add_argument(
+        "--label-smoothing", type=float, metavar="S", help="share of each label that goes to the other classes"
+    )
+    group.add_argument(
+        "--update-batch-norm", action="store_true", default=None, help="of unfrozen stages; else it stays frozen"
+    )
+    group.add_argument(
+        "--no-calibration",
+        dest="calibrate",
+        action="store_false",
+        default=None,
+        help="leave probabilities as they come",
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="of the first weights and the order of pictures")
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, did_you_mean
 from gramlet.types import Array, ElementType, Limits, Picture, Resize, Timing
 
 P_co = TypeVar("P_co", covariant=True)
@@ -57,7 +57,9 @@ def find_stage(name: str, stages: Iterable[Stage], network: str, field: str) -> 
     """
     known = {stage.name: stage for stage in stages}
     if name not in known:
-        raise InvalidInput(f"{network} has no stage {name!r}; it has {', '.join(known)}", field=field)
+        raise InvalidInput(
+            f"{network} has no stage {name!r}; it has {', '.join(known)}{did_you_mean(name, known)}", field=field
+        )
     return known[name]
 
 

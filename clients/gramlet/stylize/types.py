@@ -200,7 +200,10 @@ class Iteration(StylizeEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview(StylizeEvent):
-    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture, at most 512 pixels long."""
+    """How the picture looks after `iteration`: `jpeg` is the file, `image` the picture, at most 512 pixels long.
+
+    While a coarse scale is under way, the picture has the size of that scale.
+    """
 
     jpeg: bytes = field(repr=False)
 
@@ -310,7 +313,10 @@ def _open_image(data: bytes) -> Image.Image:
 
 @dataclass(frozen=True)
 class StylizeStatus:
-    """How busy a StylizeService is, its presets (the default first), and where its features come from."""
+    """How busy a StylizeService is, its presets (the default first), and where its features come from.
+
+    `preset_settings` are the complete settings of each preset, in the order of `presets`.
+    """
 
     running: int = 0
     running_limit: int = 0
@@ -319,3 +325,4 @@ class StylizeStatus:
     presets: tuple[str, ...] = ()
     features: str = ""
     server_version: str = ""
+    preset_settings: tuple[StylizeSettings, ...] = ()

@@ -211,7 +211,7 @@ _ADJUSTMENT = MessageCodec(
     total_variation_weight=WEIGHT,
     style_stages=STAGE_WEIGHTS,
 )
-_STATUS = MessageCodec(StylizeStatus, stylize_pb2.GetStatusResponse)
+_STATUS = MessageCodec(StylizeStatus, stylize_pb2.GetStatusResponse, preset_settings=each(SETTINGS))
 encode_status, decode_status = _STATUS.encode, _STATUS.decode
 
 

@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Never
 
 from gramlet.errors import did_you_mean
 
@@ -50,6 +50,8 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
     words = _names(arguments)
     if any(argument in ("-h", "--help") for argument in arguments):
         _show_help(words, environ)
+    if "_ARGCOMPLETE" in environ:
+        _complete(parser, environ)
     add_settings(parser, environ)
     parsed = parser.parse(arguments)
     if len(parsed.services) > 1 and any(name in COMMANDS for name in parsed.services):
@@ -83,6 +85,16 @@ def _parser(usage: str = "SERVICE [SERVICE ...] [flags]", **options: Any) -> Par
     parser.add_argument("services", nargs="+", choices=(ALL, *SERVICES, *COMMANDS), help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"gramlet-server {__version__}")
     return parser
+
+
+def _complete(parser: Parser, environ: Mapping[str, str]) -> Never:
+    """Answers a shell that asks what may come next, and exits."""
+    import argcomplete
+
+    words = _names(environ.get("COMP_LINE", "").split())
+    add_settings(parser, environ, flags_of(words) if words else None)
+    argcomplete.autocomplete(parser, always_complete_options=bool(words))
+    sys.exit(0)
 
 
 def _names(arguments: Sequence[str]) -> list[str]:

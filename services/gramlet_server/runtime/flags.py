@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             name = field.name.replace("_", "-")
             variable = f"GRAMLET_{field.name.upper()}"
-            group.add_argument(
+            action = group.add_argument(
                 f"--{name}",
                 action=_Given,
                 type=_checked(field),
@@ -74,6 +74,8 @@ class Parser(argparse.ArgumentParser):
                 metavar=_metavar(field),
                 help=f"{field.metadata['help']} ({_default(field)}{variable})".replace("%", "%%"),
             )
+            if field.metadata["choices"]:
+                action.completer = lambda choices=field.metadata["choices"], **_: choices  # type: ignore[attr-defined]
 
     def _from_environment(self, field: dataclasses.Field[Any], variable: str, environ: Mapping[str, str]) -> Any:
         # Set but empty is unset: compose files and Kubernetes manifests pass variables on that way.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, did_you_mean
 from gramlet.feature.types import GramNormalization, Model, StageBalance, find_stage
 from gramlet.stylize.types import Colors, Initial, LineSearch, Optimizer, StylizeSettings
 
@@ -109,9 +109,9 @@ PRESETS: Mapping[str, Mapping[str, StylizeSettings]] = {
 """The presets by network and name; the default of each network is its first."""
 
 
-def names(model: Model) -> tuple[str, ...]:
-    """The presets of a network, the default first."""
-    return tuple(PRESETS[model.backbone])
+def presets_of(model: Model) -> Mapping[str, StylizeSettings]:
+    """The presets of a network by name, the default first."""
+    return PRESETS[model.backbone]
 
 
 def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
@@ -124,7 +124,9 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
     preset = presets.get(settings.preset or DEFAULT)
     if preset is None:
         raise InvalidInput(
-            f"{model.backbone} has no preset {settings.preset!r}; it has {', '.join(presets)}", field="settings.preset"
+            f"{model.backbone} has no preset {settings.preset!r}; it has {', '.join(presets)}"
+            f"{did_you_mean(settings.preset, presets)}",
+            field="settings.preset",
         )
     given = {name: value for name, value in vars(settings).items() if value is not None}
     if settings.optimizer is Optimizer.ADAM:

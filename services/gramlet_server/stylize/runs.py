@@ -43,7 +43,7 @@ from gramlet_server.stylize.kinds import (
 )
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
-from gramlet_server.stylize.presets import names
+from gramlet_server.stylize.presets import presets_of
 from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
@@ -128,15 +128,16 @@ class Runs:
 
     def status(self) -> StylizeStatus:
         """How busy the process is, and what it offers."""
-        queue = self.lifecycle.queue
+        queue, presets = self.lifecycle.queue, presets_of(self._features.model())
         return StylizeStatus(
             running=queue.running,
             running_limit=queue.running_limit,
             queued=queue.queued,
             queue_limit=queue.queue_limit,
-            presets=names(self._features.model()),
+            presets=tuple(presets),
             features=self._features.address,
             server_version=__version__,
+            preset_settings=tuple(presets.values()),
         )
 
     def keep_rescuing(self) -> None:

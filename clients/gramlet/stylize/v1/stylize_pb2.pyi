@@ -350,7 +350,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("running", "running_limit", "queued", "queue_limit", "presets", "features", "server_version")
+    __slots__ = ("running", "running_limit", "queued", "queue_limit", "presets", "features", "server_version", "preset_settings")
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     RUNNING_LIMIT_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
@@ -358,6 +358,7 @@ class GetStatusResponse(_message.Message):
     PRESETS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PRESET_SETTINGS_FIELD_NUMBER: _ClassVar[int]
     running: int
     running_limit: int
     queued: int
@@ -365,4 +366,5 @@ class GetStatusResponse(_message.Message):
     presets: _containers.RepeatedScalarFieldContainer[str]
     features: str
     server_version: str
-    def __init__(self, running: _Optional[int] = ..., running_limit: _Optional[int] = ..., queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., presets: _Optional[_Iterable[str]] = ..., features: _Optional[str] = ..., server_version: _Optional[str] = ...) -> None: ...
+    preset_settings: _containers.RepeatedCompositeFieldContainer[Settings]
+    def __init__(self, running: _Optional[int] = ..., running_limit: _Optional[int] = ..., queued: _Optional[int] = ..., queue_limit: _Optional[int] = ..., presets: _Optional[_Iterable[str]] = ..., features: _Optional[str] = ..., server_version: _Optional[str] = ..., preset_settings: _Optional[_Iterable[_Union[Settings, _Mapping]]] = ...) -> None: ...

@@ -91,7 +91,7 @@ class StylizeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetStatus(self, request, context):
-        """Returns the load of the service and the names of its presets.
+        """Returns the load of the service and its presets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

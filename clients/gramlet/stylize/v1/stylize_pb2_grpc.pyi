@@ -54,7 +54,7 @@ class StylizeServiceStub:
         gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         gramlet.stylize.v1.stylize_pb2.GetStatusResponse,
     ]
-    """Returns the load of the service and the names of its presets."""
+    """Returns the load of the service and its presets."""
 
 class StylizeServiceAsyncStub:
     """Neural style transfer: optimizes a picture and streams every iteration back."""
@@ -92,7 +92,7 @@ class StylizeServiceAsyncStub:
         gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         gramlet.stylize.v1.stylize_pb2.GetStatusResponse,
     ]
-    """Returns the load of the service and the names of its presets."""
+    """Returns the load of the service and its presets."""
 
 class StylizeServiceServicer(metaclass=abc.ABCMeta):
     """Neural style transfer: optimizes a picture and streams every iteration back."""
@@ -138,6 +138,6 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         request: gramlet.stylize.v1.stylize_pb2.GetStatusRequest,
         context: _ServicerContext,
     ) -> typing.Union[gramlet.stylize.v1.stylize_pb2.GetStatusResponse, collections.abc.Awaitable[gramlet.stylize.v1.stylize_pb2.GetStatusResponse]]:
-        """Returns the load of the service and the names of its presets."""
+        """Returns the load of the service and its presets."""
 
 def add_StylizeServiceServicer_to_server(servicer: StylizeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
