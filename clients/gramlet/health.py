@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from gramlet.errors import GramletError, NotFound, Unavailable, Unimplemented
@@ -34,6 +34,7 @@ class ServerStatus:
     Attributes:
         address: Where the server is.
         health: By full service name, such as `gramlet.feature.v1.FeatureService`.
+        reasons: Why a service that is offered does not serve, by its name: it loads, or its store fails.
         model: The network, where FeatureService serves.
         stylize: How busy StylizeService is, where it serves.
     """
@@ -42,6 +43,13 @@ class ServerStatus:
     health: Mapping[str, Health]
     model: Model | None = None
     stylize: StylizeStatus | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether every service that is offered serves."""
+        offered = [health for health in self.health.values() if health is not Health.NOT_OFFERED]
+        return bool(offered) and all(health is Health.SERVING for health in offered)
 
 
 def health_by_service(answers: Mapping[str, Health | GramletError]) -> dict[str, Health]:

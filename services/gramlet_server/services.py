@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gramlet_server.feature.engine import Engine
     from gramlet_server.feature_source import FeatureSource
     from gramlet_server.runs.lifecycle import Lifecycle
+    from gramlet_server.runs.readiness import StoreMonitor
     from gramlet_server.runs.store import Store
 
 
@@ -86,12 +87,24 @@ class Shared:
 
         return Store.open(self.settings.store.store)
 
+    @cached_property
+    def store_monitor(self) -> StoreMonitor:
+        """Watches the store."""
+        from gramlet_server.runs.readiness import StoreMonitor
+
+        return StoreMonitor(self.store)
+
     def executing(self, servicer: Any, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> Built:
         """A service that executes runs: RunService knows them, and runs that other processes lose go on here."""
         self.lifecycles.append(lifecycle)
         keep_rescuing()
         seconds = self.settings.server.drain_seconds
-        return Built(servicer, drain=lifecycle.drain, close=lambda: lifecycle.close(seconds))
+        return Built(
+            servicer,
+            drain=lifecycle.drain,
+            close=lambda: lifecycle.close(seconds),
+            on_readiness=self.store_monitor.subscribe,
+        )
 
     def keep_sweeping(self, kind: str) -> None:
         """Removes old runs of a kind from the store, as long as the process lives."""
@@ -101,8 +114,8 @@ class Shared:
             keep_sweeping(self.store, kind, timedelta(days=days))
 
     def close(self) -> None:
-        """Releases the network, or the connection to it, if a service used it."""
-        for part in ("engine", "features"):
+        """Releases the network, or the connection to it, and ends the watch of the store, if a service used them."""
+        for part in ("engine", "features", "store_monitor"):
             if part in vars(self):
                 vars(self)[part].close()
 
@@ -180,7 +193,7 @@ def _run(shared: Shared) -> Built:
     from gramlet_server.runs.service import RunServicer
 
     records = Records(shared.store, shared.settings.store.lease_seconds)
-    return Built(RunServicer(RunControl(records, shared.lifecycles)))
+    return Built(RunServicer(RunControl(records, shared.lifecycles)), on_readiness=shared.store_monitor.subscribe)
 
 
 # Services that others use come first: they are built first and closed last.

@@ -20,7 +20,7 @@ from gramlet.health import EMBED, FEATURE, STYLIZE, TRAIN
 from gramlet.run.v1 import run_pb2_grpc
 from gramlet.stylize.v1 import stylize_pb2_grpc
 from gramlet.train.v1 import train_pb2_grpc
-from gramlet_server.runtime.build import Built, Service
+from gramlet_server.runtime.build import Built, Service, ignore
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Server
 
@@ -36,9 +36,14 @@ _ADD = {
 
 
 @contextmanager
-def serving(servicers: dict[str, Any], port: int = 0, **settings: Any) -> Iterator[Server]:
+def serving(
+    servicers: dict[str, Any], port: int = 0, on_readiness: Callable[[Any], None] = ignore, **settings: Any
+) -> Iterator[Server]:
     """A started server with these servicers, by service name."""
-    services = [Service(name, _ADD[name], lambda it=servicer: Built(it)) for name, servicer in servicers.items()]
+    services = [
+        Service(name, _ADD[name], lambda it=servicer: Built(it, on_readiness=on_readiness))
+        for name, servicer in servicers.items()
+    ]
     server = Server(services, ServerSettings(port=port, **settings))
     built: SimpleQueue[GramletError | None] = SimpleQueue()
     server.start(built.put)

@@ -23,6 +23,7 @@ from gramlet.cli.files import write_atomically
 from gramlet.errors import Unavailable
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import Checkpoint, Iteration, Result, Started, StylizeSettings
+from gramlet.stylize.v1 import stylize_pb2
 from gramlet.stylize.wire import encode_event
 from PIL import Image
 
@@ -312,6 +313,25 @@ def test_status_shows_services_network_and_load(gramlet: Run) -> None:
         "embed": "not offered",
     }
     assert status["model"]["backbone"] == "resnet50"
+
+
+def test_status_waits_until_every_service_serves(gramlet: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[Any] = []
+
+    def lack(report: Any) -> None:
+        report(Unavailable("the store fails"))
+        reports.append(report)
+
+    script = Script(GetStatus=[lambda *_: stylize_pb2.GetStatusResponse()])
+    with serving({STYLIZE: script}, on_readiness=lack) as server:
+        address = f"127.0.0.1:{server.port}"
+        code, said, _ = gramlet("status", "--server", address)
+        assert code == 1
+        assert "not serving" in said
+        assert "the store fails" in said
+        assert gramlet("status", "--server", address, "--wait", "0")[0] == 1
+        monkeypatch.setattr("gramlet.cli.status.time.sleep", lambda _: reports[0](None))
+        assert gramlet("status", "--server", address, "--wait")[0] == 0
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

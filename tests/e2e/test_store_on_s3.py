@@ -12,7 +12,7 @@ from gramlet.errors import Unavailable
 from gramlet.stylize.types import Checkpoint, Iteration, RemoteProgress, Result, Started
 from gramlet_server.runs.store import Store
 
-from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, variables
+from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, is_serving, variables, wait_until
 from tests.runs.test_store import (  # noqa: F401  # collected here again, with the store below
     test_a_missing_key_is_not_found_and_deleting_it_is_no_error,
     test_a_run_that_was_taken_over_cannot_be_written_by_its_first_owner,
@@ -22,6 +22,9 @@ from tests.runs.test_store import (  # noqa: F401  # collected here again, with 
     test_stale_runs_are_swept_and_fresh_ones_kept,
     test_the_copies_of_earlier_epochs_are_dropped,
 )
+
+SERVICES = "gramlet.stylize.v1.StylizeService", "gramlet.embed.v1.EmbedService"
+FAILS = "the store of the server fails; the log of the server says why"
 
 
 @pytest.fixture
@@ -59,6 +62,41 @@ def test_a_killed_stylization_is_resumed_by_another_process_on_another_port(
     assert resumed[0].iteration >= event.iteration
     assert losses(resumed) == losses(undisturbed)[resumed[0].iteration :]
     assert result(resumed).png == result(undisturbed).png
+
+
+def test_without_its_store_a_service_does_not_serve_and_with_it_it_does_again(
+    cluster: Cluster, replicas: list[GramletServer]
+) -> None:
+    store = cluster.seaweedfs()
+    store.kill()
+    arguments = f"--features={replicas[0].address}", "--store=s3://secret-bucket/prefix"
+    server = cluster.server("stylize", "embed", *arguments, environment=store.variables)
+    wait_until(lambda: reasons_of(server) == dict.fromkeys(SERVICES, FAILS))
+    assert not is_serving(server.address)
+
+    content = np.zeros((3, 32, 32), dtype=np.float32)
+    with Client(server.address) as client:
+        waiting = client.stylize(content, content, size=32, iterations=1)
+        store.start()
+        assert waiting.result().png
+        assert client.status().is_serving
+
+    store.kill()
+    with Client(server.address, patience=0.0) as client:
+        with pytest.raises(Unavailable) as failed:  # which makes the server look at its store at once
+            client.stylize(content, content, size=32, iterations=1).result()
+        wait_until(lambda: reasons_of(server) == dict.fromkeys(SERVICES, FAILS))
+    assert failed.value.message == FAILS
+    assert f"127.0.0.1:{store.ports['s3']}" in server.log.read_text()
+    server.kill()
+
+
+def reasons_of(server: GramletServer) -> object:
+    with Client(server.address) as client:
+        try:
+            return client.status().reasons
+        except Unavailable:  # it does not listen yet
+            return None
 
 
 def losses(events: list[object]) -> list[tuple[int, float]]:

@@ -29,6 +29,7 @@ class Echo:
         self.closed = threading.Event()
         self.drained = threading.Event()
         self.fail: Callable[[GramletError], None] = lambda error: None
+        self.lack: Callable[[GramletError | None], None] = lambda error: None
 
     def unary_unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         return self.answer(request, context)
@@ -98,7 +99,12 @@ def serving() -> Serving:
 
         def built() -> Built:
             build()
-            return Built(echo, drain=echo.drained.set, on_failure=lambda report: setattr(echo, "fail", report))
+            return Built(
+                echo,
+                drain=echo.drained.set,
+                on_failure=lambda report: setattr(echo, "fail", report),
+                on_readiness=lambda report: setattr(echo, "lack", report),
+            )
 
         service = Service(NAME, add_echo, built)
         server = Server([service], ServerSettings(port=0, **settings), metrics)

@@ -239,3 +239,44 @@ def test_a_service_that_fails_for_good_is_not_serving_and_the_failure_is_reporte
         assert health_of(running.channel, "test.Echo") == NOT_SERVING
         assert str(running.built.get(timeout=30)) == "cuda:0 has failed"
         overall.cancel()
+
+
+def test_a_service_that_lacks_its_store_refuses_calls_with_the_reason_until_it_is_back(serving: Any) -> None:
+    with serving() as running:
+        overall = watch(running.channel)
+        assert next(overall).status == SERVING
+        running.echo.lack(Unavailable("the store fails"))
+        assert next(overall).status == NOT_SERVING
+        assert health_of(running.channel, "test.Echo") == NOT_SERVING
+        with pytest.raises(grpc.RpcError) as failure:
+            running.call("unary_stream")
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert failure.value.details() == "the store fails"
+
+        running.echo.lack(None)
+        assert next(overall).status == SERVING
+        assert running.call("unary_stream")[0] == [b"first", b"hello"]
+        overall.cancel()
+
+
+def test_a_server_serves_as_long_as_one_of_its_services_can_work() -> None:
+    reports = {}
+
+    def service(name: str) -> Service:
+        def build() -> Built:
+            return Built(None, on_readiness=lambda report: reports.update({name: report}))
+
+        return Service(name, add=lambda servicer, server: None, build=build)
+
+    server = Server([service("first"), service("second")], ServerSettings(port=0))
+    built = threading.Event()
+    server.start(lambda error: built.set())
+    assert built.wait(30)
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        reports["second"](Unavailable("the store fails"))
+        assert [health_of(channel, name) for name in ("first", "second", "")] == [SERVING, NOT_SERVING, SERVING]
+        reports["first"](Unavailable("the store fails"))
+        assert [health_of(channel, name) for name in ("first", "second", "")] == [NOT_SERVING] * 3
+        reports["second"](None)
+        assert [health_of(channel, name) for name in ("first", "second", "")] == [NOT_SERVING, SERVING, SERVING]
+    server.stop(drain_seconds=0)

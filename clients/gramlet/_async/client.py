@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Self
 
 from gramlet._async.embed import AsyncEmbedCalls
@@ -9,15 +10,26 @@ from gramlet._async.feature import AsyncFeatureCalls
 from gramlet._async.runs import AsyncRunCalls
 from gramlet._async.stylize import AsyncStylizeCalls
 from gramlet._async.train import AsyncTrainCalls
+from gramlet.embed.map_wire import LIST_MAPS, encode_list_maps
 from gramlet.errors import GramletError
 from gramlet.feature.wire import GET_MODEL, decode_model, encode_get_model
-from gramlet.health import FEATURE, SERVICES, STYLIZE, Health, ServerStatus, health_by_service
+from gramlet.health import EMBED, FEATURE, SERVICES, STYLIZE, TRAIN, Health, ServerStatus, health_by_service
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
+from gramlet.train.head_wire import LIST_HEADS, encode_list_heads
 from gramlet.transport.aio import AsyncConnection, gather
 from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint, Tls
 from gramlet.transport.health import CHECK, check_metadata, decode_health, encode_check
 from gramlet.transport.retry import AT_ONCE, make_policy
+from gramlet.transport.rpc import Message, Rpc
 from gramlet.values import seconds
+
+_CHEAPEST: dict[str, tuple[Rpc, Callable[[], Message]]] = {
+    FEATURE: (GET_MODEL, encode_get_model),
+    STYLIZE: (GET_STATUS, encode_get_status),
+    TRAIN: (LIST_HEADS, lambda: encode_list_heads("")),
+    EMBED: (LIST_MAPS, encode_list_maps),
+}
+"""A call of each service that does little."""
 
 
 class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls, AsyncRunCalls):
@@ -96,7 +108,18 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
             model = decode_model(await asking._unary(GET_MODEL, encode_get_model(), None))
         if health[STYLIZE] is Health.SERVING:
             stylize = decode_status(await asking._unary(GET_STATUS, encode_get_status(), None))
-        return ServerStatus(self.address, health, model, stylize)
+        refusing = [service for service in SERVICES if health[service] is Health.NOT_SERVING]
+        reasons = await gather(*[asking._reason(service) for service in refusing])
+        return ServerStatus(self.address, health, model, stylize, dict(zip(refusing, reasons, strict=True)))
+
+    async def _reason(self, service: str) -> str:
+        """Why a service does not serve: how it refuses its cheapest call."""
+        rpc, request = _CHEAPEST[service]
+        try:
+            await self._unary(rpc, request(), None)
+        except GramletError as error:
+            return error.message
+        return ""  # it serves by now
 
     async def _health(self, service: str) -> Health | GramletError:
         attempts, metadata = self._attempts(None), check_metadata(service)

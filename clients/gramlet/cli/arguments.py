@@ -98,7 +98,10 @@ def members_of(kind: type[Enum]) -> Callable[[str], list[Any]]:
 
 
 def add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what every command has: the form of its output, and how to reach the server."""
+    """Adds what every command has: the form of its output, and how to reach the server.
+
+    A command may have a `--wait` of its own.
+    """
     parser.add_argument("--json", action="store_true", help="one JSON object a line, and no progress")
     group = parser.add_argument_group("server")
     group.add_argument(
@@ -113,9 +116,10 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate to show to the server")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole command; default: none")
-    group.add_argument(
-        "--wait", type=float, default=60.0, metavar="SECONDS", help="to wait for a lost server (%(default)g)"
-    )
+    if "--wait" not in parser._option_string_actions:
+        group.add_argument(
+            "--wait", type=float, default=60.0, metavar="SECONDS", help="to wait for a lost server (%(default)g)"
+        )
 
 
 def command_line(arguments: argparse.Namespace, *words: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 from rich.table import Table
@@ -10,25 +11,53 @@ from rich.text import Text
 
 from gramlet._sync.client import Client
 from gramlet.cli.terminal import Terminal
+from gramlet.errors import Unavailable
 from gramlet.health import FEATURE, STYLIZE, Health, ServerStatus
 from gramlet.json_codec import plain
 from gramlet.stylize.types import StylizeStatus
 
 HELP = "show health, network, device and load of the server"
+_POLL_SECONDS = 0.5
 _STYLES = {Health.SERVING: "green", Health.NOT_OFFERED: "dim", Health.NOT_SERVING: "yellow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There are none of its own."""
+    """Adds how long to wait."""
+    parser.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=60.0,
+        default=0.0,
+        metavar="SECONDS",
+        help="until every service serves, but not longer than this (%(const)g)",
+    )
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Shows the status; 1 if a service that is offered does not serve."""
-    status = client.status()
+    status = _awaited(client, arguments.wait)
     terminal.event("status", **_values(status))
     terminal.table(_table(status))
-    offered = [health for health in status.health.values() if health is not Health.NOT_OFFERED]
-    return 0 if offered and all(health is Health.SERVING for health in offered) else 1
+    return 0 if status.is_serving else 1
+
+
+def _awaited(client: Client, wait: float) -> ServerStatus:
+    """The status as soon as all services serve, or when the wait is over.
+
+    Raises:
+        Unavailable: No server answers then.
+    """
+    until = time.monotonic() + wait
+    while True:
+        try:
+            status = client.status()
+            if status.is_serving or time.monotonic() >= until:
+                return status
+        except Unavailable:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_POLL_SECONDS)
 
 
 def _table(status: ServerStatus) -> Table:
@@ -42,6 +71,8 @@ def _table(status: ServerStatus) -> Table:
 
 
 def _about(service: str, status: ServerStatus) -> str:
+    if reason := status.reasons.get(service):
+        return reason
     if service == FEATURE and status.model:
         model = status.model
         stages = ", ".join(stage.name for stage in model.stages)
@@ -82,6 +113,7 @@ def _values(status: ServerStatus) -> dict[str, Any]:
     return {
         "address": status.address,
         "services": {_short(service): health.value for service, health in status.health.items()},
+        "reasons": {_short(service): reason for service, reason in status.reasons.items()},
         "model": plain(status.model),
         "stylize": _load_of(status.stylize),
     }

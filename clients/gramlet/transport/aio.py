@@ -13,7 +13,9 @@ import grpc.aio
 
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import Attempts, BaseConnection
+from gramlet.transport.connection import LOOK_SECONDS, Attempts, BaseConnection
+from gramlet.transport.failures import FailedCall, answers
+from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import Kind, Message, Rpc
 
 P = ParamSpec("P")
@@ -104,8 +106,19 @@ class AsyncConnection(BaseConnection):
 
     async def pause(self, seconds: float) -> None:
         """Waits, unless the connection is closed."""
+        if self._looks_for_servers:
+            async with self._target.unwatched.open_async() as channel:
+                self._contact.made = await self._answers(channel)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._closed.wait(), seconds)
+
+    @staticmethod
+    async def _answers(channel: grpc.aio.Channel) -> bool:
+        try:
+            await CHECK.of(channel)(encode_check(""), timeout=LOOK_SECONDS)
+        except grpc.RpcError as failed:
+            return answers(cast(FailedCall, failed))
+        return True
 
     async def unary(self, rpc: Rpc, request: Message, attempts: Attempts, metadata: Metadata = ()) -> Message:
         """Calls until the call succeeds, or the attempts are used up.

@@ -34,6 +34,7 @@ DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_PORT = 50051
 MESSAGE_BYTES = 64 * 1024 * 1024
 
+_CONFIG = "grpc.service_config"
 _KEEPALIVE_MILLISECONDS = 30_000
 _KEEPALIVE_TIMEOUT_MILLISECONDS = 10_000
 _RECONNECT_MILLISECONDS = 100, 2_000  # first and longest wait between two attempts to connect
@@ -91,11 +92,19 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint in gRPC's words: names in a list are looked up, and TLS files are read."""
+    """An endpoint in gRPC's words: names in a list are looked up, and TLS files are read.
+
+    Attributes:
+        name: For gRPC.
+        options: Of a channel.
+        credentials: None for plaintext.
+        watched: gRPC watches the health of the servers, and treats those that are not ready as lost.
+    """
 
     name: str
     options: list[tuple[str, Any]]
     credentials: grpc.ChannelCredentials | None
+    watched: bool = False
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> Target:
@@ -107,7 +116,14 @@ class Target:
             Unavailable: A name in a list of addresses is not known.
         """
         credentials = _credentials(endpoint.tls) if endpoint.tls else None
-        return cls(_target(endpoint.address), _options(endpoint.address), credentials)
+        watched = "," in endpoint.address or endpoint.address.startswith("dns:")
+        return cls(_target(endpoint.address), _options(endpoint.address, watched), credentials, watched)
+
+    @property
+    def unwatched(self) -> Target:
+        """The same servers, those included that say they are not ready."""
+        options = [*(pair for pair in self.options if pair[0] != _CONFIG), (_CONFIG, _service_config(watched=False))]
+        return Target(self.name, options, self.credentials)
 
     def open(self) -> grpc.Channel:
         """A channel, which connects at its first call."""
@@ -198,7 +214,7 @@ def _resolve(host: str, port: int) -> list[tuple[str, int]]:
     return [(str(entry[4][0]), port) for entry in found]
 
 
-def _options(address: str) -> list[tuple[str, Any]]:
+def _options(address: str, watched: bool) -> list[tuple[str, Any]]:
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
@@ -206,7 +222,7 @@ def _options(address: str) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
         ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
-        ("grpc.service_config", _service_config(watched="," in address or address.startswith("dns:"))),
+        (_CONFIG, _service_config(watched=watched)),
         ("grpc.primary_user_agent", f"gramlet-python/{version('gramlet')}"),
         # Otherwise the channels of one process share connections, even where they must not: two clients, two replicas.
         ("grpc.use_local_subchannel_pool", 1),

@@ -15,6 +15,9 @@ from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.values import seconds
 
+LOOK_SECONDS = 1.0
+"""How long to look for servers that are not ready."""
+
 
 class Contact:
     """Whether a server has ever answered this client. Shared by all calls of a client."""
@@ -146,6 +149,14 @@ class BaseConnection:
         """
         if self.is_closed:
             raise FailedPrecondition(f"this client of {self.address} is closed: make a new one")
+
+    @property
+    def _looks_for_servers(self) -> bool:
+        """Whether to ask if a server is there, before the next attempt. Of several, gRPC reports only one failure.
+
+        One server may refuse connections while another one, which is worth waiting for, still loads.
+        """
+        return self._target.watched and not self._contact.made
 
     def _method(self, rpc: Rpc) -> Callable[..., Any]:
         channel = self.channel

@@ -114,6 +114,11 @@ def shows_a_server(failed: FailedCall) -> bool:
     return failed.code() is not grpc.StatusCode.UNAVAILABLE or _UNREADY in (failed.details() or "")
 
 
+def answers(failed: FailedCall) -> bool:
+    """Whether a server has answered a failed call in time."""
+    return shows_a_server(failed) and failed.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 def _class_of(code: grpc.StatusCode) -> type[GramletError]:
     return BY_CODE.get(code, InternalError)
 

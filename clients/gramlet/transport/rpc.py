@@ -32,3 +32,8 @@ class Rpc:
     stub: Callable[[Any], Any]
     method: str
     kind: Kind = Kind.UNARY
+
+    def of(self, channel: Any) -> Callable[..., Any]:
+        """The method, over a channel."""
+        method: Callable[..., Any] = getattr(self.stub(channel), self.method)
+        return method

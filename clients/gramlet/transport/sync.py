@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar, cast
 from weakref import WeakSet
 
 import grpc
 
 from gramlet.errors import GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import Attempts, BaseConnection
+from gramlet.transport.connection import LOOK_SECONDS, Attempts, BaseConnection
+from gramlet.transport.failures import FailedCall, answers
+from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import Kind, Message, Rpc
 
 P = ParamSpec("P")
@@ -73,7 +75,18 @@ class Connection(BaseConnection):
 
     def pause(self, seconds: float) -> None:
         """Waits, unless the connection is closed."""
+        if self._looks_for_servers:
+            with self._target.unwatched.open() as channel:
+                self._contact.made = self._answers(channel)
         self._closed.wait(seconds)
+
+    @staticmethod
+    def _answers(channel: grpc.Channel) -> bool:
+        try:
+            CHECK.of(channel)(encode_check(""), timeout=LOOK_SECONDS)
+        except grpc.RpcError as failed:
+            return answers(cast(FailedCall, failed))
+        return True
 
     def unary(self, rpc: Rpc, request: Message, attempts: Attempts, metadata: Metadata = ()) -> Message:
         """Calls until the call succeeds, or the attempts are used up.

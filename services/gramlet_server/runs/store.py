@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,10 @@ _RETRIES: RetryConfig = {
     "retry_timeout": timedelta(seconds=10),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
 }
+
+_CHECKS = "check"
+"""The folder of the keys that `check` writes."""
+_CHECK_LASTS = timedelta(hours=1)
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +53,13 @@ class Store:
 
     Attributes:
         address: The directory, or `s3://bucket/prefix`.
+        failed: Set when a method has raised Unavailable. Whoever watches the store clears it.
     """
 
     def __init__(self, backend: ObjectStore, address: str) -> None:
         self._backend = backend
         self.address = address
+        self.failed = threading.Event()
 
     @classmethod
     def open(cls, address: str) -> Store:
@@ -78,7 +85,7 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Writes a value. Readers see the value before or this one, never a part."""
-        with self._errors(key):
+        with self._errors(key, writes=True):
             self._backend.put(key, data)
 
     def create(self, key: str, data: bytes) -> None:
@@ -87,7 +94,7 @@ class Store:
         Raises:
             AlreadyExists: The key is taken. It may be taken by this call: requests are repeated when no answer comes.
         """
-        with self._errors(key):
+        with self._errors(key, writes=True):
             self._backend.put(key, data, mode="create")
 
     def get(self, key: str) -> bytes:
@@ -126,21 +133,38 @@ class Store:
         Raises:
             Unavailable: One of them fails.
         """
-        key = f"check/{new_name()}"
-        self.create(key, b"gramlet")
-        if self.get(key) != b"gramlet" or key not in (entry.key for entry in self.list("check")):
-            _log.error("the store %s does not return what was written to it", self.address)
-            raise Unavailable("the store of the server does not keep what is written to it")
-        self.delete(key)
+        key, content = f"{_CHECKS}/{new_name()}", b"gramlet"
+        self.create(key, content)
+        entries = self.list(_CHECKS)
+        if key not in [entry.key for entry in entries] or self._value(key) != content:
+            raise self._failure(key, "it does not return what was written to it")
+        left = [entry.key for entry in entries if datetime.now(UTC) - entry.modified > _CHECK_LASTS]
+        for each in (key, *left):  # the others are of processes that were lost
+            self.delete(each)
+
+    def _value(self, key: str) -> bytes | None:
+        try:
+            return self.get(key)
+        except NotFound:
+            return None
 
     @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str, *, writes: bool = False) -> Iterator[None]:
+        if isinstance(self._backend, LocalStore) and not Path(self.address).is_dir():
+            # Otherwise a write would make the directory again: in the place of a disk that is not mounted, for example.
+            raise self._failure(key, "the directory is gone")
         try:
             yield
-        except (exceptions.NotFoundError, FileNotFoundError):
+        except (exceptions.NotFoundError, FileNotFoundError) as error:
+            if writes:  # the bucket does not exist
+                raise self._failure(key, error) from error
             raise NotFound(f"the store has no {key}") from None
         except exceptions.AlreadyExistsError:
             raise AlreadyExists(f"the store already has {key}") from None
         except (exceptions.BaseError, OSError) as error:
-            _log.error("the store %s failed at %s: %s", self.address, key, error)
-            raise Unavailable("the store of the server does not answer; the log of the server says why") from error
+            raise self._failure(key, error) from error
+
+    def _failure(self, key: str, reason: object) -> Unavailable:
+        _log.error("the store %s failed at %s: %s", self.address, key, reason)
+        self.failed.set()
+        return Unavailable("the store of the server fails; the log of the server says why")

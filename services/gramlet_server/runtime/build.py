@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 from gramlet.errors import FailedPrecondition, GramletError, InternalError, Unavailable
 
-# When a caller may try again at a server that still loads its network.
-_LOADING_RETRY_SECONDS = 2.0
+# When a caller may try again at a server that still loads its network, or whose store fails.
+_RETRY_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -31,12 +31,15 @@ class Built:
             work can go on elsewhere. New calls are already refused by then.
         close: Releases everything, after the last call.
         on_failure: Registers what to call if the service fails for good, as when its device is lost.
+        on_readiness: Registers what to call, at once and from any thread, with the reason when the service cannot work
+            for a while, as when its store fails, and with None when it can again.
     """
 
     servicer: Any
     drain: Callable[[], None] = ignore
     close: Callable[[], None] = ignore
     on_failure: Callable[[Callable[[GramletError], None]], None] = ignore
+    on_readiness: Callable[[Callable[[GramletError | None], None]], None] = ignore
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,30 @@ class Service:
 
 
 class Deferred:
-    """Takes the place of a servicer until it is built. Calls that come earlier fail with Unavailable."""
+    """Stands before a servicer. Calls fail with Unavailable until it is built, and as long as it cannot work.
+
+    Attributes:
+        service: What is built.
+        built: It, once it is built.
+        lacks: The reason why it cannot work now; None if it can.
+    """
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.built: Built | None = None
+        self.lacks: GramletError | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is built and can work."""
+        return self.built is not None and self.lacks is None
 
     def __getattr__(self, method: str) -> Callable[[Any, grpc.ServicerContext], Any]:
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             if self.built is None:
-                raise Unavailable(f"{self.service.name} is still loading", retry_after=_LOADING_RETRY_SECONDS)
+                raise Unavailable(f"{self.service.name} is still loading", retry_after=_RETRY_SECONDS)
+            if (error := self.lacks) is not None:
+                raise Unavailable(error.message, retry_after=_RETRY_SECONDS)
             return getattr(self.built.servicer, method)(request, context)
 
         return call

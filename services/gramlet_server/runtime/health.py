@@ -23,16 +23,20 @@ class Health(health.HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._watches: set[grpc.ServicerContext] = set()
+        self._reported: dict[str, bool] = {}
 
     def add_to(self, server: grpc.Server, services: Iterable[str]) -> None:
         """Answers health checks of a server. The server and its services are not serving at first."""
         health_pb2_grpc.add_HealthServicer_to_server(self, server)
         for name in (SERVER, *services):
-            self.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            self.set_serving(name, False)
 
-    def set_serving(self, name: str) -> None:
-        """A service, or the SERVER, is serving from now on."""
-        self.set(name, health_pb2.HealthCheckResponse.SERVING)
+    def set_serving(self, name: str, serving: bool) -> None:
+        """Whether a service, or the SERVER, is serving from now on. Without effect once the server drains."""
+        status = health_pb2.HealthCheckResponse
+        if self._reported.get(name) is not serving:  # open watches report changes only
+            self._reported[name] = serving
+            self.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:
         self._watches.add(context)

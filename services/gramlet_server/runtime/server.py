@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import grpc
 from gramlet.errors import GramletError
@@ -52,6 +53,8 @@ class Server:
         self._grpc = self._assemble()
         self._exits = ExitStack()
         self._build: threading.Thread | None = None
+        self._is_complete = False
+        self._readiness = threading.Lock()
 
     def start(self, when_built: Callable[[GramletError | None], None] = ignore) -> None:
         """Listens, and starts to build the services.
@@ -125,12 +128,25 @@ class Server:
             for deferred in self._services:
                 built = deferred.build()
                 built.on_failure(lambda error: self._fail(error, when_built))
-                self._health.set_serving(deferred.service.name)
+                self._set_readiness(deferred, None)
+                built.on_readiness(partial(self._set_readiness, deferred))
         except GramletError as error:
             when_built(error)
         else:
-            self._health.set_serving(health.SERVER)
+            self._is_complete = True
+            self._report_overall()
             when_built(None)
+
+    def _set_readiness(self, deferred: Deferred, lacks: GramletError | None) -> None:
+        deferred.lacks = lacks
+        self._health.set_serving(deferred.service.name, lacks is None)
+        self._report_overall()
+
+    def _report_overall(self) -> None:
+        """The server serves once all services are built, as long as one of them can work."""
+        with self._readiness:
+            ready = self._is_complete and any(deferred.is_ready for deferred in self._services)
+            self._health.set_serving(health.SERVER, ready)
 
     def _fail(self, error: GramletError, report: Callable[[GramletError], None]) -> None:
         """Reports NOT_SERVING for all services from now on."""

@@ -22,12 +22,12 @@ from gramlet import (
     Started,
     Style,
 )
-from gramlet.health import FEATURE, STYLIZE, TRAIN
+from gramlet.health import EMBED, FEATURE, STYLIZE, TRAIN
 from gramlet.tensor import parts
 from gramlet_server.feature.engine import Engine
 from PIL import Image
 
-from tests.clients.servers import acollect
+from tests.clients.servers import Script, acollect, serving
 
 OBJECTIVE: dict[str, Any] = {"content_stage": "layer1", "content_weight": 1.0, "style_stages": {"conv1": 1.0}}
 
@@ -251,6 +251,20 @@ async def test_status_says_what_is_served(client: gramlet.AsyncClient) -> None:
     assert status.model.backbone == "resnet50"
     assert status.stylize is not None
     assert "classic" in status.stylize.presets
+
+
+async def test_status_says_why_a_service_does_not_serve() -> None:
+    services = (STYLIZE, TRAIN, EMBED)
+
+    def lack(report: Any) -> None:
+        report(gramlet.Unavailable("the store fails"))
+
+    with serving(dict.fromkeys(services, Script()), on_readiness=lack) as server:
+        async with gramlet.AsyncClient(f"127.0.0.1:{server.port}") as client:
+            status = await client.status()
+    assert not status.is_serving
+    assert [status.health[service] for service in services] == [gramlet.Health.NOT_SERVING] * 3
+    assert status.reasons == dict.fromkeys(services, "the store fails")
 
 
 async def test_status_without_a_server_is_an_error_at_once() -> None:

@@ -17,7 +17,7 @@ from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from tests.clients.servers import FEATURE, AsyncBeside, Script, ahappened, async_client_of, serving
+from tests.clients.servers import FEATURE, AsyncBeside, Script, ahappened, async_client_of, free_port, serving
 
 
 def answering(name: str) -> Script:
@@ -50,11 +50,15 @@ async def test_a_dead_replica_costs_no_call() -> None:
 
 
 class Loading:
-    """Two servers that are there and not ready, until `ready` is called. `watched` happens when a client asks."""
+    """Two servers that are there and not ready, until `ready` is called.
+
+    `watched` happens when a channel asks for their health, `checked` when a client does.
+    """
 
     def __init__(self, stack: ExitStack) -> None:
         self.watched = Event()
-        self._health = Health(self.watched)
+        self.checked = Event()
+        self._health = Health(self.watched, self.checked)
         self.address = ",".join(f"127.0.0.1:{self._serve(stack)}" for _ in range(2))
         self._health.set("", HealthCheckResponse.NOT_SERVING)
 
@@ -72,9 +76,14 @@ class Loading:
 
 
 class Health(HealthServicer):
-    def __init__(self, watched: Event) -> None:
+    def __init__(self, watched: Event, checked: Event) -> None:
         super().__init__()
         self._watched = watched
+        self._checked = checked
+
+    def Check(self, request: Any, context: Any) -> Any:
+        self._checked.set()
+        return super().Check(request, context)
 
     def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
         self._watched.set()
@@ -90,6 +99,17 @@ async def test_several_servers_that_load_are_waited_for_as_one_is() -> None:
         async with gramlet.AsyncClient(loading.address, first_contact=0) as client:
             waiting = AsyncBeside(client.model)
             assert await ahappened(loading.watched)
+            loading.ready()
+            assert (await waiting.outcome()).backbone == "ready"
+
+
+async def test_a_server_that_loads_is_waited_for_although_another_address_refuses() -> None:
+    with ExitStack() as stack:
+        loading = Loading(stack)
+        # The second attempt would be the last one, if the client did not find out that a server is there.
+        async with gramlet.AsyncClient(f"{loading.address},127.0.0.1:{free_port()}", first_contact=0.15) as client:
+            waiting = AsyncBeside(client.model)
+            assert await ahappened(loading.checked)
             loading.ready()
             assert (await waiting.outcome()).backbone == "ready"
 

@@ -18,7 +18,7 @@ from grpc_health.v1.health import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from tests.clients.servers import FEATURE, Beside, Script, client_of, happened, serving
+from tests.clients.servers import FEATURE, Beside, Script, client_of, free_port, happened, serving
 
 
 def answering(name: str) -> Script:
@@ -51,11 +51,15 @@ def test_a_dead_replica_costs_no_call() -> None:
 
 
 class Loading:
-    """Two servers that are there and not ready, until `ready` is called. `watched` happens when a client asks."""
+    """Two servers that are there and not ready, until `ready` is called.
+
+    `watched` happens when a channel asks for their health, `checked` when a client does.
+    """
 
     def __init__(self, stack: ExitStack) -> None:
         self.watched = Event()
-        self._health = Health(self.watched)
+        self.checked = Event()
+        self._health = Health(self.watched, self.checked)
         self.address = ",".join(f"127.0.0.1:{self._serve(stack)}" for _ in range(2))
         self._health.set("", HealthCheckResponse.NOT_SERVING)
 
@@ -73,9 +77,14 @@ class Loading:
 
 
 class Health(HealthServicer):
-    def __init__(self, watched: Event) -> None:
+    def __init__(self, watched: Event, checked: Event) -> None:
         super().__init__()
         self._watched = watched
+        self._checked = checked
+
+    def Check(self, request: Any, context: Any) -> Any:
+        self._checked.set()
+        return super().Check(request, context)
 
     def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
         self._watched.set()
@@ -91,6 +100,17 @@ def test_several_servers_that_load_are_waited_for_as_one_is() -> None:
         with gramlet.Client(loading.address, first_contact=0) as client:
             waiting = Beside(client.model)
             assert happened(loading.watched)
+            loading.ready()
+            assert (waiting.outcome()).backbone == "ready"
+
+
+def test_a_server_that_loads_is_waited_for_although_another_address_refuses() -> None:
+    with ExitStack() as stack:
+        loading = Loading(stack)
+        # The second attempt would be the last one, if the client did not find out that a server is there.
+        with gramlet.Client(f"{loading.address},127.0.0.1:{free_port()}", first_contact=0.15) as client:
+            waiting = Beside(client.model)
+            assert happened(loading.checked)
             loading.ready()
             assert (waiting.outcome()).backbone == "ready"
 
