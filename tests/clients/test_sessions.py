@@ -103,6 +103,15 @@ def test_a_change_of_weights_is_told_once() -> None:
     assert told(run, started(0), adjusted, again) == [("Adjusted", 1)]
 
 
+def test_iterations_that_a_lost_server_took_with_the_old_weights_are_told_again() -> None:
+    run = StylizeRun(NEW)
+    told(run, started(0), iteration(1), iteration(2), iteration(3), Checkpoint(iteration=3))
+    run.broken(Unavailable("gone"))
+    adjusted = Adjusted(iteration=1, settings=StylizeSettings(), number=1)
+    again = (started(1), adjusted, iteration(2), Checkpoint(iteration=2))
+    assert told(run, *again) == [("Adjusted", 1), ("Iteration", 2), ("Checkpoint", 2)]
+
+
 def test_a_scale_is_reported_once() -> None:
     run = StylizeRun(NEW)
     scales = [ScaleStarted(iteration=number, height=4, width=4) for number in (0, 2)]

@@ -38,6 +38,13 @@ from gramlet_server.stylize.stylization import Control, Position, stylize
 from .conftest import prepared_of
 
 ALWAYS = 1e-9
+
+
+def no_adjustments(applied: int, last: bool) -> tuple[()]:
+    """A run that asks for adjustments waits for the answer before its last iteration, however fast the device is."""
+    return ()
+
+
 """Seconds between states, so that each state is followed by the next one as soon as it is taken."""
 
 
@@ -183,7 +190,7 @@ def test_a_lost_network_leaves_a_position_that_loses_nothing(
             other.drain()
 
     with pytest.raises(Unavailable):
-        all(see(event) is None for event in stylize(prepared, other, Control(saves.append)))
+        all(see(event) is None for event in stylize(prepared, other, Control(saves.append, adjustments=no_adjustments)))
     resumed = list(stylize(prepared, engine, position=saves[-1]))
     # The descent may have been ahead of the events that were read, never behind.
     assert losses(seen) + losses(resumed) == losses(whole)
@@ -220,8 +227,9 @@ def interrupted_after(
             draining.set()
             interruption.wake()
 
+    control = Control(saves.append, interruption=interruption, adjustments=no_adjustments)
     with pytest.raises(Unavailable, match="resume run mine") as error:
-        all(see(event) is None for event in stylize(prepared, engine, Control(saves.append, interruption=interruption)))
+        all(see(event) is None for event in stylize(prepared, engine, control))
     assert error.value.retry_after == 0
     return seen
 

@@ -38,7 +38,7 @@ from gramlet.values import fill
 
 
 class StylizeRun(Run[StylizeEvent]):
-    """One stylization. Events up to the last iteration that the caller has seen are skipped."""
+    """One stylization. Events up to the last iteration that the caller has seen are skipped, until weights change."""
 
     remote = RemoteProgress
 
@@ -114,8 +114,15 @@ class StylizeRun(Run[StylizeEvent]):
                 self._checkpoint = event.iteration
             case Adjusted():
                 self._adjustments = event.number
+                self._go_back_to(event.iteration)
             case Result():
                 self.done = True
+
+    def _go_back_to(self, iteration: int) -> None:
+        """Lets the iterations after this one be reported again: a lost server took them, with the old weights."""
+        self._iteration = min(self._iteration, iteration)
+        self._preview = min(self._preview, iteration)
+        self._checkpoint = min(self._checkpoint, iteration)
 
 
 class SweepRun(Run[SweepEvent]):

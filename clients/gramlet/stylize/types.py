@@ -230,7 +230,11 @@ class Adjustment:
 
 @dataclass(frozen=True, kw_only=True)
 class Adjusted(StylizeEvent):
-    """The weights were changed after `iteration`: `settings` are those in force now, `number` counts the changes."""
+    """The weights were changed after `iteration`: `settings` are those in force now, `number` counts the changes.
+
+    Where a server was lost meanwhile, iterations after this one may have been reported before. They are done again
+    with the new weights, and reported again.
+    """
 
     settings: StylizeSettings
     number: int
