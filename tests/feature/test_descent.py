@@ -177,6 +177,15 @@ def test_in_pieces_it_is_what_it_is_in_one(settings: DescentSettings, late: int,
     assert same(whole, pieces)
 
 
+def test_a_state_is_copied_in_parts_between_which_others_have_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = snapshots(run(descent(start(6, ending=DescentEnding.STATE))))[-1]
+    monkeypatch.setattr("gramlet_server.feature.descent_parts.COPIED_AT_ONCE", 10)
+    happened = [*descent(start(6, ending=DescentEnding.STATE)).run()]
+    assert happened[-1].to_bytes() == whole.to_bytes()  # type: ignore[union-attr]
+    # The history alone has five pairs of 90 numbers.
+    assert happened.count(None) > 2 * 5 * 90 / 10
+
+
 @every_optimizer
 def test_nothing_that_is_asked_for_changes_a_step(settings: DescentSettings) -> None:
     plain = run(descent(start(settings=settings)))

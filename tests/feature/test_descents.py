@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
-from gramlet.errors import Cancelled, FailedPrecondition, InvalidInput, Overloaded, Unavailable
+import torch
+from gramlet.errors import Cancelled, FailedPrecondition, GramletError, InvalidInput, Overloaded, Unavailable
 from gramlet.feature.descent_types import (
     DescentEnding,
     DescentEvent,
@@ -28,6 +32,7 @@ from gramlet.types import Array
 from gramlet_server.feature.descent_work import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
+from gramlet_server.feature.lbfgs import LBFGS
 
 from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, make_engine, start
 
@@ -214,6 +219,74 @@ def test_cancelling_ends_a_descent_that_waits_and_one_that_runs() -> None:
                 list(first)
         assert engine.descents.queue.running == 0
         assert engine.passes.scheduler.callers == 0
+    finally:
+        engine.close()
+
+
+def ends(descent: LocalDescent) -> None:
+    list(descent)
+
+
+def is_cancelled(descent: LocalDescent) -> None:
+    next(event for event in descent if isinstance(event, DescentIteration))
+    descent.cancel()
+    list(descent)
+
+
+def fails(descent: LocalDescent) -> None:
+    for event in descent:
+        if isinstance(event, DescentWaiting):
+            descent.reweight(replace(WEIGHTS, style_weight=math.nan))
+
+
+@pytest.mark.parametrize(("end", "error"), [(ends, None), (is_cancelled, Cancelled), (fails, InvalidInput)])
+def test_its_memory_is_free_when_it_has_ended(
+    end: Callable[[LocalDescent], None], error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A history has up to a gigabyte, of a memory that Python's garbage collector knows nothing of."""
+    histories: list[weakref.ref[LBFGS]] = []
+
+    class Watched(LBFGS):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            histories.append(weakref.ref(self))
+
+    monkeypatch.setattr("gramlet_server.feature.descent_parts.LBFGS", Watched)
+    engine = make_engine()
+    gc.disable()
+    try:
+        raised: list[Exception] = []
+        with engine.descend(start(10**4 if end is is_cancelled else 3, confirm_last=end is fails)) as descent:
+            try:
+                end(descent)
+            except GramletError as caught:
+                raised.append(caught)  # as a call does until it has answered
+        engine.passes.run_single(engine.passes.scheduler.caller(), "any", 1, lambda: None)
+        assert [type(each) for each in raised] == ([] if error is None else [error])
+        assert [history() for history in histories] == [None]
+    finally:
+        gc.enable()
+        engine.close()
+
+
+def test_a_memory_that_is_full_of_other_descents_is_no_fault_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make_engine()
+    try:
+        with engine.descend(start(10**4)) as other:
+            next(event for event in other if isinstance(event, DescentIteration))
+            with monkeypatch.context() as full:
+
+                def allocate(*_: object) -> LBFGS:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+
+                full.setattr("gramlet_server.feature.descent.make_optimizer", allocate)
+                with pytest.raises(Overloaded, match="1 other descent") as refused:
+                    run(engine, start())
+                assert refused.value.retry_after
+                other.cancel()
+                other.close()
+                with pytest.raises(InvalidInput, match="does not hold"):
+                    run(engine, start())
     finally:
         engine.close()
 

@@ -113,12 +113,14 @@ class Recorder:
         self.fails: Exception | None = None
         self.recorded = 0
         self.reserved = 0
+        self.pools: list[object] = []
 
     def record(self, pictures: Tensor, compute: object, pool: object) -> Graph:
         if self.fails:
             raise self.fails
         self.recorded += 1
         self.reserved += 100
+        self.pools.append(pool)
         result = torch.empty(())
         return Graph(pictures, [result], lambda: result.copy_(pictures.sum() + 1))  # type: ignore[arg-type, return-value]
 
@@ -127,7 +129,7 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
     monkeypatch.setattr(graphs_module, "record_graph", recorder.record)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, len(recorder.pools)))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: recorder.reserved)
     return recorder
 
@@ -168,6 +170,19 @@ def test_a_recorded_pass_is_dropped_with_the_targets_that_it_reads(recorder: Rec
     # The new owner may have the address of the old one. It must not be mistaken for it.
     assert not run(graphs, PassKey("gradient", (Owner(),)))
     assert len(graphs) == 1
+
+
+def test_a_pool_is_shared_by_the_graphs_that_live_and_not_used_after_them(recorder: Recorder) -> None:
+    graphs, one, other = GraphCache(torch.device("cuda"), 250), Owner(), Owner()
+    for owner in (one, other):
+        run(graphs, PassKey("gradient", (owner,)), RECORD_OWNED_AFTER)
+    assert graphs.recorded == 2
+    del one, owner, other
+    later = [Owner() for _ in range(2)]
+    for each in later:  # the memory of the graphs that are gone does not count
+        run(graphs, PassKey("gradient", (each,)), RECORD_OWNED_AFTER)
+    assert graphs.recorded == 2
+    assert recorder.pools == [(0, 0), (0, 0), (0, 2), (0, 2)]
 
 
 def test_recorded_passes_are_limited_in_number_and_in_memory(

@@ -79,8 +79,8 @@ class LuminanceOnly:
 
 def luminance(picture: Tensor) -> Tensor:
     """The luminance of a picture, (1, H, W)."""
-    found: Tensor = torch.tensordot(picture.new_tensor(LUMINANCE), picture, dims=1)
-    return found[None]
+    # A sum, not a matrix product, which CUDA would compute in TF32.
+    return (picture * picture.new_tensor(LUMINANCE)[:, None, None]).sum(0, keepdim=True)
 
 
 def gray(picture: Array) -> Array:

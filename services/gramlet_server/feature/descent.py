@@ -12,7 +12,6 @@ losses are read first. Points are never changed in place, so the best one is rem
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
@@ -40,13 +39,13 @@ from gramlet_server.feature.descent_parts import (
     Loss,
     PreviewPixels,
     Terms,
-    copy_to_cpu,
+    copies_on_cpu,
     describe,
     make_optimizer,
     make_preview,
 )
 from gramlet_server.feature.device import Device
-from gramlet_server.feature.lbfgs import LBFGS, Adam
+from gramlet_server.feature.lbfgs import LBFGS, Adam, State
 from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Counts, Snapshot
 
@@ -138,14 +137,14 @@ class Descent:
             if control.needs(self._start, self.iteration + len(self._begun)):
                 yield from self._read(0)
                 if control.stop:
-                    yield self.snapshot()
+                    yield (yield from self._snapshot())
                     return
                 if control.weights is not None:
                     yield from self._reweight(*control.weights)
                     continue
                 if control.state:
                     control.state = False
-                    yield self.snapshot()
+                    yield (yield from self._snapshot())
                 if self.iteration >= self._start.iterations:
                     break
                 if control.holds(self._start, self.iteration):
@@ -154,10 +153,9 @@ class Descent:
             yield from self._searched() if self._searches else self._stepped()
         yield from self._end()
 
-    def snapshot(self, *, history: bool = True, reached: bool = True) -> Snapshot:
+    def _snapshot(self, *, history: bool = True, reached: bool = True) -> Steps[Snapshot]:
         """The state, on the CPU; all losses must be read. It shares no memory with the descent."""
         assert not self._begun
-        began = time.monotonic()
         counts = Counts(
             iteration=self.iteration,
             evaluations=self._evaluations,
@@ -165,22 +163,26 @@ class Descent:
             queue_seconds=self.queue_seconds,
             compute_seconds=self.compute_seconds,
         )
-        if not history:
-            return Snapshot(counts, copy_to_cpu(self._point), seconds=time.monotonic() - began)
-        tensors = {"best": copy_to_cpu(self._best)}
-        if reached and self._reached is not None:
-            tensors["reached"] = copy_to_cpu(self._reached.gradient)
-        counts = replace(
-            counts,
-            restarts=self._restarts,
-            bound=self._bound,
-            best=self._best_terms,
-            reached=self._reached.terms if self._reached is not None and reached else None,
-            settings=self._start.settings,
-        )
-        optimizer = {name: copy_to_cpu(tensor) for name, tensor in self._stepper.state().items()}
-        point = copy_to_cpu(self._point)
-        return Snapshot(counts, point, tensors, optimizer, seconds=time.monotonic() - began)
+        tensors: dict[str, Tensor] = {"picture": self._point}
+        optimizer: State = {}
+        if history:
+            at = self._reached if reached else None
+            counts = replace(
+                counts,
+                restarts=self._restarts,
+                bound=self._bound,
+                best=self._best_terms,
+                reached=None if at is None else at.terms,
+                settings=self._start.settings,
+            )
+            tensors["best"] = self._best
+            if at is not None:
+                tensors["reached"] = at.gradient
+            optimizer = self._stepper.state()
+        copies, seconds = yield from copies_on_cpu([*tensors.values(), *optimizer.values()])
+        of_picture = dict(zip(tensors, copies, strict=False))
+        of_optimizer = dict(zip(optimizer, copies[len(tensors) :], strict=True))
+        return Snapshot(counts, of_picture.pop("picture"), of_picture, of_optimizer, seconds=seconds)
 
     # --- begin, begin again, end ---
 
@@ -209,12 +211,12 @@ class Descent:
         self._begin_optimizer()
         self._stepper.restore(snapshot.optimizer)
 
-    def _reweight(self, loss: Loss, number: int) -> Generator[Happening, None, None]:
+    def _reweight(self, loss: Loss, number: int) -> Generator[Happening | None, None, None]:
         self._control.weights = None
         self._loss, self._number = loss, number
         # What L-BFGS learned of the curvature was another loss's, and losses of two objectives do not compare.
         self._begin(self._point)
-        yield replace(self.snapshot(), reweighted=True)
+        yield replace((yield from self._snapshot()), reweighted=True)
         yield DescentReweighted(iteration=self.iteration, number=number)
 
     def _restart(self) -> DescentRecovered:
@@ -233,15 +235,16 @@ class Descent:
 
     def _end(self) -> Generator[Happening | None, None, None]:
         if self._start.ending is not DescentEnding.BEST:
-            yield self.snapshot(history=self._start.ending is DescentEnding.STATE, reached=False)
+            yield (yield from self._snapshot(history=self._start.ending is DescentEnding.STATE, reached=False))
             return
         last = self._reached or (yield from self._evaluated(self._point))
         point, terms = self._point, last.terms
         if self._best_terms is not None and not terms[0] <= self._best_terms[0]:
             point, terms = self._best, self._best_terms
+        (picture,), _ = yield from copies_on_cpu([self._canvas.shown(point)])
         yield DescentFinished(
             iteration=self.iteration,
-            picture=copy_to_cpu(self._canvas.shown(point)).numpy(),
+            picture=picture.numpy(),
             timing=Timing(self.queue_seconds, self.compute_seconds),
             **vars(describe(terms, self._loss.stages)),
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +21,9 @@ RESTART_RATE = 0.5
 
 HISTORY_BYTES = 2**30
 """The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
+
+COPIED_AT_ONCE = 16 * 2**20
+"""Numbers that are copied to the CPU before others have the device: some 20 ms."""
 
 PREVIEW_SIDE = 512
 """The longest side of a preview, in pixels."""
@@ -104,9 +108,22 @@ def describe(terms: Terms, stages: tuple[str, ...]) -> LossTerms:
     )
 
 
-def copy_to_cpu(tensor: Tensor) -> Tensor:
-    """On the CPU, and sharing no memory."""
-    return tensor.detach().to("cpu", copy=True)
+def copies_on_cpu(tensors: Sequence[Tensor]) -> Steps[tuple[list[Tensor], float]]:
+    """Copies that share no memory with the tensors, and the seconds that they took.
+
+    Made in parts, between which others have the device: a history has up to a gigabyte.
+    """
+    copies, seconds = [], 0.0
+    for tensor in tensors:
+        source = tensor.detach().reshape(-1)
+        copy = torch.empty(source.shape, dtype=source.dtype)
+        for part, into in zip(*(torch.split(each, COPIED_AT_ONCE) for each in (source, copy)), strict=True):
+            began = time.monotonic()
+            into.copy_(part)
+            seconds += time.monotonic() - began
+            yield
+        copies.append(copy.view(tensor.shape))
+    return copies, seconds
 
 
 def make_preview(picture: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import torch
-from gramlet.errors import Cancelled, InvalidInput
+from gramlet.errors import Cancelled, InvalidInput, Overloaded
 from gramlet.feature.descent_types import (
     DescentFinished,
     DescentIteration,
@@ -33,7 +34,7 @@ from gramlet_server.feature.scheduler import Caller
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.runs.events import EventBuffer
-from gramlet_server.runs.queue import shutting_down
+from gramlet_server.runs.queue import RETRY_SECONDS, shutting_down
 
 REPORT_SECONDS = 0.05
 """Iterations that follow each other faster are reported together."""
@@ -148,6 +149,7 @@ class DescentWork:
         requests: What the caller sends meanwhile.
         happened: Where to report.
         pace: Is kept up to date.
+        count_others: Returns how many other descents are under way on the device.
     """
 
     def __init__(
@@ -159,6 +161,7 @@ class DescentWork:
         requests: Requests,
         happened: EventBuffer[Report],
         pace: Pace,
+        count_others: Callable[[], int],
     ) -> None:
         self._passes = passes
         self._targets = targets
@@ -167,6 +170,7 @@ class DescentWork:
         self._requests = requests
         self._happened = happened
         self._pace = pace
+        self._count_others = count_others
         self._control = Control()
         content = start.objective.content if start.objective.content is not None else start.initial
         self._pixels = 0 if content is None else content[0].size
@@ -201,11 +205,19 @@ class DescentWork:
             with self._called() as caller:
                 self._descend(caller)
         except BaseException as error:
+            _free(error)
             self._send()
-            self._happened.end(error)
+            self._happened.end(self._blamed(error))
         else:
             self._send()
             self._happened.end()
+
+    def _blamed(self, error: BaseException) -> BaseException:
+        """The error, unless the device's memory was full of other descents: then the picture is not at fault."""
+        if isinstance(error.__context__, torch.OutOfMemoryError) and (others := self._count_others()):
+            message = f"the device's memory is full, with {others} other descents under way"
+            return Overloaded(message, retry_after=RETRY_SECONDS)
+        return error
 
     def _called(self) -> Caller:
         # Descents have a queue of their own: the scheduler never refuses one that has left it.
@@ -342,6 +354,14 @@ class _NetworkLoss:
     def evaluate(self, picture: Tensor) -> Steps[tuple[Tensor, Tensor]]:
         """See Loss."""
         return self._differentiator.resident(picture, self._targets)
+
+
+def _free(error: BaseException) -> None:
+    """Frees what the frames of an error hold: the descent, whose history would stay in the device's memory."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__context__
 
 
 def _until_waiting(steps: Generator[Happening | None, None, None], happened: list[Happening]) -> Steps[bool]:

@@ -87,7 +87,8 @@ class Descents:
                 field="start.weights_digest",
             )
         requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
-        work = DescentWork(self._passes, self._targets, self._differentiator, start, requests, happened, self._pace)
+        network = self._passes, self._targets, self._differentiator
+        work = DescentWork(*network, start, requests, happened, self._pace, lambda: self.queue.running - 1)
         descent = LocalDescent(self.queue, work, requests, happened, self._remove)
         with self._lock:
             self._open.add(descent)

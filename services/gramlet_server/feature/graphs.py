@@ -137,8 +137,11 @@ class GraphCache:
         """
         if not self._limit or not known.is_due:
             return
+        if not self.recorded:
+            self._pool, self._bytes = None, 0  # torch takes no pool again whose graphs are all gone
         if self._bytes >= self._limit:
             self.clear()
+        torch.cuda.empty_cache()  # as the recording would, so that only what it adds is counted
         before = torch.cuda.memory_reserved(self._device)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:

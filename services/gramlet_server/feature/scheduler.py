@@ -254,9 +254,15 @@ class Scheduler:
     # --- the device thread ---
 
     def _work(self) -> None:
-        while (batch := self._next_batch()) is not None:
-            if batch:
-                self._pass(batch)
+        while self._serve():
+            pass
+
+    def _serve(self) -> bool:
+        """Waits for the next pass and runs it; whether there was one. Nothing of it is kept: it may hold gigabytes."""
+        batch = self._next_batch()
+        if batch:
+            self._pass(batch)
+        return batch is not None
 
     def _next_batch(self) -> list[tuple[Caller, Work]] | None:
         """Waits for work; None when the scheduler is closed."""
