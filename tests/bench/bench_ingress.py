@@ -27,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.embedding import jpegs
-from tests.e2e.cluster import Cluster, GramletServer, free_port, is_serving
+from tests.e2e.cluster import GramletServer, free_port, is_serving
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--callers", type=int, default=0, help="streams or callers; 0: 1 stream, 16 unary callers")
     parser.add_argument("--flags", default="", help="more flags for the server of this checkout")
     chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         paths = {"base": chosen.base.resolve()} if chosen.base else {}
         flags = {"gramlet": chosen.flags.split()}
         sides = [

@@ -1,6 +1,6 @@
 """One client process of `bench_ingress.py`: sends pictures for some seconds, and prints what it saw and used as JSON.
 
-    python ingress_client.py ADDRESS FOLDER WAY CALLERS SECONDS
+python ingress_client.py ADDRESS FOLDER WAY CALLERS SECONDS
 """
 
 from __future__ import annotations

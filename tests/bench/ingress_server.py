@@ -16,7 +16,6 @@ from gramlet_server.__main__ import main
 from gramlet_server.backbone.network import Network
 from torch import Tensor
 
-
 _real = Network.by_stage
 
 

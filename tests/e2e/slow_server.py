@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from gramlet.types import Array
 from gramlet_server.__main__ import main
-from gramlet_server.feature.device import Device
+from gramlet_server.feature.device import AnyPicture, Device
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.services import Shared
 
@@ -29,7 +29,7 @@ class SlowDevice(Device):
     def __init__(self, seconds_per_picture: float) -> None:
         self._seconds = seconds_per_picture
 
-    def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
+    def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
         with self._at_least(len(pictures) * self._seconds):
             return super().run(pictures, compute, key)
 

@@ -67,7 +67,7 @@ def test_the_same_picture_is_neither_decoded_nor_computed_again_and_gives_the_sa
 ) -> None:
     file = encode_jpeg(pixels())
     first, worked = features(caching, file), caching.model().load.device_seconds
-    monkeypatch.delattr(extraction_module, "prepare")
+    monkeypatch.delattr(extraction_module, "decode_for")
     (streamed,) = caching.extract([file], EXTRACTION)
     assert isinstance(streamed, Features)
     for again in (features(caching, file), streamed):

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from gramlet.types import Array
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gramlet_server.feature.graphs import Compute, GraphCache, PassKey
+from gramlet_server.feature.pixels import Stack, batch_of, has_native_filter
+from gramlet_server.pictures.prepare import Decoded
 
 Result = TypeVar("Result")
+
+AnyPicture = Array | Decoded
+"""A picture (3, H, W) of float32, or one that is still to be converted and resized."""
 
 GRAPHS_SHARE = 0.25
 """Share of the device's memory for recorded passes."""
@@ -31,12 +37,20 @@ class Device:
         """Surrounds everything that runs on the device."""
         yield
 
-    def upload(self, pictures: Sequence[Array]) -> Tensor:
-        """Pictures (3, H, W) of one size as a batch (N, 3, H, W)."""
-        # np.stack also copies a read-only array that came off the wire; torch would warn about it.
-        return torch.from_numpy(np.stack(pictures))
+    @property
+    def resizes(self) -> bool:
+        """Whether pictures are resized here faster than by those who decode them."""
+        return has_native_filter(torch.device("cpu"))
 
-    def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
+    def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
+        """Pictures of one final size, arrays (3, H, W) or decoded ones, as a batch (N, 3, H, W)."""
+        return _batch(pictures, self._stack, torch.device("cpu"))
+
+    def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        # np.stack also copies a read-only array that came off the wire; torch would warn about it.
+        return torch.from_numpy(np.stack(arrays))
+
+    def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
         """Runs one pass; returns its results in float32."""
         return [_float32(result).numpy() for result in compute(self.upload(pictures))]
 
@@ -89,11 +103,14 @@ class CudaDevice(Device):
         with torch.cuda.device(self._device), torch.cuda.stream(self._compute):
             yield
 
-    def upload(self, pictures: Sequence[Array]) -> Tensor:
-        # torch's allocator reuses the pinned memory only after the copy has ended.
-        return self._pin(pictures).to(self._device, non_blocking=True)
+    @property
+    def resizes(self) -> bool:
+        return True
 
-    def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
+    def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
+        return _batch(pictures, self._stack, self._device)
+
+    def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
         return self.with_room(lambda: self._run(pictures, compute, key))
 
     def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
@@ -135,7 +152,7 @@ class CudaDevice(Device):
             return True
         return False
 
-    def _run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
+    def _run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
         batch = self.upload(pictures)
         known = self.graphs.count(batch.shape, key)
         results = compute(batch) if known.graph is None else known.graph.replay(batch)
@@ -153,10 +170,12 @@ class CudaDevice(Device):
         self.graphs.record_if_due(known, pictures.clone(), lambda pictures: map(_float32, compute(pictures)))
         return results
 
-    def _pin(self, pictures: Sequence[Array]) -> Tensor:
-        pinned = torch.empty((len(pictures), *pictures[0].shape), pin_memory=True)
-        np.stack(pictures, out=pinned.numpy())
-        return pinned
+    def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        element_type = torch.uint8 if arrays[0].dtype == np.uint8 else torch.float32
+        pinned = torch.empty((len(arrays), *arrays[0].shape), dtype=element_type, pin_memory=True)
+        np.stack(arrays, out=pinned.numpy())
+        # torch's allocator reuses the pinned memory only after the copy has ended.
+        return pinned.to(self._device, non_blocking=True)
 
     def _arrays(self, results: Iterable[Tensor]) -> list[Array]:
         pinned = [self._download(result) for result in results]
@@ -180,6 +199,12 @@ def device_for(device: torch.device, graphs: bool) -> Device:
         return Device()
     memory = torch.cuda.get_device_properties(device).total_memory
     return CudaDevice(device, int(GRAPHS_SHARE * memory) if graphs else 0)
+
+
+def _batch(pictures: Sequence[AnyPicture], stack: Stack, device: torch.device) -> Tensor:
+    arrays = [picture for picture in pictures if isinstance(picture, np.ndarray)]
+    decoded = [picture for picture in pictures if isinstance(picture, Decoded)]
+    return stack(arrays) if arrays else batch_of(decoded, stack, device)
 
 
 def _float32(result: Tensor) -> Tensor:

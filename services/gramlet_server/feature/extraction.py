@@ -21,7 +21,7 @@ from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller, Work, outcome
-from gramlet_server.pictures.prepare import prepare
+from gramlet_server.pictures.prepare import MOST_TO_DEVICE, Decoded, decode_for
 
 PREPARING_THREADS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded and resized."""
@@ -49,6 +49,7 @@ class Extractor:
         self._network = passes.network
         self._limits = passes.limits
         self._cache = cache
+        self._most_pixels = MOST_TO_DEVICE if passes.device.resizes else 0
 
     def stream(self, pictures: Iterable[Picture | GramletError], extraction: Extraction) -> Iterator[Outcome]:
         """Features of each picture, in order; a picture that fails yields its error.
@@ -97,7 +98,7 @@ class Extractor:
         for index, stage in enumerate(extraction.stages):
             self._network.architecture.stage(stage, f"extraction.stages[{index}]")
 
-    def _check_message(self, prepared: Sequence[Array | Outcome], extraction: Extraction) -> None:
+    def _check_message(self, prepared: Sequence[Decoded | Outcome], extraction: Extraction) -> None:
         size = sum(self._outcome_bytes(each, extraction) for each in prepared if not isinstance(each, GramletError))
         if size > self._limits.message_bytes:
             raise InvalidInput(
@@ -106,10 +107,10 @@ class Extractor:
                 field="pictures",
             )
 
-    def _check_picture(self, prepared: Array | Features, extraction: Extraction) -> None:
+    def _check_picture(self, prepared: Decoded | Features, extraction: Extraction) -> None:
         if not isinstance(prepared, Features):
-            self._passes.check_size(prepared.shape[1:], extraction.stages, "picture")
-            _, height, width = prepared.shape
+            height, width = prepared.height, prepared.width
+            self._passes.check_size((height, width), extraction.stages, "picture")
             if height * width > MOST_PIXELS:
                 raise InvalidInput(
                     f"{width} x {height} is {height * width:,} pixels; features are extracted from up to "
@@ -124,12 +125,11 @@ class Extractor:
                 field="picture",
             )
 
-    def _outcome_bytes(self, picture: Array | Features, extraction: Extraction) -> int:
+    def _outcome_bytes(self, picture: Decoded | Features, extraction: Extraction) -> int:
         """Size of a picture's features on the wire, without message overhead."""
-        height, width = (picture.height, picture.width) if isinstance(picture, Features) else picture.shape[1:]
         elements = 0
         for stage in extraction.stages:
-            channels, rows, columns = self._network.architecture.activation_shape(stage, height, width)
+            channels, rows, columns = self._network.architecture.activation_shape(stage, picture.height, picture.width)
             for form in extraction.forms:
                 if form is Form.ACTIVATIONS:
                     elements += channels * rows * columns
@@ -141,20 +141,20 @@ class Extractor:
 
     # --- from a picture to its outcome ---
 
-    def _prepare(self, picture: Picture | GramletError, cached: Features | None, resize: Resize) -> Array | Outcome:
+    def _prepare(self, picture: Picture | GramletError, cached: Features | None, resize: Resize) -> Decoded | Outcome:
         """The picture as the network takes it; or its features where they are in the cache; or its error."""
         if cached is not None:
             return cached
         if isinstance(picture, GramletError):
             return picture
         try:
-            return prepare(picture, resize, self._limits, "picture")
+            return decode_for(picture, resize, self._limits, "picture", self._most_pixels)
         except GramletError as error:
             return error
 
     def _prepare_all(
         self, pictures: Sequence[Picture | GramletError], cached: Sequence[Features | None], resize: Resize
-    ) -> list[Array | Outcome]:
+    ) -> list[Decoded | Outcome]:
         if len(pictures) == 1:
             return [self._prepare(pictures[0], cached[0], resize)]
         with ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare") as pool:
@@ -167,7 +167,7 @@ class Extractor:
             caller.submit(pending[1])
         return pending
 
-    def _pending(self, key: Hashable, prepared: Array | Outcome, extraction: Extraction) -> Pending:
+    def _pending(self, key: Hashable, prepared: Decoded | Outcome, extraction: Extraction) -> Pending:
         if isinstance(prepared, GramletError):
             return prepared
         try:
@@ -176,7 +176,7 @@ class Extractor:
             return error
         if isinstance(prepared, Features):
             return prepared
-        _, height, width = prepared.shape
+        height, width = prepared.height, prepared.width
         shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
         return key, Work("extract", shared, height * width, self._run, (prepared, extraction))
 
@@ -195,7 +195,7 @@ class Extractor:
 
     # --- on the device thread ---
 
-    def _run(self, batch: Sequence[tuple[Array, Extraction]]) -> list[Features]:
+    def _run(self, batch: Sequence[tuple[Decoded, Extraction]]) -> list[Features]:
         """One pass over prepared pictures of one size, with one extraction."""
         extraction = batch[0][1]
         stages = [stage.name for stage in self._network.stages if stage.name in extraction.stages]
@@ -214,7 +214,7 @@ class Extractor:
             for of_picture in forms:
                 for form in extraction.forms:
                     of_picture[form][stage] = next(arrays)
-        _, height, width = batch[0][0].shape
+        height, width = batch[0][0].height, batch[0][0].width
         return [
             Features(each[Form.ACTIVATIONS], each[Form.GRAM], each[Form.POOLED], height=height, width=width)
             for each in forms

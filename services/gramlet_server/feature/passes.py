@@ -22,7 +22,7 @@ from gramlet.types import Array, Limits, Timing
 from torch import Tensor
 
 from gramlet_server.backbone.network import Network
-from gramlet_server.feature.device import Device
+from gramlet_server.feature.device import AnyPicture, Device
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.feature.scheduler import Caller, Scheduler, Work, outcome
 from gramlet_server.feature.tiles import Tile, cut
@@ -173,8 +173,8 @@ class Passes:
 
     # --- on the device thread ---
 
-    def run(self, pictures: Sequence[Array], compute: Compute, key: PassKey) -> list[Array]:
-        """Runs one pass over pictures (3, H, W) of one size; returns the results of `compute` in float32.
+    def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
+        """Runs one pass over pictures of one size; returns the results of `compute` in float32.
 
         Raises:
             InvalidInput: The device's memory does not hold so many such pictures.

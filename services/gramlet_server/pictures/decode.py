@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import simplejpeg
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def decode(data: bytes, limits: Limits, field: str = "picture", background: str 
         InvalidInput: The file is broken, of an unknown format, or too large.
     """
     with refuse_broken_files(field):
-        return np.array(read_pixels(open_file(data, limits, field), data, field, background))
+        return read_pixels(open_file(data, limits, field), data, field, background)
 
 
 def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | None:
@@ -165,8 +166,8 @@ def reduce_while_decoding(image: Image.Image, resize: Resize) -> None:
 # --- decode
 
 
-def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "white") -> Image.Image:
-    """Decodes an opened file: 8-bit sRGB on a background, turned upright.
+def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "white") -> Pixels:
+    """Decodes an opened file: (H, W, 3) uint8, sRGB on a background, turned upright.
 
     Args:
         image: The opened file.
@@ -174,13 +175,38 @@ def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "
         field: Where the picture is in the request, for errors.
         background: The color under transparent pixels, `white` or `black`.
     """
+    pixels = _jpeg_pixels(image, data)
+    profile = image.info.get("icc_profile")
+    if pixels is not None and profile is None and _orientation(image) not in UPRIGHT:
+        return pixels  # nearly all pictures: nothing of Pillow's has to copy their pixels
+    opened = None if pixels is None else Image.fromarray(pixels)
+    rgb = _loaded(image, data, field, background) if opened is None else _in_srgb(opened, profile)
+    turn = UPRIGHT.get(_orientation(image))  # Pillow has turned a TIFF by now, and removed the tag
+    return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def _jpeg_pixels(image: Image.Image, data: bytes) -> Pixels | None:
+    """The pixels of an opened color JPEG; None for any other file, and for a JPEG with the slightest fault.
+
+    Pillow's libjpeg-turbo gives the same bits. It copies them twice more, and answers for every other file.
+    """
+    if image.format != "JPEG" or image.mode != "RGB":
+        return None
+    width, height = image.size  # after `reduce_while_decoding`: the factors of both decoders round up
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=1, strict=True)
+    except ValueError:
+        return None
+    return pixels if pixels.shape == (height, width, 3) else None
+
+
+def _loaded(image: Image.Image, data: bytes, field: str, background: str) -> Image.Image:
+    """Decodes an opened file with Pillow: sRGB on a background, not yet turned."""
     transparent = _transparent_color(image)  # before the pixels: Pillow forgets the file's own levels as it decodes
     image.load()
     if image.format == "PNG" and not _has_all_rows(image, data):
         raise InvalidInput("the file is cut short: part of the picture is missing", field=field)
-    turn = UPRIGHT.get(_orientation(image))  # Pillow has turned a TIFF by now, and removed the tag
-    rgb = _to_rgb(image, transparent, field, background)
-    return rgb if turn is None else rgb.transpose(turn)
+    return _to_rgb(image, transparent, field, background)
 
 
 def _has_all_rows(image: Image.Image, data: bytes) -> bool:

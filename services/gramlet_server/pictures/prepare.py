@@ -1,16 +1,57 @@
 """Pictures in any form that the API accepts become arrays as the network takes them.
 
 A file goes through one row of calls: it is opened and its size is checked, it is decoded, converted to sRGB and turned
-upright (`pictures.decode`), and it is resized (`pictures.resize`).
+upright (`pictures.decode`), and it is resized (`pictures.resize`). Features are extracted from pictures that the device
+resizes; `decode_for` stops before that.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
+from numpy.typing import NDArray
 
 from gramlet_server.pictures.decode import decode, open_file, read_pixels, reduce_while_decoding, refuse_broken_files
-from gramlet_server.pictures.resize import array_size, check_array, network_size, resample, resample_array, to_float
+from gramlet_server.pictures.resize import (
+    Box,
+    array_size,
+    check_array,
+    kept_box,
+    network_size,
+    resample,
+    resample_array,
+    to_float,
+)
+
+MOST_TO_DEVICE = 2**20
+"""Pictures of more pixels, such as a PNG of a camera's size, are resized where they are decoded: those that wait for
+the device would take too much memory."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture as it travels to the device, which converts it and resizes what is left to resize.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, sRGB; or (3, height, width) float32, RGB in 0..1, in its final size.
+        height, width: In pixels, as the network takes it.
+        box: The part of the pixels that is resized: left, top, right, bottom.
+    """
+
+    pixels: NDArray[Any]
+    height: int
+    width: int
+    box: Box
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its pixels have their final size."""
+        return self.pixels.dtype != np.uint8 or (
+            self.pixels.shape[:2] == (self.height, self.width) and self.box == (0, 0, self.width, self.height)
+        )
 
 
 def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "picture") -> Array:
@@ -29,19 +70,44 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     Raises:
         InvalidInput: The picture is broken, of an unknown format, too large, or not of that shape or range.
     """
+    decoded = decode_for(picture, resize, limits, field, most_pixels=0)
+    return to_float(decoded.pixels) if decoded.pixels.dtype == np.uint8 else decoded.pixels
+
+
+def decode_for(
+    picture: Picture, resize: Resize, limits: Limits, field: str = "picture", most_pixels: int = MOST_TO_DEVICE
+) -> Decoded:
+    """A picture as it travels to the device.
+
+    Args:
+        picture, resize, limits, field: As for `prepare`.
+        most_pixels: A picture of more pixels is resized here, as are floating-point pixels. 0: every picture.
+
+    Raises:
+        InvalidInput: As for `prepare`.
+    """
     if isinstance(picture, np.ndarray):
         check_array(picture, field)
-        height, width = array_size(picture)
-        return resample_array(picture, resize, network_size(height, width, resize, limits, field))
-    with refuse_broken_files(field):
-        image = open_file(picture, limits, field)
-        size = network_size(image.height, image.width, resize, limits, field)
-        reduce_while_decoding(image, resize)
-        stored = image.size
-        image = read_pixels(image, picture, field)
-        if image.size != stored:  # turned by 90 degrees; all resize modes treat width and height alike
-            size = size[::-1]
-    return to_float(np.asarray(resample(image, resize, size)))
+        height, width = size = network_size(*array_size(picture), resize, limits, field)
+        if picture.dtype != np.uint8:
+            return Decoded(resample_array(picture, resize, size), height, width, (0, 0, width, height))
+        pixels = picture
+    else:
+        with refuse_broken_files(field):
+            image = open_file(picture, limits, field)
+            size = network_size(image.height, image.width, resize, limits, field)
+            reduce_while_decoding(image, resize)
+            stored = image.size
+            pixels = read_pixels(image, picture, field)
+        # A picture may be turned by 90 degrees; all resize modes treat width and height alike.
+        height, width = size if pixels.shape[1::-1] == stored else size[::-1]
+    decoded = Decoded(pixels, height, width, kept_box(pixels.shape[1], pixels.shape[0], resize))
+    return decoded if pixels[:, :, 0].size <= most_pixels or decoded.is_final else _resized(decoded)
+
+
+def _resized(decoded: Decoded) -> Decoded:
+    height, width = decoded.height, decoded.width
+    return Decoded(resample(decoded.pixels, decoded.box, height, width), height, width, (0, 0, width, height))
 
 
 def stretch(picture: Picture, height: int, width: int, limits: Limits, field: str = "picture") -> Array:

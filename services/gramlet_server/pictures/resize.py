@@ -11,6 +11,9 @@ from gramlet.types import Array, Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image
 
+Box = tuple[float, float, float, float]
+"""A part of a picture in pixels: left, top, right, bottom."""
+
 
 def target_size(height: int, width: int, resize: Resize, field: str = "resize.size") -> tuple[int, int]:
     """Height and width of a picture after resizing, in pixels; no side is less than 1.
@@ -46,16 +49,7 @@ def network_size(height: int, width: int, resize: Resize, limits: Limits, field:
     return rows, columns
 
 
-def resample(image: Image.Image, resize: Resize, target: tuple[int, int]) -> Image.Image:
-    """A picture resampled to `target`, a (height, width) that `target_size` or `network_size` returned."""
-    size = (target[1], target[0])
-    box = _box(*image.size, resize)
-    if image.size == size and box == (0, 0, *size):
-        return image
-    return image.resize(size, Image.Resampling.LANCZOS, box=box)
-
-
-def _box(width: int, height: int, resize: Resize) -> tuple[float, float, float, float]:
+def kept_box(width: int, height: int, resize: Resize) -> Box:
     """The part of a picture that is kept: left, top, right, bottom."""
     if resize.mode is not ResizeMode.CENTER_CROP:
         return 0, 0, width, height
@@ -64,20 +58,35 @@ def _box(width: int, height: int, resize: Resize) -> tuple[float, float, float, 
     return left, top, left + side, top + side
 
 
+def resample(pixels: NDArray[Any], box: Box, height: int, width: int) -> NDArray[Any]:
+    """A part of a picture, resampled by Pillow.
+
+    Args:
+        pixels: (H, W, 3) uint8, or (H, W) float32.
+        box: The part, as `kept_box` returns it. The filter reads pixels outside of it.
+        height, width: Of the result, in pixels.
+    """
+    if pixels.shape[:2] == (height, width) and box == (0, 0, width, height):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
 def resample_array(picture: NDArray[Any], resize: Resize, target: tuple[int, int]) -> Array:
     """A checked picture resampled to `target` (height, width), as (3, H', W') float32.
 
     Args:
         picture: (H, W, 3) uint8, or (C, H, W) floating point.
         resize: Its mode says which part of the picture is kept.
-        target: As for `resample`.
+        target: As `network_size` returned it.
     """
+    height, width = array_size(picture)
+    box = kept_box(width, height, resize)
     if picture.dtype == np.uint8:
-        return to_float(np.asarray(resample(Image.fromarray(picture), resize, target)))
+        return to_float(resample(picture, box, *target))
     exact = np.ascontiguousarray(picture, dtype=np.float32)
     if exact.shape[1:] == target:
         return exact
-    channels = [np.asarray(resample(Image.fromarray(channel), resize, target)) for channel in exact]
+    channels = [resample(channel, box, *target) for channel in exact]
     # Lanczos overshoots at edges: the values are clipped to the range of the picture.
     return np.stack(channels).clip(exact.min(), exact.max())
 

@@ -1,0 +1,78 @@
+"""Pictures resized on a device are Pillow's: with its bits by matrix products, within a level by torch's filter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gramlet.types import Limits, Pixels, Resize, ResizeMode
+from gramlet_server.feature.pixels import batch_of, has_native_filter, resized_by_products, resized_natively
+from gramlet_server.pictures.prepare import Decoded, decode_for, prepare
+from gramlet_server.pictures.resize import kept_box, resample, target_size
+
+CPU = torch.device("cpu")
+MODES = [mode for mode in ResizeMode if mode is not ResizeMode.KEEP]
+
+
+def picture(random: np.random.Generator, number: int) -> Pixels:
+    """Of a random size: noise, black and white, or smooth."""
+    height, width = (int(length) for length in random.integers(8, 400, 2))
+    if number % 3 == 0:
+        return random.integers(0, 256, (height, width, 3), np.uint8)
+    if number % 3 == 1:
+        return random.integers(0, 2, (height, width, 3), np.uint8) * np.uint8(255)
+    rows, columns = np.mgrid[:height, :width]
+    return (np.stack([rows, columns, rows * columns // 50], axis=2) % 256).astype(np.uint8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_resized_as_pillow_does(mode: ResizeMode) -> None:
+    random = np.random.default_rng(0)
+    apart = total = 0
+    for number in range(60):
+        pixels = picture(random, number)
+        resize = Resize(mode, int(random.integers(6, 250)))
+        height, width = target_size(*pixels.shape[:2], resize)
+        if height * width > 500_000:
+            continue
+        box = kept_box(pixels.shape[1], pixels.shape[0], resize)
+        expected = resample(pixels, box, height, width)
+        levels = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+        products = resized_by_products(levels, box, height, width)[0].permute(1, 2, 0)
+        assert np.array_equal(products.numpy(), expected)
+        if has_native_filter(CPU):
+            native = resized_natively(levels, box, height, width)[0].permute(1, 2, 0).numpy()
+            difference = np.abs(native.astype(int) - expected)
+            assert difference.max() <= 2
+            apart, total = apart + int((difference > 1).sum()), total + difference.size
+    assert apart <= total / 100_000  # its weights have 16 bits: two roundings may add up
+
+
+def test_a_batch_of_unlike_pictures_has_each_as_it_would_be_alone() -> None:
+    random = np.random.default_rng(0)
+    resize = Resize(ResizeMode.CENTER_CROP, 32)
+    pictures = [picture(random, number) for number in range(6)]
+    pictures += [pictures[0], np.float32(random.random((3, 40, 50))), random.integers(0, 256, (32, 32, 3), np.uint8)]
+    decoded = [decode_for(each, resize, Limits()) for each in pictures]
+    batch = batch_of(decoded, lambda arrays: torch.from_numpy(np.stack(arrays)), CPU)
+    assert batch.shape == (9, 3, 32, 32)
+    for number, each in enumerate(pictures):
+        assert np.abs(batch[number].numpy() - prepare(each, resize, Limits())).max() <= 2 / 255
+
+
+def test_what_is_not_resized_has_the_same_bits() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (2, 24, 40, 3), np.uint8)
+    decoded = [decode_for(each, Resize(), Limits()) for each in pixels]
+    assert all(each.is_final for each in decoded)
+    batch = batch_of(decoded, lambda arrays: torch.from_numpy(np.stack(arrays)), CPU)
+    assert np.array_equal(batch.numpy(), np.stack([prepare(each, Resize(), Limits()) for each in pixels]))
+
+
+def test_large_pictures_are_resized_where_they_are_decoded() -> None:
+    pixels = np.zeros((1100, 1000, 3), np.uint8)
+    small = decode_for(pixels, Resize(ResizeMode.STRETCH, 50), Limits())
+    assert small.is_final
+    assert small.pixels.shape == (50, 50, 3)
+    assert not decode_for(pixels[:1000], Resize(ResizeMode.STRETCH, 50), Limits()).is_final
+    assert isinstance(small, Decoded)
