@@ -19,6 +19,7 @@ from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare
+from gramlet_server.runtime.incoming import let_idle
 
 
 class _Inbox:
@@ -131,6 +132,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         requests = joined(request_iterator)
         start = descent_wire.decode_descent_start(requests, self._picture, self._region)
         with self._engine.descend(start) as descent:
+            let_idle(request_iterator)  # what comes now are changes, if any
             del start  # its state may have hundreds of megabytes
             # When the client is gone, its work must not stay at the device.
             context.add_callback(descent.cancel)

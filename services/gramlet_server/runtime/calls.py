@@ -7,30 +7,30 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import DecodeError
-from gramlet.errors import Cancelled, GramletError, InvalidInput
+from gramlet.errors import Cancelled, GramletError, Unavailable
 from gramlet.transport.channel import REQUEST_ID
+
+from gramlet_server.runtime.incoming import Incoming, Patience
+from gramlet_server.runtime.silence import Silences
 
 T = TypeVar("T")
 
 _REASON_LENGTH = 1024
 _ACCEPTED_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
-# gRPC serves its Watch without a thread, which wrapping would undo; and probes need no token, log line or metric.
+# Probes need no token, log line or metric; health.py guards them.
 _UNWRAPPED = "/grpc.health.v1.Health/"
 
-_KINDS: dict[tuple[bool, bool], Callable[..., grpc.RpcMethodHandler[Any, Any]]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-
+# Refusing a call takes no waiting, so a few threads refuse thousands a second.
+_REFUSING_THREADS = 4
+# Unavailable, not DeadlineExceeded: the SDK then goes on from where the caller has read to.
+_NOT_TAKEN = "the replies were not taken for too long: read them as they come"
 
 _log = logging.getLogger("gramlet_server.calls")
 
@@ -44,12 +44,14 @@ class Call:
         request_id: The id that it is logged under.
         context: gRPC's.
         error: What it failed with, once it has.
+        ended_with: What it was ended with from outside, because its caller took no replies.
     """
 
     method: str
     request_id: str
     context: grpc.ServicerContext
     error: GramletError | None = None
+    ended_with: GramletError | None = None
     _started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -82,12 +84,35 @@ Layer = Callable[[Call], AbstractContextManager[None]]
 class CallInterceptor(grpc.ServerInterceptor):
     """Runs every call, except health checks, inside its layers, the first outermost.
 
+    Nothing of a request is read before the layers are entered. A call that the gate refuses goes to a pool of threads
+    of its own, so that callers without a token cannot take those of others.
+
     A stream of responses stays inside the layers until it ends. If its call is cancelled, gRPC drops the stream after
     the current response, which closes the servicer's generator (GeneratorExit) and those that it delegates to.
+
+    Args:
+        outer: Layers around every call, refused or not.
+        inner: Further layers, around the calls that the gate lets in.
+        gate: Says who calls. It runs on gRPC's own thread, so it must not wait for anything. It refuses a call by
+            raising a GramletError.
+        silences: Ends calls whose callers are silent.
+        patience: How long they may be.
     """
 
-    def __init__(self, layers: Sequence[Layer]) -> None:
-        self._layers = tuple(layers)
+    def __init__(
+        self,
+        outer: Sequence[Layer],
+        inner: Sequence[Layer],
+        gate: Callable[[grpc.HandlerCallDetails], object],
+        silences: Silences,
+        patience: Patience,
+    ) -> None:
+        self._outer = tuple(outer)
+        self._inner = tuple(inner)
+        self._gate = gate
+        self._silences = silences
+        self._patience = patience
+        self._refusing = ThreadPoolExecutor(_REFUSING_THREADS, thread_name_prefix="refusal")
 
     def intercept_service(
         self,
@@ -97,31 +122,54 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler = continuation(details)
         if handler is None or details.method.startswith(_UNWRAPPED):
             return handler
+        try:
+            self._gate(details)
+        except GramletError as error:
+            return self._refusal(details.method, error)
+        return self._served(handler, details.method)
+
+    def _served(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
         behavior: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-        decoded = _each_decoded if handler.request_streaming else _decoded
 
-        def unary(request: Any, context: grpc.ServicerContext) -> Any:
-            with self._around(details.method, context):
-                return behavior(decoded(request), context)
+        def request(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            incoming = Incoming(messages, context, handler.request_deserializer, self._silences, self._patience)
+            return incoming if handler.request_streaming else incoming.only()
 
-        def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._around(details.method, context):
-                yield from behavior(decoded(request), context)
+        def unary(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            with self._around(method, context, (*self._outer, *self._inner)):
+                return behavior(request(messages, context), context)
 
-        return _KINDS[handler.request_streaming, handler.response_streaming](
-            stream if handler.response_streaming else unary,
-            request_deserializer=_keeping_errors(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._around(method, context, (*self._outer, *self._inner)) as call:
+                for response in behavior(request(messages, context), context):
+                    with self._silences.limited(context, self._patience.idle, _NOT_TAKEN, error=Unavailable) as wait:
+                        try:
+                            yield response
+                        finally:
+                            call.ended_with = wait.error
+
+        if handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream, response_serializer=handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(unary, response_serializer=handler.response_serializer)
+
+    def _refusal(self, method: str, error: GramletError) -> grpc.RpcMethodHandler[Any, Any]:
+        """Ends a call with an error, without reading any of it."""
+
+        def refuse(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            with self._around(method, context, self._outer):
+                raise error
+
+        refuse.experimental_thread_pool = self._refusing  # type: ignore[attr-defined]  # gRPC looks for this name
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
     @contextmanager
-    def _around(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    def _around(self, method: str, context: grpc.ServicerContext, layers: Sequence[Layer]) -> Iterator[Call]:
         sent = _metadata(context, REQUEST_ID)
         call = Call(method, sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, context)
         with ExitStack() as stack:
-            for layer in self._layers:
+            for layer in layers:
                 stack.enter_context(layer(call))
-            yield
+            yield call
 
 
 def until_caller_leaves(requests: Iterator[T]) -> Iterator[T]:
@@ -138,27 +186,3 @@ def until_caller_leaves(requests: Iterator[T]) -> Iterator[T]:
 
 def _metadata(context: grpc.ServicerContext, key: str) -> str:
     return next((str(value) for name, value in context.invocation_metadata() if name == key), "")
-
-
-def _keeping_errors(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """A deserializer that returns its error. gRPC would turn it into INTERNAL, although the request is wrong."""
-    if deserialize is None:
-        return None
-
-    def deserialized(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return InvalidInput("the bytes are not a message of this call's type")
-
-    return deserialized
-
-
-def _decoded(request: Any) -> Any:
-    if isinstance(request, InvalidInput):
-        raise request
-    return request
-
-
-def _each_decoded(requests: Iterator[Any]) -> Iterator[Any]:
-    return map(_decoded, requests)

@@ -43,6 +43,13 @@ class ServerSettings:
         None, "accepted bearer tokens, one a line; also GRAMLET_TOKENS, by commas", parse=file
     )
     max_calls: int = flag(512, "calls under way at once; more are refused", parse=count)
+    max_connection_streams: int = flag(128, "calls under way at once on one connection; more wait", parse=count)
+    first_message_seconds: float = flag(
+        20.0, "how long a caller may take to send its first message; 0: without a limit", parse=seconds
+    )
+    idle_seconds: float = flag(
+        300.0, "how long it may then send nothing that is waited for, or take no reply; 0: without", parse=seconds
+    )
     keepalive_seconds: float = flag(30.0, "silence after which a client is asked whether it lives", parse=seconds)
     keepalive_timeout_seconds: float = flag(10.0, "how long it may take to answer", parse=seconds)
     max_connection_age_seconds: float = flag(

@@ -40,6 +40,7 @@ def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
         "grpc.so_reuseport": 0,  # a taken port is an error, not a second server that gets every other connection
         "grpc.max_receive_message_length": settings.max_message_bytes,
         "grpc.max_send_message_length": settings.max_message_bytes,
+        "grpc.max_concurrent_streams": settings.max_connection_streams,
         "grpc.keepalive_time_ms": _milliseconds(settings.keepalive_seconds),
         "grpc.keepalive_timeout_ms": _milliseconds(settings.keepalive_timeout_seconds),
         "grpc.keepalive_permit_without_calls": 1,

@@ -16,15 +16,19 @@ from grpc_reflection.v1alpha import reflection
 
 from gramlet_server.runtime import health
 from gramlet_server.runtime.build import Deferred, Service, ignore
-from gramlet_server.runtime.calls import CallInterceptor, Layer
+from gramlet_server.runtime.calls import CallInterceptor
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.errors import translated
+from gramlet_server.runtime.incoming import Patience
 from gramlet_server.runtime.interceptors import Admission, Observation, Tokens
 from gramlet_server.runtime.listen import channel_options, listen
 from gramlet_server.runtime.metrics import Metrics
+from gramlet_server.runtime.silence import Silences
 
-# Threads beyond those of admitted calls, for health, reflection and refusals. Threads are made only when needed.
-_SPARE_THREADS = 256
+# Threads beyond those of admitted calls, for reflection and refusals. Threads are made only when needed.
+_SPARE_THREADS = 64
+# Calls beyond those that have a thread: refused ones and health checks, which wait for theirs.
+_SPARE_CALLS = 8192
 # How long a cancelled call may take to end: one iteration of its work.
 _CANCEL_SECONDS = 5.0
 # How long `stop` waits for a build that is about to end.
@@ -45,11 +49,12 @@ class Server:
     def __init__(self, services: Sequence[Service], settings: ServerSettings, metrics: Metrics | None = None):
         self.port = 0
         self.metrics_port: int | None = None
-        self.admission = Admission(settings.max_calls)
+        self._silences = Silences()
+        self.admission = Admission(settings.max_calls, self._silences)
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._services = [Deferred(service) for service in services]
-        self._health = health.Health()
+        self._health = health.Health(self._silences)
         self._grpc = self._assemble()
         self._exits = ExitStack()
         self._build: threading.Thread | None = None
@@ -102,19 +107,25 @@ class Server:
         for service in built:
             service.close()
         self._exits.close()
+        self._health.close()
+        self._silences.close()
         return True
 
     def _assemble(self) -> grpc.Server:
-        layers: list[Layer] = [Observation(self._metrics), translated]
-        if self._settings.tokens:
-            layers.append(Tokens(self._settings.tokens))
-        layers.append(self.admission)
-        threads = self._settings.max_calls + _SPARE_THREADS
+        settings = self._settings
+        interceptor = CallInterceptor(
+            outer=[Observation(self._metrics), translated],
+            inner=[self.admission],
+            gate=Tokens(settings.tokens),
+            silences=self._silences,
+            patience=Patience(settings.first_message_seconds, settings.idle_seconds),
+        )
+        threads = settings.max_calls + _SPARE_THREADS
         server = grpc.server(
             ThreadPoolExecutor(threads, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(layers)],
-            options=channel_options(self._settings),
-            maximum_concurrent_rpcs=threads,
+            interceptors=[interceptor],
+            options=channel_options(settings),
+            maximum_concurrent_rpcs=threads + _SPARE_CALLS,
         )
         names = [deferred.service.name for deferred in self._services]
         for deferred in self._services:

@@ -1,0 +1,111 @@
+"""The messages of a call: read when the call has been admitted, each within a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from gramlet.errors import InvalidInput
+
+from gramlet_server.runtime.silence import Silences
+
+FIRST_MESSAGES = "first messages"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a call waits for its caller, in seconds; 0: without a limit.
+
+    Attributes:
+        first: For the first message.
+        idle: For each further message, and for a reply to be taken.
+    """
+
+    first: float
+    idle: float
+
+
+class Incoming(Iterator[Any]):
+    """The messages of a call, in order.
+
+    gRPC would read the message of a unary call before the token is checked and the call admitted. So every call is
+    registered as a stream of bytes; nothing is read, and no memory is used for it, before `next`.
+
+    Args:
+        messages: The bytes of each message.
+        context: gRPC's.
+        deserialize: From bytes to a message; None: the bytes are the message.
+        silences: Ends the call if the caller sends nothing for too long.
+        patience: How long that is.
+        group: The calls that make room for each other while they wait for their first messages.
+    """
+
+    def __init__(
+        self,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        deserialize: Callable[[bytes], Any] | None,
+        silences: Silences,
+        patience: Patience,
+        group: str = FIRST_MESSAGES,
+    ) -> None:
+        self._messages = messages
+        self._context = context
+        self._deserialize = deserialize
+        self._silences = silences
+        self._patience = patience
+        self._group = group
+        self._received = 0
+        self._may_be_idle = False
+
+    def __next__(self) -> Any:
+        """The next message.
+
+        Raises:
+            InvalidInput: It is not a message of the call's type.
+            DeadlineExceeded: The caller was silent for too long.
+            grpc.RpcError: The caller has gone.
+        """
+        first = self._received == 0
+        seconds = self._patience.first if first else self._patience.idle
+        which = "the first message" if first else "the next message"
+        reason = f"{which} did not come within {seconds:g} s: send it sooner, or open the call when it is there"
+        limit = 0.0 if self._may_be_idle and not first else seconds
+        with self._silences.limited(self._context, limit, reason, group=self._group if first else "") as wait:
+            try:
+                data = next(self._messages)
+            except (grpc.RpcError, StopIteration):  # gRPC reports a call that was ended as either
+                if wait.error is not None:
+                    raise wait.error from None
+                raise
+        self._received += 1
+        if self._deserialize is None:
+            return data
+        try:
+            return self._deserialize(data)
+        except DecodeError:
+            raise InvalidInput("the bytes are not a message of this call's type") from None
+
+    def only(self) -> Any:
+        """The message of a call that has one.
+
+        Raises:
+            InvalidInput: There is none, or it is not of the call's type.
+        """
+        try:
+            return next(self)
+        except StopIteration:
+            raise InvalidInput("the call ended without its message") from None
+
+    def let_idle(self) -> None:
+        """Waits without a limit from now on, for a caller who need not send anything more."""
+        self._may_be_idle = True
+
+
+def let_idle(messages: Iterator[Any]) -> None:
+    """Says that the caller of these messages need not send anything more, so that silence does not end the call."""
+    if isinstance(messages, Incoming):
+        messages.let_idle()
