@@ -3,22 +3,26 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test lint format unasync protos protos-check quality bench clean
+.PHONY: install demo studio test lint format unasync protos protos-check quality bench clean
 
 install: $(VENV)/.installed
 
 # torch first and alone, so that nothing later resolves another build of it; torchvision without its dependencies,
 # because its wheel's only unmet one is that torch.
-$(VENV)/.installed: pyproject.toml clients/pyproject.toml services/pyproject.toml
+$(VENV)/.installed: pyproject.toml clients/pyproject.toml clients/studio/pyproject.toml services/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1' setuptools
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps torchvision==0.28.0
-	$(BIN)/pip install --quiet --editable clients --editable 'services[all]' --group dev
+	$(BIN)/pip install --quiet --editable clients --editable clients/studio --editable 'services[all]' --group dev
 	touch $@
 
 demo: install
 	$(BIN)/python demo/run.py
+
+# A page over a server on this machine. STUDIO="--port 9000 --open"
+studio: install
+	$(BIN)/python demo/studio.py $(STUDIO)
 
 # Two workers of a thread each keep two cores busier than one of two: much of the suite waits for processes to start.
 # The tests that share a cluster of such processes, and kill them, have the machine for themselves.

@@ -1,4 +1,4 @@
-"""`python -m build` makes two wheels with the code, the protos, the license, links and a README of their own."""
+"""`python -m build` makes three wheels with the code, the protos, the license, links and a README of their own."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROTOS = ROOT / "protos"
+FOLDERS = {"clients": "gramlet", "clients/studio": "gramlet_studio", "services": "gramlet_server"}
+"""The folder of each distribution, and its package."""
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The wheels by distribution folder, each built from the source distribution that was built first."""
     built = {}
-    for folder in ("clients", "services"):
-        source, out = tmp_path_factory.mktemp(folder) / folder, tmp_path_factory.mktemp("dist")
-        ignored = shutil.ignore_patterns("node", "build", "dist", "*.egg-info", "__pycache__")
+    for folder in FOLDERS:
+        source, out = tmp_path_factory.mktemp("source") / "folder", tmp_path_factory.mktemp("dist")
+        ignored = shutil.ignore_patterns("node", "studio", "build", "dist", "*.egg-info", "__pycache__")
         shutil.copytree(ROOT / folder, source, ignore=ignored)  # a build leaves files in its source
         command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -32,7 +34,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return built
 
 
-@pytest.fixture(params=["clients", "services"])
+@pytest.fixture(params=FOLDERS)
 def wheel(request: pytest.FixtureRequest, wheels: dict[str, Path]) -> Path:
     return wheels[request.param]
 
@@ -72,7 +74,7 @@ def test_the_sdk_carries_every_proto_where_protoc_looks_for_it(wheels: dict[str,
 
 
 def test_a_wheel_has_every_file_of_its_package(wheels: dict[str, Path]) -> None:
-    for folder, package in (("clients", "gramlet"), ("services", "gramlet_server")):
+    for folder, package in FOLDERS.items():
         here = {path.relative_to(ROOT / folder).as_posix() for path in (ROOT / folder / package).rglob("*.*")}
         with ZipFile(wheels[folder]) as archive:
             carried = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,10 @@ class Page:
         """Runs JavaScript in the page; `return` gives its result."""
         return self._post("execute/sync", script=script, args=list(arguments))
 
+    def run_async(self, script: str) -> Any:
+        """Runs JavaScript in the page, which gives its result to `done`."""
+        return self._post("execute/async", script=f"const done = arguments[0]; {script}", args=[])
+
     def until(self, script: str) -> None:
         """Waits until a JavaScript expression is true."""
         ask = "const done = arguments[0]; (function look() { (%s) ? done() : requestAnimationFrame(look); })();"
@@ -47,9 +51,39 @@ class Page:
 
     def press(self, selector: str, *keys: str) -> None:
         """Focuses an element and presses keys."""
-        element = self._post("element", using="css selector", value=selector)
-        (identifier,) = element.values()
-        self._post(f"element/{identifier}/value", text="".join(keys))
+        self._post(f"element/{self._element(selector)}/value", text="".join(keys))
+
+    def drag(self, points: Sequence[tuple[float, float]]) -> None:
+        """Drags the mouse along points of the visible part of the page."""
+        moves: list[dict[str, Any]] = [
+            {"type": "pointerMove", "duration": 0, "x": round(x), "y": round(y), "origin": "viewport"}
+            for x, y in points
+        ]
+        moves.insert(1, {"type": "pointerDown", "button": 0})
+        pointer = {
+            "type": "pointer",
+            "id": "mouse",
+            "parameters": {"pointerType": "mouse"},
+            "actions": [*moves, {"type": "pointerUp", "button": 0}],
+        }
+        self._post("actions", actions=[pointer])
+
+    def resize(self, width: int, height: int) -> None:
+        """Gives the window another size, in CSS pixels."""
+        self._post("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=_metrics(width, height))
+
+    def prefer(self, scheme: str) -> None:
+        """Prefers `dark` or `light`."""
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self._post("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": [feature]})
+
+    def click(self, selector: str) -> None:
+        """Clicks an element, which must be visible."""
+        self._post(f"element/{self._element(selector)}/click")
+
+    def choose_files(self, selector: str, paths: Sequence[Path]) -> None:
+        """Chooses files in an input."""
+        self._post(f"element/{self._element(selector)}/value", text="\n".join(map(str, paths)))
 
     def screenshot(self) -> bytes:
         """A PNG of the visible part of the page."""
@@ -61,10 +95,22 @@ class Page:
 
     def open(self, path: Path) -> None:
         """Opens a file."""
-        self._post("url", url=path.as_uri())
+        self.visit(path.as_uri())
+
+    def visit(self, url: str) -> None:
+        """Opens an address."""
+        self._post("url", url=url)
+
+    def _element(self, selector: str) -> str:
+        (identifier,) = self._post("element", using="css selector", value=selector).values()
+        return str(identifier)
 
     def _post(self, command: str, **values: Any) -> Any:
         return _call(f"{self._session}/{command}", values)
+
+
+def _metrics(width: int, height: int) -> dict[str, Any]:
+    return {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
 
 
 @contextmanager

@@ -12,13 +12,12 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import Parser, add_server_arguments
+from gramlet.cli.connection import make_client
 from gramlet.cli.terminal import Terminal, escape_what_cannot_be_written, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
-from gramlet.transport.channel import Tls
 
 COMMANDS = (
     "stylize",
@@ -32,6 +31,7 @@ COMMANDS = (
     "embed",
     "maps",
     "runs",
+    "studio",
     "status",
     "completion",
 )
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace, terminal: Terminal) -> int:
-    with _client(chosen) as client:
+    with make_client(Client, chosen) as client:
         code: int = import_module(f"gramlet.cli.{chosen.command}").run(chosen, client, terminal)
         return code
 
@@ -86,36 +86,6 @@ def make_parser() -> Parser:
         module.add_arguments(command)
         add_server_arguments(command)
     return parser
-
-
-def _client(arguments: argparse.Namespace) -> Client:
-    return Client(
-        arguments.server,
-        token=_token(arguments.token_file),
-        tls=_tls(arguments),
-        timeout=arguments.timeout,
-        patience=arguments.wait,
-    )
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return os.environ.get("GRAMLET_TOKEN") or None
-    try:
-        token = path.read_text().strip()
-    except OSError as error:
-        raise NotFound(f"cannot read {path}: {error.strerror}", field="--token-file") from None
-    except ValueError:
-        raise InvalidInput(f"{path} is not text", field="--token-file") from None
-    if not token:
-        raise InvalidInput(f"{path} is empty", field="--token-file")
-    return token
-
-
-def _tls(arguments: argparse.Namespace) -> Tls | bool | None:
-    if arguments.tls_ca or arguments.tls_cert or arguments.tls_key:
-        return Tls(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
-    return arguments.tls or None
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""How a command reaches the server: a client from the command line's flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from gramlet._async.client import AsyncClient
+from gramlet._sync.client import Client
+from gramlet.errors import InvalidInput, NotFound
+from gramlet.transport.channel import Tls
+
+C = TypeVar("C", Client, AsyncClient)
+
+
+def make_client(kind: type[C], arguments: argparse.Namespace) -> C:
+    """A client of this kind for the server that the flags name.
+
+    Raises:
+        InvalidInput, NotFound: A flag is wrong, or a file that it names.
+    """
+    return kind(
+        arguments.server,
+        token=_token(arguments.token_file),
+        tls=_tls(arguments),
+        timeout=arguments.timeout,
+        patience=arguments.wait,
+    )
+
+
+def _token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get("GRAMLET_TOKEN") or None
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise NotFound(f"cannot read {path}: {error.strerror}", field="--token-file") from None
+    except ValueError:
+        raise InvalidInput(f"{path} is not text", field="--token-file") from None
+    if not token:
+        raise InvalidInput(f"{path} is empty", field="--token-file")
+    return token
+
+
+def _tls(arguments: argparse.Namespace) -> Tls | bool | None:
+    if arguments.tls_ca or arguments.tls_cert or arguments.tls_key:
+        return Tls(arguments.tls_ca, arguments.tls_cert, arguments.tls_key)
+    return arguments.tls or None

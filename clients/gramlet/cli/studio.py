@@ -1,0 +1,53 @@
+"""`gramlet studio`: a web page over the server, on this machine. It needs the distribution gramlet-studio."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from gramlet._async.client import AsyncClient
+from gramlet._sync.client import Client
+from gramlet.cli.connection import make_client
+from gramlet.cli.terminal import Terminal
+from gramlet.errors import FailedPrecondition
+
+HELP = "open a web page over the server"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds where the page listens, and where it keeps uploads."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine only)")
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on (%(default)s); 0: a free one")
+    parser.add_argument("--open", action="store_true", help="open the page in your browser")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of uploads and orders (your data folder)")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name by which browsers may reach the page",
+    )
+
+
+def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
+    """Serves the page until Ctrl-C."""
+    if find_spec("gramlet_studio") is None:
+        raise FailedPrecondition("the studio is not installed: pip install gramlet-studio (make install in a checkout)")
+    studio = import_module("gramlet_studio")
+    data = {} if arguments.data is None else {"data": arguments.data}
+    options = studio.StudioOptions(
+        host=arguments.host,
+        port=arguments.port,
+        allowed_hosts=tuple(arguments.allow_host),
+        open=arguments.open,
+        **data,
+    )
+
+    def started(url: str) -> None:
+        terminal.event("studio", url=url, server=arguments.server)
+        terminal.say(f"the studio is at {url} for the server at {arguments.server}; Ctrl-C ends it")
+
+    studio.serve(options, lambda: make_client(AsyncClient, arguments), started)
+    return 0

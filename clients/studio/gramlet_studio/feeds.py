@@ -1,0 +1,184 @@
+"""Feeds: the events of a run, read once from gramlet and kept for every browser that follows it.
+
+A browser follows a feed by Server-Sent Events. Each event has an id, `<feed>-<number>`. A browser that was cut off
+sends the last id that it saw, and the feed goes on after it. One that is new, or that followed a feed of an earlier
+process of the studio, gets all events from the first. Events that a later one replaces, such as previews, are dropped;
+everything else stays, so that a slow browser costs no memory of its own and does not hold up anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from gramlet import AsyncClient, AsyncEvents
+from gramlet.errors import Cancelled, GramletError, Unavailable
+from gramlet.run.types import RunKind
+from gramlet_studio.events import PageEvent, described, page_event
+from gramlet_studio.failures import described as described_error
+
+PING_SECONDS = 15.0
+"""A line is sent at least this often, so that both sides notice a connection that is gone."""
+_RETRY_SECONDS = 2.0
+_MOST_FEEDS = 100
+
+_log = logging.getLogger(__name__)
+
+
+class Feed:
+    """The events of one run.
+
+    Attributes:
+        token: Part of the ids, so that ids of another feed are not taken for ours.
+        ended: Whether the last event has come.
+        blobs: The newest picture of each name: `preview`, `result`, `cell-0-1`.
+    """
+
+    def __init__(self) -> None:
+        self.token = secrets.token_hex(4)
+        self.ended = False
+        self.blobs: dict[str, bytes] = {}
+        self.facts: dict[str, Any] = {}
+        self._log: list[str | None] = []
+        self._replaceable: dict[str, int] = {}
+        self._grown = asyncio.Event()
+
+    def put(self, event: PageEvent) -> None:
+        """Adds an event."""
+        if event.replaces:
+            before = self._replaceable.get(event.replaces)
+            if before is not None:
+                self._log[before] = None
+            self._replaceable[event.replaces] = len(self._log)
+        self._log.append(event.line)
+        self.blobs.update(event.blobs)
+        self._wake()
+
+    def end(self, event: PageEvent) -> None:
+        """Adds the last event."""
+        self.ended = True
+        self.put(event)
+
+    def position_after(self, last_id: str) -> int:
+        """Where a browser goes on that saw this id last; 0: at the start."""
+        token, _, number = last_id.partition("-")
+        return int(number) + 1 if token == self.token and number.isdecimal() else 0
+
+    def has_more(self, position: int) -> bool:
+        """Whether anything is left to send from this position on, now or later."""
+        return not self.ended or position < len(self._log)
+
+    async def follow(self, position: int) -> AsyncIterator[str]:
+        """Events from a position on as Server-Sent Events, until the last one."""
+        if position == 0:  # without an id: the browser goes on asking for all
+            yield f'retry: 1000\ndata: {{"event": "reset", "feed": "{self.token}"}}\n\n'
+        while self.has_more(position):
+            grown = self._grown
+            lines = [
+                f"id: {self.token}-{number}\ndata: {line}\n\n"
+                for number, line in enumerate(self._log[position:], position)
+                if line is not None
+            ]
+            position = len(self._log)
+            if lines:
+                yield "".join(lines)
+            elif not self.ended:
+                try:
+                    await asyncio.wait_for(grown.wait(), PING_SECONDS)
+                except TimeoutError:
+                    yield ": still here\n\n"
+
+    def _wake(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+
+class Feeds:
+    """The feeds of this process, by kind and id of the run.
+
+    Args:
+        client: Of the gramlet server.
+    """
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._feeds: dict[tuple[str, str], Feed] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def order(self, kind: RunKind, events: AsyncEvents[Any, Any]) -> Feed:
+        """Starts a run, and its feed. Returns when the server has taken the order.
+
+        Raises:
+            GramletError: The server has rejected it.
+        """
+        first = await anext(events)
+        return self._start(kind, events.run_id, events, first)
+
+    def follow(self, kind: RunKind, run_id: str) -> Feed:
+        """The feed of a run; without one, a new one that watches the run."""
+        feed = self._feeds.get((kind.value, run_id))
+        if feed is None:
+            feed = self._start(kind, run_id, self._client.run(run_id, kind).watch())
+        return feed
+
+    def existing(self, kind: RunKind, run_id: str) -> Feed | None:
+        """The feed of a run, if there is one."""
+        return self._feeds.get((kind.value, run_id))
+
+    def drop(self, kind: RunKind, run_id: str) -> None:
+        """Forgets the feed of a run."""
+        self._feeds.pop((kind.value, run_id), None)
+
+    async def close(self) -> None:
+        """Stops reading. Detached runs go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, kind: RunKind, run_id: str, events: AsyncEvents[Any, Any], first: Any = None) -> Feed:
+        feed = self._feeds[kind.value, run_id] = Feed()
+        for key in [key for key, other in self._feeds.items() if other.ended][: max(0, len(self._feeds) - _MOST_FEEDS)]:
+            del self._feeds[key]
+        if first is not None:
+            _put(feed, first)
+
+        def again() -> AsyncEvents[Any, Any]:
+            return self._client.run(run_id, kind).watch()
+
+        task = asyncio.create_task(_read(feed, events, again))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return feed
+
+
+async def _read(feed: Feed, events: AsyncEvents[Any, Any], again: Callable[[], AsyncEvents[Any, Any]]) -> None:
+    """Reads a run to its end. The SDK waits for a lost server for its patience; after that, this asks again."""
+    while True:
+        try:
+            async with events:
+                async for event in events:
+                    _put(feed, event)
+            feed.end(page_event("end", state="succeeded"))
+        except Unavailable as error:
+            feed.put(page_event("lost", "lost", **described_error(error)))
+            await asyncio.sleep(_RETRY_SECONDS)
+            events = again()
+            continue
+        except Cancelled as error:
+            feed.end(page_event("end", state="stopped", **described_error(error)))
+        except GramletError as error:
+            feed.end(page_event("end", state="failed", **described_error(error)))
+        except Exception:
+            _log.exception("the feed of run %s failed", events.run_id)
+            feed.end(page_event("end", state="failed", error="the studio failed: see its log"))
+        return
+
+
+def _put(feed: Feed, event: Any) -> None:
+    feed.put(described(event))
+    settings = getattr(event, "settings", None)
+    if settings is not None:
+        feed.facts["settings"] = settings

@@ -1,0 +1,79 @@
+// Calls of the studio's own backend. There is no other host.
+
+/** An error that the backend described: `message`, and the `field` that is wrong. */
+export class Failure extends Error {
+  constructor(values, status) {
+    super(values.error || `the studio answered ${status}`);
+    this.field = values.field || "";
+    this.code = values.code || "";
+    this.status = status;
+  }
+}
+
+async function answered(path, options) {
+  let reply;
+  try {
+    reply = await fetch(`/api${path}`, options);
+  } catch {
+    throw new Failure({ error: "the studio does not answer: is it still running?", code: "studio" }, 0);
+  }
+  if (reply.ok) return reply;
+  throw new Failure(await reply.json().catch(() => ({})), reply.status);
+}
+
+export const get = async (path) => (await answered(path)).json();
+
+/** Sends JSON or a form; gives the JSON of the reply. */
+export async function post(path, body = {}) {
+  const form = body instanceof FormData;
+  const reply = await answered(path, { method: "POST", body: form ? body : JSON.stringify(body), headers: form ? {} : { "content-type": "application/json" } });
+  return reply.status === 204 ? null : reply.json();
+}
+
+export const remove = (path) => answered(path, { method: "DELETE" });
+
+/** The lines of JSON of a reply, as they come. */
+export async function* lines(path, body) {
+  const reply = await answered(path, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+  const decoder = new TextDecoder();
+  let rest = "";
+  for (let reader = reply.body.getReader(); ;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const parts = (rest + decoder.decode(value, { stream: true })).split("\n");
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
+  }
+}
+
+/**
+ * Follows a run: `handlers[event](values)`. The browser reconnects by itself, with the id of the last event that it saw, so
+ * that nothing is missed. Returns a function that stops following.
+ */
+export function follow(kind, run, handlers) {
+  const source = new EventSource(`/api/runs/${kind}/${run}/events`);
+  source.onmessage = ({ data }) => {
+    const values = JSON.parse(data);
+    handlers[values.event]?.(values);
+    if (values.event === "end") source.close();
+  };
+  source.onerror = () => handlers.cut?.(source.readyState === EventSource.CLOSED);
+  source.onopen = () => handlers.joined?.();
+  return () => source.close();
+}
+
+export const pictureUrl = (picture, side = 640) => `/api/pictures/${picture}/jpeg?side=${side}`;
+
+/** Uploads pictures; returns those that were kept, and says what was not. */
+export async function upload(files, complain) {
+  const kept = [];
+  for (let start = 0; start < files.length; start += 8) {
+    const form = new FormData();
+    for (const file of files.slice(start, start + 8)) form.append("file", file, file.name);
+    for (const each of (await post("/pictures", form)).pictures) {
+      if (each.error) complain(`${each.name}: ${each.error}`);
+      else kept.push(each);
+    }
+  }
+  return kept;
+}

@@ -1,0 +1,87 @@
+// The loss by term, iteration by iteration, on a logarithmic scale.
+import { h } from "./dom.js";
+
+const TERMS = [["loss", "Total", "--line-total"], ["style", "Style", "--line-style"], ["content", "Content", "--line-content"], ["variation", "Smoothness", "--line-variation"]];
+const DECADES = 3; // of the scale: the content loss starts at 0
+
+/** A chart with `add(iteration values)`, `mark(iteration, kind)`, `clear()` and `element`. */
+export function lossChart() {
+  const canvas = h("canvas", { role: "img", "aria-label": "Loss: nothing yet" });
+  const legend = h("ul.legend");
+  const element = h("figure.chart", {}, canvas, legend);
+  const points = [], marks = [];
+  const values = new Map(TERMS.map(([term, name]) => {
+    const value = h("b", {}, "–");
+    legend.append(h("li", { dataset: { term } }, h("i", { "aria-hidden": "true" }), name, " ", value));
+    return [term, value];
+  }));
+  let waiting = false;
+
+  function draw() {
+    waiting = false;
+    const width = canvas.clientWidth, height = canvas.clientHeight, scale = devicePixelRatio || 1;
+    if (!width) return;
+    canvas.width = width * scale;
+    canvas.height = height * scale;
+    const pen = canvas.getContext("2d"), style = getComputedStyle(element);
+    pen.scale(scale, scale);
+    pen.clearRect(0, 0, width, height);
+    if (!points.length) return;
+    const logs = points.flatMap((point) => TERMS.map(([term]) => point[term]).filter((v) => v > 0)).map(Math.log10);
+    let [low, high] = range(logs);
+    low = Math.max(low, high - DECADES);
+    if (high - low < 0.3) { low -= 0.15; high += 0.15; }
+    const left = 40, bottom = 18, first = points[0].iteration, last = Math.max(points.at(-1).iteration, first + 1);
+    const x = (iteration) => left + (iteration - first) / (last - first) * (width - left - 6);
+    const y = (value) => 6 + (high - Math.log10(value)) / (high - low) * (height - bottom - 12);
+    pen.font = "11px ui-sans-serif, system-ui, sans-serif";
+    pen.strokeStyle = style.getPropertyValue("--line");
+    pen.fillStyle = style.getPropertyValue("--muted");
+    pen.lineWidth = 1;
+    for (let power = Math.ceil(low); power <= high; power++) {
+      const at = y(10 ** power);
+      pen.beginPath(); pen.moveTo(left, at); pen.lineTo(width, at); pen.stroke();
+      pen.textAlign = "right"; pen.fillText(short(10 ** power), left - 6, at + 4);
+    }
+    pen.textAlign = "left"; pen.fillText(`iteration ${first}`, left, height - 4);
+    pen.textAlign = "right"; pen.fillText(String(last), width - 6, height - 4);
+    for (const { iteration, kind } of marks) {
+      pen.setLineDash(kind === "scale" ? [] : [3, 3]);
+      pen.strokeStyle = style.getPropertyValue(kind === "scale" ? "--line" : "--accent");
+      pen.beginPath(); pen.moveTo(x(iteration), 6); pen.lineTo(x(iteration), height - bottom); pen.stroke();
+    }
+    pen.setLineDash([]);
+    pen.lineWidth = 1.75;
+    for (const [term, , color] of TERMS) {
+      pen.strokeStyle = style.getPropertyValue(color);
+      pen.beginPath();
+      let on = false;
+      for (const point of points) {
+        if (!(point[term] > 10 ** low)) { on = false; continue; }
+        pen[on ? "lineTo" : "moveTo"](x(point.iteration), y(point[term]));
+        on = true;
+      }
+      pen.stroke();
+    }
+    const now = points.at(-1);
+    canvas.setAttribute("aria-label", `Loss ${short(now.loss)} at iteration ${now.iteration}, from ${short(points[0].loss)} at the start`);
+    for (const [term] of TERMS) values.get(term).textContent = now[term] > 0 ? short(now[term]) : "–";
+  }
+  function later() { if (!waiting) { waiting = true; requestAnimationFrame(draw); } }
+  new ResizeObserver(later).observe(canvas);
+  return {
+    element,
+    add(point) { points.push(point); later(); },
+    mark(iteration, kind) { marks.push({ iteration, kind }); later(); },
+    clear() { points.length = marks.length = 0; later(); },
+    draw: later,
+  };
+}
+
+function range(values) {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) { if (value < low) low = value; if (value > high) high = value; }
+  return [low, high];
+}
+
+export const short = (value) => value == null ? "–" : value >= 1e4 || value < 1e-2 ? value.toExponential(1) : value.toPrecision(3);

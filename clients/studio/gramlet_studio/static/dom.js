@@ -1,0 +1,89 @@
+// Building the page. Text is always text: nothing here, or anywhere in the studio, turns a string into markup.
+
+/** An element: h("button.primary", { type: "button", onclick }, "Stylize"). Attributes that are null or false are left out. */
+export function h(description, attributes = {}, ...children) {
+  const [tag, ...classes] = description.split(".");
+  const element = document.createElement(tag || "div");
+  if (classes.length) element.className = classes.join(" ");
+  for (const [name, value] of Object.entries(attributes)) set(element, name, value);
+  element.append(...children.flat().filter((child) => child != null && child !== false));
+  return element;
+}
+
+function set(element, name, value) {
+  if (value == null || value === false) return;
+  if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+  else if (name === "dataset") Object.assign(element.dataset, value);
+  else if (name in element && typeof value !== "string") element[name] = value;
+  else element.setAttribute(name, value === true ? "" : value);
+}
+
+const SVG = "http://www.w3.org/2000/svg";
+const SHAPES = {
+  download: "M12 3v12m0 0 5-5m-5 5-5-5M4 20h16",
+  stop: "M7 7h10v10H7z",
+  play: "M8 5v14l11-7z",
+  fork: "M6 4v6a4 4 0 0 0 4 4h8m0 0-4-4m4 4-4 4M6 20v-6",
+  trash: "M5 7h14M10 7V4h4v3m3 0-1 13H8L7 7",
+  plus: "M12 5v14M5 12h14",
+  close: "M6 6l12 12M18 6 6 18",
+  folder: "M3 7a2 2 0 0 1 2-2h4l2 2h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2z",
+  picture: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01",
+  camera: "M4 8h4l2-3h4l2 3h4v11H4zM12 17a4 4 0 1 0 0-8 4 4 0 0 0 0 8z",
+  lasso: "M7 17c-3-1-4-3-4-6 0-4 4-7 9-7s9 3 9 7-4 7-9 7c-2 0-3 0-4 0m-1-1a2 2 0 1 0 1 4 2 2 0 0 0-1-4z",
+  hand: "M8 12V6a1.5 1.5 0 0 1 3 0v5-6a1.5 1.5 0 0 1 3 0v6-4a1.5 1.5 0 0 1 3 0v7c0 4-2 6-5 6s-4-1-6-4l-3-5a1.5 1.5 0 0 1 2.500-1.500z",
+};
+
+/** A line drawing, for the eyes only. */
+export function icon(name) {
+  const svg = document.createElementNS(SVG, "svg"), path = document.createElementNS(SVG, "path");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  svg.setAttribute("class", "line");
+  path.setAttribute("d", SHAPES[name]);
+  svg.append(path);
+  return svg;
+}
+
+/** Says something in the corner, and to screen readers. */
+export function note(text, kind = "") {
+  const line = h(`p.note${kind && "." + kind}`, {}, text);
+  document.getElementById("notes").append(line);
+  setTimeout(() => line.remove(), kind === "bad" ? 9000 : 4500);
+}
+
+/** Asks before something that cannot be undone. */
+export function confirmed(question, action) {
+  return new Promise((answer) => {
+    const dialog = h("dialog.ask", { "aria-label": question, onclose: () => { dialog.remove(); answer(dialog.returnValue === "yes"); } },
+      h("p", {}, question),
+      h("div.row.end", {},
+        h("button", { type: "button", onclick: () => dialog.close("no") }, "Keep"),
+        h("button.danger", { type: "button", onclick: () => dialog.close("yes") }, action)));
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+/** A dialog with a title and a way out. */
+export function opened(title, ...children) {
+  const dialog = h("dialog.sheet", { "aria-label": title, onclose: () => dialog.remove() },
+    h("div.row.between", {}, h("h2", {}, title),
+      h("button.quiet.icon", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"))),
+    ...children);
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+export const bytesText = (count) => count >= 1e6 ? `${(count / 1e6).toFixed(1)} MB` : `${Math.ceil(count / 1e3)} kB`;
+
+const AGES = [[86400, "day"], [3600, "hour"], [60, "minute"]];
+export function ago(seconds) {
+  const age = Date.now() / 1000 - seconds;
+  for (const [unit, name] of AGES) {
+    const count = Math.floor(age / unit);
+    if (count) return `${count} ${name}${count > 1 ? "s" : ""} ago`;
+  }
+  return "just now";
+}

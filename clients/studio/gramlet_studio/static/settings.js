@@ -1,0 +1,98 @@
+// The settings of a stylization: sliders that act on a run under way, and choices that need a new run.
+import { h } from "./dom.js";
+
+// Weights of the presets, for the scales of the sliders until a run has told its own.
+const PRESET_WEIGHTS = { default: { content_weight: 1, style_weight: 1 }, classic: { content_weight: 1, style_weight: 1000 } };
+const LIVE = [
+  ["content_weight", "Content", "keeps the photo", -4, 4],
+  ["style_weight", "Style", "follows the painting", -4, 4],
+];
+const COLORS = [["style", "of the style"], ["content-luminance", "of the photo"], ["content-histogram", "near the photo's"]];
+
+/** `live(values)` is called when a slider moved that can act at once, `rest()` when a setting changed that cannot. */
+export function settingsPanel({ live, rest }) {
+  let base = { ...PRESET_WEIGHTS.default };
+  const inputs = {}, shown = {};
+
+  function slider(name, label, hint, low, high, text) {
+    const id = `set-${name}`, output = h("output", { for: id });
+    const input = h("input", { type: "range", id, min: low, max: high, step: 0.25, value: 0, "aria-describedby": `${id}-hint` });
+    const tell = () => { const words = text(Number(input.value)); output.textContent = words; input.setAttribute("aria-valuetext", words); };
+    input.addEventListener("input", () => { tell(); live(weights()); });
+    inputs[name] = input;
+    shown[name] = tell;
+    tell();
+    return h("div.setting", {}, h("div.row.between", {}, h("label", { for: id }, label), output), input, h("small", { id: `${id}-hint` }, hint));
+  }
+  const times = (power) => `× ${(2 ** power).toPrecision(2)}`;
+
+  function choice(name, label, options, value) {
+    const id = `set-${name}`;
+    const select = h("select", { id, onchange: rest }, options.map(([key, words]) => h("option", { value: key, selected: key === value }, words)));
+    inputs[name] = select;
+    return h("div.setting.inline", {}, h("label", { for: id }, label), select);
+  }
+  function number(name, label, value, low, high, step) {
+    const id = `set-${name}`;
+    const input = h("input", { id, type: "number", min: low, max: high, step, value, inputmode: "numeric", onchange: rest });
+    inputs[name] = input;
+    return h("div.setting.inline", {}, h("label", { for: id }, label), input);
+  }
+
+  const element = h("section.panel.settings", { "aria-label": "Settings" },
+    h("div.row.between", {}, h("h2", {}, "Steer"), h("span.badge.live", { title: "These act on the run under way, from its next iteration" }, "live")),
+    ...LIVE.map(([name, label, hint, low, high]) => slider(name, label, hint, low, high, times)),
+    slider("total_variation_weight", "Smoothness", "total variation: fewer specks", 0, 8, (value) => value ? `${value}` : "off"),
+    h("div.row.between", {}, h("h2", {}, "Begin with"), h("span.badge", { title: "A change of these needs a new start" }, "restarts")),
+    h("div.grid2", {},
+      number("size", "Size (px)", 384, 64, 2048, 32),
+      number("iterations", "Iterations", 160, 1, 2000, 10),
+      number("style_size", "Stroke size (px)", "", 64, 2048, 32),
+      choice("colors", "Colors", COLORS, "style"),
+      choice("preset", "Preset", [["default", "default"], ["classic", "classic"]], "default")));
+  inputs.style_size.placeholder = "as size";
+
+  function weights() {
+    const smooth = Number(inputs.total_variation_weight.value);
+    return {
+      content_weight: base.content_weight * 2 ** Number(inputs.content_weight.value),
+      style_weight: base.style_weight * 2 ** Number(inputs.style_weight.value),
+      total_variation_weight: smooth ? base.style_weight * 1e-4 * 2 ** smooth : 0,
+    };
+  }
+  const whole = (name) => Math.round(Number(inputs[name].value)) || undefined;
+  function fixed() {
+    const values = { size: whole("size"), iterations: whole("iterations"), style_size: whole("style_size"), preset: inputs.preset.value, colors: inputs.colors.value };
+    return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  }
+  return {
+    element, weights, fixed,
+    /** All settings for an order. Weights that are the preset's are left to it. */
+    values() {
+      const moved = ["content_weight", "style_weight", "total_variation_weight"].filter((name) => Number(inputs[name].value) !== 0);
+      const all = weights();
+      return { ...fixed(), ...Object.fromEntries(moved.map((name) => [name, all[name]])) };
+    },
+    /** Shows the settings that are in force. */
+    fill(settings, isOrder = false) {
+      const preset = settings.preset || inputs.preset.value;
+      if (isOrder) base = { ...(PRESET_WEIGHTS[preset] || PRESET_WEIGHTS.default) };
+      for (const name of ["size", "iterations", "style_size", "preset", "colors"]) {
+        if (settings[name] != null && (name !== "style_size" || settings.style_size !== settings.size)) inputs[name].value = settings[name];
+      }
+      for (const name of ["content_weight", "style_weight"]) {
+        if (settings[name] > 0) inputs[name].value = Math.log2(settings[name] / base[name]);
+      }
+      if (settings.total_variation_weight != null) {
+        const weight = settings.total_variation_weight;
+        inputs.total_variation_weight.value = weight > 0 ? Math.log2(weight / (base.style_weight * 1e-4)) : 0;
+      }
+      for (const tell of Object.values(shown)) tell();
+    },
+    /** The presets that the server has. */
+    presets(names) {
+      const chosen = inputs.preset.value;
+      inputs.preset.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
+    },
+  };
+}

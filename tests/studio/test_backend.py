@@ -1,0 +1,185 @@
+"""The backend of the studio: what it answers, and whom it rejects."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.studio.conftest import StudioProcess
+
+
+def form(*files: tuple[str, bytes], **fields: str) -> tuple[bytes, dict[str, str]]:
+    """A multipart form, and the header that goes with it."""
+    parts = [f'--x\r\ncontent-disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
+    body = "".join(parts).encode()
+    for name, data in files:
+        body += (
+            f'--x\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'.encode() + data + b"\r\n"
+        )
+    return body + b"--x--\r\n", {"content-type": "multipart/form-data; boundary=x"}
+
+
+def png(color: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), color).save(out, "PNG")
+    return out.getvalue()
+
+
+def status_of(url: str, method: str = "GET", headers: dict[str, str] | None = None) -> int:
+    request = urllib.request.Request(url, b"{}" if method == "POST" else None, headers or {}, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def failure(
+    studio: StudioProcess, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, dict[str, Any]]:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        studio.call(method, path, body, headers)
+    with caught.value as error:
+        return error.code, json.loads(error.read())
+
+
+def test_only_its_own_names_are_served(studio: StudioProcess) -> None:
+    assert status_of(f"{studio.url}/") == 200
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        assert status_of(f"{studio.url}/", headers={"host": host}) == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:1"},
+    ],
+)
+def test_only_its_own_page_changes_anything(studio: StudioProcess, headers: dict[str, str]) -> None:
+    assert status_of(f"{studio.url}/api/folders", "POST", headers) == 403
+
+
+def test_other_sites_read_nothing(studio: StudioProcess) -> None:
+    assert status_of(f"{studio.url}/api/runs", headers={"sec-fetch-site": "cross-site"}) == 403
+    assert status_of(f"{studio.url}/api/runs", headers={"sec-fetch-site": "same-origin"}) == 200
+
+
+def test_every_reply_forbids_foreign_scripts(studio: StudioProcess) -> None:
+    for path in ("/", "/static/app.js", "/api/runs", "/nothing"):
+        request = urllib.request.Request(studio.url + path)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                headers = reply.headers
+        except urllib.error.HTTPError as error:
+            headers = error.headers
+            error.close()
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_picture_is_kept_and_a_bad_one_fails_alone(studio: StudioProcess) -> None:
+    body, headers = form(("a.png", png()), ("b.svg", b"<svg onload=alert(1)>"), ("c.png", b""))
+    good, bad, empty = studio.call("POST", "/pictures", body, headers)["pictures"]
+    assert (good["width"], good["height"], good["name"]) == (40, 30, "a.png")
+    assert "not a picture" in bad["error"]
+    assert "empty" in empty["error"]
+    shown = studio.call("GET", f"/pictures/{good['id']}/jpeg?side=64")
+    assert Image.open(io.BytesIO(shown)).format == "JPEG"
+    assert failure(studio, "GET", "/pictures/../../etc/passwd/jpeg")[0] == 404
+    assert failure(studio, "GET", f"/pictures/{good['id']}/jpeg?side=5000")[0] == 400
+
+
+def test_what_is_wrong_with_an_order_names_the_field(studio: StudioProcess) -> None:
+    order = studio.sample_order()
+    for change, field in (
+        ({"styles": []}, "styles"),
+        ({"content": "../x"}, "content"),
+        ({"settings": {"size": 1}}, "settings.size"),
+        ({"settings": {"sizes": 1}}, "sizes"),
+    ):
+        code, said = failure(studio, "POST", "/stylizations", {**order, **change})
+        assert code in (400, 404)
+        assert said["field"] == field
+    assert failure(studio, "POST", "/stylizations", b"no json")[0] == 400
+
+
+def test_a_run_is_followed_by_any_number_of_browsers_without_a_gap(studio: StudioProcess) -> None:
+    order = studio.sample_order()
+    run_id = studio.call("POST", "/stylizations", order)["run"]
+    live = studio.events("stylize", run_id)
+    events = studio.events("stylize", run_id)  # a second window, after the end: without previews that are out of date
+    names = [event["event"] for _, event in events]
+    assert names[0] == "reset"
+    assert names[-2:] == ["result", "end"]
+    assert [event["iteration"] for _, event in events if event["event"] == "iteration"] == list(range(1, 9))
+    assert [each for each in live if each in events] == events
+    place = names.index("iteration")
+    assert studio.events("stylize", run_id, events[place][0]) == events[place + 1 :]  # cut off after that one
+    assert studio.events("stylize", run_id, "of-another-process-7") == events
+    assert studio.call("GET", f"/runs/stylize/{run_id}/events", headers={"last-event-id": events[-1][0]}) == b""
+    assert studio.call("GET", f"/runs/stylize/{run_id}")["order"]["content"] == order["content"]
+
+
+def test_a_result_has_its_settings_in_its_metadata_and_leaves_no_trace_when_deleted(studio: StudioProcess) -> None:
+    run_id = studio.call("POST", "/stylizations", studio.sample_order(content_weight=2.5))["run"]
+    studio.events("stylize", run_id)
+    with Image.open(io.BytesIO(studio.call("GET", f"/runs/stylize/{run_id}/result.png?download"))) as picture:
+        picture.load()
+        about = json.loads(picture.info["gramlet"])
+    assert about["run"] == run_id
+    assert about["settings"]["content_weight"] == 2.5
+    assert about["settings"]["style_stages"]  # of the preset
+    assert Image.open(io.BytesIO(studio.call("GET", f"/runs/stylize/{run_id}/thumbnail.jpg"))).format == "JPEG"
+    assert run_id in {run["run_id"] for run in studio.call("GET", "/runs")["runs"]}
+    studio.call("DELETE", f"/runs/stylize/{run_id}")
+    assert failure(studio, "GET", f"/runs/stylize/{run_id}")[0] == 404
+    assert not [path for path in studio.data.rglob("*") if run_id in path.name]
+
+
+def test_a_fork_starts_from_the_picture_of_a_run(studio: StudioProcess) -> None:
+    order = studio.sample_order()
+    run_id = studio.call("POST", "/stylizations", order)["run"]
+    studio.events("stylize", run_id)
+    initial = studio.call("POST", f"/stylizations/{run_id}/fork", {})["picture"]
+    forked = studio.call("POST", "/stylizations", {**order, "initial": initial})["run"]
+    assert studio.events("stylize", forked)[-1][1]["state"] == "succeeded"
+    assert failure(studio, "POST", f"/stylizations/{run_id}/adjust", {"content_weight": 2})[0] == 409
+
+
+def test_a_folder_is_understood_and_its_names_stay_data(studio: StudioProcess, folder: Path) -> None:
+    identifier = send_folder(studio, folder)
+    found = studio.call("GET", f"/folders/{identifier}")
+    assert {each["name"]: each["count"] for each in found["classes"]} == {"red": 12, "blue": 12}
+    assert [each["name"] for each in found["leftOut"]] == ["notes.txt"]
+    sheet = Image.open(io.BytesIO(studio.call("GET", f"/folders/{identifier}/sheets/0.jpg")))
+    assert sheet.width == found["sheets"]["columns"] * found["sheets"]["tile"]
+    body, headers = form(("x", png()), names='["/tmp//x.png"]')
+    other = studio.call("POST", "/folders", {"name": "/etc"})["folder"]
+    studio.call("POST", f"/folders/{other}/files", body, headers)
+    studio.call("POST", f"/folders/{other}/end", {})
+    names = {path.name for path in studio.data.rglob("*") if path.is_file()}
+    assert all(len(name) >= 16 for name in names)  # hashes and ids
+
+
+def send_folder(studio: StudioProcess, folder: Path) -> str:
+    """Sends a folder as the page does; returns its id."""
+    identifier = str(studio.call("POST", "/folders", {"name": folder.name})["folder"])
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    names = json.dumps([path.relative_to(folder).as_posix() for path in paths])
+    body, headers = form(*[("file", path.read_bytes()) for path in paths], names=names)
+    studio.call("POST", f"/folders/{identifier}/files", body, headers)
+    studio.call("POST", f"/folders/{identifier}/end", {})
+    return identifier

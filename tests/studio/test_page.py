@@ -1,0 +1,143 @@
+"""The page in a real browser: the main path of each tab, hostile names, and what assistive technology finds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.embed.browser import Page
+from tests.studio.conftest import StudioProcess
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "build" / "studio"
+
+
+def at(page: Page, studio: StudioProcess, path: str) -> Page:
+    """Opens a part of the studio."""
+    page.visit(studio.url + path)
+    page.until("document.querySelector('main').dataset.tab && document.querySelector('main').children.length > 0")
+    return page
+
+
+def keep(page: Page, name: str) -> None:
+    """Keeps a screenshot for people: build/studio/."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    (SCREENSHOTS / f"{name}.png").write_bytes(page.screenshot())
+
+
+def order_samples(page: Page, iterations: int = 8, size: int = 64) -> None:
+    """Chooses two samples and small settings, by mouse."""
+    page.until("document.querySelectorAll('.sample').length >= 6")
+    page.run("document.querySelector('.samples .sample').click()")
+    page.run("document.querySelectorAll('.samples')[1].querySelector('.sample').click()")
+    for name, value in (("size", size), ("iterations", iterations)):
+        page.run(
+            f"const i = document.getElementById('set-{name}'); i.value = {value}; i.dispatchEvent(new Event('change'))"
+        )
+
+
+def run_of(page: Page) -> str:
+    return str(page.run("return location.pathname.split('/')[2]"))
+
+
+def test_a_sample_is_stylized_reloaded_and_watched_from_a_second_window(browser: Page, studio: StudioProcess) -> None:
+    page = at(browser, studio, "/stylize")
+    assert page.run("return document.getElementById('start').disabled")
+    order_samples(page)
+    page.click("#start")
+    page.until("location.pathname.startsWith('/stylize/')")
+    page.until("document.querySelector('.stage').dataset.state === 'succeeded'")
+    page.until("document.querySelector('.compare .after').naturalWidth === 64")
+    assert "Done after 8 iterations" in page.run("return document.getElementById('words').textContent")
+    assert page.run("return document.getElementById('save').getAttribute('href')").endswith("result.png?download")
+    page.press(".compare input", "\ue014", "\ue014")  # right: the photo comes in
+    assert page.run("return document.querySelector('.compare .before').style.clipPath") == "inset(0px 99% 0px 0px)"
+    run_id = run_of(page)
+    page = at(page, studio, f"/stylize/{run_id}")  # as a reload, or another window
+    page.until("document.querySelector('.stage').dataset.state === 'succeeded'")
+    assert page.run("return document.querySelectorAll('.style').length") == 1
+    assert page.run("return document.getElementById('set-size').value") == "64"
+    page.until("document.querySelector('.chart canvas').getAttribute('aria-label').includes('iteration 8')")
+    keep(page, "stylize-test")
+    assert page.errors() == []
+
+
+def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page, studio: StudioProcess) -> None:
+    page = at(browser, studio, "/stylize")
+    order_samples(page, iterations=2000)
+    page.click("#start")
+    page.until("document.querySelector('.stage')?.dataset.state === 'running'")
+    page.run(
+        "const i = document.getElementById('set-content_weight'); i.value = 2; i.dispatchEvent(new Event('input'))"
+    )
+    page.until(
+        "[...document.querySelectorAll('.note')].some(n => n.textContent.startsWith('New weights from iteration'))"
+    )
+    page.run("const i = document.getElementById('set-style_size'); i.value = 96; i.dispatchEvent(new Event('change'))")
+    assert "stroke size needs a restart" in page.run("return document.querySelector('.restart').textContent")
+    page.click("#stop")
+    page.until("document.querySelector('.stage').dataset.state === 'stopped'")
+    page.click("#resume")
+    page.until("document.querySelector('.stage').dataset.state === 'running'")
+    page.click("#stop")
+    page.until("document.querySelector('.stage').dataset.state === 'stopped'")
+    page.click("#remove")
+    page.click("dialog .danger")
+    page.until("location.pathname === '/stylize'")
+    assert page.errors() == []
+
+
+def test_pictures_come_from_disk_and_hostile_ones_are_rejected_in_words(
+    browser: Page, studio: StudioProcess, folder: Path, tmp_path: Path
+) -> None:
+    page = at(browser, studio, "/stylize")
+    hostile = tmp_path / "<script>document.title='owned'</script>.svg"
+    hostile.parent.mkdir(parents=True, exist_ok=True)
+    hostile.write_text("<svg xmlns='http://www.w3.org/2000/svg' onload='document.title=1'/>")
+    page.choose_files(".content input[type=file]", [hostile])
+    page.until("document.querySelector('.note.bad')")
+    assert "not a picture" in page.run("return document.querySelector('.note.bad').textContent")
+    page.choose_files(".content input[type=file]", [folder / "blue" / "blue0.png"])
+    page.until("document.querySelector('.content.filled img')?.naturalWidth > 0")
+    assert page.run("return document.title") == "Stylize · gramlet studio"
+    assert page.errors() == []
+
+
+def test_the_gallery_shows_compares_and_deletes(browser: Page, studio: StudioProcess) -> None:
+    runs = []
+    for _ in range(2):
+        run_id = studio.call("POST", "/stylizations", studio.sample_order())["run"]
+        studio.events("stylize", run_id)
+        runs.append(run_id)
+    page = at(browser, studio, "/runs")
+    for run_id in runs:
+        page.until(f"document.querySelector('[data-run=\"{run_id}\"] img')?.naturalWidth > 0")
+        page.run(f"document.querySelector('[data-run=\"{run_id}\"] input').click()")
+    page.run("[...document.querySelectorAll('button')].find(b => b.textContent === 'Compare two').click()")
+    page.until("document.querySelector('dialog .after').naturalWidth === 64")
+    page.run("document.querySelector('dialog').close()")
+    page.run(f"document.querySelector('[data-run=\"{runs[0]}\"] [aria-label^=Delete]').click()")
+    page.click("dialog .danger")
+    page.until(f"!document.querySelector('[data-run=\"{runs[0]}\"]')")
+    assert page.errors() == []
+
+
+def test_the_page_is_usable_by_keyboard_and_screen_readers(browser: Page, studio: StudioProcess) -> None:
+    axe = os.environ.get("GRAMLET_AXE") or str(ROOT / "tests" / "studio" / "node_modules" / "axe-core" / "axe.min.js")
+    if not Path(axe).exists():
+        pytest.skip("no axe-core: npm ci in tests/studio")
+    source = Path(axe).read_text()
+    for path in ("/stylize", "/runs"):
+        for scheme in ("dark", "light"):
+            browser.prefer(scheme)
+            page = at(browser, studio, path)
+            page.run(source)
+            found = page.run_async("axe.run().then(r => done(r.violations))")
+            serious = [
+                (each["id"], [node["html"][:200] for node in each["nodes"]])
+                for each in found
+                if each["impact"] in ("serious", "critical")
+            ]
+            assert serious == [], (path, scheme)
