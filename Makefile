@@ -26,9 +26,12 @@ studio: install
 
 # Two workers of a thread each keep two cores busier than one of two: much of the suite waits for processes to start.
 # The tests that share a cluster of such processes, and kill them, have the machine for themselves.
+# A test that hangs even after its timeout of 300 s shows all stacks and ends its process, so that the suite ends.
+HANGING := $(if $(GRAMLET_LONG_TESTS),,-o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true)
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/e2e
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(HANGING) --ignore tests/e2e
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(HANGING) tests/e2e
 
 lint: install protos-check
 	$(BIN)/python scripts/unasync.py --check
