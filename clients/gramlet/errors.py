@@ -29,6 +29,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, ClassVar
 
+EMPTY_FILE = "the file is empty"
 _SHOWN_CHARACTERS = 300
 _NOT_PRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, separators of lines and paragraphs
 _JOINERS = {"\u200c", "\u200d"}  # parts of words and of emoji

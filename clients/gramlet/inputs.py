@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from numpy.typing import NDArray
 
 from gramlet.errors import InvalidInput, NotFound, as_utf8, shown
+from gramlet.folders.rules import NOT_A_PICTURE, PEEK_BYTES, is_picture
 from gramlet.tensor.pixels import (
     as_array,
     fitting,
@@ -39,6 +40,7 @@ PictureInput: TypeAlias = (
 """A path or a data: URI; the bytes of a file, or a file opened in binary mode; a picture of PIL; or an array or tensor
 of pixels, (H, W) or with 1, 3 or 4 channels first or last: whole numbers 0..255, uint16, or floating point in 0..1."""
 
+_UNNAMED = "the file"
 _MOST_BYTES = 1024 * 1024 * 1024
 """No file is read beyond this: devices and pipes may not end."""
 
@@ -108,20 +110,37 @@ def read_later(value: PictureInput, field: str) -> PictureInput:
     return _read_bytes(value, field) if _is_file(value) else value
 
 
+def existing(value: PictureInput, field: str) -> PictureInput:
+    """The value, to be read when it is sent.
+
+    Raises:
+        NotFound: It is the path of a file that does not exist.
+    """
+    try:
+        is_missing = (isinstance(value, os.PathLike) or _is_path(value)) and not os.path.exists(value)  # type: ignore[arg-type]
+    except ValueError:
+        is_missing = False  # NUL: reading it says more
+    if is_missing and "://" not in os.fsdecode(value):  # type: ignore[arg-type]
+        raise NotFound(f"there is no file {shown(os.fsdecode(value))}", field=field)  # type: ignore[arg-type]
+    return value
+
+
 def item_name(value: Any, otherwise: str) -> str:
     """The name of a picture of a list, for messages: its path, where it has one."""
     is_path = isinstance(value, os.PathLike) or _is_path(value)
     return as_utf8(os.fsdecode(value)) if is_path else otherwise
 
 
-def _file(data: bytes, field: str, resize: Resize | None, name: str = "the file") -> bytes:
+def _file(data: bytes, field: str, resize: Resize | None, name: str = _UNNAMED) -> bytes:
     if not data:
         raise InvalidInput(f"{name}: empty, not a picture", field=field)
+    if not is_picture(data[:PEEK_BYTES]):  # known here, before any call
+        raise InvalidInput(NOT_A_PICTURE if name == _UNNAMED else f"{name}: {NOT_A_PICTURE}", field=field)
     return fitting(data, resize, field, name)
 
 
 def _name_of(value: Any) -> str:
-    return shown(os.fsdecode(value)) if isinstance(value, os.PathLike) or _is_path(value) else "the file"
+    return shown(os.fsdecode(value)) if isinstance(value, os.PathLike) or _is_path(value) else _UNNAMED
 
 
 def _is_path(value: object) -> bool:

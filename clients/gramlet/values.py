@@ -51,7 +51,7 @@ def whole_number(value: Any, field: str, *, least: int = 0, most: int = 2**32 - 
     if not least <= whole <= most:
         kind = "a positive whole number" if least == 1 else f"a whole number, {least} or more"
         limit = f", at most {most}" if whole > most else ""
-        raise InvalidInput(f"must be {kind}{limit}, not {shown(value)}", field=field)
+        raise InvalidInput(f"must be {kind}{limit}, not {_quoted(value)}", field=field)
     return whole
 
 
@@ -63,7 +63,7 @@ def any_number(value: Any, field: str) -> float:
     """
     number = _number_or_none(value)
     if number is None:
-        raise InvalidInput(f"must be a number, not {shown(value)}", field=field)
+        raise InvalidInput(f"must be a number, not {_quoted(value)}", field=field)
     return number
 
 
@@ -76,6 +76,11 @@ def _number_or_none(value: Any) -> float | None:
         return None
 
 
+def _quoted(value: Any) -> str:
+    """A value that is of the wrong type: text in quotes, so that '64' is told from 64."""
+    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+
+
 def seconds(value: Any, field: str) -> float | None:
     """A time in seconds; None and infinity are no limit.
 
@@ -84,7 +89,7 @@ def seconds(value: Any, field: str) -> float | None:
     """
     number = math.inf if value is None else any_number(value, field)
     if not number >= 0:  # NaN fails as well
-        raise InvalidInput(f"must be a number of seconds, 0 or more, not {shown(value)}", field=field)
+        raise InvalidInput(f"must be a number of seconds, 0 or more, not {_quoted(value)}", field=field)
     return None if number == math.inf else number
 
 
@@ -138,7 +143,7 @@ def several(value: Any, field: str) -> list[Any]:
         except Exception as error:  # whatever the value raises; an array without axes calls itself iterable
             reason = shown(str(error) or type(error).__name__)
             raise InvalidInput(f"cannot be read as a list: {reason}", field=field) from error
-    raise InvalidInput(f"must be a list, not {shown(value)}", field=field)
+    raise InvalidInput(f"must be a list, not {_quoted(value)}", field=field)
 
 
 def flag(value: Any, field: str) -> bool:
@@ -148,7 +153,7 @@ def flag(value: Any, field: str) -> bool:
         InvalidInput: Neither.
     """
     if not isinstance(value, bool | np.bool_):
-        raise InvalidInput(f"must be True or False, not {shown(value)}", field=field)
+        raise InvalidInput(f"must be True or False, not {_quoted(value)}", field=field)
     return bool(value)
 
 

@@ -56,7 +56,7 @@ def answering(count: int | None, error: GramletError = GONE) -> Step:
         for done, request in enumerate(requests):
             if done == count:
                 raise error
-            features = Features({}, {}, {}, int(request.item.picture.encoded), 1)
+            features = Features({}, {}, {}, int(request.item.picture.encoded.removeprefix(b"GIF89a")), 1)
             yield feature_pb2.ExtractStreamResponse(id=request.item.id, result=encode_outcome(features, EXTRACTION))
 
     return stream

@@ -299,6 +299,43 @@ def test_of_one_bad_picture_the_error_is_the_commands(gramlet: Run, tmp_path: Pa
     assert noted.startswith(f"gramlet: {bad}: not a picture")
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"junk", "is not a file that numpy.save wrote"),
+        (np.zeros(30), "must hold an array of numbers (N, n), not float64 (30,)"),
+        (np.array([["a"]]), "must hold an array of numbers (N, n), not <U1 (1, 1)"),
+    ],
+)
+def test_a_file_that_holds_no_vectors_is_refused_with_the_reason(
+    gramlet: Run, tmp_path: Path, value: Any, reason: str
+) -> None:
+    path = tmp_path / "v.npy"
+    if isinstance(value, bytes):
+        path.write_bytes(value)
+    else:
+        np.save(path, value)
+    assert gramlet("embed", path, "-o", tmp_path / "m.png") == (2, "", f"gramlet: pictures: {path} {reason}\n")
+
+
+def test_what_a_folder_holds_beside_pictures_is_said_by_every_command(
+    gramlet: Run, picture: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "0.png").write_bytes(picture.read_bytes())
+    (folder / "a" / "notes.txt").write_text("notes")
+    for command in (
+        ["train", folder, "--name", "n"],
+        ["embed", folder, "--size", 64],
+        ["features", folder, "--stages", "conv1", "--pooled", "-o", tmp_path / "f"],
+        ["stylize", folder, "--style", picture, "-o", tmp_path / "o", "--size", 64, "--iterations", 1],
+    ):
+        _, _, noted = gramlet(*command)
+        assert "a/notes.txt" in noted, command[0]
+
+
 def test_status_shows_services_network_and_load(gramlet: Run) -> None:
     code, said, _ = gramlet("status")
     assert code == 0

@@ -233,7 +233,7 @@ def test_a_file_too_large_is_reduced_where_the_service_would_reduce_it(
     seen = as_seen(sent)
     assert seen.shape == (3, 450, 450)  # twice what the service needs
     np.testing.assert_allclose(seen[:, 2::6, 2::6], noise.transpose(2, 0, 1) / 255, atol=0.01)
-    assert "scan.bmp has 38.9 MB: sent as a picture of" in caplog.text
+    assert "scan.bmp has 38.9 MB: sent reduced, to" in caplog.text
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int64, np.bool_, np.float32, np.uint16])
@@ -322,6 +322,7 @@ def test_a_directory_is_no_picture(tmp_path: Path) -> None:
 def test_a_file_too_large_for_a_message_is_refused_here(tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     with large.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
         file.truncate(65 * 1024 * 1024)
     with pytest.raises(InvalidInput, match=r"large\.png has 68\.2 MB and does not fit a message"):
         read_picture(large)
@@ -463,3 +464,12 @@ def test_recipes_and_maps_take_the_same_types() -> None:
         with pytest.raises(InvalidInput) as caught:
             make_recipe(wrong)
         assert caught.value.field == next(iter(wrong))
+
+
+def test_bytes_that_are_no_picture_are_refused_before_any_call(tmp_path: Path) -> None:
+    path = tmp_path / "notes.png"
+    path.write_text("notes")
+    with pytest.raises(InvalidInput, match=r"^content: not a picture of a known format"):
+        read_picture(b"<html>", "content")
+    with pytest.raises(InvalidInput, match=r"notes\.png: not a picture of a known format"):
+        read_picture(path)

@@ -188,7 +188,7 @@ def heights(window: CorpusWindow) -> list[int]:
 def test_outcomes_come_in_the_order_of_the_pictures() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=3)
     for _ in range(3):
-        window.add(b"x")
+        window.add(b"GIF89a")
     assert window.request().WhichOneof("message") == "extraction"
     assert sent(window) == ["0", "1", "2"]
     window.accept(reply(2))
@@ -201,8 +201,8 @@ def test_outcomes_come_in_the_order_of_the_pictures() -> None:
 
 def test_a_window_is_full_until_its_oldest_picture_is_told() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"x")
-    window.add(b"x")
+    window.add(b"GIF89a")
+    window.add(b"GIF89a")
     assert not window.has_room
     window.accept(reply(1))
     assert not window.has_room
@@ -214,7 +214,7 @@ def test_a_window_is_full_until_its_oldest_picture_is_told() -> None:
 def test_a_picture_that_cannot_be_read_never_travels() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
     window.add("/nowhere.jpg")
-    window.add(b"x")
+    window.add(b"GIF89a")
     assert sent(window) == ["1"]
     outcome = next(window.outcomes())
     assert isinstance(outcome, NotFound)
@@ -224,7 +224,7 @@ def test_a_picture_that_cannot_be_read_never_travels() -> None:
 def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=4)
     for _ in range(4):
-        window.add(b"x")
+        window.add(b"GIF89a")
     sent(window)
     window.accept(reply(1))
     window.broken()
@@ -233,7 +233,7 @@ def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> No
 
 def test_an_answer_that_comes_twice_is_told_once() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"x")
+    window.add(b"GIF89a")
     sent(window)
     window.accept(reply(0))
     window.accept(reply(0))
@@ -242,7 +242,7 @@ def test_an_answer_that_comes_twice_is_told_once() -> None:
 
 def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"x")
+    window.add(b"GIF89a")
     sent(window)
     with pytest.raises(Overloaded):
         window.accept(reply(0, Overloaded("full")))
@@ -252,7 +252,7 @@ def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
 
 def test_the_error_of_a_picture_names_its_place_among_the_callers_pictures() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"x")
+    window.add(b"GIF89a")
     window.accept(reply(0, InvalidInput("no picture", field="item.picture.encoded")))
     outcome = next(window.outcomes())
     assert isinstance(outcome, InvalidInput)

@@ -9,6 +9,7 @@ from gramlet.feature.types import Model
 from gramlet.train.configuration import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
 from gramlet_server.train import data
 from gramlet_server.train.data import TrainLimits
+from gramlet_server.train.remaining import check_remaining
 
 MODEL = Model("resnet50", "d" * 64, "random:0", "cpu", "float32", ())
 LIMITS = TrainLimits()
@@ -126,9 +127,27 @@ def test_of_a_picture_with_two_labels_neither_is_kept():
     assert found[0].conflicting
 
 
-def test_a_class_that_lost_all_its_pictures_is_an_error():
-    with pytest.raises(InvalidInput, match="'a' has no readable"):
-        data.check_classes(entries(), entries(labels="b"))
+def test_a_class_that_lost_all_its_pictures_is_an_error_with_the_reasons():
+    whole = [*entries(count=2), Entry("train/b/copy", "b", "train", "a0")]
+    kept, copies = data.duplicates(whole)
+    check_remaining(whole, kept, copies, {})
+    with pytest.raises(InvalidInput) as caught:
+        check_remaining(whole, [entry for entry in kept if entry.label == "b"], copies, {"train/a/1": "cut short"})
+    assert caught.value.message == (
+        "class 'a' has no training picture left: train/a/0 is the same picture as train/b/copy (class 'b', set "
+        "'train'); train/a/1 cannot be read: cut short"
+    )
+
+
+def test_a_validation_set_of_training_pictures_is_an_error_with_the_reasons():
+    whole = [*entries(count=2), *(replace(entry, name=f"val/{entry.name}", set="val") for entry in entries(count=2))]
+    with pytest.raises(InvalidInput) as caught:
+        check_remaining(whole, *data.duplicates(whole), {})
+    assert caught.value.message == (
+        "the validation set has no picture left: val/train/a/0 is the same picture as train/a/0 (class 'a', set "
+        "'train'); val/train/a/1 is the same picture as train/a/1 (class 'a', set 'train'); val/train/b/0 is the same "
+        "picture as train/b/0 (class 'b', set 'train'); and 1 more"
+    )
 
 
 def test_a_mislabelled_picture_among_clear_neighbors_is_suspected():

@@ -421,7 +421,7 @@ def test_copies_of_an_unreadable_picture_are_skipped_with_it(runs):
 def test_a_class_without_a_readable_picture_fails_the_run(runs):
     files = {name: (b"torn" if name.startswith("train/red") else data) for name, data in make_files().items()}
     data = DataSet(files)
-    with pytest.raises(InvalidInput, match="'red' has no readable"):
+    with pytest.raises(InvalidInput, match="'red' has no training picture left: train/red/0"):
         Client(runs, data).run(TrainOrder(configuration(data, PROBE)))
 
 

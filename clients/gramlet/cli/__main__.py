@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace, terminal: Terminal) -> int:
-    with make_client(Client, chosen) as client:
+    with terminal.log(), make_client(Client, chosen) as client:
         code: int = import_module(f"gramlet.cli.{chosen.command}").run(chosen, client, terminal)
         return code
 

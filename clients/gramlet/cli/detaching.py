@@ -21,7 +21,7 @@ def detach(
     events: Events[Any, Any], arguments: argparse.Namespace, terminal: Terminal, until: tuple[type, ...] = (object,)
 ) -> int:
     """Orders a detached run, and leaves it after the first event of one of these types."""
-    with events, terminal.log():
+    with events:
         for event in events:
             if isinstance(event, until):
                 break

@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         check_output(arguments.html, PAGES, "--html")
     shown = Shown(terminal, arguments.coordinates)
     try:
-        with _events(arguments, client) as events, terminal.log(), terminal.progress("mapping") as meter:
+        with _events(arguments, client) as events, terminal.progress("mapping") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:
@@ -141,11 +141,17 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
 
 def _vectors(path: str) -> Any:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise NotFound(f"there is no file {path}", field="pictures") from None
-        raise InvalidInput(f"{path} holds no array of vectors (N, n): {error}", field="pictures") from None
+        vectors = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}", field="pictures") from None
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror or error}", field="pictures") from None
+    except (ValueError, EOFError):
+        raise InvalidInput(f"{path} is not a file that numpy.save wrote", field="pictures") from None
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "buif":
+        found = f"{vectors.dtype} {vectors.shape}" if isinstance(vectors, np.ndarray) else "several arrays"
+        raise InvalidInput(f"{path} must hold an array of numbers (N, n), not {found}", field="pictures")
+    return vectors
 
 
 def _options(arguments: argparse.Namespace) -> Any:

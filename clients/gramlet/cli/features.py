@@ -11,7 +11,7 @@ import numpy as np
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import names, values_of
 from gramlet.cli.files import check_directory, check_output, outputs_of, write_atomically
-from gramlet.cli.pictures import pictures_of, show_failure
+from gramlet.cli.pictures import pictures_of, show_failure, with_name
 from gramlet.cli.terminal import Terminal
 from gramlet.errors import GramletError
 from gramlet.feature.inputs import make_extraction
@@ -61,11 +61,11 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     outputs = _outputs(arguments, pictures)
     outcomes = client.extract([picture.source for picture in pictures], _extraction(arguments))
     failed = 0
-    with terminal.log(), terminal.progress("extracting") as meter:
+    with terminal.progress("extracting") as meter:
         for done, (picture, output, outcome) in enumerate(zip(pictures, outputs, outcomes, strict=True), 1):
             try:
                 if isinstance(outcome, GramletError):
-                    raise type(outcome)(outcome.message, field=picture.source)
+                    raise type(outcome)(with_name(picture.source, outcome.message))
                 _write(picture.source, output, outcome, terminal)
             except (GramletError, OSError) as error:
                 if len(outputs) == 1:

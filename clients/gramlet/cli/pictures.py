@@ -21,9 +21,14 @@ def pictures_of(given: Iterable[object], terminal: Terminal, field: str = "pictu
     return list(folder.pictures)
 
 
+def with_name(picture: str, message: str) -> str:
+    """The message, with the name of the picture before it if it does not begin with it."""
+    return message if message.startswith(f"{picture}:") else f"{picture}: {message}"
+
+
 def show_failure(picture: str, error: GramletError | OSError, terminal: Terminal) -> None:
     """Says that one of several pictures failed, and why."""
     if isinstance(error, OSError):
         error = GramletError(error.strerror or str(error))
-    terminal.note(f"{picture}: {error.message}")
+    terminal.note(with_name(picture, error.message))
     terminal.event("error", picture=picture, code=error.code.name, message=error.message)

@@ -70,7 +70,7 @@ def _show(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
 
 def _watch(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
     show = _shown(run.info().kind, arguments.output, terminal)
-    with run.watch() as events, terminal.log(), terminal.progress("watching") as meter:
+    with run.watch() as events, terminal.progress("watching") as meter:
         for event in events:
             show(event, meter)
 

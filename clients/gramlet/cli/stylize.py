@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         check_output(arguments.preview, PICTURES, "--preview", [*inputs, arguments.output])
     shown = Shown(terminal, arguments.output, arguments.preview)
     try:
-        with _events(arguments, client) as events, terminal.log(), terminal.progress("stylizing") as meter:
+        with _events(arguments, client) as events, terminal.progress("stylizing") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:

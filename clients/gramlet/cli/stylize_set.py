@@ -32,7 +32,7 @@ def run_set(arguments: argparse.Namespace, given: list[str], client: Client, ter
     check_apart(output_of(arguments), given, "--output")
     check_directory(arguments.output, "--output")
     painting = _Painting(arguments, pictures, terminal)
-    with terminal.log(), terminal.progress("stylizing") as meter:
+    with terminal.progress("stylizing") as meter:
         events = client.stylize_set(
             [picture.source for picture, _ in painting.todo],
             styles_of(arguments),

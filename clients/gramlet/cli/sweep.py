@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         check_directory(arguments.cells, "--cells")
     shown = Shown(terminal, arguments.output, arguments.cells)
     try:
-        with _events(arguments, client) as events, terminal.log(), terminal.progress("sweeping") as meter:
+        with _events(arguments, client) as events, terminal.progress("sweeping") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:

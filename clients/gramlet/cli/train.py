@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         check_directory(arguments.report, "--report")
     shown = Shown(terminal, arguments.report)
     try:
-        with _events(arguments, client) as events, terminal.log(), terminal.progress("training") as meter:
+        with _events(arguments, client) as events, terminal.progress("training") as meter:
             for event in events:
                 shown.show(event, meter)
     except KeyboardInterrupt:

@@ -15,12 +15,13 @@ from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings,
 from gramlet.embed.types import Item
 from gramlet.errors import GramletError, InvalidInput, shown
 from gramlet.folders import Folder, read_folder
-from gramlet.inputs import PictureInput, is_one_picture, item_name, read_later, read_picture
+from gramlet.inputs import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
 from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Array, Resize, ResizeMode
 from gramlet.values import as_resize, check_keywords, fill, label, several
 
 _log = logging.getLogger(__name__)
+_REASONS = 3
 
 ItemsInput: TypeAlias = "str | os.PathLike[str] | Folder | Iterable[PictureInput | Item] | ArrayLike"
 """A folder of pictures (classes are labels), as a path or read; pictures or `Item`s; or vectors, an array (N, n)."""
@@ -113,12 +114,20 @@ def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> lis
         raise InvalidInput("a map needs several pictures: a folder, a list, or an array of vectors", field="items")
     else:
         items = [_of_one(one, number) for number, one in enumerate(several(given, "items"))]
+        _check_any_readable(items)
     if labels is None:
         return items
     names = [label(each, f"labels[{number}]") for number, each in enumerate(several(labels, "labels"))]
     if len(names) != len(items):
         raise InvalidInput(f"{len(names)} labels for {len(items)} items", field="labels")
     return [dataclasses.replace(item, label=name) for item, name in zip(items, names, strict=True)]
+
+
+def _check_any_readable(items: Sequence[UnreadItem]) -> None:
+    if items and all(item.error is not None for item in items):
+        reasons = [f"{item.id}: {item.error.message}" for item in items[:_REASONS] if item.error]
+        more = f"; and {len(items) - _REASONS} more" if len(items) > _REASONS else ""
+        raise InvalidInput(f"no item can be read: {'; '.join(reasons)}{more}", field="items")
 
 
 def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
@@ -156,11 +165,11 @@ def _of_one(one: Any, number: int) -> UnreadItem:
     try:
         if isinstance(one, Item):
             vector = None if one.vector is None else _vector(one.vector)
-            picture = None if one.picture is None else read_later(one.picture, "picture")
+            picture = None if one.picture is None else existing(read_later(one.picture, "picture"), "picture")
             return UnreadItem(label(one.id, "id"), label(one.label, "label"), picture, vector)
         if isinstance(one, list | tuple) or (is_array(one) and not is_one_picture(one)):
             return UnreadItem(name, "", None, _vector(one))
-        return UnreadItem(name, "", read_later(one, "picture"))
+        return UnreadItem(name, "", existing(read_later(one, "picture"), "picture"))
     except GramletError as error:
         return UnreadItem(name, "", b"", error=error)
 

@@ -181,11 +181,15 @@ def natural_key(text: str) -> tuple[object, ...]:
     return (parts, text)
 
 
+NOT_A_PICTURE = "not a picture of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF), or its header is broken"
+
+
 def is_picture(data: bytes) -> bool:
     """Whether the first PEEK_BYTES of a file are those of a format that the service reads."""
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")):
         return True
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):  # TIFF and BigTIFF, of either byte order
+    # TIFF and BigTIFF, of either byte order, and two orders that some writers mix up
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")):
         return True
     if data.startswith(b"BM"):  # two letters are not much: look at the size of the header that follows as well
         return int.from_bytes(data[14:18], "little") in (12, 16, 40, 52, 56, 64, 108, 124)

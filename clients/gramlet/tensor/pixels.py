@@ -154,7 +154,7 @@ def fitting(data: bytes, resize: Resize | None, field: str, name: str) -> bytes:
         return data
     smaller = _reduce_file(data, resize)
     if smaller is not None and len(smaller) <= Limits.picture_bytes:
-        _log.info("%s has %.1f MB: sent as a picture of %.1f MB", name, len(data) / 1e6, len(smaller) / 1e6)
+        _log.info("%s has %.1f MB: sent reduced, to %s pixels", name, len(data) / 1e6, _size_of(smaller))
         return smaller
     if len(data) > _LARGEST:
         raise InvalidInput(
@@ -163,6 +163,13 @@ def fitting(data: bytes, resize: Resize | None, field: str, name: str) -> bytes:
             field=field,
         )
     return data
+
+
+def _size_of(data: bytes) -> str:
+    from PIL import Image
+
+    with Image.open(BytesIO(data)) as image:
+        return f"{image.width} x {image.height}"
 
 
 def reduced(picture: P, resize: Resize | None) -> P | bytes:

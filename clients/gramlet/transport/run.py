@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from gramlet.errors import AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
+from gramlet.errors import EMPTY_FILE, AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
 from gramlet.transport.rpc import Message
 
 E = TypeVar("E")
@@ -19,8 +19,9 @@ _log = logging.getLogger("gramlet")
 
 def unread_error(error: InvalidInput, reasons: Sequence[str]) -> InvalidInput:
     """The server's refusal, with what only this side knows: why pictures could not be read here."""
-    more = f" and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
-    message = f"{error.message}; not sent: {'; '.join(reasons[:_REASONS])}{more}"
+    more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
+    # The server knows the first of them as an empty file only.
+    message = f"{error.message.removesuffix(f': {EMPTY_FILE}')}; not sent: {'; '.join(reasons[:_REASONS])}{more}"
     return InvalidInput(message, field=error.field, request_id=error.request_id)
 
 

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
-from gramlet.errors import InvalidInput
+from gramlet.errors import EMPTY_FILE, InvalidInput
+from gramlet.folders.rules import NOT_A_PICTURE
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -116,7 +117,7 @@ def refuse_broken_files(field: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF), or its header is broken"
+        return NOT_A_PICTURE
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return "far too many pixels: send a smaller picture"
     if "truncated" in str(error).lower():
@@ -141,7 +142,7 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
             field=field,
         )
     if not data:
-        raise InvalidInput("the file is empty", field=field)
+        raise InvalidInput(EMPTY_FILE, field=field)
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > limits.decoded_pixels:

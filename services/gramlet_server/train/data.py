@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gramlet_server.train.classifier import EMBEDDING
 from gramlet_server.train.features import FeaturePass
+from gramlet_server.train.remaining import check_remaining
 
 NEIGHBORS = 10
 SUSPICIOUS_SHARE = 0.7
@@ -129,16 +130,6 @@ def check_entries(entries: Sequence[Entry], limits: TrainLimits) -> None:
             )
 
 
-def check_classes(entries: Sequence[Entry], kept: Sequence[Entry]) -> None:
-    """Checks that every class has a training picture left.
-
-    Raises:
-        InvalidInput: Every training picture of a class was unreadable or a conflicting duplicate.
-    """
-    if empty := sorted(_classes_by_set(entries)[TRAIN] - _classes_by_set(kept).get(TRAIN, set())):
-        raise InvalidInput(f"class {empty[0]!r} has no readable training picture left", field="entries")
-
-
 def split(entries: Sequence[Entry], fraction: float, seed: int) -> list[Entry]:
     """Moves a share of each class of `train` to `val`, drawn by seed, unless the data set has a `val`.
 
@@ -228,11 +219,10 @@ def training_data(features: FeaturePass, boundaries: Mapping[str, str]) -> tuple
     keys_of = {entry.name: features.keys(position) for position, entry in enumerate(features.entries)}
     readable = [entry for position, entry in enumerate(features.entries) if position not in features.skipped]
     kept, found = duplicates(readable)
-    check_classes(features.entries, kept)
+    unreadable = {item.name: item.reason for item in features.skipped.values()}
+    check_remaining(features.entries, kept, found, unreadable)
     classes = tuple(sorted({entry.label for entry in kept if entry.set == TRAIN}, key=natural_key))
     sets = _by_set(kept)
-    if not sets[VALIDATION]:
-        raise InvalidInput("no picture of the validation set is left", field="entries")
 
     def samples(stage: str, entries: Sequence[Entry]) -> Samples:
         rows = [features.table.rows(keys_of[entry.name]) for entry in entries]

@@ -39,6 +39,7 @@ from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.features import FeaturePass
 from gramlet_server.train.fit import Fit
 from gramlet_server.train.registry import Registry
+from gramlet_server.train.remaining import check_remaining
 
 CHECKPOINT_SHARE = 10
 """Writing checkpoints takes at most a tenth of the time."""
@@ -133,6 +134,8 @@ class TrainingRun:
         configuration, run = self._configuration, self._run
         stored = run.value("entries")
         known = from_json(_StoredEntries, stored) if stored else _StoredEntries(configuration.entries, (), 0.0)
+        if all(entry.sha256 for entry in known.entries):  # then copies are known before anything is sent
+            check_remaining(known.entries, *data.duplicates(known.entries), unreadable={})
         features = FeaturePass(
             self._environment.features,
             self._model,

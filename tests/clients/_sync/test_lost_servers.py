@@ -179,7 +179,7 @@ def test_a_picture_that_cannot_be_read_when_it_is_sent_ends_the_training_with_th
 
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
-        path.write_bytes(b"a picture")
+        path.write_bytes(b"GIF89a")
     with client_of({TRAIN: Script(Train=[wants_all])}) as client:
         with pytest.raises(NotFound, match=r"a\.png"):
             collect(client.train({"bee": paths}, name="bees"))
@@ -220,7 +220,7 @@ def test_a_file_that_breaks_off_is_fetched_again() -> None:
 
 
 def pictures(count: int) -> list[bytes]:
-    return [str(number).encode() for number in range(count)]
+    return [b"GIF89a%d" % number for number in range(count)]
 
 
 def test_no_picture_is_lost_or_doubled_when_streams_break() -> None:
