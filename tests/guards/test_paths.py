@@ -31,7 +31,7 @@ CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 63,
     "gramlet.stylize.v1.StylizeService/Stylize": 61,
     "gramlet.embed.v1.EmbedService/Embed": 60,  # 33
-    "gramlet.train.v1.TrainService/Train": 57,  # 36
+    "gramlet.train.v1.TrainService/Train": 63,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 44,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 41,
     "gramlet.train.v1.TrainService/Predict": 34,  # 23
@@ -44,7 +44,7 @@ CEILINGS = {
     "gramlet.stylize.v1.StylizeService/GetStatus": 20,
     "gramlet.run.v1.RunService/DeleteRun": 20,
     "gramlet.run.v1.RunService/GetRun": 19,
-    "gramlet.train.v1.TrainService/GetHead": 18,
+    "gramlet.train.v1.TrainService/GetHead": 19,
     "gramlet.embed.v1.EmbedService/GetMap": 18,  # 12
     "gramlet.run.v1.RunService/ListRuns": 18,
     "gramlet.train.v1.TrainService/ExportHead": 17,

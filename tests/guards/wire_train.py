@@ -48,7 +48,7 @@ CONFIGURATION = types.Configuration(
     entries=ENTRIES,
     size=96,
     views=2,
-    validation_fraction=0.0,
+    folds=4,
     seed=3,
     unreadable=types.Unreadable.FAIL,
     keep_on_cancel=True,
@@ -64,6 +64,8 @@ REPORT = types.Report(
     calibration_error=0.125,
     classes=(types.ClassReport("ant", 1.0, 0.5, 0.75, 2), types.ClassReport("bee", 0.5, 1.0, 0.25, 1)),
     confusion=((1, 1), (0, 1)),
+    accuracy_low=0.5,
+    accuracy_high=0.875,
 )
 OUTCOME = types.Outcome(RECIPE, (REPORT,), (EPOCH,), 2, 1.25, 3.5)
 SKIPPED = types.Skipped("train/bee/2.jpg", "no picture")
@@ -83,7 +85,11 @@ HEAD = types.Head(
     bytes=1234,
     outcome=OUTCOME,
     findings=types.Findings(
-        (SKIPPED,), (types.Duplicate("a", "b", True),), (types.Suspect("c", "val", "ant", "bee", 0.8),)
+        (SKIPPED,),
+        (types.Duplicate("a", "b", True),),
+        (types.Suspect("c", "val", "ant", "bee", 0.8),),
+        (types.NearDuplicate("d", "val", "a", "train", 0.75, True),),
+        ("few pictures",),
     ),
 )
 EVENTS = {

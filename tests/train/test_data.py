@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.train.configuration import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
-from gramlet_server.train import data
+from gramlet_server.train import data, findings
 from gramlet_server.train.data import TrainLimits
 from gramlet_server.train.remaining import check_remaining
 
@@ -70,7 +69,7 @@ def test_a_recipe_that_makes_no_sense_is_refused_by_its_field(recipe, field):
         ({"size": 8}, "size"),
         ({"views": 10_000}, "views"),
         ({"recipes": ()}, "recipes"),
-        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"folds": 21}, "folds"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_by_its_field(change, field):
@@ -90,46 +89,32 @@ def test_lbfgs_trains_a_linear_probe():
     data.check_configuration(Configuration("bees", (recipe,)), LIMITS, MODEL)
 
 
-def test_the_split_is_stratified_seeded_and_independent_of_the_order():
-    listed = [*entries(20, "a"), *entries(5, "b"), *entries(2, "c")]
-    parts = data.split(listed, 0.2, seed=1)
-    chosen = {entry.name for entry in parts if entry.set == "val"}
-    assert [sum(entry.label == label and entry.name in chosen for entry in parts) for label in "abc"] == [4, 1, 1]
-    assert chosen == {entry.name for entry in data.split(listed[::-1], 0.2, seed=1) if entry.set == "val"}
-    assert chosen != {entry.name for entry in data.split(listed, 0.2, seed=2) if entry.set == "val"}
-
-
-def test_given_validation_pictures_are_kept():
-    listed = [*entries(), *entries(2, "a", "val")]
-    assert data.split(listed, 0.5, seed=0) == listed
-
-
-def test_a_class_with_one_picture_is_trained_on_not_held_out():
-    parts = data.split([*entries(4, "a"), *entries(1, "b")], 0.5, seed=0)
-    assert {entry.label for entry in parts if entry.set == "val"} == {"a"}
-
-
-def test_classes_of_one_picture_each_cannot_be_split():
+def test_classes_of_one_picture_each_have_no_out_of_fold_predictions():
     with pytest.raises(InvalidInput, match="no class has two pictures"):
-        data.split(entries(1), 0.2, seed=0)
+        data.check_entries(entries(1), LIMITS)
+
+
+def test_the_name_of_the_out_of_fold_report_is_not_a_set():
+    with pytest.raises(InvalidInput, match="out_of_fold"):
+        data.check_entries([*entries(), *entries(2, "a", "out_of_fold")], LIMITS)
 
 
 def test_of_a_picture_that_stands_twice_the_later_is_left_out():
     twice = Entry("val/a/copy", "a", "val", "a0")
-    kept, found = data.duplicates([*entries(), twice])
+    kept, found = findings.duplicates([*entries(), twice])
     assert kept == entries()
     assert [(item.name, item.first, item.conflicting) for item in found] == [("val/a/copy", "train/a/0", False)]
 
 
 def test_of_a_picture_with_two_labels_neither_is_kept():
-    kept, found = data.duplicates([*entries(), Entry("val/b/copy", "b", "val", "a0")])
+    kept, found = findings.duplicates([*entries(), Entry("val/b/copy", "b", "val", "a0")])
     assert kept == entries()[1:]
     assert found[0].conflicting
 
 
 def test_a_class_that_lost_all_its_pictures_is_an_error_with_the_reasons():
     whole = [*entries(count=2), Entry("train/b/copy", "b", "train", "a0")]
-    kept, copies = data.duplicates(whole)
+    kept, copies = findings.duplicates(whole)
     check_remaining(whole, kept, copies, {})
     with pytest.raises(InvalidInput) as caught:
         check_remaining(whole, [entry for entry in kept if entry.label == "b"], copies, {"train/a/1": "cut short"})
@@ -142,23 +127,9 @@ def test_a_class_that_lost_all_its_pictures_is_an_error_with_the_reasons():
 def test_a_validation_set_of_training_pictures_is_an_error_with_the_reasons():
     whole = [*entries(count=2), *(replace(entry, name=f"val/{entry.name}", set="val") for entry in entries(count=2))]
     with pytest.raises(InvalidInput) as caught:
-        check_remaining(whole, *data.duplicates(whole), {})
+        check_remaining(whole, *findings.duplicates(whole), {})
     assert caught.value.message == (
         "the validation set has no picture left: val/train/a/0 is the same picture as train/a/0 (class 'a', set "
         "'train'); val/train/a/1 is the same picture as train/a/1 (class 'a', set 'train'); val/train/b/0 is the same "
         "picture as train/b/0 (class 'b', set 'train'); and 1 more"
     )
-
-
-def test_a_mislabelled_picture_among_clear_neighbors_is_suspected():
-    rng = np.random.default_rng(0)
-    listed = entries(20)
-    embeddings = np.array([[1.0, 0] if entry.label == "a" else [0, 1.0] for entry in listed])
-    embeddings[3] = [0, 1.0]
-    (found,) = data.suspects(listed, embeddings + 0.05 * rng.standard_normal(embeddings.shape))
-    assert (found.name, found.label, found.suggestion) == (listed[3].name, "a", "b")
-
-
-def test_classes_that_overlap_make_nobody_suspect():
-    embeddings = np.random.default_rng(0).standard_normal((40, 8))
-    assert data.suspects(entries(20), embeddings) == ()

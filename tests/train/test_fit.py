@@ -8,11 +8,10 @@ import pytest
 import torch
 from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
 from gramlet.train.types import Epoch
-from gramlet_server.train import report
 from gramlet_server.train.classifier import build_head
 from gramlet_server.train.data import Samples, TrainingData
 from gramlet_server.train.fit import Fit
-from gramlet_server.train.optimizers import schedule
+from gramlet_server.train.optimizers import schedule, stage_learning_rate
 from torch import nn
 
 CHANNELS, CLASSES = 32, ("ant", "bee", "cat")
@@ -191,6 +190,7 @@ def test_each_stage_has_its_learning_rate_and_the_head_slows_down_in_the_second_
         epochs=1,
         stage_epochs=1,
         schedule=Schedule.CONSTANT,
+        warmup_epochs=0,
     )
     head, stages = train(Fit(recipe, data, late=late))
     assert (head.phase, dict(head.rates)) == ("head", {"head": 1e-2})
@@ -216,7 +216,7 @@ def test_schedules():
     assert schedule(replace(recipe, schedule=Schedule.CONSTANT), 9, 10) == 1
 
 
-def test_balanced_class_weights_raise_the_recall_of_a_rare_class():
+def test_balanced_class_weights_raise_the_recall_of_a_rare_class_and_are_the_default_where_classes_differ():
     array, labels = blobs(300, 0, noise=4.0)
     rows = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:8]])
     unbalanced = TrainingData(CLASSES, {"train": Samples(array, rows, labels[rows]), "val": samples(300, 1, noise=4.0)})
@@ -228,6 +228,7 @@ def test_balanced_class_weights_raise_the_recall_of_a_rare_class():
         rare = unbalanced.embeddings["val"].labels == 2
         recalls[weights] = (logits.argmax(axis=1)[rare] == 2).mean()
     assert recalls[ClassWeights.BALANCED] > recalls[ClassWeights.NONE]
+    assert recalls[ClassWeights.AUTO] == recalls[ClassWeights.BALANCED]
 
 
 def test_label_smoothing_lowers_confidence(data):
@@ -240,19 +241,77 @@ def test_label_smoothing_lowers_confidence(data):
     assert confidence(0.3) < confidence(0.0)
 
 
-def test_calibration_lowers_the_validation_loss_and_changes_no_answer():
-    noisy = TrainingData(CLASSES, {"train": samples(60, 0, noise=5.0), "val": samples(60, 1, noise=5.0)})
-    recipe = Recipe(epochs=40, metric=Metric.ACCURACY, patience=0)
-    fit = Fit(recipe, noisy)
+def test_calibration_lowers_the_loss_on_unseen_pictures_and_changes_no_answer():
+    clear = TrainingData(CLASSES, {"train": samples(90, 0), "val": samples(300, 1)})
+    # Smoothed labels make a head less sure than it should be.
+    recipe = Recipe(epochs=40, label_smoothing=0.4, patience=0)
+    reports = {}
+    for calibrated in (True, False):
+        fit = Fit(replace(recipe, calibrate=calibrated), clear)
+        train(fit)
+        trained = fit.finish()
+        reports[calibrated] = trained.outcome.report("val")
+        assert (trained.outcome.temperature != 1) is calibrated
+    assert reports[True].loss < reports[False].loss
+    assert reports[True].accuracy == reports[False].accuracy
+
+
+def test_the_report_is_about_pictures_that_neither_training_nor_the_choice_of_the_epoch_has_seen():
+    # Labels that have nothing to do with the pictures: any accuracy above chance would come from having seen them.
+    rng = np.random.default_rng(0)
+    array, labels = rng.standard_normal((240, CHANNELS)).astype(np.float32), np.arange(240) % 3
+    fit = Fit(
+        Recipe(epochs=60, patience=0, metric=Metric.ACCURACY),
+        TrainingData(CLASSES, {"train": Samples(array, np.arange(240), rng.permutation(labels))}),
+    )
+    history = train(fit)
+    found = fit.finish().outcome.report()
+    assert found.pictures == 240
+    assert found.accuracy_low < 1 / 3
+    assert found.accuracy < max(epoch.accuracy for epoch in history)
+
+
+def test_the_final_model_is_trained_on_every_picture(data):
+    fit = Fit(Recipe(epochs=2, kind=HeadKind.LINEAR, patience=0), data)
+    alone = Fit(Recipe(epochs=2, kind=HeadKind.LINEAR, patience=0), replace(data, folds=1))
     train(fit)
-    logits, labels = fit.logits(noisy.embeddings["val"], fit.best), noisy.embeddings["val"].labels
-    calibrated = fit.finish().outcome
-    assert calibrated.temperature != 1
-    assert calibrated.report().loss < report.cross_entropy(logits, labels)
-    assert calibrated.report().accuracy == (logits.argmax(axis=1) == labels).mean()
-    plain = Fit(replace(recipe, calibrate=False), noisy)
-    train(plain)
-    assert plain.finish().outcome.temperature == 1
+    train(alone)
+    assert same(fit.head.state_dict(), alone.head.state_dict())
+    assert (fit.finish().outcome.report().pictures, alone.finish().outcome.report().pictures) == (65, 13)
+
+
+def test_augmented_views_of_a_held_out_picture_are_held_out_too():
+    rng = np.random.default_rng(0)
+    # A view is its picture: a model that saw views of held-out pictures would know them by heart.
+    pictures, labels = rng.standard_normal((60, CHANNELS)).astype(np.float32), rng.permutation(np.arange(60) % 3)
+    viewed = Samples(pictures.repeat(3, axis=0), np.arange(180), labels.repeat(3))
+    fit = Fit(Recipe(epochs=30, patience=0), TrainingData(CLASSES, {"train": viewed}, views=2))
+    train(fit)
+    found = fit.finish().outcome.report()
+    assert found.pictures == 60
+    assert found.accuracy < 0.6
+
+
+def test_stages_that_do_not_help_leave_the_head_as_it_was(late_data):
+    data, late = late_data
+    recipe = Recipe(
+        strategy=Strategy.HEAD_THEN_STAGES, stages=("layer4",), stage_learning_rate=10.0, epochs=20, stage_epochs=6
+    )
+    fit = Fit(recipe, data, late=late)
+    epochs = train(fit)
+    assert [epoch.phase for epoch in epochs].count("stages") == 3  # it stopped early
+    trained = fit.finish()
+    head = Fit(Recipe(epochs=20), replace(data, folds=3))
+    train(head)
+    assert trained.stages == ()
+    assert same(trained.weights.head, head.finish().weights.head)
+
+
+def test_stages_start_slowly_and_early_stages_change_less():
+    recipe = Recipe(strategy=Strategy.ALL_AT_ONCE, stages=("layer3", "layer4"), stage_rates={"layer2": 1.0})
+    assert stage_learning_rate(recipe, "layer4") == 1e-5
+    assert stage_learning_rate(recipe, "layer3") == pytest.approx(3e-6)
+    assert schedule(recipe, 0, 6, warmup=1) == 0.5
 
 
 def test_a_last_batch_of_one_joins_the_one_before_so_that_batchnorm_can_normalize():

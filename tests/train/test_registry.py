@@ -49,7 +49,9 @@ HEAD = Head(
         temperature=1.5,
         seconds=0.01,
     ),
-    findings=Findings((Skipped("x", "broken"),), (Duplicate("y", "z", False),), (Suspect("s", "val", "a", "b", 0.9),)),
+    findings=Findings(
+        (Skipped("x", "broken"),), (Duplicate("y", "z", False),), (Suspect("s", "val", "a", "b", 0.9),), (), ("few",)
+    ),
 )
 STATE = {"output.weight": torch.randn(2, 8), "output.bias": torch.randn(2)}
 DELTA = {"layer4.0.conv1.weight": torch.randn(4, 4, 1, 1)}

@@ -138,12 +138,15 @@ def test_augmented_views_are_extracted_once_and_trained_on(engine, store, base, 
     assert source.pictures == len(data_set.entries) + 2 * training
 
 
-def test_pictures_without_a_validation_set_are_split(runs):
+def test_without_another_set_every_picture_is_trained_on_and_predicted_out_of_fold(runs):
     data = DataSet(make_files(train=10, val=0))
     client = Client(runs, data)
-    client.run(TrainOrder(configuration(data, PROBE, validation_fraction=0.3)))
+    result = client.run(TrainOrder(configuration(data, PROBE)))
     (started,) = [event for event in client.events if isinstance(event, Started)]
-    assert started.sets == {"train": 14, "val": 6}
+    assert started.sets == {"train": 20}
+    (found,) = result.head.outcome.reports
+    assert (found.set, found.pictures, found.accuracy) == ("out_of_fold", 20, 1.0)
+    assert any("uncertain" in warning for warning in result.head.findings.warnings)
 
 
 # --- strategies ---
@@ -157,10 +160,15 @@ def test_recipes_are_compared_side_by_side_on_every_set_and_the_best_is_kept(run
     client = Client(runs, data)
     result = client.run(TrainOrder(configuration(data, *recipes)))
     assert [outcome.recipe for outcome in result.outcomes] == list(recipes)
-    assert all([report.set for report in outcome.reports] == ["val", "noisy"] for outcome in result.outcomes)
-    standing = [(o.report().accuracy, -o.report().loss) for o in result.outcomes]
-    assert result.best == standing.index(max(standing))
-    assert result.head.outcome == result.outcomes[result.best]
+    assert all(
+        [report.set for report in outcome.reports] == ["out_of_fold", "val", "noisy"] for outcome in result.outcomes
+    )
+    losses = [outcome.report().loss for outcome in result.outcomes]
+    assert result.best == losses.index(min(losses))
+    kept = result.outcomes[result.best]
+    assert replace(result.head.outcome, reports=()) == replace(kept, reports=())
+    assert result.head.outcome.reports[1:] == kept.reports[1:]
+    assert any("McNemar" in warning for warning in result.head.findings.warnings)
     phases = [event.phase for event in client.events if isinstance(event, Epoch) and event.recipe == 2]
     assert phases == ["head"] * 3 + ["stages"] * 2
 
@@ -171,7 +179,7 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
 ):
     # A head that learns slowly, so that the best epoch is one with trained stages.
     recipe = replace(UNFROZEN, strategy=strategy, epochs=1, learning_rate=1e-6, stage_learning_rate=1e-4)
-    result = Client(runs, data_set).run(TrainOrder(configuration(data_set, recipe)))
+    result = Client(runs, data_set).run(TrainOrder(configuration(data_set, recipe, folds=1)))
     assert result.head.stages == ("layer4",)
     assert result.head.feature_stage == "layer3"
     _, delta = tensors(store, result)
@@ -183,7 +191,7 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
         HeadRef("colors"), [data_set.files[entry.name] for entry in validation], 2
     )
     right = np.mean([p.label == entry.label for p, entry in zip(predictions, validation, strict=True)])
-    assert right == pytest.approx(result.head.accuracy)
+    assert right == pytest.approx(result.head.outcome.report("val").accuracy)
     loss = -np.mean(
         [
             np.log(next(item.probability for item in p.classes if item.label == entry.label))
@@ -191,7 +199,7 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
         ]
     )
     # Training took its boundary activations in half precision.
-    assert loss == pytest.approx(result.head.outcome.report().loss, rel=1e-2, abs=1e-3)
+    assert loss == pytest.approx(result.head.outcome.report("val").loss, rel=1e-2, abs=1e-3)
 
 
 def test_the_backbone_is_bit_identical_before_and_after(engine, store, weights, data_set):
@@ -202,7 +210,9 @@ def test_the_backbone_is_bit_identical_before_and_after(engine, store, weights, 
     with torch.inference_mode():
         embedding = network.activations(pixels, ["avgpool"])["avgpool"].clone()
     runs = Runs(engine, store, BaseStages(lambda: weights))
-    Client(runs, data_set).run(TrainOrder(configuration(data_set, MLP, replace(UNFROZEN, update_batch_norm=True))))
+    Client(runs, data_set).run(
+        TrainOrder(configuration(data_set, MLP, replace(UNFROZEN, update_batch_norm=True), folds=1))
+    )
     assert digest(weights.state) == before
     now = list(_tensors_of(network))
     assert len(now) == len(copies) > 100
@@ -265,7 +275,8 @@ def test_a_run_cut_off_in_training_is_resumed_without_pictures_to_the_same_head(
     recipes, engine, tmp_path, base, data_set
 ):
     whole_store, cut_store = Store.open(str(tmp_path / "whole")), Store.open(str(tmp_path / "cut"))
-    order = TrainOrder(configuration(data_set, *recipes))
+    folds = 1 if UNFROZEN in recipes else 0  # every fold has its own late stages, 60 MB and their optimizer
+    order = TrainOrder(configuration(data_set, *recipes, folds=folds))
     settings = RunSettings(checkpoint_seconds=0)
     whole = Client(Runs(engine, whole_store, base, settings), data_set).run(order)
 
@@ -405,7 +416,7 @@ def test_unreadable_pictures_are_skipped_by_name_or_fail_the_run(runs):
     names = {"train/red/torn.png", "val/red/empty.png"}
     assert {event.name for event in client.events if isinstance(event, Skipped)} == names
     assert {item.name for item in result.head.findings.skipped} == names
-    assert result.head.outcome.report().pictures == 8
+    assert result.head.outcome.report("val").pictures == 8
     with pytest.raises(InvalidInput, match=r"torn\.png|empty\.png"):
         Client(runs, data).run(TrainOrder(configuration(data, PROBE, unreadable=Unreadable.FAIL)))
 
@@ -496,7 +507,7 @@ def test_a_messy_data_set_gets_a_sensible_report(runs):
     assert [(item.name, item.first) for item in findings.duplicates] == [("val/hue5/99.png", "train/hue5/2.png")]
     assert ("train/hue3/0.png", "hue7") in {(item.name, item.suggestion) for item in findings.suspects}
     assert len(findings.suspects) < 5
-    report = result.head.outcome.report()
+    report = result.head.outcome.report("val")
     assert report.pictures == 199
     assert report.accuracy > 0.9
     assert report.top[5] == 1.0

@@ -45,7 +45,7 @@ def test_unset_fields_have_the_defaults_of_the_dataclasses():
     configuration = messages.decode_order(iter([train_pb2.TrainRequest(configuration=message)])).configuration
     assert configuration is not None
     assert configuration.recipes == (Recipe(),)
-    assert (configuration.size, configuration.validation_fraction) == (224, 0.2)
+    assert (configuration.size, configuration.folds) == (224, 0)
 
 
 def test_recipes_and_heads_survive_the_wire(bees):

@@ -57,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels")
     data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture")
-    data.add_argument("--validation-fraction", type=float, metavar="F", help="share held out where no val/ is")
-    data.add_argument("--split-seed", type=int, metavar="N", help="seed of that split (0)")
+    data.add_argument("--folds", type=int, metavar="N", help="of the cross-validation; 0: by the number of pictures")
+    data.add_argument("--fold-seed", type=int, metavar="N", help="seed of the folds (0)")
     data.add_argument("--unreadable", choices=values_of(Unreadable), help="what a bad picture does")
     data.add_argument("--keep-on-cancel", action="store_true", default=None, help="Ctrl-C keeps the best head so far")
     show_defaults(data, Configuration("", ()))
@@ -68,11 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear")
+    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear, logistic")
     group.add_argument("--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages")
     group.add_argument("--stages", type=names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
     group.add_argument("--stage-rates", type=weights, metavar="STAGE=R,...", help="learning rate of single stages")
-    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of unfrozen stages")
+    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of the last unfrozen stage")
     group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the head and of unfrozen stages")
     group.add_argument("--learning-rate", type=float, metavar="R", help="of the head (adamw 0.001, sgd 0.01, lbfgs 1)")
     group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen")
@@ -81,10 +81,19 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--batch-size", type=int, metavar="N", help="pictures in a step")
     group.add_argument("--weight-decay", type=float, metavar="D", help="of the optimizer")
     group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate")
-    group.add_argument("--warmup-epochs", type=int, metavar="N", help="first epochs, in which the learning rate rises")
+    group.add_argument(
+        "--warmup-epochs",
+        type=int,
+        metavar="N",
+        help="first epochs, in which the learning rate rises (1 with unfrozen stages)",
+    )
     group.add_argument("--metric", choices=values_of(Metric), help="what early stopping watches")
     group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end")
-    group.add_argument("--class-weights", choices=values_of(ClassWeights), help="balanced: rare classes count more")
+    group.add_argument(
+        "--class-weights",
+        choices=values_of(ClassWeights),
+        help="balanced: rare classes count more; auto: if classes are imbalanced",
+    )
     group.add_argument(
         "--label-smoothing", type=float, metavar="S", help="share of each label that goes to the other classes"
     )
@@ -229,8 +238,14 @@ def _odd(findings: Findings) -> list[str]:
         for item in findings.duplicates
     ]
     lines += [
-        f"mislabelled? {item.name} looks like {item.suggestion} ({item.share:.0%} of its neighbors)"
+        f"nearly the same: {item.name} and {item.first}" + (", with two labels" if item.conflicting else "")
+        for item in findings.near_duplicates
+    ]
+    lines += [
+        f"mislabelled? {item.name} looks like {item.suggestion} (probability {item.probability:.0%})"
         for item in findings.suspects
     ]
     hidden = len(lines) - _SHOWN_FINDINGS
-    return lines if hidden <= 0 else [*lines[:_SHOWN_FINDINGS], f"... and {hidden} more: gramlet heads show"]
+    if hidden > 0:
+        lines = [*lines[:_SHOWN_FINDINGS], f"... and {hidden} more: gramlet heads show"]
+    return [*lines, *(f"note: {warning}" for warning in findings.warnings)]

@@ -14,12 +14,21 @@ from gramlet.folders.rules import TRAIN as TRAIN
 from gramlet.folders.rules import VALIDATION as VALIDATION
 from gramlet.types import Picture
 
+OUT_OF_FOLD = "out_of_fold"
+"""The name of the report on the training pictures, each predicted by a model that was not trained on it."""
+
 
 class HeadKind(Enum):
-    """Linear(2048, 500) → BatchNorm1d → ReLU → Linear(500, classes), or a linear probe."""
+    """Linear(2048, 500) → BatchNorm1d → ReLU → Linear(500, classes); a linear probe; or logistic regression.
+
+    LOGISTIC is a linear probe at the minimum of its loss, with the strength of its regularization chosen by
+    out-of-fold predictions. Its epochs go through the strengths from the strongest on; the settings of the optimizer do
+    not apply.
+    """
 
     MLP = "mlp"
     LINEAR = "linear"
+    LOGISTIC = "logistic"
 
 
 class Strategy(Enum):
@@ -51,7 +60,7 @@ class Schedule(Enum):
 
 
 class Metric(Enum):
-    """The validation metric that early stopping watches and the best epoch is chosen by."""
+    """The metric of out-of-fold predictions that early stopping watches and the best epoch is chosen by."""
 
     LOSS = "loss"
     ACCURACY = "accuracy"
@@ -59,8 +68,12 @@ class Metric(Enum):
 
 
 class ClassWeights(Enum):
-    """Weights of the classes in the loss: all 1, or inversely proportional to their number of pictures."""
+    """Weights of the classes in the loss: all 1, or inversely proportional to their number of pictures.
 
+    AUTO: BALANCED if the largest class has three times the pictures of the smallest or more, else NONE.
+    """
+
+    AUTO = "auto"
     NONE = "none"
     BALANCED = "balanced"
 
@@ -78,20 +91,24 @@ class Recipe:
 
     Attributes:
         stages: The late stages to unfreeze, such as ("layer4",) or ("layer3", "layer4"): a suffix of layer1..layer4.
-        stage_rates: Learning rate of each unfrozen stage; `stage_learning_rate` where a stage is not named.
+        stage_rates: Learning rate of single unfrozen stages.
+        stage_learning_rate: Of the last stage. Every earlier one has 0.3 times the rate of the one behind it.
         learning_rate: Of the head. None: 1e-3 for AdamW, 1e-2 for SGD, 1 for L-BFGS.
         epochs: Epochs of the head. For ALL_AT_ONCE, of head and stages together, `stage_epochs` counts instead.
         head_rate_factor: The head's learning rate in the second phase of HEAD_THEN_STAGES, as a share of the first's.
-        patience: Epochs without improvement of `metric` after which training stops. 0: never.
+        warmup_epochs: Epochs in which the learning rate rises. None: one with unfrozen stages, else none.
+        patience: Epochs without improvement of `metric` after which training stops. 0: never. With unfrozen stages, at
+            most 3.
         update_batch_norm: Let the unfrozen stages' BatchNorm statistics follow the new pictures.
-        calibrate: Fit a temperature on the validation set (Guo et al., ICML 2017).
+        calibrate: Fit a temperature on out-of-fold predictions (Guo et al., ICML 2017). It is kept only if it improves
+            the likelihood of pictures that it was not fitted on.
     """
 
     kind: HeadKind = HeadKind.MLP
     strategy: Strategy = Strategy.HEAD
     stages: tuple[str, ...] = ()
     stage_rates: Mapping[str, float] = field(default_factory=dict)
-    stage_learning_rate: float = 1e-4
+    stage_learning_rate: float = 1e-5
     optimizer: Optimizer = Optimizer.ADAMW
     learning_rate: float | None = None
     head_rate_factor: float = 0.1
@@ -100,10 +117,10 @@ class Recipe:
     batch_size: int = 32
     weight_decay: float = 0.01
     schedule: Schedule = Schedule.COSINE
-    warmup_epochs: int = 0
+    warmup_epochs: int | None = None
     metric: Metric = Metric.LOSS
     patience: int = 15
-    class_weights: ClassWeights = ClassWeights.NONE
+    class_weights: ClassWeights = ClassWeights.AUTO
     label_smoothing: float = 0.0
     update_batch_norm: bool = False
     calibrate: bool = True
@@ -122,7 +139,7 @@ class Entry:
     Attributes:
         name: Unique in the run: the file's path in the data set.
         label: Its class.
-        set: `train`, `val`, or any further set on which the heads are reported.
+        set: `train`, or the name of a set on which heads are only evaluated, such as `val` or `test`.
         sha256: Of the encoded file, hexadecimal; empty where not known. Pictures that the server already knows the
             features of are not asked for.
     """
@@ -144,8 +161,8 @@ class Configuration:
         dataset: A folder or s3:// URI that the server may read, in ImageFolder layout.
         size: Side of the square that the network sees, in pixels: shorter side to `size`, then a central crop.
         views: Further augmented views of each training picture, cached like the picture itself.
-        validation_fraction: Share of `train` that becomes `val` where no `val` is given; stratified.
-        seed: Of the split.
+        folds: Folds of the cross-validation on `train`. 0: chosen by the number of pictures. 1: one fifth is held out.
+        seed: Of the folds.
         unreadable: What an unreadable picture does to the run.
         keep_on_cancel: Keep the best head so far when the run is cancelled.
     """
@@ -156,7 +173,7 @@ class Configuration:
     dataset: str = ""
     size: int = 224
     views: int = 0
-    validation_fraction: float = 0.2
+    folds: int = 0
     seed: int = 0
     unreadable: Unreadable = Unreadable.SKIP
     keep_on_cancel: bool = False

@@ -25,6 +25,7 @@ from gramlet.train.types import (
     Head,
     HeadDetails,
     HeadRef,
+    NearDuplicate,
     Outcome,
     Prediction,
     Report,
@@ -39,7 +40,13 @@ DEFAULT_TOP_K = 5
 
 # --- recipes ---
 
-_KIND = EnumCodec({HeadKind.MLP: train_pb2.HEAD_KIND_MLP, HeadKind.LINEAR: train_pb2.HEAD_KIND_LINEAR})
+_KIND = EnumCodec(
+    {
+        HeadKind.MLP: train_pb2.HEAD_KIND_MLP,
+        HeadKind.LINEAR: train_pb2.HEAD_KIND_LINEAR,
+        HeadKind.LOGISTIC: train_pb2.HEAD_KIND_LOGISTIC,
+    },
+)
 _STRATEGY = EnumCodec(
     {
         Strategy.HEAD: train_pb2.STRATEGY_HEAD,
@@ -70,6 +77,7 @@ _METRIC = EnumCodec(
 )
 _CLASS_WEIGHTS = EnumCodec(
     {
+        ClassWeights.AUTO: train_pb2.CLASS_WEIGHTS_AUTO,
         ClassWeights.NONE: train_pb2.CLASS_WEIGHTS_NONE,
         ClassWeights.BALANCED: train_pb2.CLASS_WEIGHTS_BALANCED,
     },
@@ -112,6 +120,7 @@ _FINDINGS = MessageCodec(
     skipped=each(SKIPPED),
     duplicates=each(MessageCodec(Duplicate, train_pb2.Duplicate)),
     suspects=each(MessageCodec(Suspect, train_pb2.Suspect)),
+    near_duplicates=each(MessageCodec(NearDuplicate, train_pb2.NearDuplicate)),
 )
 HEAD = MessageCodec(Head, train_pb2.Head, kind=_KIND, outcome=OUTCOME, findings=_FINDINGS)
 _REF = MessageCodec(HeadRef, train_pb2.HeadRef)

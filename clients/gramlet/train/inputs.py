@@ -60,7 +60,7 @@ class RecipeOptions(TypedDict, total=False):
     batch_size: int
     weight_decay: float
     schedule: Schedule | str
-    warmup_epochs: int
+    warmup_epochs: int | None
     metric: Metric | str
     patience: int
     class_weights: ClassWeights | str
@@ -71,14 +71,14 @@ class RecipeOptions(TypedDict, total=False):
 
 
 class DataOptions(TypedDict, total=False):
-    """The fields of a `Configuration` about the data, as keywords; `split_seed` is its `seed`."""
+    """The fields of a `Configuration` about the data, as keywords; `fold_seed` is its `seed`."""
 
     size: int
     views: int
-    validation_fraction: float
+    folds: int
     unreadable: Unreadable | str
     keep_on_cancel: bool
-    split_seed: int
+    fold_seed: int
 
 
 class TrainOptions(RecipeOptions, DataOptions, total=False):
@@ -128,8 +128,8 @@ def make_order(
     if recipes is not None and about_recipe:
         raise InvalidInput(f"give recipes, or {', '.join(about_recipe)} for one", field="recipes")
     values["recipes"] = (make_recipe(about_recipe),) if recipes is None else recipes
-    if "split_seed" in values:
-        values["seed"] = values.pop("split_seed")
+    if "fold_seed" in values:
+        values["seed"] = values.pop("fold_seed")
     configuration = fill(Configuration, {"name": name, **values})
     local = LabelledPictures((), ())
     if flag(on_server, "on_server") or (isinstance(pictures, str) and pictures.startswith("s3://")):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from gramlet.run.types import Progress
-from gramlet.train.configuration import VALIDATION, HeadKind, Recipe
+from gramlet.train.configuration import OUT_OF_FOLD, HeadKind, Recipe
 from gramlet.types import Timing
 
 
@@ -92,8 +92,8 @@ class Epoch:
         phase: `head`, or `stages` where late stages are trained too.
         epoch: Counted from 1 through all phases of the recipe.
         epochs: The last epoch, where early stopping does not come first.
-        loss: Mean training loss, with class weights and label smoothing.
-        validation_loss: Mean cross-entropy on the validation set.
+        loss: Mean training loss of the final model, with class weights and label smoothing.
+        validation_loss: Mean cross-entropy of the out-of-fold predictions; so are `accuracy` and `macro_f1`.
         rates: Learning rate of the head (`head`) and of each unfrozen stage.
         best: Whether this is the best epoch so far.
     """
@@ -135,12 +135,14 @@ class Report:
     """How a head does on one set.
 
     Attributes:
-        set: `val`, or a further named set.
+        set: `out_of_fold` for the training pictures, each predicted by a model that was not trained on it; or the
+            name of another set. No label of a set, nor of the picture itself out-of-fold, chose anything.
         loss: Mean cross-entropy of the calibrated probabilities.
         top: Share of pictures whose class is among the k most probable, by k.
         macro_f1: Mean F1 of the classes present.
         calibration_error: Expected calibration error, 15 bins of equal width (Guo et al., ICML 2017).
         confusion: confusion[i][j]: pictures of class i that were classified as class j.
+        accuracy_low, accuracy_high: The 95 % interval of the accuracy for other pictures like these (Wilson 1927).
     """
 
     set: str
@@ -152,6 +154,8 @@ class Report:
     calibration_error: float
     classes: tuple[ClassReport, ...]
     confusion: tuple[tuple[int, ...], ...]
+    accuracy_low: float = 0.0
+    accuracy_high: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class Outcome:
     temperature: float
     seconds: float
 
-    def report(self, name: str = VALIDATION) -> Report | None:
+    def report(self, name: str = OUT_OF_FOLD) -> Report | None:
         """The report on that set, or None."""
         return next((report for report in self.reports if report.set == name), None)
 
@@ -183,27 +187,53 @@ class Duplicate:
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """A training or validation picture whose nearest neighbors all have another label: perhaps mislabeled.
+class NearDuplicate:
+    """Two pictures that are almost the same to the network: copies in another size, crop or compression.
+
+    Both take part, in the same fold. If their sets differ, the report on the other set is too good.
 
     Attributes:
-        share: Share of its nearest neighbors that have the suggested label.
+        name: The picture that comes later in the data.
+        set: Its set.
+        first: The earlier picture.
+        first_set: Its set.
+        similarity: Cosine of their centered embeddings, at most 1.
+        conflicting: Whether the two have different labels.
+    """
+
+    name: str
+    set: str
+    first: str
+    first_set: str
+    similarity: float
+    conflicting: bool
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture whose label may be wrong, by confident learning (Northcutt, Jiang and Chuang, JAIR 2021).
+
+    Attributes:
+        suggestion: The class that a model which was not trained on the picture finds more probable.
+        probability: The calibrated probability of that class.
     """
 
     name: str
     set: str
     label: str
     suggestion: str
-    share: float
+    probability: float
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What may be wrong with the data."""
+    """What may be wrong with the data, and `warnings` about what the figures can be trusted for."""
 
     skipped: tuple[Skipped, ...] = ()
     duplicates: tuple[Duplicate, ...] = ()
     suspects: tuple[Suspect, ...] = ()
+    near_duplicates: tuple[NearDuplicate, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,7 +271,7 @@ class Head:
 
     @property
     def accuracy(self) -> float:
-        """On the validation set; 0 where there is no report."""
+        """Of the out-of-fold predictions; 0 where there is no report."""
         report = self.outcome.report()
         return report.accuracy if report else 0.0
 
@@ -251,11 +281,11 @@ class Result:
     """The run is done: the head, every recipe's outcome side by side, and pictures of them.
 
     Attributes:
-        best: Position of the recipe whose head was kept: the best on the validation set.
+        best: Position of the recipe whose head was kept: the best by out-of-fold predictions.
         feature_seconds: Wall time of the pass through the frozen network.
         fit_seconds: Wall time of everything after it.
         learning_curves: A PNG file.
-        confusion_matrix: A PNG file, of the kept head on the validation set.
+        confusion_matrix: A PNG file, of the kept head's out-of-fold predictions.
     """
 
     head: Head
@@ -269,7 +299,7 @@ class Result:
 
 @dataclass(frozen=True)
 class HeadDetails:
-    """A head with its drawings: learning curves, and the confusion matrix of the validation set. PNG files."""
+    """A head with its drawings: learning curves, and the confusion matrix of the out-of-fold predictions. PNG files."""
 
     head: Head
     learning_curves: bytes = field(default=b"", repr=False)

@@ -6,7 +6,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -73,12 +73,12 @@ def build_head(kind: HeadKind, channels: int, classes: int, seed: int) -> nn.Seq
 
 
 def _layers(kind: HeadKind, channels: int, classes: int) -> nn.Sequential:
-    if kind is HeadKind.LINEAR:
+    if kind is not HeadKind.MLP:
         return nn.Sequential(OrderedDict(output=nn.Linear(channels, classes)))
     return nn.Sequential(
         OrderedDict(
             hidden=nn.Linear(channels, HIDDEN),
-            norm=nn.BatchNorm1d(HIDDEN),
+            norm=nn.BatchNorm1d(HIDDEN, momentum=None),
             relu=nn.ReLU(),
             output=nn.Linear(HIDDEN, classes),
         )
@@ -116,20 +116,39 @@ class HeadWeights:
     Attributes:
         head: The head's state.
         delta: Tensors of the unfrozen stages, less the network's own; those that did not change are left out.
+        evidence: What prediction sets and typicality are computed from; empty until the head is registered.
     """
 
     head: State
     delta: State
+    evidence: State = field(default_factory=dict)
+
+    def states(self) -> dict[str, State]:
+        """Its tensors by part."""
+        return {"head": self.head, "delta": self.delta, "evidence": self.evidence}
 
     def to_bytes(self, description: str) -> bytes:
         """A safetensors file with a description in its metadata."""
-        return to_safetensors(description, {"head": self.head, "delta": self.delta})
+        return to_safetensors(description, self.states())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> tuple[str, HeadWeights]:
         """The description, and the weights."""
-        description, states = from_safetensors(data, ("head", "delta"))
+        description, states = from_safetensors(data, ("head", "delta", "evidence"))
         return description, cls(**states)
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of training pictures by models that were not trained on them.
+
+    Attributes:
+        pictures: (m,) positions in the training set.
+        logits: (m, classes), calibrated by temperatures that other pictures gave.
+    """
+
+    pictures: NDArray[np.int64]
+    logits: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -140,22 +159,37 @@ class TrainedHead:
         weights: Of the best epoch.
         stages: The stages that were trained with the head, empty where that epoch left the network frozen.
         outcome: Its reports and its history.
+        out_of_fold: Predictions of the training set.
+        logits: (n, classes) of every other set, calibrated.
     """
 
     weights: HeadWeights
     stages: tuple[str, ...]
     outcome: Outcome
+    out_of_fold: OutOfFold
+    logits: Mapping[str, NDArray[np.float64]]
 
     def to_bytes(self) -> bytes:
         """For the store; `from_bytes` gives back the same."""
-        return self.weights.to_bytes(to_json(_Described(self.stages, self.outcome)).decode())
+        arrays = {"pictures": self.out_of_fold.pictures, "logits": self.out_of_fold.logits}
+        states = {
+            **self.weights.states(),
+            "out_of_fold": {name: torch.from_numpy(array) for name, array in arrays.items()},
+            "sets": {name: torch.from_numpy(array) for name, array in self.logits.items()},
+        }
+        return to_safetensors(to_json(_Described(self.stages, self.outcome)).decode(), states)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> TrainedHead:
         """What `to_bytes` wrote."""
-        description, weights = HeadWeights.from_bytes(data)
+        names = ("head", "delta", "evidence", "out_of_fold", "sets")
+        description, states = from_safetensors(data, names)
         described = from_json(_Described, description.encode())
-        return cls(weights, described.stages, described.outcome)
+        out_of_fold, sets = (
+            {name: tensor.numpy() for name, tensor in states.pop(part).items()} for part in ("out_of_fold", "sets")
+        )
+        logits = {name: sets[name] for name in (found.set for found in described.outcome.reports) if name in sets}
+        return cls(HeadWeights(**states), described.stages, described.outcome, OutOfFold(**out_of_fold), logits)
 
 
 @dataclass(frozen=True)
@@ -253,7 +287,7 @@ def restore(head: Head, weights: HeadWeights, base: BaseStages) -> Classifier:
     if head.stages:
         late = base.build(head.weights_digest, head.stages[0])
         late.load_state_dict(added(late.state_dict(), weights.delta))
-    channels = weights.head["output.weight" if head.kind is HeadKind.LINEAR else "hidden.weight"].shape[1]
+    channels = weights.head["hidden.weight" if head.kind is HeadKind.MLP else "output.weight"].shape[1]
     layers = _layers(head.kind, channels, len(head.classes))
     layers.load_state_dict(weights.head)
     return Classifier(late, layers, head.outcome.temperature)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,26 @@ import torch
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.folders import natural_key
-from gramlet.train.configuration import TRAIN, VALIDATION, Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy
-from gramlet.train.types import Duplicate, Findings, Suspect
+from gramlet.train.configuration import (
+    OUT_OF_FOLD,
+    TRAIN,
+    VALIDATION,
+    Configuration,
+    Entry,
+    HeadKind,
+    Optimizer,
+    Recipe,
+    Strategy,
+)
+from gramlet.train.types import Findings
 from gramlet.types import check_name
 from numpy.typing import NDArray
 
 from gramlet_server.train.classifier import EMBEDDING
 from gramlet_server.train.features import FeaturePass
+from gramlet_server.train.findings import copy_groups, duplicates, near_duplicates
 from gramlet_server.train.remaining import check_remaining
 
-NEIGHBORS = 10
-SUSPICIOUS_SHARE = 0.7
-"""A picture is suspect if none of its nearest neighbors has its label and at least this share has one other label."""
 UNFREEZABLE = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -38,6 +46,7 @@ class TrainLimits:
     recipes: int = 16
     epochs: int = 10_000
     views: int = 64
+    folds: int = 20
     size: int = 1024
 
 
@@ -77,11 +86,29 @@ class TrainingData:
         classes: In the order of the head's outputs.
         embeddings: By set, (M, C).
         boundaries: By the first unfrozen stage, then by set: the activations that enter that stage, (M, C, H, W).
+        views: Augmented views of each training picture; their samples follow the picture's own.
+        copies: (pictures,) training pictures with the same number are near-copies; None: there are none.
+        folds: Of the cross-validation; 0: by the number of pictures.
+        seed: Of the folds.
     """
 
     classes: tuple[str, ...]
     embeddings: Mapping[str, Samples]
     boundaries: Mapping[str, Mapping[str, Samples]] = field(default_factory=dict)
+    views: int = 0
+    copies: Labels | None = None
+    folds: int = 0
+    seed: int = 0
+
+    @property
+    def picture_labels(self) -> Labels:
+        """(pictures,) labels of the training pictures, without their views."""
+        return self.embeddings[TRAIN].labels[:: 1 + self.views]
+
+    @property
+    def copy_groups(self) -> Labels:
+        """(pictures,) a number for each group of near-copies."""
+        return np.arange(len(self.picture_labels)) if self.copies is None else self.copies
 
 
 def check_configuration(configuration: Configuration, limits: TrainLimits, model: Model) -> None:
@@ -94,8 +121,8 @@ def check_configuration(configuration: Configuration, limits: TrainLimits, model
     _between(configuration.size, 32, limits.size, "size")
     _between(configuration.views, 0, limits.views, "views")
     _between(len(configuration.recipes), 1, limits.recipes, "recipes")
-    if not 0 < configuration.validation_fraction < 1:
-        raise InvalidInput("must be between 0 and 1", field="validation_fraction")
+    if configuration.folds:
+        _between(configuration.folds, 1, limits.folds, "folds")
     for number, recipe in enumerate(configuration.recipes):
         _check_recipe(recipe, f"recipes[{number}]", limits, model)
 
@@ -113,6 +140,10 @@ def check_entries(entries: Sequence[Entry], limits: TrainLimits) -> None:
     for number, entry in enumerate(entries):
         if not entry.name or not entry.label or not entry.set:
             raise InvalidInput("name, label and set must not be empty", field=f"entries[{number}]")
+        if entry.set == OUT_OF_FOLD:
+            raise InvalidInput(
+                f"{OUT_OF_FOLD!r} is the name of a report; choose another", field=f"entries[{number}].set"
+            )
         first = seen.setdefault(entry.name, number)
         if first != number:
             raise InvalidInput(
@@ -123,6 +154,7 @@ def check_entries(entries: Sequence[Entry], limits: TrainLimits) -> None:
     if len(trained) < 2:
         found = f"the only class is {next(iter(trained))!r}" if trained else "no picture has a class"
         raise InvalidInput(f"training needs two classes or more; {found} in set {TRAIN!r}", field="entries")
+    _check_pairs(entries)
     for name, classes in classes_of.items():
         if unknown := sorted(classes - trained):
             raise InvalidInput(
@@ -130,97 +162,45 @@ def check_entries(entries: Sequence[Entry], limits: TrainLimits) -> None:
             )
 
 
-def split(entries: Sequence[Entry], fraction: float, seed: int) -> list[Entry]:
-    """Moves a share of each class of `train` to `val`, drawn by seed, unless the data set has a `val`.
+def _check_pairs(entries: Sequence[Entry]) -> None:
+    """Out-of-fold predictions need a class with two training pictures."""
+    if max(Counter(entry.label for entry in entries if entry.set == TRAIN).values()) < 2:
+        raise InvalidInput(f"no class has two pictures in set {TRAIN!r}", field="entries")
 
-    At least one picture of every class with two or more is moved, and at least one stays.
 
-    Raises:
-        InvalidInput: No class has two pictures.
+@dataclass(frozen=True)
+class Prepared:
+    """What a pass found out before any training.
+
+    Attributes:
+        data: What to train on.
+        entries: By set, the pictures of the data, in its order.
+        findings: What is odd about the data set.
     """
-    if any(entry.set == VALIDATION for entry in entries):
-        return list(entries)
-    by_class = defaultdict(list)
-    for number, entry in enumerate(entries):
-        if entry.set == TRAIN:
-            by_class[entry.label].append(number)
-    chosen: set[int] = set()
-    rng = np.random.default_rng(seed)
-    for label in sorted(by_class):
-        # Sorted by name, so that the split does not depend on the order of the entries.
-        members = sorted(by_class[label], key=lambda number: entries[number].name)
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        chosen.update(members[i] for i in rng.permutation(len(members))[:count])
-    if not chosen:
-        raise InvalidInput(f"no class has two pictures: give a set {VALIDATION!r}", field="entries")
-    return [replace(entry, set=VALIDATION) if number in chosen else entry for number, entry in enumerate(entries)]
+
+    data: TrainingData
+    entries: Mapping[str, Sequence[Entry]]
+    findings: Findings
 
 
-def duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], tuple[Duplicate, ...]]:
-    """Removes copies of pictures, byte for byte: the later copies, or all copies if their labels differ.
-
-    Otherwise a head could be evaluated on pictures that it was trained on. Entries must have their `sha256`.
-
-    Returns:
-        The entries that are kept, and the copies.
-    """
-    labels = defaultdict(set)
-    for entry in entries:
-        labels[entry.sha256].add(entry.label)
-    first: dict[str, Entry] = {}
-    kept, found = [], []
-    for entry in entries:
-        earlier = first.setdefault(entry.sha256, entry)
-        conflicting = len(labels[entry.sha256]) > 1
-        if earlier is not entry:
-            found.append(Duplicate(entry.name, earlier.name, conflicting))
-        elif not conflicting:
-            kept.append(entry)
-    return kept, tuple(found)
-
-
-def suspects(entries: Sequence[Entry], embeddings: NDArray[Any]) -> tuple[Suspect, ...]:
-    """Pictures whose nearest neighbors (by cosine similarity) agree on another label, the largest agreement first.
-
-    Args:
-        entries: Only those of `train` and `val` are examined.
-        embeddings: (N, C), in the order of the entries.
-    """
-    chosen = [n for n, entry in enumerate(entries) if entry.set in (TRAIN, VALIDATION)]
-    names = sorted({entries[n].label for n in chosen})
-    labels = np.array([names.index(entries[n].label) for n in chosen])
-    count = min(NEIGHBORS, len(chosen) - 1)
-    unit = np.asarray(embeddings[chosen], dtype=np.float32)
-    unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    found = []
-    for start in range(0, len(chosen), 1024):
-        similarity = unit[start : start + 1024] @ unit.T
-        here = np.arange(len(similarity))
-        similarity[here, start + here] = -np.inf
-        nearest = labels[np.argpartition(-similarity, count - 1, axis=1)[:, :count]]
-        for row, neighbors in enumerate(nearest):
-            entry = entries[chosen[start + row]]
-            suggestion, votes = Counter(neighbors.tolist()).most_common(1)[0]
-            if labels[start + row] not in neighbors and votes >= SUSPICIOUS_SHARE * NEIGHBORS:
-                found.append(Suspect(entry.name, entry.set, entry.label, names[suggestion], votes / count))
-    return tuple(sorted(found, key=lambda suspect: (-suspect.share, suspect.name)))
-
-
-def training_data(features: FeaturePass, boundaries: Mapping[str, str]) -> tuple[TrainingData, Findings]:
+def training_data(features: FeaturePass, boundaries: Mapping[str, str], folds: int, seed: int) -> Prepared:
     """The samples to train on, which are the readable pictures, each once, and what is odd about the data set.
 
     Args:
         features: A pass that is done.
         boundaries: By the first unfrozen stage of a recipe: the stage before it.
+        folds: Of the cross-validation; 0: by the number of pictures.
+        seed: Of the folds.
 
     Raises:
-        InvalidInput: A class has no training picture left, or the validation set has no picture left.
+        InvalidInput: A class has no training picture left, or no class has two.
     """
     keys_of = {entry.name: features.keys(position) for position, entry in enumerate(features.entries)}
     readable = [entry for position, entry in enumerate(features.entries) if position not in features.skipped]
-    kept, found = duplicates(readable)
+    kept, copies = duplicates(readable)
     unreadable = {item.name: item.reason for item in features.skipped.values()}
-    check_remaining(features.entries, kept, found, unreadable)
+    check_remaining(features.entries, kept, copies, unreadable)
+    _check_pairs(kept)
     classes = tuple(sorted({entry.label for entry in kept if entry.set == TRAIN}, key=natural_key))
     sets = _by_set(kept)
 
@@ -237,10 +217,18 @@ def training_data(features: FeaturePass, boundaries: Mapping[str, str]) -> tuple
         return {name: samples(stage, entries) for name, entries in sets.items()}
 
     own_rows = [features.table.rows(keys_of[entry.name][:1])[0] for entry in kept]
+    pairs = near_duplicates(kept, features.table.array(EMBEDDING)[own_rows])
     skipped = tuple(features.skipped[position] for position in sorted(features.skipped))
-    odd = suspects(kept, features.table.array(EMBEDDING)[own_rows])
-    data = TrainingData(classes, by_set(EMBEDDING), {first: by_set(before) for first, before in boundaries.items()})
-    return data, Findings(skipped, found, odd)
+    data = TrainingData(
+        classes,
+        by_set(EMBEDDING),
+        {first: by_set(before) for first, before in boundaries.items()},
+        views=features.views_of_training,
+        copies=copy_groups(sets[TRAIN], pairs),
+        folds=folds,
+        seed=seed,
+    )
+    return Prepared(data, sets, Findings(skipped, copies, near_duplicates=pairs))
 
 
 def shuffled_batches(count: int, size: int, seed: tuple[int, int]) -> list[Labels]:
@@ -257,7 +245,9 @@ def shuffled_batches(count: int, size: int, seed: tuple[int, int]) -> list[Label
 
 def _by_set(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     """The entries of `train`, of `val`, then of the further sets by name."""
-    names = (TRAIN, VALIDATION, *sorted({entry.set for entry in entries} - {TRAIN, VALIDATION}, key=natural_key))
+    present = {entry.set for entry in entries}
+    others = sorted(present - {TRAIN, VALIDATION}, key=natural_key)
+    names = (TRAIN, *(VALIDATION for _ in present & {VALIDATION}), *others)
     return {name: [entry for entry in entries if entry.set == name] for name in names}
 
 
@@ -270,6 +260,8 @@ def _classes_by_set(entries: Sequence[Entry]) -> dict[str, set[str]]:
 
 def _check_recipe(recipe: Recipe, field: str, limits: TrainLimits, model: Model) -> None:
     _check_stages(recipe, field, model)
+    if recipe.kind is HeadKind.LOGISTIC and recipe.strategy is not Strategy.HEAD:
+        raise InvalidInput("logistic regression is for strategy head; use kind linear", field=f"{field}.kind")
     if recipe.optimizer is Optimizer.LBFGS and (recipe.kind, recipe.strategy) != (HeadKind.LINEAR, Strategy.HEAD):
         raise InvalidInput("L-BFGS trains linear heads with strategy head only", field=f"{field}.optimizer")
     _between(recipe.epochs, 1, limits.epochs, f"{field}.epochs")

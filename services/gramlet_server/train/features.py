@@ -116,6 +116,11 @@ class FeaturePass:
         self._cached = self.cached(key for position in range(len(self.entries)) for key in self.keys(position))
 
     @property
+    def views_of_training(self) -> int:
+        """Augmented views of each training picture."""
+        return self._views
+
+    @property
     def wanted(self) -> tuple[int, ...]:
         """Positions of the entries whose pictures are needed: of several copies of a picture, the first."""
         seen: set[str] = set()

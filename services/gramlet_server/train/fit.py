@@ -1,12 +1,17 @@
-"""Training of one head: a generator of epochs, deterministic by seed, that can be cut off and continued at any epoch.
+"""Training by one recipe: a generator of epochs, deterministic by seed, that can be cut off and continued at any epoch.
+
+The final model, trained on every picture, and the models of the folds, each trained without the pictures of its fold,
+go through the same epochs side by side. After each epoch the folds' models predict the pictures that they have not
+seen. Those predictions choose the epoch, and with it the weights of the final model; they also give the temperature,
+the report and the suspects. So no picture is kept from the final model, and no figure comes from pictures that a model
+was trained on.
 
 Everything random is drawn from (seed, epoch), and the learning rate is a function of the epoch. A checkpoint therefore
-needs nothing but the weights, the optimizer's state, and the history of the epochs.
+needs nothing but the weights, the optimizers' states, the predictions, and the history of the epochs.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -16,37 +21,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from gramlet.json_codec import from_json, to_json
-from gramlet.train.configuration import TRAIN, VALIDATION, ClassWeights, Metric, Optimizer, Recipe
+from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, HeadKind, Recipe
 from gramlet.train.types import Epoch, Outcome, Step
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from gramlet_server.train import optimizers, report
+from gramlet_server.train.calibration import Calibrated, calibrate
 from gramlet_server.train.classifier import (
     HeadWeights,
+    OutOfFold,
     State,
     TrainedHead,
     added,
-    build_head,
     difference,
     from_safetensors,
     to_safetensors,
 )
-from gramlet_server.train.data import Samples, TrainingData, shuffled_batches
-from gramlet_server.train.optimizers import Phase
+from gramlet_server.train.data import Samples, TrainingData
+from gramlet_server.train.findings import IMBALANCE
+from gramlet_server.train.folds import fold_count, make_folds
+from gramlet_server.train.learner import Learner, Snapshot
+from gramlet_server.train.optimizers import LOGISTIC_PATIENCE, Phase
+from gramlet_server.train.selection import Selection
 
 STEP_SECONDS = 0.5
 """Least time between two Step events."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Weights after an epoch: the head's, and the late stages' (empty while those are the network's own)."""
-
-    head: State
-    late: State
-    epoch: int
+STAGE_PATIENCE = 3
+"""With unfrozen stages, training stops after so many epochs that do not improve on the best one, or on the head."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Fit:
         checkpoint: What `checkpoint` returned for the same recipe and data: training goes on from there.
 
     Attributes:
-        best: The weights of the best epoch so far; None before the first.
+        best: The final model's weights of the best epoch so far; None before the first.
     """
 
     def __init__(
@@ -99,18 +101,24 @@ class Fit:
         self.recipe = recipe
         self.number = number
         self.data = data
-        self.device = torch.device(device)
         self.best: Snapshot | None = None
-        channels = data.embeddings[TRAIN].array.shape[1]
-        self.head = build_head(recipe.kind, channels, len(data.classes), recipe.seed).to(self.device)
-        self.late = copy.deepcopy(late).to(self.device).requires_grad_(True) if late is not None else None
+        self._fold_best: list[Snapshot] = []
         self._base = late.state_dict() if late is not None else {}
         self._phases = optimizers.phases(recipe, data)
-        self._class_weights = _class_weights(recipe, data).to(self.device)
+        labels = data.picture_labels
+        count = data.folds or fold_count(len(labels), unfrozen=late is not None)
+        self._folds = make_folds(labels, data.copy_groups, count, data.seed)
+        self._selection = Selection(self._folds, labels, len(data.classes), recipe.metric)
+        self._learners = self._new_learners(late, torch.device(device))
         self._progress = _Progress()
-        self._optimizer = self._new_optimizer()
+        self._begin()
         if checkpoint is not None:
             self._restore(checkpoint)
+
+    @property
+    def head(self) -> nn.Sequential:
+        """The final model's head as it is now."""
+        return self._learners[0].head
 
     @property
     def history(self) -> tuple[Epoch, ...]:
@@ -126,12 +134,12 @@ class Fit:
         """Trains to the end. Closing the generator stops within one batch."""
         while self._progress.phase < len(self._phases):
             phase = self._phases[self._progress.phase]
-            while self._progress.phase_epoch < phase.epochs and not self._is_out_of_patience():
+            while self._progress.phase_epoch < phase.epochs and not self._is_out_of_patience(phase):
                 yield from self._epoch(phase)
             self._next_phase()
 
     def finish(self) -> TrainedHead:
-        """The best epoch's weights as they will be served: calibrated on the validation set, reported on every set.
+        """The best epoch's weights as they will be served: calibrated and reported by predictions of unseen pictures.
 
         Needs an epoch. Training cannot go on afterwards.
         """
@@ -140,100 +148,117 @@ class Fit:
         delta = difference(self._base, best.late) if best.late else {}
         # The store keeps the difference, so the reports are about the weights that base + difference gives.
         served = replace(best, late=added(self._base, delta)) if best.late else best
+        calibrated = self._calibrated()
+        covered = self._folds.covered
+        out_of_fold = OutOfFold(np.flatnonzero(covered), calibrated.logits)
         samples = self.data.boundaries[recipe.stages[0]] if best.late else self.data.embeddings
-        logits = {name: self.logits(samples[name], served) for name in samples if name != TRAIN}
-        labels = {name: samples[name].labels for name in logits}
-        temperature = report.temperature(logits[VALIDATION], labels[VALIDATION]) if recipe.calibrate else 1.0
-        reports = tuple(report.report(name, classes, logits[name], labels[name], temperature) for name in logits)
+        logits = {
+            name: self.logits(samples[name], served) / calibrated.temperature for name in samples if name != TRAIN
+        }
+        reports = [report.report(OUT_OF_FOLD, classes, calibrated.logits, self.data.picture_labels[covered])]
+        reports += [report.report(name, classes, logits[name], samples[name].labels) for name in logits]
         seconds = sum(epoch.seconds for epoch in self.history)
-        outcome = Outcome(recipe, reports, self.history, best.epoch, temperature, seconds)
-        return TrainedHead(HeadWeights(best.head, delta), recipe.stages if best.late else (), outcome)
+        outcome = Outcome(recipe, tuple(reports), self.history, best.epoch, calibrated.temperature, seconds)
+        weights = HeadWeights(best.head, delta)
+        return TrainedHead(weights, recipe.stages if best.late else (), outcome, out_of_fold, logits)
 
     def logits(self, samples: Samples, weights: Snapshot) -> NDArray[np.float64]:
         """(N, classes), not calibrated, of boundary activations if the weights have late stages, else of embeddings."""
-        self._load(weights)
-        self._evaluation_mode()
-        with torch.inference_mode():
-            batches = [
-                self._forward(inputs, bool(weights.late))
-                for inputs, _ in samples.in_order(self.recipe.batch_size, self.device)
-            ]
-        return np.concatenate([batch.double().cpu().numpy() for batch in batches])
+        final = self._learners[0]
+        final.load(weights)
+        return np.concatenate(list(final.logits(samples, np.arange(len(samples)), bool(weights.late))))
+
+    def _calibrated(self) -> Calibrated:
+        covered = self._folds.covered
+        logits = self._selection.predictions[covered]
+        if not self.recipe.calibrate:
+            return Calibrated(1.0, logits)
+        return calibrate(logits, self.data.picture_labels[covered], self._folds.group[covered])
 
     # Checkpoints
 
     def checkpoint(self) -> bytes:
         """A safetensors file from which training goes on, bit for bit, after the last epoch. Take it between epochs."""
-        tensors, rest = optimizers.state_of(self._optimizer)
-        states = {"head": self.head.state_dict(), "optimizer": tensors}
-        if self.late is not None and any(phase.late for phase in self._phases[: self._progress.phase + 1]):
-            states["late"] = self.late.state_dict()
-        if self.best is not None:
-            states |= {"best_head": self.best.head, "best_late": self.best.late}
-        description = {"progress": json.loads(to_json(self._progress)), "optimizer": rest}
+        late = any(phase.late for phase in self._phases[: self._progress.phase + 1])
+        states: dict[str, State] = {}
+        rests = []
+        for number, learner in enumerate(self._learners):
+            tensors, rest = learner.state(late)
+            states |= {f"{number}/{name}": state for name, state in tensors.items()}
+            rests.append(rest)
+        for number, best in enumerate([self.best, *self._fold_best] if self.best else []):
+            states |= {f"{number}/best_head": best.head, f"{number}/best_late": best.late}
+        states["selection"] = {name: torch.from_numpy(value) for name, value in self._selection.state().items()}
+        description = {"progress": json.loads(to_json(self._progress)), "optimizers": rests}
         return to_safetensors(json.dumps(description), states)
 
     def _restore(self, checkpoint: bytes) -> None:
-        names = ("head", "late", "best_head", "best_late", "optimizer")
-        description, states = from_safetensors(checkpoint, names)
+        numbers = range(len(self._learners))
+        parts = ("head", "late", "best_head", "best_late", "optimizer")
+        names = [f"{number}/{part}" for number in numbers for part in parts]
+        description, states = from_safetensors(checkpoint, [*names, "selection"])
         described = json.loads(description)
         self._progress = from_json(_Progress, json.dumps(described["progress"]).encode())
-        self.head.load_state_dict(states["head"])
-        if self.late is not None and states["late"]:
-            self.late.load_state_dict(states["late"])
+        self._selection.restore({name: value.numpy() for name, value in states["selection"].items()})
+        self._begin()
+        for number, learner in enumerate(self._learners if self._progress.phase < len(self._phases) else ()):
+            own = {part: states[f"{number}/{part}"] for part in parts}
+            learner.restore(own, described["optimizers"][number])
         if best := self._progress.best:
-            self.best = Snapshot(states["best_head"], states["best_late"], best.epoch)
-        if self._progress.phase < len(self._phases):
-            self._optimizer = self._new_optimizer()
-            optimizers.restore(self._optimizer, states["optimizer"], described["optimizer"])
+            self.best, *self._fold_best = (
+                Snapshot(states[f"{number}/best_head"], states[f"{number}/best_late"], best.epoch) for number in numbers
+            )
 
     # One epoch
 
     def _epoch(self, phase: Phase) -> Iterator[Step | Epoch]:
         started = reported = time.perf_counter()
-        rates = optimizers.set_learning_rates(self._optimizer, self.recipe, phase, self._progress.phase_epoch)
-        samples, validation = phase.samples[TRAIN], phase.samples[VALIDATION]
-        batches = self._shuffled(len(samples))
-        total = len(batches) + math.ceil(len(validation) / self.recipe.batch_size)
+        epoch = self._progress.phase_epoch
+        rates, *_ = [learner.set_learning_rates(phase, epoch) for learner in self._learners]
+        batches = [learner.batches(phase, self.epoch) for learner in self._learners]
+        held = sum(math.ceil(len(learner.held) / self.recipe.batch_size) for learner in self._learners)
+        total = sum(map(len, batches)) + held
         losses: list[float] = []
-        logits: list[NDArray[np.float64]] = []
+        logits = np.zeros((len(self._folds.fold), len(self.data.classes)))
         for done, _ in enumerate(self._batch_by_batch(phase, batches, losses, logits), 1):
             if time.perf_counter() - reported > STEP_SECONDS:
                 reported = time.perf_counter()
                 yield Step(self.number, self.epoch + 1, done, total)
-        loss = sum(losses) / len(samples)
-        yield self._record(phase, rates, loss, np.concatenate(logits), time.perf_counter() - started)
+        loss = sum(losses) / len(self._learners[0].rows)
+        yield self._record(phase, rates, loss, logits, time.perf_counter() - started)
 
     def _batch_by_batch(
         self,
         phase: Phase,
-        batches: list[NDArray[np.int64]],
+        batches: list[list[NDArray[np.int64]]],
         losses: list[float],
-        logits: list[NDArray[np.float64]],
+        logits: NDArray[np.float64],
     ) -> Iterator[None]:
-        """Trains on the batches, then evaluates the validation set. Yields after each batch of either.
+        """Trains every model, then lets it predict the pictures of its fold. Yields after each batch of either.
 
-        Appends to `losses` the summed loss of each training batch, and to `logits` (n, classes) of each validation
-        batch.
+        Appends to `losses` the summed loss of each batch of the final model, and fills `logits` (pictures, classes).
         """
-        self._training_mode(phase)
-        for positions in batches:
-            inputs, labels = phase.samples[TRAIN].batch(positions, self.device)
-            losses.append(self._train_on(phase, inputs, labels) * len(positions))
-            yield
-        self._evaluation_mode()
-        for inputs, _ in phase.samples[VALIDATION].in_order(self.recipe.batch_size, self.device):
-            with torch.inference_mode():
-                logits.append(self._forward(inputs, phase.late).double().cpu().numpy())
-            yield
+        samples = phase.samples[TRAIN]
+        for number, learner in enumerate(self._learners):
+            for loss in learner.train(phase, batches[number]):
+                if number == 0:
+                    losses.append(loss)
+                yield
+            done = 0
+            for batch in learner.logits(samples, learner.held, phase.late):
+                pictures = learner.held[done : done + len(batch)] // (1 + self.data.views)
+                logits[pictures] = batch
+                done += len(batch)
+                yield
 
     def _record(
         self, phase: Phase, rates: Mapping[str, float], loss: float, logits: NDArray[np.float64], seconds: float
     ) -> Epoch:
         """Adds an epoch to the history, and keeps its weights if it is the best."""
-        progress = self._progress
-        metrics = report.metrics(logits, phase.samples[VALIDATION].labels)
+        progress, covered = self._progress, self._folds.covered
+        metrics = report.metrics(logits[covered], self.data.picture_labels[covered])
         left = sum(later.epochs for later in self._phases[progress.phase :]) - progress.phase_epoch - 1
+        best, longer = self._selection.offer(logits)
         epoch = Epoch(
             recipe=self.number,
             phase=phase.name,
@@ -244,104 +269,67 @@ class Fit:
             accuracy=metrics.accuracy,
             macro_f1=metrics.macro_f1,
             rates=dict(rates),
-            best=False,
+            best=best,
             seconds=seconds,
             seconds_left=seconds * left,
         )
-        score, best = _score(self.recipe.metric, epoch), progress.best
-        best_score = _score(self.recipe.metric, best) if best else (-math.inf, -math.inf)
-        epoch = replace(epoch, best=score > best_score)
-        if epoch.best:
-            late = _copy(self.late) if phase.late and self.late is not None else {}
-            self.best = Snapshot(_copy(self.head), late, epoch.epoch)
+        if best:
+            final, *others = self._learners
+            self.best = final.snapshot(epoch.epoch, phase.late)
+            # The next phase starts from the best epoch in every fold too. After the last phase nobody needs it.
+            is_last = progress.phase == len(self._phases) - 1
+            self._fold_best = [] if is_last else [other.snapshot(epoch.epoch, phase.late) for other in others]
         self._progress = replace(
             progress,
             phase_epoch=progress.phase_epoch + 1,
-            # A lower loss at the same accuracy makes a better head, but is no reason to train for longer.
-            since_best=0 if score[0] > best_score[0] else progress.since_best + 1,
+            since_best=0 if longer else progress.since_best + 1,
             history=(*progress.history, epoch),
         )
         return epoch
 
-    def _train_on(self, phase: Phase, inputs: Tensor, labels: Tensor) -> float:
-        """One step of the optimizer; returns the mean loss of the batch before it."""
-        first: list[Tensor] = []
+    # Phases and models
 
-        def closure() -> Tensor:
-            self._optimizer.zero_grad()
-            logits = self._forward(inputs, phase.late)
-            loss = functional.cross_entropy(
-                logits, labels, weight=self._class_weights, label_smoothing=self.recipe.label_smoothing
-            )
-            first.append(loss.detach())
-            if self.recipe.optimizer is Optimizer.LBFGS:  # torch's L-BFGS has no weight decay of its own
-                squares = [weight.square().sum() for weight in self.head.parameters() if weight.dim() > 1]
-                loss = loss + self.recipe.weight_decay / 2 * torch.stack(squares).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
+    def _new_learners(self, late: nn.Module | None, device: torch.device) -> list[Learner]:
+        """The final model, then one for each fold."""
+        embeddings, views = self.data.embeddings[TRAIN], 1 + self.data.views
+        rows = np.arange(len(embeddings))
+        fold_of_row = np.repeat(self._folds.fold, views)
+        own = rows[::views]  # the picture itself comes before its augmented views
+        weights = class_weights(self.recipe, self.data)
+        shape = (embeddings.array.shape[1], len(self.data.classes))
+        parts = [(rows, own[:0])]
+        parts += [(rows[fold_of_row != fold], own[self._folds.fold == fold]) for fold in range(self._folds.count)]
+        return [Learner(self.recipe, shape, *part, weights, late, device) for part in parts]
 
-        self._optimizer.step(closure)  # type: ignore[arg-type]
-        return first[0].item()
-
-    def _forward(self, inputs: Tensor, late: bool) -> Tensor:
-        if late:
-            assert self.late is not None
-            inputs = self.late(inputs).flatten(1)
-        logits: Tensor = self.head(inputs)
-        return logits
-
-    def _shuffled(self, count: int) -> list[NDArray[np.int64]]:
-        if self.recipe.optimizer is Optimizer.LBFGS:
-            return [np.arange(count)]
-        return shuffled_batches(count, self.recipe.batch_size, (self.recipe.seed, self.epoch))
-
-    # Phases
-
-    def _is_out_of_patience(self) -> bool:
-        return 0 < self.recipe.patience <= self._progress.since_best
+    def _is_out_of_patience(self, phase: Phase) -> bool:
+        patience = self.recipe.patience
+        if phase.late:
+            patience = min(patience, STAGE_PATIENCE)
+        elif self.recipe.kind is HeadKind.LOGISTIC:
+            patience = LOGISTIC_PATIENCE
+        return 0 < patience <= self._progress.since_best
 
     def _next_phase(self) -> None:
         self._progress = _Progress(phase=self._progress.phase + 1, history=self.history)
         if self._progress.phase < len(self._phases):
+            self._selection.next_phase()
             if self.best is not None:
-                self._load(self.best)
-            self._optimizer = self._new_optimizer()
+                for learner, best in zip(self._learners, [self.best, *self._fold_best], strict=True):
+                    learner.load(best)
+            self._begin()
 
-    def _new_optimizer(self) -> torch.optim.Optimizer:
-        late = self.late if self._phases[self._progress.phase].late else None
-        stages = {name: late.get_submodule(name) for name in self.recipe.stages} if late is not None else {}
-        return optimizers.build(self.recipe, self.head, stages)
-
-    def _training_mode(self, phase: Phase) -> None:
-        self.head.train()
-        if phase.late and self.late is not None:
-            # In evaluation mode BatchNorm uses the statistics of the pretraining, and keeps them.
-            self.late.train(self.recipe.update_batch_norm)
-
-    def _evaluation_mode(self) -> None:
-        self.head.eval()
-        if self.late is not None:
-            self.late.eval()
-
-    def _load(self, weights: Snapshot) -> None:
-        self.head.load_state_dict(weights.head)
-        if weights.late and self.late is not None:
-            self.late.load_state_dict(weights.late)
+    def _begin(self) -> None:
+        if self._progress.phase < len(self._phases):
+            for learner in self._learners:
+                learner.begin(self._phases[self._progress.phase])
 
 
-def _class_weights(recipe: Recipe, data: TrainingData) -> Tensor:
-    counts = np.bincount(data.embeddings[TRAIN].labels, minlength=len(data.classes))
-    if recipe.class_weights is ClassWeights.NONE:
+def class_weights(recipe: Recipe, data: TrainingData) -> Tensor:
+    """(classes,) weights in the training loss."""
+    counts = np.bincount(data.picture_labels, minlength=len(data.classes))
+    chosen = recipe.class_weights
+    if chosen is ClassWeights.AUTO:
+        chosen = ClassWeights.BALANCED if counts.max() >= IMBALANCE * counts.min() else ClassWeights.NONE
+    if chosen is ClassWeights.NONE:
         return torch.ones(len(counts))
     return torch.from_numpy(counts.sum() / (len(counts) * counts)).float()
-
-
-def _score(metric: Metric, epoch: Epoch) -> tuple[float, float]:
-    """More is better; between equal accuracies or F1 scores the loss decides."""
-    loss = epoch.validation_loss
-    first = {Metric.LOSS: -loss, Metric.ACCURACY: epoch.accuracy, Metric.MACRO_F1: epoch.macro_f1}[metric]
-    return first, -loss
-
-
-def _copy(module: nn.Module) -> State:
-    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}

@@ -8,14 +8,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from gramlet.train.configuration import Optimizer, Recipe, Schedule, Strategy
+from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Schedule, Strategy
 from torch import Tensor, nn
 
 from gramlet_server.train.data import Samples, TrainingData
 
 LEARNING_RATES = {Optimizer.ADAMW: 1e-3, Optimizer.SGD: 1e-2, Optimizer.LBFGS: 1.0}
+STAGE_DECAY = 0.3
+"""The learning rate of each unfrozen stage, as a share of that of the stage behind it: early stages are general and are
+changed less (discriminative fine-tuning, Howard and Ruder, ACL 2018)."""
 LBFGS_ITERATIONS = 10
 """L-BFGS iterations that make one epoch."""
+
+
+STRENGTHS = tuple(10 ** (1 - step / 2) for step in range(14))
+"""Weight decays of the epochs of a logistic regression, from 10 to 3e-6. The loss is a mean, so scikit-learn's C is
+1 / (strength * pictures)."""
+LOGISTIC_ITERATIONS = 100
+"""L-BFGS iterations for each strength, starting from the minimum for the one before."""
+LOGISTIC_PATIENCE = 4
 
 
 def learning_rate(recipe: Recipe) -> float:
@@ -23,7 +34,18 @@ def learning_rate(recipe: Recipe) -> float:
     return recipe.learning_rate if recipe.learning_rate is not None else LEARNING_RATES[recipe.optimizer]
 
 
-def schedule(recipe: Recipe, epoch: int, epochs: int) -> float:
+def is_full_batch(recipe: Recipe) -> bool:
+    """Whether each step is of L-BFGS on all pictures."""
+    return recipe.optimizer is Optimizer.LBFGS or recipe.kind is HeadKind.LOGISTIC
+
+
+def stage_learning_rate(recipe: Recipe, stage: str) -> float:
+    """The learning rate of an unfrozen stage: its own if the recipe has one, else by its distance from the head."""
+    before_last = len(recipe.stages) - 1 - recipe.stages.index(stage)
+    return recipe.stage_rates.get(stage, recipe.stage_learning_rate * STAGE_DECAY**before_last)
+
+
+def schedule(recipe: Recipe, epoch: int, epochs: int, warmup: int = 0) -> float:
     """The factor (0 to 1) on the learning rate in an epoch of a phase.
 
     Linear warm-up to 1, then cosine decay (Loshchilov and Hutter, ICLR 2017), linear decay, or none.
@@ -32,10 +54,12 @@ def schedule(recipe: Recipe, epoch: int, epochs: int) -> float:
         recipe: Says which schedule.
         epoch: Counted from 0 within the phase.
         epochs: Length of the phase.
+        warmup: Epochs of warm-up, where the recipe does not say.
     """
-    if epoch < recipe.warmup_epochs:
-        return (epoch + 1) / (recipe.warmup_epochs + 1)
-    progress = (epoch - recipe.warmup_epochs) / max(1, epochs - recipe.warmup_epochs)
+    warmup = warmup if recipe.warmup_epochs is None else recipe.warmup_epochs
+    if epoch < warmup:
+        return (epoch + 1) / (warmup + 1)
+    progress = (epoch - warmup) / max(1, epochs - warmup)
     if recipe.schedule is Schedule.COSINE:
         return (1 + math.cos(math.pi * progress)) / 2
     return 1 - progress if recipe.schedule is Schedule.LINEAR else 1.0
@@ -63,7 +87,8 @@ class Phase:
 def phases(recipe: Recipe, data: TrainingData) -> list[Phase]:
     """One phase or two, as the recipe's strategy says."""
     rate = learning_rate(recipe)
-    head = Phase("head", data.embeddings, recipe.epochs, late=False, head_rate=rate)
+    epochs = len(STRENGTHS) if recipe.kind is HeadKind.LOGISTIC else recipe.epochs
+    head = Phase("head", data.embeddings, epochs, late=False, head_rate=rate)
     if recipe.strategy is Strategy.HEAD:
         return [head]
     boundaries = data.boundaries[recipe.stages[0]]
@@ -76,8 +101,10 @@ def phases(recipe: Recipe, data: TrainingData) -> list[Phase]:
 def build(recipe: Recipe, head: nn.Module, stages: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
     """A new optimizer with a parameter group for the head (`head`) and one for each unfrozen stage, by its name."""
     rate, decay = learning_rate(recipe), recipe.weight_decay
-    if recipe.optimizer is Optimizer.LBFGS:
-        return torch.optim.LBFGS(head.parameters(), lr=rate, max_iter=LBFGS_ITERATIONS, line_search_fn="strong_wolfe")
+    if is_full_batch(recipe):
+        iterations = LOGISTIC_ITERATIONS if recipe.kind is HeadKind.LOGISTIC else LBFGS_ITERATIONS
+        rate = LEARNING_RATES[Optimizer.LBFGS] if recipe.kind is HeadKind.LOGISTIC else rate
+        return torch.optim.LBFGS(head.parameters(), lr=rate, max_iter=iterations, line_search_fn="strong_wolfe")
     groups = [{"name": name, "params": list(module.parameters())} for name, module in {"head": head, **stages}.items()]
     if recipe.optimizer is Optimizer.SGD:
         return torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, weight_decay=decay, fused=True)
@@ -86,14 +113,17 @@ def build(recipe: Recipe, head: nn.Module, stages: Mapping[str, nn.Module]) -> t
 
 def set_learning_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, phase: Phase, epoch: int) -> dict[str, float]:
     """Sets the learning rate of each parameter group for an epoch (from 0) of a phase; returns them by group name."""
-    if recipe.optimizer is Optimizer.LBFGS:
+    if recipe.kind is HeadKind.LOGISTIC:
+        return {"head": LEARNING_RATES[Optimizer.LBFGS], "weight_decay": STRENGTHS[epoch]}
+    if is_full_batch(recipe):
         return {"head": learning_rate(recipe)}
-    factor = schedule(recipe, epoch, phase.epochs)
+    # The first gradients of the stages are those of a head that is new to them, so they start slowly.
+    factor = schedule(recipe, epoch, phase.epochs, warmup=int(phase.late))
     rates = {}
     for group in optimizer.param_groups:
         name = group["name"]
-        stage_rate = recipe.stage_rates.get(name, recipe.stage_learning_rate)
-        rates[name] = group["lr"] = factor * (phase.head_rate if name == "head" else stage_rate)
+        rate = phase.head_rate if name == "head" else stage_learning_rate(recipe, name)
+        rates[name] = group["lr"] = factor * rate
     return rates
 
 

@@ -10,10 +10,11 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from gramlet.train.configuration import VALIDATION
+from gramlet.train.configuration import OUT_OF_FOLD
 from gramlet.train.types import ClassReport, Outcome, Report
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import stats
 
 from gramlet_server.pictures import text
 
@@ -25,8 +26,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 CALIBRATION_BINS = 15
-TEMPERATURES = (0.25, 10.0)
-"""Bounds of the temperature. If every validation picture is classified right, no finite temperature is the best."""
+CONFIDENCE = 0.95
+"""Of the interval around an accuracy."""
 TOP = (1, 2, 3, 5)
 """The k of top-k accuracy; those above the number of classes are left out."""
 
@@ -40,7 +41,7 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Metrics:
-    """The validation metrics of an epoch. Accuracy and F1 are between 0 and 1."""
+    """The out-of-fold metrics of an epoch. Accuracy and F1 are between 0 and 1."""
 
     loss: float
     accuracy: float
@@ -58,28 +59,29 @@ def metrics(logits: Floats, labels: Labels) -> Metrics:
     )
 
 
-def report(name: str, classes: tuple[str, ...], logits: Floats, labels: Labels, temperature: float = 1.0) -> Report:
+def report(name: str, classes: tuple[str, ...], logits: Floats, labels: Labels) -> Report:
     """The report on one set.
 
     Args:
         name: Name of the set.
         classes: In the order of the logits.
-        logits: (N, classes), N ≥ 1.
+        logits: (N, classes), N ≥ 1, calibrated.
         labels: (N,).
-        temperature: The logits are divided by it.
     """
-    scaled = logits / temperature
-    probabilities = softmax(scaled)
-    matrix = confusion(scaled.argmax(axis=1), labels, len(classes))
+    probabilities = softmax(logits)
+    matrix = confusion(logits.argmax(axis=1), labels, len(classes))
     precision, recall, f1, support = _by_class(matrix)
     # Rank of the right class: how many classes are more probable. Of equal logits the lower index counts as more.
-    order = np.argsort(-scaled, axis=1, kind="stable")
+    order = np.argsort(-logits, axis=1, kind="stable")
     rank = (order == labels[:, None]).argmax(axis=1)
+    low, high = interval(int((rank == 0).sum()), len(labels))
     return Report(
         set=name,
         pictures=len(labels),
-        loss=cross_entropy(scaled, labels),
+        loss=cross_entropy(logits, labels),
         accuracy=float((rank == 0).mean()),
+        accuracy_low=low,
+        accuracy_high=high,
         top={k: float((rank < k).mean()) for k in TOP if k < len(classes) or k == 1},
         macro_f1=float(f1[support > 0].mean()),
         calibration_error=calibration_error(probabilities, labels),
@@ -98,11 +100,24 @@ def softmax(logits: Floats) -> Floats:
     return result
 
 
+def losses(logits: Floats, labels: Labels) -> Floats:
+    """(N,) negative log-likelihood of each label."""
+    top = logits.max(axis=1)
+    result: Floats = top + np.log(np.exp(logits - top[:, None]).sum(axis=1)) - logits[np.arange(len(labels)), labels]
+    return result
+
+
 def cross_entropy(logits: Floats, labels: Labels) -> float:
     """Mean negative log-likelihood of the labels."""
-    top = logits.max(axis=1)
-    log_sum = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    return float((log_sum - logits[np.arange(len(labels)), labels]).mean())
+    return float(losses(logits, labels).mean())
+
+
+def interval(right: int, pictures: int) -> tuple[float, float]:
+    """The Wilson score interval of a share, for `CONFIDENCE`; (0, 1) for no pictures."""
+    if not pictures:
+        return 0.0, 1.0
+    found = stats.binomtest(right, pictures).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def confusion(predicted: NDArray[Any], labels: Labels, classes: int) -> NDArray[np.int64]:
@@ -118,21 +133,6 @@ def calibration_error(probabilities: Floats, labels: Labels, bins: int = CALIBRA
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     gaps = np.bincount(bin_of, weights=right - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(labels))
-
-
-def temperature(logits: Floats, labels: Labels) -> float:
-    """The temperature that minimizes the cross-entropy (Guo et al., ICML 2017), within `TEMPERATURES`.
-
-    The cross-entropy is convex in 1/T, so bisection by thirds finds its minimum.
-    """
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    for _ in range(80):
-        left, right = low + (high - low) / 3, high - (high - low) / 3
-        if cross_entropy(logits * left, labels) <= cross_entropy(logits * right, labels):
-            high = right
-        else:
-            low = left
-    return 2 / (low + high)
 
 
 def _by_class(matrix: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
@@ -168,7 +168,7 @@ def _or_the_reason(draw: Callable[[T], bytes]) -> Callable[[T], bytes]:
 
 @_or_the_reason
 def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
-    """A PNG of loss and validation accuracy by epoch: one color for each recipe, a dot at the epoch that was kept."""
+    """A PNG of loss and out-of-fold accuracy by epoch: one color for each recipe, a dot at the epoch that was kept."""
     figure = _figure(9.6, 3.8)
     losses, accuracies = figure.subplots(1, 2)
     # Fixed margins: matplotlib's layout engine takes longer than the training of a head.
@@ -184,8 +184,8 @@ def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
         if best:
             losses.plot(best.epoch, best.validation_loss, "o", color=color)
             accuracies.plot(best.epoch, best.accuracy, "o", color=color)
-    losses.set(title="loss (dashed: training)", xlabel="epoch", ylim=(0, None))
-    accuracies.set(title="validation accuracy", xlabel="epoch")
+    losses.set(title="out-of-fold loss (dashed: training)", xlabel="epoch", ylim=(0, None))
+    accuracies.set(title="out-of-fold accuracy", xlabel="epoch")
     losses.legend(fontsize="small", frameon=False)
     for axes in (losses, accuracies):
         axes.grid(alpha=0.3)
@@ -195,8 +195,8 @@ def learning_curves(outcomes: Sequence[Outcome]) -> bytes:
 
 @_or_the_reason
 def confusion_matrix(outcome: Outcome) -> bytes:
-    """A PNG of the confusion matrix of the validation set. Rows are true classes, shaded by share of the row."""
-    found = next(found for found in outcome.reports if found.set == VALIDATION)
+    """A PNG of the confusion matrix out-of-fold. Rows are true classes, shaded by share of the row."""
+    found = next(found for found in outcome.reports if found.set == OUT_OF_FOLD)
     labels = [text.shortened(item.label, _LABEL_SIZE, 320) for item in found.classes]
     if len(labels) > _LABELLED_CLASSES:
         labels = []
@@ -209,7 +209,7 @@ def confusion_matrix(outcome: Outcome) -> bytes:
     shares = [[count / max(1, sum(row)) for count in row] for row in found.confusion]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     unnamed = "" if labels else f" ({len(found.classes)} classes, too many to name here)"
-    axes.set_title(f"{found.set}: {found.accuracy:.1%} of {found.pictures}", parse_math=False)
+    axes.set_title(f"out-of-fold: {found.accuracy:.1%} of {found.pictures}", parse_math=False)
     axes.set(xlabel=f"predicted class{unnamed}", ylabel=f"true class{unnamed}")
     if labels:
         axes.set_xticks(range(len(labels)), [""] * len(labels))

@@ -161,7 +161,7 @@ class Runs:
         yield stored_result(Run(store, KIND, run_id, 0), self._environment.registry)
 
     def _checked(self, configuration: Configuration, model: Model) -> Configuration:
-        """The configuration with all its entries, split into training and validation set."""
+        """The configuration with all its entries."""
         limits = self._settings.limits
         data.check_configuration(configuration, limits, model)
         if any(recipe.stages for recipe in configuration.recipes):
@@ -170,8 +170,7 @@ class Runs:
             entries = self._environment.datasets.entries(configuration.dataset)
             configuration = replace(configuration, entries=entries)
         data.check_entries(configuration.entries, limits)
-        split = data.split(configuration.entries, configuration.validation_fraction, configuration.seed)
-        return replace(configuration, entries=tuple(split))
+        return configuration
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,17 +24,17 @@ from pathlib import Path
 
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
-from gramlet.train.configuration import VALIDATION, Configuration, Entry, Upload
-from gramlet.train.types import Accepted, Epoch, Event, Findings, Head, HeadRef, Outcome, Result, Skipped, Started
+from gramlet.train.configuration import Configuration, Entry, Upload
+from gramlet.train.types import Accepted, Epoch, Event, Head, HeadRef, Outcome, Result, Skipped, Started
 
 from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
-from gramlet_server.train import data, report
+from gramlet_server.train import comparison, data, findings, report
 from gramlet_server.train.cache import FeatureCache
 from gramlet_server.train.classifier import EMBEDDING, BaseStages, TrainedHead
-from gramlet_server.train.data import TrainingData
+from gramlet_server.train.data import Prepared
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.features import FeaturePass
 from gramlet_server.train.fit import Fit
@@ -114,14 +114,14 @@ class TrainingRun:
             return
         with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
             features, feature_seconds = yield from self._extract(uploads, Path(scratch))
-            samples, findings = data.training_data(features, self._boundaries())
+            configuration = self._configuration
+            prepared = data.training_data(features, self._boundaries(), configuration.folds, configuration.seed)
             started = time.perf_counter()
             trained: list[TrainedHead] = []
-            for number in range(len(self._configuration.recipes)):
-                trained.append((yield from self._train(number, samples, findings)))
+            for number in range(len(configuration.recipes)):
+                trained.append((yield from self._train(number, prepared)))
             outcomes = tuple(head.outcome for head in trained)
-            best = max(range(len(outcomes)), key=lambda number: _rank(outcomes[number]))
-            head = self._register(trained[best], samples, findings, complete=True)
+            head, best = self._register(trained, prepared, complete=True)
             fit_seconds = time.perf_counter() - started
             result = _StoredResult(HeadRef(head.name, head.version), outcomes, best, feature_seconds, fit_seconds)
             self._run.put("result", to_json(result))
@@ -135,7 +135,7 @@ class TrainingRun:
         stored = run.value("entries")
         known = from_json(_StoredEntries, stored) if stored else _StoredEntries(configuration.entries, (), 0.0)
         if all(entry.sha256 for entry in known.entries):  # then copies are known before anything is sent
-            check_remaining(known.entries, *data.duplicates(known.entries), unreadable={})
+            check_remaining(known.entries, *findings.duplicates(known.entries), unreadable={})
         features = FeaturePass(
             self._environment.features,
             self._model,
@@ -173,11 +173,11 @@ class TrainingRun:
 
         return {stage: stage_before(self._model.backbone, stage) for stage in first}
 
-    def _train(self, number: int, samples: TrainingData, findings: Findings) -> Generator[Event, None, TrainedHead]:
+    def _train(self, number: int, prepared: Prepared) -> Generator[Event, None, TrainedHead]:
         """Trains a recipe from its last checkpoint on, or returns what an earlier owner of the run trained."""
         if stored := self._run.value(f"recipe-{number}"):
             return TrainedHead.from_bytes(stored)
-        recipe, environment = self._configuration.recipes[number], self._environment
+        recipe, environment, samples = self._configuration.recipes[number], self._environment, prepared.data
         fit = Fit(
             recipe,
             samples,
@@ -192,7 +192,7 @@ class TrainingRun:
             yield from self._epochs(fit)
         except GeneratorExit:  # the run was cancelled
             if self._configuration.keep_on_cancel and fit.best is not None:
-                self._register(fit.finish(), samples, findings, complete=False)
+                self._register([fit.finish()], prepared, complete=False)
             raise
         trained = fit.finish()
         self._run.put(f"recipe-{number}", trained.to_bytes())
@@ -212,11 +212,14 @@ class TrainingRun:
                 cost = saved - now
             lifecycle.check_draining(self._run.run_id)
 
-    def _register(self, trained: TrainedHead, samples: TrainingData, findings: Findings, *, complete: bool) -> Head:
+    def _register(self, trained: Sequence[TrainedHead], prepared: Prepared, *, complete: bool) -> tuple[Head, int]:
+        """Stores the best head; returns it with the number of its recipe."""
         configuration, registry = self._configuration, self._environment.registry
+        chosen = comparison.choose(trained, prepared)
         # An earlier owner of the run may have registered the head and died before it stored the result.
         if complete and (earlier := registry.of_run(configuration.name, self._run.run_id)):
-            return earlier
+            return earlier, chosen.number
+        kept = trained[chosen.number]
         head = Head(
             name=configuration.name,
             version=0,
@@ -224,17 +227,17 @@ class TrainingRun:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             backbone=self._model.backbone,
             weights_digest=self._model.weights_digest,
-            classes=samples.classes,
-            kind=trained.outcome.recipe.kind,
-            stages=trained.stages,
-            feature_stage=self._boundaries()[trained.stages[0]] if trained.stages else EMBEDDING,
+            classes=prepared.data.classes,
+            kind=kept.outcome.recipe.kind,
+            stages=kept.stages,
+            feature_stage=self._boundaries()[kept.stages[0]] if kept.stages else EMBEDDING,
             size=configuration.size,
             complete=complete,
             bytes=0,
-            outcome=trained.outcome,
-            findings=findings,
+            outcome=chosen.outcome,
+            findings=comparison.all_findings(trained, chosen, prepared),
         )
-        return registry.add(head, trained.weights)
+        return registry.add(head, kept.weights), chosen.number
 
 
 def stored_result(run: Run, registry: Registry) -> Result:
@@ -256,10 +259,3 @@ def _result(stored: _StoredResult, registry: Registry) -> Result:
         learning_curves=report.learning_curves(stored.outcomes),
         confusion_matrix=report.confusion_matrix(stored.outcomes[stored.best]),
     )
-
-
-def _rank(outcome: Outcome) -> tuple[float, float]:
-    """Recipes are compared by their accuracy on the validation set, and by its loss where that is equal."""
-    found = outcome.report(VALIDATION)
-    assert found is not None
-    return found.accuracy, -found.loss

@@ -21,6 +21,7 @@ class HeadKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     HEAD_KIND_UNSPECIFIED: _ClassVar[HeadKind]
     HEAD_KIND_MLP: _ClassVar[HeadKind]
     HEAD_KIND_LINEAR: _ClassVar[HeadKind]
+    HEAD_KIND_LOGISTIC: _ClassVar[HeadKind]
 
 class Strategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -55,6 +56,7 @@ class ClassWeights(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLASS_WEIGHTS_UNSPECIFIED: _ClassVar[ClassWeights]
     CLASS_WEIGHTS_NONE: _ClassVar[ClassWeights]
     CLASS_WEIGHTS_BALANCED: _ClassVar[ClassWeights]
+    CLASS_WEIGHTS_AUTO: _ClassVar[ClassWeights]
 
 class ExportFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -67,6 +69,7 @@ UNREADABLE_FAIL: Unreadable
 HEAD_KIND_UNSPECIFIED: HeadKind
 HEAD_KIND_MLP: HeadKind
 HEAD_KIND_LINEAR: HeadKind
+HEAD_KIND_LOGISTIC: HeadKind
 STRATEGY_UNSPECIFIED: Strategy
 STRATEGY_HEAD: Strategy
 STRATEGY_ALL_AT_ONCE: Strategy
@@ -86,6 +89,7 @@ METRIC_MACRO_F1: Metric
 CLASS_WEIGHTS_UNSPECIFIED: ClassWeights
 CLASS_WEIGHTS_NONE: ClassWeights
 CLASS_WEIGHTS_BALANCED: ClassWeights
+CLASS_WEIGHTS_AUTO: ClassWeights
 EXPORT_FORMAT_UNSPECIFIED: ExportFormat
 EXPORT_FORMAT_SAFETENSORS: ExportFormat
 EXPORT_FORMAT_ONNX: ExportFormat
@@ -115,7 +119,7 @@ class LabelledPicture(_message.Message):
     def __init__(self, entry: _Optional[int] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
 
 class Configuration(_message.Message):
-    __slots__ = ("name", "run_id", "recipes", "entries", "dataset_uri", "size", "views", "validation_fraction", "seed", "unreadable", "keep_on_cancel")
+    __slots__ = ("name", "run_id", "recipes", "entries", "dataset_uri", "size", "views", "folds", "seed", "unreadable", "keep_on_cancel")
     NAME_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RECIPES_FIELD_NUMBER: _ClassVar[int]
@@ -123,7 +127,7 @@ class Configuration(_message.Message):
     DATASET_URI_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     VIEWS_FIELD_NUMBER: _ClassVar[int]
-    VALIDATION_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    FOLDS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     UNREADABLE_FIELD_NUMBER: _ClassVar[int]
     KEEP_ON_CANCEL_FIELD_NUMBER: _ClassVar[int]
@@ -134,11 +138,11 @@ class Configuration(_message.Message):
     dataset_uri: str
     size: int
     views: int
-    validation_fraction: float
+    folds: int
     seed: int
     unreadable: Unreadable
     keep_on_cancel: bool
-    def __init__(self, name: _Optional[str] = ..., run_id: _Optional[str] = ..., recipes: _Optional[_Iterable[_Union[Recipe, _Mapping]]] = ..., entries: _Optional[_Union[Entries, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., size: _Optional[int] = ..., views: _Optional[int] = ..., validation_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., unreadable: _Optional[_Union[Unreadable, str]] = ..., keep_on_cancel: bool = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., run_id: _Optional[str] = ..., recipes: _Optional[_Iterable[_Union[Recipe, _Mapping]]] = ..., entries: _Optional[_Union[Entries, _Mapping]] = ..., dataset_uri: _Optional[str] = ..., size: _Optional[int] = ..., views: _Optional[int] = ..., folds: _Optional[int] = ..., seed: _Optional[int] = ..., unreadable: _Optional[_Union[Unreadable, str]] = ..., keep_on_cancel: bool = ...) -> None: ...
 
 class Entries(_message.Message):
     __slots__ = ("entries",)
@@ -354,7 +358,7 @@ class ClassReport(_message.Message):
     def __init__(self, label: _Optional[str] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ..., f1: _Optional[float] = ..., support: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("set", "pictures", "loss", "accuracy", "top", "macro_f1", "calibration_error", "classes", "confusion")
+    __slots__ = ("set", "pictures", "loss", "accuracy", "top", "macro_f1", "calibration_error", "classes", "confusion", "accuracy_low", "accuracy_high")
     class TopEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -371,6 +375,8 @@ class Report(_message.Message):
     CALIBRATION_ERROR_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     CONFUSION_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_LOW_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_HIGH_FIELD_NUMBER: _ClassVar[int]
     set: str
     pictures: int
     loss: float
@@ -380,7 +386,9 @@ class Report(_message.Message):
     calibration_error: float
     classes: _containers.RepeatedCompositeFieldContainer[ClassReport]
     confusion: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, set: _Optional[str] = ..., pictures: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., top: _Optional[_Mapping[int, float]] = ..., macro_f1: _Optional[float] = ..., calibration_error: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassReport, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ...) -> None: ...
+    accuracy_low: float
+    accuracy_high: float
+    def __init__(self, set: _Optional[str] = ..., pictures: _Optional[int] = ..., loss: _Optional[float] = ..., accuracy: _Optional[float] = ..., top: _Optional[_Mapping[int, float]] = ..., macro_f1: _Optional[float] = ..., calibration_error: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassReport, _Mapping]]] = ..., confusion: _Optional[_Iterable[int]] = ..., accuracy_low: _Optional[float] = ..., accuracy_high: _Optional[float] = ...) -> None: ...
 
 class Outcome(_message.Message):
     __slots__ = ("recipe", "reports", "history", "best_epoch", "temperature", "seconds")
@@ -408,29 +416,49 @@ class Duplicate(_message.Message):
     conflicting: bool
     def __init__(self, name: _Optional[str] = ..., first: _Optional[str] = ..., conflicting: bool = ...) -> None: ...
 
+class NearDuplicate(_message.Message):
+    __slots__ = ("name", "set", "first", "first_set", "similarity", "conflicting")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SET_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SET_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    CONFLICTING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    set: str
+    first: str
+    first_set: str
+    similarity: float
+    conflicting: bool
+    def __init__(self, name: _Optional[str] = ..., set: _Optional[str] = ..., first: _Optional[str] = ..., first_set: _Optional[str] = ..., similarity: _Optional[float] = ..., conflicting: bool = ...) -> None: ...
+
 class Suspect(_message.Message):
-    __slots__ = ("name", "set", "label", "suggestion", "share")
+    __slots__ = ("name", "set", "label", "suggestion", "probability")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SET_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     SUGGESTION_FIELD_NUMBER: _ClassVar[int]
-    SHARE_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     name: str
     set: str
     label: str
     suggestion: str
-    share: float
-    def __init__(self, name: _Optional[str] = ..., set: _Optional[str] = ..., label: _Optional[str] = ..., suggestion: _Optional[str] = ..., share: _Optional[float] = ...) -> None: ...
+    probability: float
+    def __init__(self, name: _Optional[str] = ..., set: _Optional[str] = ..., label: _Optional[str] = ..., suggestion: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Findings(_message.Message):
-    __slots__ = ("skipped", "duplicates", "suspects")
+    __slots__ = ("skipped", "duplicates", "suspects", "near_duplicates", "warnings")
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     SUSPECTS_FIELD_NUMBER: _ClassVar[int]
+    NEAR_DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     skipped: _containers.RepeatedCompositeFieldContainer[Skipped]
     duplicates: _containers.RepeatedCompositeFieldContainer[Duplicate]
     suspects: _containers.RepeatedCompositeFieldContainer[Suspect]
-    def __init__(self, skipped: _Optional[_Iterable[_Union[Skipped, _Mapping]]] = ..., duplicates: _Optional[_Iterable[_Union[Duplicate, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ...) -> None: ...
+    near_duplicates: _containers.RepeatedCompositeFieldContainer[NearDuplicate]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, skipped: _Optional[_Iterable[_Union[Skipped, _Mapping]]] = ..., duplicates: _Optional[_Iterable[_Union[Duplicate, _Mapping]]] = ..., suspects: _Optional[_Iterable[_Union[Suspect, _Mapping]]] = ..., near_duplicates: _Optional[_Iterable[_Union[NearDuplicate, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Head(_message.Message):
     __slots__ = ("name", "version", "run_id", "created", "backbone", "weights_digest", "classes", "kind", "stages", "feature_stage", "size", "complete", "bytes", "outcome", "findings")

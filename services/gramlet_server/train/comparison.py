@@ -1,0 +1,110 @@
+"""Which of several recipes is kept, what its figures are worth after that choice, and what it has found in the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, Metric
+from gramlet.train.types import Findings, Outcome, Suspect
+from numpy.typing import NDArray
+
+from gramlet_server.train import findings, report
+from gramlet_server.train.classifier import TrainedHead
+from gramlet_server.train.data import Prepared
+from gramlet_server.train.selection import score
+
+GROUPS = 5
+"""Groups of pictures, each predicted by the recipe that the others choose."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The recipe that is kept.
+
+    Attributes:
+        number: Its position.
+        outcome: Its outcome. The report `out_of_fold` is corrected for the choice among the recipes.
+    """
+
+    number: int
+    outcome: Outcome
+
+
+def choose(trained: Sequence[TrainedHead], prepared: Prepared) -> Chosen:
+    """Chooses by the metric of the first recipe, on the pictures that every recipe has predicted.
+
+    The best of several recipes looks better on the pictures that chose it than on others. So for the report of the
+    kept head each group of pictures is predicted by the recipe that the other groups choose.
+    """
+    labels = prepared.data.picture_labels
+    common = np.flatnonzero(np.bincount(np.concatenate([h.out_of_fold.pictures for h in trained])) == len(trained))
+    logits = [head.out_of_fold.logits[np.isin(head.out_of_fold.pictures, common)] for head in trained]
+    own = labels[common]
+    metric = trained[0].outcome.recipe.metric
+    number = _best(logits, own, metric)
+    outcome = trained[number].outcome
+    if len(trained) == 1 or len(common) < 2:
+        return Chosen(number, outcome)
+    group = np.random.default_rng(prepared.data.seed).permutation(len(common)) % GROUPS
+    honest = logits[number].copy()
+    for part in np.unique(group):
+        others = group != part
+        honest[~others] = logits[_best([each[others] for each in logits], own[others], metric)][~others]
+    corrected = report.report(OUT_OF_FOLD, prepared.data.classes, honest, own)
+    reports = tuple(corrected if found.set == OUT_OF_FOLD else found for found in outcome.reports)
+    return Chosen(number, replace(outcome, reports=reports))
+
+
+def all_findings(trained: Sequence[TrainedHead], chosen: Chosen, prepared: Prepared) -> Findings:
+    """The findings about the data, with the suspects of the kept head, and with warnings about its figures."""
+    kept, labels = trained[chosen.number], prepared.data.picture_labels
+    counts = Counter({label: int((labels == i).sum()) for i, label in enumerate(prepared.data.classes)})
+    warnings = findings.warnings(chosen.outcome, counts, prepared.findings.near_duplicates)
+    equal = [
+        head.outcome.recipe.title
+        for number, head in enumerate(trained)
+        if number != chosen.number and _p_value(kept, head, labels) >= findings.SAME
+    ]
+    if equal:
+        warnings.append(
+            f"{', '.join(equal)}: no more and no less accurate than {kept.outcome.recipe.title}, as far as "
+            f"{len(kept.out_of_fold.pictures)} pictures can tell (McNemar's test)"
+        )
+    return replace(prepared.findings, suspects=_suspects(kept, prepared), warnings=tuple(warnings))
+
+
+def _suspects(kept: TrainedHead, prepared: Prepared) -> tuple[Suspect, ...]:
+    """Of every set: training pictures by their out-of-fold predictions, the others by those of the head."""
+    classes, data = prepared.data.classes, prepared.data
+    pictures = kept.out_of_fold.pictures
+    entries = [prepared.entries[TRAIN][picture] for picture in pictures.tolist()]
+    labels, logits = [data.picture_labels[pictures]], [kept.out_of_fold.logits]
+    for name, found in kept.logits.items():
+        entries += prepared.entries[name]
+        labels.append(data.embeddings[name].labels)
+        logits.append(found)
+    probabilities = report.softmax(np.concatenate(logits))
+    return tuple(
+        Suspect(entries[i].name, entries[i].set, entries[i].label, classes[other], float(probabilities[i, other]))
+        for i, other in findings.mislabelled(np.concatenate(labels), probabilities)
+    )
+
+
+def _p_value(kept: TrainedHead, other: TrainedHead, labels: NDArray[np.int64]) -> float:
+    common = np.intersect1d(kept.out_of_fold.pictures, other.out_of_fold.pictures)
+    return findings.told_apart(labels[common], *(_of(head, common) for head in (kept, other)))
+
+
+def _of(head: TrainedHead, pictures: NDArray[np.int64]) -> Floats:
+    return head.out_of_fold.logits[np.isin(head.out_of_fold.pictures, pictures)]
+
+
+def _best(logits: Sequence[Floats], labels: NDArray[np.int64], metric: Metric) -> int:
+    if not len(labels):
+        return 0
+    return max(range(len(logits)), key=lambda number: score(metric, logits[number], labels))

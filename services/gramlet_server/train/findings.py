@@ -1,0 +1,223 @@
+"""What may be wrong with a data set, and what the figures about a head cannot tell."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, Entry
+from gramlet.train.types import Duplicate, NearDuplicate, Outcome
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.decomposition import PCA
+
+from gramlet_server.train import report
+
+# Near-copies, chosen by measurement: tests/quality/heads.py.
+WHITENED_FROM = 100
+"""Fewer pictures cannot tell the directions in which pictures differ, so their embeddings are only centered."""
+COMPONENTS = 128
+SIMILAR, SIMILAR_CENTERED = 0.7, 0.85
+"""Least cosine of two near-copies: of whitened and of centered embeddings."""
+CLOSER = 0.55
+"""A copy is at most this share of the distance away at which a picture has its `NEIGHBOR`-th nearest picture."""
+NEIGHBOR = 5
+SAMPLE = 5_000
+BLOCK = 1_024
+
+FEW_PICTURES = 10
+"""A class with fewer is named in a warning."""
+WIDE = 0.1
+"""An interval of an accuracy that is wider than this is named in a warning."""
+IMBALANCE = 3.0
+"""The classes are imbalanced if the largest has so many times the pictures of the smallest."""
+SAME = 0.05
+"""Recipes whose accuracies differ with at least this p-value cannot be told apart."""
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+def duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], tuple[Duplicate, ...]]:
+    """Removes copies of pictures, byte for byte: the later copies, or all copies if their labels differ.
+
+    Otherwise a head could be evaluated on pictures that it was trained on. Entries must have their `sha256`.
+
+    Returns:
+        The entries that are kept, and the copies.
+    """
+    labels = defaultdict(set)
+    for entry in entries:
+        labels[entry.sha256].add(entry.label)
+    first: dict[str, Entry] = {}
+    kept, found = [], []
+    for entry in entries:
+        earlier = first.setdefault(entry.sha256, entry)
+        conflicting = len(labels[entry.sha256]) > 1
+        if earlier is not entry:
+            found.append(Duplicate(entry.name, earlier.name, conflicting))
+        elif not conflicting:
+            kept.append(entry)
+    return kept, tuple(found)
+
+
+def near_duplicates(entries: Sequence[Entry], embeddings: NDArray[np.float32]) -> tuple[NearDuplicate, ...]:
+    """Pairs of pictures that are copies of each other in another size, crop, mirror or compression.
+
+    Two pictures are a pair if the cosine of their whitened embeddings is high, and if they are much nearer to each
+    other than the fifth nearest picture is to either. The second test keeps apart the pictures of a class that the
+    network sees as one.
+
+    Args:
+        entries: The pictures.
+        embeddings: (n, C), in the order of the entries.
+    """
+    points, least = _directions(embeddings)
+    count = len(points)
+    neighbor = min(NEIGHBOR, count - 1)
+    pairs: dict[tuple[int, int], float] = {}
+    rim = np.ones(count)  # the distance 1 - cosine of the fifth nearest picture
+    for start in range(0, count, BLOCK):
+        similar = _cosines(points, start)
+        rim[start : start + BLOCK] = 1 - np.partition(similar, count - neighbor, axis=1)[:, count - neighbor]
+        for row, column in np.argwhere(similar >= least):
+            if start + row < column:
+                pairs[start + int(row), int(column)] = float(similar[row, column])
+    found = [
+        NearDuplicate(
+            name=entries[b].name,
+            set=entries[b].set,
+            first=entries[a].name,
+            first_set=entries[a].set,
+            similarity=min(similarity, 1.0),
+            conflicting=entries[a].label != entries[b].label,
+        )
+        for (a, b), similarity in pairs.items()
+        if 1 - similarity <= CLOSER * max(rim[a], rim[b])
+    ]
+    return tuple(sorted(found, key=lambda pair: (-pair.similarity, pair.name, pair.first)))
+
+
+def _directions(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Unit vectors (n, c) whose cosine tells near-copies, and the least cosine of a pair."""
+    points = np.asarray(embeddings, dtype=np.float64)
+    least = SIMILAR_CENTERED
+    if len(points) >= WHITENED_FROM:
+        step = -(-len(points) // SAMPLE)
+        components = min(COMPONENTS, len(points) // 3, points.shape[1])
+        whitening = PCA(components, whiten=True, svd_solver="full").fit(points[::step])
+        points, least = whitening.transform(points), SIMILAR
+    else:
+        points = points - points.mean(axis=0)
+    points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    return points.astype(np.float32), least
+
+
+def _cosines(points: NDArray[np.float32], start: int) -> NDArray[np.float32]:
+    """(block, n) of the block from `start` with all points; -1 for a point with itself."""
+    similar = points[start : start + BLOCK] @ points.T
+    here = np.arange(len(similar))
+    similar[here, start + here] = -1
+    return similar
+
+
+def copy_groups(entries: Sequence[Entry], pairs: Sequence[NearDuplicate]) -> Labels:
+    """(n,) the same number for entries that are near-copies of each other, directly or through others."""
+    position = {entry.name: number for number, entry in enumerate(entries)}
+    groups = np.arange(len(entries))
+    for pair in pairs:
+        if pair.name in position and pair.first in position:
+            a, b = groups[position[pair.name]], groups[position[pair.first]]
+            groups[groups == max(a, b)] = min(a, b)
+    return groups
+
+
+def mislabelled(labels: Labels, probabilities: Floats) -> list[tuple[int, int]]:
+    """Pictures whose label is probably wrong, with the class that is right, the clearest first.
+
+    Confident learning with pruning by noise rate (Northcutt, Jiang and Chuang, JAIR 2021, sections 3.1 and 3.2). A
+    picture counts confidently into a class if the probability of the class is at least its mean among the pictures
+    labelled so. The counts give the number of pictures of each label that belong to each other class; so many are
+    returned, those with the largest margin between the two probabilities.
+
+    Args:
+        labels: (n,).
+        probabilities: (n, classes), calibrated, of models that were not trained on the pictures.
+    """
+    classes = probabilities.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    limits = [probabilities[labels == c, c].mean() if counts[c] else math.inf for c in range(classes)]
+    confident = np.where(probabilities >= limits, probabilities, 0)
+    into = np.where(confident.max(axis=1) > 0, confident.argmax(axis=1), labels)
+    sure = confident.max(axis=1) > 0
+    joint = report.confusion(into[sure], labels[sure], classes)
+    rates = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1)
+    found: dict[int, tuple[float, int]] = {}
+    for label, other in np.argwhere(joint > 0).tolist():
+        if label == other:
+            continue
+        own = np.flatnonzero((labels == label) & (probabilities.argmax(axis=1) == other))
+        margins = probabilities[own, other] - probabilities[own, label]
+        for i in np.argsort(-margins, kind="stable")[: round(rates[label, other] * counts[label])]:
+            found[int(own[i])] = (float(margins[i]), other)
+    return [(picture, found[picture][1]) for picture in sorted(found, key=lambda n: (-found[n][0], n))]
+
+
+def warnings(outcome: Outcome, counts: Mapping[str, int], pairs: Sequence[NearDuplicate]) -> list[str]:
+    """What a reader of the figures should know, as sentences.
+
+    Args:
+        outcome: Of the recipe that was kept.
+        counts: Training pictures of each class.
+        pairs: Near-copies.
+    """
+    return [
+        *_about_size(outcome, counts),
+        *_about_balance(outcome, counts),
+        *_about_leaks(pairs),
+    ]
+
+
+def told_apart(labels: Labels, kept: Floats, other: Floats) -> float:
+    """The p-value of McNemar's exact test that two recipes are equally accurate, from logits (n, classes)."""
+    right, other_right = kept.argmax(axis=1) == labels, other.argmax(axis=1) == labels
+    wins, losses = int((right & ~other_right).sum()), int((other_right & ~right).sum())
+    return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+
+
+def _about_size(outcome: Outcome, counts: Mapping[str, int]) -> list[str]:
+    few = [f"{label!r} ({count})" for label, count in counts.items() if count < FEW_PICTURES]
+    found = []
+    if few:
+        more = f" and {len(few) - 3} more" if len(few) > 3 else ""
+        found.append(f"few training pictures in class {', '.join(few[:3])}{more}: what is reported on them is vague")
+    for item in outcome.reports:
+        if item.accuracy_high - item.accuracy_low > WIDE:
+            what = "out-of-fold predictions" if item.set == OUT_OF_FOLD else f"set {item.set}"
+            found.append(
+                f"the accuracy of the {what} is uncertain: {item.accuracy_low:.0%} to {item.accuracy_high:.0%} "
+                f"(95 %), from {item.pictures} pictures"
+            )
+    return found
+
+
+def _about_balance(outcome: Outcome, counts: Mapping[str, int]) -> list[str]:
+    (large, most), (small, least) = Counter(counts).most_common()[0], Counter(counts).most_common()[-1]
+    if most < IMBALANCE * least:
+        return []
+    weighted = outcome.recipe.class_weights is not ClassWeights.NONE
+    advice = "classes were weighted, so that each counts the same" if weighted else "use class weights `balanced`"
+    return [f"imbalanced classes: {most} pictures of {large!r}, {least} of {small!r}; {advice}. See the recall of each"]
+
+
+def _about_leaks(pairs: Sequence[NearDuplicate]) -> list[str]:
+    found = []
+    leaks = [{pair.set, pair.first_set} - {TRAIN} for pair in pairs if TRAIN in (pair.set, pair.first_set)]
+    across = Counter(name for names in leaks for name in names)
+    for name, count in sorted(across.items()):
+        found.append(f"{count} near-copies of training pictures are in set {name}: its report is too good by them")
+    if conflicting := sum(pair.conflicting for pair in pairs):
+        found.append(f"{conflicting} pairs of near-copies have two labels: one of the two is wrong")
+    return found
