@@ -144,15 +144,13 @@ def test_tls_at_the_edge_as_kubernetes_adds_it(cluster: Cluster, replicas: list[
 
 
 def test_the_board_shows_metrics_that_exist(edge: Envoy, replicas: list[GramletServer]):
-    """Every metric of the Grafana board, and the autoscaler's, is one that a server or Envoy really has."""
+    """Every metric of the Grafana board is one that a server or Envoy really has."""
     with Client(edge.address) as client:
         client.model()
     board = json.loads((DOCKER / "observability/grafana/boards/gramlet.json").read_text())
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
     asked = {name for query in queries for name in re.findall(r"\b(?:gramlet|envoy|process)_\w+\b", query)}
     asked.remove("envoy_cluster_name")  # a label
-    autoscaler = yaml.safe_load((DOCKER / "k8s/base/autoscaling.yaml").read_text())
-    asked |= {metric["pods"]["metric"]["name"] for metric in autoscaler["spec"]["metrics"]}
     names = exposed(f"http://127.0.0.1:{replicas[0].metrics_port}/metrics")
     names |= exposed(f"http://127.0.0.1:{edge.ports['metrics']}/stats/prometheus")
     assert asked - names == set()
