@@ -51,7 +51,7 @@ from gramlet.feature.types import (
 )
 from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
-from gramlet.inputs import PictureInput
+from gramlet.inputs import PictureInput, validate
 from gramlet.run.types import Progress, RunDetails, RunError, RunInfo, RunKind, RunResult, RunState
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.sweep_types import (
@@ -168,4 +168,5 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "request_id",
+    "validate",
 ]

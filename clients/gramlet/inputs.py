@@ -20,6 +20,7 @@ from gramlet.errors import InvalidInput, NotFound, as_utf8, shown
 from gramlet.folders.rules import NOT_A_PICTURE, PEEK_BYTES, is_picture
 from gramlet.tensor.pixels import (
     as_array,
+    decoded_size,
     fitting,
     is_array,
     is_encoded,
@@ -63,6 +64,26 @@ def read_picture(value: PictureInput, field: str = "picture", resize: Resize | N
         array = as_array(value, field)
         return _file(array.tobytes(), field, resize) if is_encoded(array) else read_array(array, field, resize)
     return _file(_read_bytes(value, field), field, resize, _name_of(value))
+
+
+def validate(picture: PictureInput, field: str = "picture") -> tuple[int, int]:
+    """Reads a picture in full, as the server will, without calling it: for uploads, before work is ordered.
+
+    Every call checks at once that its pictures can be read and begin like pictures. Whether a file is whole shows when
+    it is decoded, which the server does, or this.
+
+    Args:
+        picture: Any `PictureInput`.
+        field: What to call it in errors.
+
+    Returns:
+        Its width and height in pixels.
+
+    Raises:
+        NotFound: There is no such file.
+        InvalidInput: Not a picture, cut short or broken, or too large.
+    """
+    return decoded_size(read_picture(picture, field), field)
 
 
 def read_mask(value: PictureInput, field: str = "mask") -> Picture:

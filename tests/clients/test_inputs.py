@@ -16,7 +16,7 @@ from gramlet.embed.settings import Method
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.feature.inputs import make_extraction
 from gramlet.feature.types import Form, GramNormalization, Style
-from gramlet.inputs import is_one_picture, read_mask, read_picture
+from gramlet.inputs import is_one_picture, read_mask, read_picture, validate
 from gramlet.stylize.inputs import make_stylization
 from gramlet.stylize.types import Initial, Optimizer
 from gramlet.train.configuration import HeadKind, Recipe
@@ -473,3 +473,13 @@ def test_bytes_that_are_no_picture_are_refused_before_any_call(tmp_path: Path) -
         read_picture(b"<html>", "content")
     with pytest.raises(InvalidInput, match=r"notes\.png: not a picture of a known format"):
         read_picture(path)
+
+
+def test_a_picture_is_validated_without_a_call(png: bytes, pixels: Any) -> None:
+    assert validate(png) == (48, 64)
+    assert validate(pixels) == (48, 64)
+    assert validate(pixels / 255.0) == (48, 64)
+    for broken, reason in ((png[:-60], "the file cannot be decoded"), (b"GIF89a", "cannot be decoded"), (b"", "empty")):
+        with pytest.raises(InvalidInput, match=reason) as caught:
+            validate(broken, "upload")
+        assert caught.value.field == "upload"

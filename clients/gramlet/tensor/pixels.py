@@ -165,6 +165,28 @@ def fitting(data: bytes, resize: Resize | None, field: str, name: str) -> bytes:
     return data
 
 
+def decoded_size(picture: Picture, field: str) -> tuple[int, int]:
+    """Width and height of a picture that travels, which is decoded in full.
+
+    Raises:
+        InvalidInput: The file is cut short or broken, or has too many pixels.
+    """
+    if not isinstance(picture, bytes):
+        height, width = picture.shape[:2] if picture.dtype == np.uint8 else picture.shape[-2:]
+        return width, height
+    from PIL import Image
+
+    try:
+        with Image.open(BytesIO(picture)) as image:
+            _check_pixels(image.width, image.height, field)
+            image.load()
+            return image.size
+    except InvalidInput:
+        raise
+    except Exception as error:  # broken files make decoders raise nearly anything
+        raise InvalidInput(f"the file cannot be decoded: {_reason(error)}", field=field) from None
+
+
 def _size_of(data: bytes) -> str:
     from PIL import Image
 

@@ -10,9 +10,11 @@ import ipaddress
 import json
 import os
 import socket
+import sys
 import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -127,6 +129,7 @@ class Target:
 
     def open(self) -> grpc.Channel:
         """A channel, which connects at its first call."""
+        _adapt_to_gevent()
         if self.credentials:
             return grpc.secure_channel(self.name, self.credentials, options=self.options)
         return grpc.insecure_channel(self.name, options=self.options)
@@ -136,6 +139,16 @@ class Target:
         if self.credentials:
             return grpc.aio.secure_channel(self.name, self.credentials, options=self.options)
         return grpc.aio.insecure_channel(self.name, options=self.options)
+
+
+@lru_cache(maxsize=1)
+def _adapt_to_gevent() -> None:
+    """Lets gRPC wait in gevent's way, if gevent has patched threads. Otherwise the first stream would never return."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        from grpc.experimental import gevent
+
+        gevent.init_gevent()
 
 
 def is_loopback(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from weakref import WeakSet
 
 import grpc
 
-from gramlet.errors import GramletError, Unavailable
+from gramlet.errors import FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import LOOK_SECONDS, Attempts, BaseConnection
 from gramlet.transport.failures import FailedCall, answers
@@ -39,13 +40,19 @@ def iter_of(values: Iterable[T]) -> Iterator[T]:
 
 
 class Connection(BaseConnection):
-    """A channel through which every RPC of a client goes."""
+    """A channel through which every RPC of a client goes. A process that was forked gets a channel of its own."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
-        self._channel = self._target.open()
-        self._streams: WeakSet[Stream] = WeakSet()
         self._closed = threading.Event()
+        self._of_parents: list[grpc.Channel] = []
+        self._open_channel()
+
+    def _open_channel(self) -> None:
+        self._process = os.getpid()
+        self._channel = self._target.open()
+        self._stubs = {}
+        self._streams: WeakSet[Stream] = WeakSet()
         self._lock = threading.Lock()
 
     @property
@@ -56,7 +63,14 @@ class Connection(BaseConnection):
             FailedPrecondition: The connection is closed.
         """
         self.check_open()
+        self._leave_parent()
         return self._channel
+
+    def _leave_parent(self) -> None:
+        """After a fork, leaves the channel to the parent: its threads are not in this process, and calls would hang."""
+        if self._process != os.getpid():
+            self._of_parents.append(self._channel)  # not even to be collected: that would close it
+            self._open_channel()
 
     @property
     def is_closed(self) -> bool:
@@ -65,6 +79,7 @@ class Connection(BaseConnection):
 
     def close(self) -> None:
         """Ends every call and closes the channel."""
+        self._leave_parent()
         with self._lock:
             self._closed.set()
             streams = list(self._streams)
@@ -106,6 +121,7 @@ class Connection(BaseConnection):
 
     def open(self, rpc: Rpc, request: Message, attempts: Attempts) -> Stream:
         """Starts a call of many messages with its first request."""
+        self._leave_parent()
         requests = Requests(request) if rpc.kind is Kind.STREAM else None
         with self._lock, self.translating():
             call = self._method(rpc)(requests or request, timeout=attempts.remaining(), metadata=self._metadata())
@@ -166,6 +182,7 @@ class Stream:
         self._connection = connection
         self._call = call
         self._requests = requests
+        self._process = os.getpid()
         if requests is not None:
             requests.cancel = call.cancel
 
@@ -220,12 +237,16 @@ class Stream:
                 pass
 
     def close(self) -> None:
-        """Cancels the call, if it has not ended."""
+        """Cancels the call, if it has not ended and is of this process."""
+        if self._process != os.getpid():
+            return
         if self._requests is not None:
             self._requests.end()
         self._call.cancel()
 
     def _read(self) -> Message:
+        if self._process != os.getpid():
+            raise FailedPrecondition(f"this call belongs to process {self._process}: make it again in this one")
         try:
             with self._connection.translating():
                 return next(self._call, _END)

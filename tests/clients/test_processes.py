@@ -1,0 +1,60 @@
+"""The synchronous client in processes that were forked, and with gevent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_FORKED = """
+import os, sys, gramlet, numpy as np
+picture = np.zeros((64, 64, 3), np.uint8)
+client = gramlet.Client(sys.argv[1])
+events = client.stylize(picture, picture, size=64, iterations=10_000)
+next(events)
+
+def in_child(work):
+    child = os.fork()
+    if child == 0:
+        try:
+            print(work(), flush=True)
+        except gramlet.GramletError as error:
+            print(type(error).__name__, error.message.split(":")[0].rstrip("0123456789"), flush=True)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+in_child(lambda: client.features(picture, stages="conv1").height)
+in_child(lambda: next(events))
+in_child(client.close)
+print("parent", next(events).run_id == events.run_id)
+events.close()
+"""
+
+_WITH_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent, gramlet, numpy as np
+picture = np.zeros((64, 64, 3), np.uint8)
+with gramlet.Client(sys.argv[1]) as client:
+    jobs = [gevent.spawn(lambda: client.features(picture, stages="conv1").height) for _ in range(3)]
+    print([job.get() for job in jobs], client.stylize(picture, picture, size=64, iterations=2).result().iteration)
+"""
+
+
+def run(script: str, address: str) -> list[str]:
+    """What a script prints, in a process of its own."""
+    command = [sys.executable, "-c", script, address]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return ended.stdout.splitlines()
+
+
+def test_a_forked_process_has_a_channel_of_its_own_and_no_streams(address: str) -> None:
+    assert run(_FORKED, address) == [
+        "64",
+        "FailedPrecondition this call belongs to process ",
+        "None",
+        "parent True",
+    ]
+
+
+def test_the_client_works_with_gevent(address: str) -> None:
+    assert run(_WITH_GEVENT, address) == ["[64, 64, 64] 2"]
