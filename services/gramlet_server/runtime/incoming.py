@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from gramlet.errors import InvalidInput
 
+from gramlet_server.runtime.bounds import check_bounds
 from gramlet_server.runtime.silence import Silences
 
 FIRST_MESSAGES = "first messages"
@@ -65,7 +66,7 @@ class Incoming(Iterator[Any]):
         """The next message.
 
         Raises:
-            InvalidInput: It is not a message of the call's type.
+            InvalidInput: It is not a message of the call's type, or something in it is out of its bounds.
             DeadlineExceeded: The caller was silent for too long.
             grpc.RpcError: The caller has gone.
         """
@@ -85,9 +86,11 @@ class Incoming(Iterator[Any]):
         if self._deserialize is None:
             return data
         try:
-            return self._deserialize(data)
+            message = self._deserialize(data)
         except DecodeError:
             raise InvalidInput("the bytes are not a message of this call's type") from None
+        check_bounds(message)
+        return message
 
     def only(self) -> Any:
         """The message of a call that has one.
