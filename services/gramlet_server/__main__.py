@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from gramlet.errors import GramletError, InvalidInput
 
 from gramlet_server.runtime import logs
-from gramlet_server.runtime.command_line import read
+from gramlet_server.runtime.command_line import read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
 from gramlet_server.runtime.server import Server
+from gramlet_server.runtime.tokens import new_token
 from gramlet_server.services import Shared, services_of
 
 
@@ -24,6 +25,20 @@ def weights(settings: Settings) -> int:
 
     loaded = load(settings.network.backbone, settings.network.weights)
     print(f"gramlet-server: {loaded.backbone}, weights {loaded.source}, digest {loaded.digest}")
+    return 0
+
+
+def token(arguments: Sequence[str]) -> int:
+    """Makes a token for a name. The token goes to standard output, and is stored nowhere.
+
+    Raises:
+        InvalidInput: The name or the scopes cannot be used.
+        SystemExit: A wrong command line, which is explained on stderr, or `--help`.
+    """
+    parsed = read_token_command(arguments)
+    made, line = new_token(parsed.name, parsed.scopes)
+    print(made)
+    print(f"the line for --token-file, which does not contain the token:\n{line}", file=sys.stderr)
     return 0
 
 
@@ -43,8 +58,11 @@ def main(arguments: Sequence[str] | None = None, shared: Callable[[Settings], Sh
     Returns:
         The exit code: 0, 1 if something failed, 2 for a wrong command line.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        names, settings = parse(sys.argv[1:] if arguments is None else arguments)
+        if list(arguments[:1]) == ["token"]:
+            return token(arguments[1:])
+        names, settings = parse(arguments)
     except GramletError as error:
         print(f"gramlet-server: {error}", file=sys.stderr)
         return 2

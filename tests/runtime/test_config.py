@@ -83,7 +83,7 @@ def test_tokens_come_from_a_file_and_the_environment_and_are_not_shown(tmp_path:
     path = tmp_path / "tokens"
     path.write_text("one\n\n two \n")
     settings = parse("--token-file", str(path), GRAMLET_TOKENS="three,four")
-    assert settings.server.tokens == ("one", "two", "three", "four")
+    assert (settings.server.token_file, settings.server.tokens) == (path, ("three", "four"))
     assert "three" not in repr(settings)
 
 

@@ -28,6 +28,7 @@ from gramlet_server.embed import thumbnails
 from gramlet_server.embed.geometry import Kept
 from gramlet_server.embed.stored_arrays import from_npz, put_kept, to_npz
 from gramlet_server.embed.tsne import State
+from gramlet_server.identity import caller
 from gramlet_server.runs.records import Records
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
@@ -258,8 +259,10 @@ def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:
 
 
 def list_maps(store: Store) -> list[MapSummary]:
-    """All maps, finished or not, newest first."""
+    """All maps that the caller may see, finished or not, newest first."""
     map_ids = {entry.key.split("/")[2] for entry in store.list(f"runs/{KIND}")}
+    if not caller.get().sees_all:
+        map_ids = {map_id for map_id in map_ids if Records(store).read(RunKind.EMBED, map_id)}
     found = (_summary(Run(store, KIND, map_id)) for map_id in map_ids)
     summaries = [summary for summary in found if summary is not None]
     return sorted(summaries, key=lambda summary: summary.created, reverse=True)
@@ -287,6 +290,7 @@ def open_run(store: Store, map_id: str) -> Run:
     """
     if not map_id or "/" in map_id:
         raise NotFound(f"there is no map {map_id!r}", field="map_id")
+    Records(store).check_visible(RunKind.EMBED, map_id, "map_id")
     return Run(store, KIND, map_id, 0)
 
 

@@ -14,6 +14,7 @@ from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
+from gramlet_server.identity import caller
 from gramlet_server.telemetry import Observer
 
 Value = TypeVar("Value")
@@ -96,7 +97,7 @@ class FeatureCache:
         if self._cache is None or isinstance(picture, GramletError):
             return None
         settings = (extraction.stages, extraction.forms, extraction.gram_normalization, extraction.resize)
-        return picture_hash(picture), *settings
+        return caller.get().name, picture_hash(picture), *settings
 
     def get(self, key: Hashable) -> Features | None:
         """The features of a key, or None. Their timing has a batch size of 0: they took no pass."""

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -242,7 +243,8 @@ class _MapAhead(Generic[In, Out]):
 
     def map(self, function: Callable[[In], Out], elements: Iterable[In]) -> Iterator[Out]:
         """Yields function(element) in order. An exception of the iterable is raised after the elements before it."""
-        threading.Thread(target=self._take, args=(function, elements), name="ahead", daemon=True).start()
+        context = copy_context()  # whose call it is
+        threading.Thread(target=context.run, args=(self._take, function, elements), name="ahead", daemon=True).start()
         try:
             while (taken := self._taken.get()) is not None:
                 if isinstance(taken, BaseException):
@@ -261,7 +263,7 @@ class _MapAhead(Generic[In, Out]):
                 self._room.acquire()
                 if self._closed:
                     return
-                self._taken.put(self._pool.submit(function, element))
+                self._taken.put(self._pool.submit(copy_context().run, function, element))
         except BaseException as error:
             self._taken.put(error)
         else:

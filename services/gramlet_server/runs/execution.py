@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, Overloaded, Unavailable
 from gramlet.run.types import Progress, RunError, RunInfo, RunState
 
+from gramlet_server.identity import caller
 from gramlet_server.runs.events import Broadcast, EventBuffer
 from gramlet_server.runs.kind import Kind
 from gramlet_server.runs.queue import RunQueue, Ticket
@@ -91,6 +92,8 @@ class Execution(Generic[Event]):
         self._record = self._begin()
         # The thread runs in the context of its call, so its log lines, and the calls it makes, carry that call's id.
         context = contextvars.copy_context()
+        # What the run makes is its owner's, also when the server or another name goes on with it.
+        context.run(caller.set, replace(caller.get(), name=self._record.info.owner))
         self._thread = threading.Thread(target=context.run, args=[self._execute], name="run", daemon=True)
 
     def start(self) -> None:
@@ -220,7 +223,7 @@ class Execution(Generic[Event]):
         before = self._records.read(work.kind.kind, self.run_id)
         self._is_new = before is None
         if before is None:
-            info = RunInfo(self.run_id, work.kind.kind, created=now, settings=work.settings)
+            info = RunInfo(self.run_id, work.kind.kind, created=now, settings=work.settings, owner=caller.get().name)
         else:
             info = replace(before.info, ended=None, error=None)
         detached = work.detached or info.detached

@@ -122,7 +122,8 @@ class Lifecycle:
             NotFound: There is no such run.
             GramletError: As `start`.
         """
-        execution = self.execution(kind.kind, check_name(run_id, "resume_run_id"))
+        self.records.check_visible(kind.kind, check_name(run_id, "resume_run_id"), "resume_run_id")
+        execution = self.execution(kind.kind, run_id)
         if execution is not None and execution.join_caller(detached):
             return LocalWatch(execution, keeps=True)
         if execution is not None:
@@ -174,6 +175,7 @@ class Lifecycle:
     def _queued(self, prepare: Callable[[], Work[Event]]) -> Execution[Event]:
         ticket = self.queue.take()
         try:
+            self.records.check_room()
             work = prepare()
             key = (work.kind.kind, work.run.run_id)
             execution = Execution(work, self.records, self.queue, ticket, lambda: self._forget(key, execution))

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 from gramlet.errors import Cancelled, Overloaded, Unavailable
 
+from gramlet_server.identity import caller
+
 RETRY_SECONDS = 5.0
 """When to try again at a full queue. Long work gives no better estimate."""
 
@@ -23,8 +25,9 @@ def shutting_down(run_id: str = "") -> Unavailable:
 class Ticket:
     """A place in a queue. Its fields belong to the queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: str) -> None:
         self.cancelled = False
+        self.owner = owner
 
 
 class RunQueue:
@@ -60,13 +63,18 @@ class RunQueue:
         """A new ticket, which has to leave the queue in the end.
 
         Raises:
-            Overloaded: The queue is full.
+            Overloaded: The queue is full, or the caller's name has as many runs as it may.
             Unavailable: The queue is closed.
         """
-        ticket = Ticket()
+        who = caller.get()
+        ticket = Ticket(who.name)
         with self._condition:
             if self._closed:
                 raise shutting_down()
+            own = sum(each.owner == who.name for each in self._tickets)
+            if who.name and who.most_runs and own >= who.most_runs:
+                message = f"{own} runs of {who.name} are under way or wait, its limit"
+                raise Overloaded(message, retry_after=RETRY_SECONDS)
             if len(self._tickets) >= self.running_limit + self.queue_limit:
                 raise Overloaded(
                     f"{self.running} runs are under way and {self.queued} wait, which is the limit",

@@ -21,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from gramlet.errors import InvalidInput, NotFound
+from gramlet.errors import InvalidInput, NotFound, Overloaded
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunFilter, RunInfo, RunKind, RunPage, RunState
 
+from gramlet_server.identity import caller, check_may_see, may_see
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
@@ -32,6 +33,7 @@ SUMMARY = "summary"
 LEASE_SECONDS = 15.0
 PAGE_SIZE, LARGEST_PAGE = 50, 1000
 _READERS = 16
+_ROOM_SECONDS = 60.0
 _LATEST = 10**13 - 1  # milliseconds; reversed times have 13 digits until the year 2286
 
 
@@ -86,7 +88,39 @@ class Records:
         return record
 
     def read(self, kind: RunKind, run_id: str) -> Record | None:
-        """The record of a run; None if the store has none."""
+        """The record of a run; None if the store has none, or if the run is another's than the caller's."""
+        record = self._read(kind, run_id)
+        return record if record is None or may_see(record.info.owner) else None
+
+    def check_visible(self, kind: RunKind, run_id: str, field: str = "run_id") -> None:
+        """Hides a run that is another's than the caller's.
+
+        Raises:
+            NotFound: It is.
+        """
+        record = self._read(kind, run_id)
+        check_may_see(record.info.owner if record else "", f"the store has no run {run_id}", field)
+
+    def check_room(self) -> None:
+        """Refuses another run to a name whose runs take as many bytes of the store as they may.
+
+        Raises:
+            Overloaded: They do.
+        """
+        who = caller.get()
+        if not (who.name and who.most_bytes):
+            return
+        used, wanted = 0, RunFilter(owner=who.name, page_size=LARGEST_PAGE)
+        while used < who.most_bytes:
+            page = self.page(wanted)
+            used += sum(info.bytes for info in page.runs)
+            if not page.next_page_token and used < who.most_bytes:
+                return
+            wanted = replace(wanted, page_token=page.next_page_token)
+        message = f"the runs of {who.name} take {used:,} bytes of the store, at most {who.most_bytes:,}: delete some"
+        raise Overloaded(message, retry_after=_ROOM_SECONDS)
+
+    def _read(self, kind: RunKind, run_id: str) -> Record | None:
         value = Run(self.store, kind.value, run_id, 0).value(SUMMARY)
         return from_json(Record, value) if value else None
 
@@ -155,7 +189,7 @@ class Records:
 
     def _info_of(self, key: tuple[str, str]) -> RunInfo | None:
         try:
-            record = self.read(RunKind(key[1]), key[0].partition("-")[2])
+            record = self._read(RunKind(key[1]), key[0].partition("-")[2])
         except NotFound:  # it was just deleted
             return None
         return self.shown(record) if record else None
@@ -176,7 +210,7 @@ def _detached_key(info: RunInfo) -> str:
 
 
 def _matches(info: RunInfo, wanted: RunFilter) -> bool:
-    return (wanted.state in (None, info.state)) and (wanted.owner in ("", info.owner))
+    return may_see(info.owner) and wanted.state in (None, info.state) and wanted.owner in ("", info.owner)
 
 
 def _filters(wanted: RunFilter) -> list[str]:

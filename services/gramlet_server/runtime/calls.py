@@ -16,6 +16,7 @@ import grpc
 from gramlet.errors import Cancelled, GramletError, Unavailable
 from gramlet.transport.channel import REQUEST_ID
 
+from gramlet_server.identity import NOBODY, Caller, caller
 from gramlet_server.runtime.incoming import Incoming, Patience
 from gramlet_server.runtime.silence import Silences
 
@@ -43,6 +44,7 @@ class Call:
         method: `/package.Service/Method`.
         request_id: The id that it is logged under.
         context: gRPC's.
+        caller: Who makes it.
         error: What it failed with, once it has.
         ended_with: What it was ended with from outside, because its caller took no replies.
     """
@@ -50,6 +52,7 @@ class Call:
     method: str
     request_id: str
     context: grpc.ServicerContext
+    caller: Caller = NOBODY
     error: GramletError | None = None
     ended_with: GramletError | None = None
     _started: float = field(default_factory=time.perf_counter)
@@ -66,8 +69,11 @@ class Call:
     def log(self, code: grpc.StatusCode, bug: Exception | None = None) -> None:
         """Writes the one log line of this call. It has a reason if the call failed, and a traceback if by a bug."""
         peer, seconds = self.context.peer(), self.seconds
-        fields = {"method": self.method, "code": code.name, "seconds": round(seconds, 4), "peer": peer}
+        fields: dict[str, Any] = {"method": self.method, "code": code.name, "seconds": round(seconds, 4), "peer": peer}
         line = f"{self.method} {code.name} {seconds:.3f}s {peer}"
+        if self.caller.name:
+            fields["caller"] = self.caller.name
+            line += f" ({self.caller.name})"
         if self.error is not None:
             reason = self.error.message if bug is None else f"{type(bug).__name__}: {bug}"
             reason = " ".join(reason.split())[:_REASON_LENGTH]  # a log line stays one line
@@ -103,7 +109,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         self,
         outer: Sequence[Layer],
         inner: Sequence[Layer],
-        gate: Callable[[grpc.HandlerCallDetails], object],
+        gate: Callable[[grpc.HandlerCallDetails], Caller],
         silences: Silences,
         patience: Patience,
     ) -> None:
@@ -123,12 +129,14 @@ class CallInterceptor(grpc.ServerInterceptor):
         if handler is None or details.method.startswith(_UNWRAPPED):
             return handler
         try:
-            self._gate(details)
+            who = self._gate(details)
         except GramletError as error:
             return self._refusal(details.method, error)
-        return self._served(handler, details.method)
+        return self._served(handler, details.method, who)
 
-    def _served(self, handler: grpc.RpcMethodHandler[Any, Any], method: str) -> grpc.RpcMethodHandler[Any, Any]:
+    def _served(
+        self, handler: grpc.RpcMethodHandler[Any, Any], method: str, who: Caller
+    ) -> grpc.RpcMethodHandler[Any, Any]:
         behavior: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
         def request(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
@@ -136,11 +144,11 @@ class CallInterceptor(grpc.ServerInterceptor):
             return incoming if handler.request_streaming else incoming.only()
 
         def unary(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with self._around(method, context, (*self._outer, *self._inner)):
+            with self._around(method, context, (*self._outer, *self._inner), who):
                 return behavior(request(messages, context), context)
 
         def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._around(method, context, (*self._outer, *self._inner)) as call:
+            with self._around(method, context, (*self._outer, *self._inner), who) as call:
                 for response in behavior(request(messages, context), context):
                     with self._silences.limited(context, self._patience.idle, _NOT_TAKEN, error=Unavailable) as wait:
                         try:
@@ -163,9 +171,12 @@ class CallInterceptor(grpc.ServerInterceptor):
         return grpc.stream_unary_rpc_method_handler(refuse)
 
     @contextmanager
-    def _around(self, method: str, context: grpc.ServicerContext, layers: Sequence[Layer]) -> Iterator[Call]:
+    def _around(
+        self, method: str, context: grpc.ServicerContext, layers: Sequence[Layer], who: Caller = NOBODY
+    ) -> Iterator[Call]:
+        caller.set(who)  # in the contextvars context of the call, as the request id
         sent = _metadata(context, REQUEST_ID)
-        call = Call(method, sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, context)
+        call = Call(method, sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, context, who)
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(layer(call))

@@ -62,6 +62,21 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
     return parsed
 
 
+def read_token_command(arguments: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line behind `gramlet-server token`: `name` and `scopes`.
+
+    Raises:
+        SystemExit: A wrong command line, which is explained on stderr, or `--help`.
+    """
+    parser = Parser(prog="gramlet-server token", description="Makes a token, and its line for --token-file.")
+    parser.add_argument("action", choices=("new",), help="make a token")
+    parser.add_argument("name", metavar="NAME", help="who owns what is made with the token")
+    parser.add_argument(
+        "--scopes", default="", help="by commas: feature, stylize, train, embed (default: all of them); read-only; all"
+    )
+    return parser.parse_args(arguments)
+
+
 def flags_of(names: Collection[str]) -> list[str]:
     """The fields of the settings that services or commands use, in the order of the settings."""
     used = {part for name in names for part in _USED_BY[name]}
@@ -105,7 +120,7 @@ def _names(arguments: Sequence[str]) -> list[str]:
 def _show_help(names: Sequence[str], environ: Mapping[str, str]) -> None:
     """Prints the flags of these services, or an overview where none is named; exits."""
     if not names:
-        lines = {ALL: "all services in one process", **SERVICES, **COMMANDS}
+        lines = {ALL: "all services in one process", **SERVICES, **COMMANDS, "token": "new NAME: makes a token"}
         listed = "\n".join(f"  {name:9} {text}" for name, text in lines.items())
         parser = _parser(
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -28,6 +28,7 @@ from gramlet_server.runtime.flags import (
     size_or_none,
     switch,
 )
+from gramlet_server.runtime.tokens import read_token_file, read_tokens
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class ServerSettings:
     tls_key: Path | None = flag(None, "PEM key of --tls-cert", parse=file)
     tls_client_ca: Path | None = flag(None, "PEM authority; clients must show a certificate it signed", parse=file)
     token_file: Path | None = flag(
-        None, "accepted bearer tokens, one a line; also GRAMLET_TOKENS, by commas", parse=file
+        None,
+        "accepted tokens, NAME:HASH[:SCOPES] a line, read again when it changes; also GRAMLET_TOKENS, by commas",
+        parse=file,
     )
     max_calls: int = flag(512, "calls under way at once; more are refused", parse=count)
     max_connection_streams: int = flag(128, "calls under way at once on one connection; more wait", parse=count)
@@ -49,6 +52,16 @@ class ServerSettings:
     )
     idle_seconds: float = flag(
         300.0, "how long it may then send nothing that is waited for, or take no reply; 0: without", parse=seconds
+    )
+    name_calls: int = flag(0, "calls under way at once for one name of the token file; 0: without", parse=count_or_auto)
+    name_calls_per_second: float = flag(0.0, "calls a second that one name may begin; 0: without", parse=seconds)
+    name_runs: int = flag(
+        0, "runs that one name may have under way and waiting in one service; 0: without", parse=count_or_auto
+    )
+    name_store_bytes: int = flag(
+        0,
+        "bytes of the store that the runs of one name may take before it starts another; 0: without",
+        parse=size_or_none,
     )
     keepalive_seconds: float = flag(30.0, "silence after which a client is asked whether it lives", parse=seconds)
     keepalive_timeout_seconds: float = flag(10.0, "how long it may take to answer", parse=seconds)
@@ -82,7 +95,7 @@ class ServerSettings:
     @property
     def exposed(self) -> bool:
         """Whether anybody can call: reachable from other machines, with neither TLS nor a token."""
-        return not (self.tls_cert or self.tokens or _is_loopback(self.host))
+        return not (self.tls_cert or self.tokens or self.token_file or _is_loopback(self.host))
 
 
 @dataclass(frozen=True)
@@ -240,22 +253,16 @@ def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     """
     groups = {group.name: read(type(group.default), arguments) for group in dataclasses.fields(Settings)}
     settings = Settings(**groups)  # type: ignore[arg-type]
-    tokens = _tokens(settings.server.token_file, environ.get("GRAMLET_TOKENS", ""))
+    tokens = tuple(line.strip() for line in environ.get("GRAMLET_TOKENS", "").split(",") if line.strip())
+    read_tokens(tokens, "GRAMLET_TOKENS")
+    if settings.server.token_file:
+        read_token_file(settings.server.token_file)
     return dataclasses.replace(settings, server=dataclasses.replace(settings.server, tokens=tokens))
 
 
 def format_address(host: str, port: int) -> str:
     """`host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _tokens(path: Path | None, listed: str) -> tuple[str, ...]:
-    lines = path.read_text().splitlines() if path else []
-    tokens = tuple(token.strip() for token in (*lines, *listed.split(",")) if token.strip())
-    if path and not tokens:
-        # With an empty file, the server must not accept everybody.
-        raise InvalidInput(f"{path} holds no token", field="--token-file")
-    return tokens
 
 
 def _is_loopback(host: str) -> bool:

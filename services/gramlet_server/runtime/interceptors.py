@@ -1,15 +1,16 @@
-"""The gate, and the layers around every call, from the outside: observation, errors (`errors.py`), admission."""
+"""The layers around every call, from the outside: observation, errors (`errors.py`), limits of names, admission."""
 
 from __future__ import annotations
 
-import hmac
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 from gramlet import request_id
-from gramlet.errors import Overloaded, Unauthenticated
+from gramlet.errors import Overloaded
 from gramlet.transport.channel import REQUEST_ID
 
 from gramlet_server.runtime.calls import Call
@@ -20,6 +21,7 @@ from gramlet_server.runtime.silence import Silences, status_code
 _RETRY_SECONDS = 1.0
 _REFLECTION = "/grpc.reflection."
 _REFLECTIONS = 16
+_BURST_SECONDS = 5.0
 
 
 class Observation:
@@ -42,6 +44,7 @@ class Observation:
             in_flight.dec()
             code = _outcome(call)
             self._metrics.requests.labels(call.method, code.name).inc()
+            self._metrics.caller_requests.labels(call.caller.name, code.name).inc()
             self._metrics.request_seconds.labels(call.method).observe(call.seconds)
             if call.error is None:  # otherwise it was logged with its reason
                 call.log(code)
@@ -61,28 +64,49 @@ def _outcome(call: Call) -> grpc.StatusCode:
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
 
 
-class Tokens:
-    """Requires one of the tokens, sent as `authorization: Bearer TOKEN`."""
+class NameLimits:
+    """Refuses calls of a name above its limits, so that one name leaves room for the others.
 
-    def __init__(self, tokens: Sequence[str]) -> None:
-        self._tokens = [token.encode() for token in tokens]
+    Args:
+        calls: Calls of one name that may run at once; 0: without a limit.
+        per_second: Calls that one name may begin in a second, on average over some seconds; 0: without a limit.
+        clock: Seconds of a monotonic clock.
+    """
 
-    def __call__(self, details: grpc.HandlerCallDetails) -> None:
-        """Refuses a call without a token.
+    def __init__(self, calls: int, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._calls = calls
+        self._per_second = per_second
+        self._clock = clock
+        self._running: Counter[str] = Counter()
+        self._free_at: dict[str, float] = {}  # when the calls that a name has begun are paid for
+        self._lock = threading.Lock()
 
-        Raises:
-            Unauthenticated: It has none, or another one.
-        """
-        if not self._tokens:
+    @contextmanager
+    def __call__(self, call: Call) -> Iterator[None]:
+        name = call.caller.name
+        if not name:
+            yield
             return
-        sent = next((str(value) for key, value in details.invocation_metadata or () if key == "authorization"), "")
-        scheme, _, token = sent.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthenticated("this server requires a token; send it as authorization: Bearer TOKEN")
-        # All are compared, each in constant time, so that the time taken reveals nothing about them.
-        matches = [hmac.compare_digest(token.strip().encode(), known) for known in self._tokens]
-        if not any(matches):
-            raise Unauthenticated("the token is not one of this server's")
+        self._begin(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running[name] -= 1
+
+    def _begin(self, name: str) -> None:
+        with self._lock:
+            if self._calls and self._running[name] >= self._calls:
+                message = f"{self._running[name]} calls of {name} are under way, its limit"
+                raise Overloaded(message, retry_after=_RETRY_SECONDS)
+            if self._per_second:
+                now = self._clock()
+                free_at = max(self._free_at.get(name, 0.0), now - _BURST_SECONDS)
+                if free_at > now:
+                    message = f"{name} has begun more than {self._per_second:g} calls a second, its limit"
+                    raise Overloaded(message, retry_after=free_at - now)
+                self._free_at[name] = free_at + 1 / self._per_second
+            self._running[name] += 1
 
 
 class Admission:

@@ -27,6 +27,9 @@ class Metrics(Observer):
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = self._counter("gramlet_requests", "Calls that ended.", "method", "code")
+        self.caller_requests = self._counter(
+            "gramlet_caller_requests", "Calls that ended, by the name of their token.", "caller", "code"
+        )
         self.request_seconds = Histogram(
             "gramlet_request_seconds",
             "How long calls took; streams, from open to end.",

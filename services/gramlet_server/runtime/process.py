@@ -41,7 +41,7 @@ def serve(
     """
     server = Server(services, settings, metrics)
     events: SimpleQueue[GramletError | signal.Signals | None] = SimpleQueue()
-    with _signals(events.put):
+    with _signals(events.put, server.tokens.try_reload):
         try:
             server.start(when_built=events.put)
         except GramletError as error:
@@ -72,8 +72,10 @@ def _failed(error: GramletError) -> int:
 
 
 @contextmanager
-def _signals(deliver: Callable[[signal.Signals], None]) -> Iterator[None]:
+def _signals(deliver: Callable[[signal.Signals], None], reload: Callable[[], None]) -> Iterator[None]:
     """Delivers the first signal; the second ends the process with the shell's code for it, such as 130 for Ctrl-C.
+
+    SIGHUP reads the files again that may change.
 
     Signals arrive through a socket that a thread reads. Python runs signal handlers in the main thread only, and not
     while that waits for a lock that it has just begun to wait for; the thread receives them regardless.
@@ -85,6 +87,8 @@ def _signals(deliver: Callable[[signal.Signals], None]) -> Iterator[None]:
     def watch() -> None:
         seen = False
         while number := reader.recv(1):
+            if number[0] == signal.SIGHUP:
+                reload()
             if number[0] not in expected:
                 continue
             if seen:
@@ -95,7 +99,7 @@ def _signals(deliver: Callable[[signal.Signals], None]) -> Iterator[None]:
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
     # Python writes every signal that has a handler to the socket as it arrives, even if the handler is empty.
-    handlers = {number: signal.signal(number, lambda *_: None) for number in expected}
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (*expected, signal.SIGHUP)}
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield

@@ -20,10 +20,11 @@ from gramlet_server.runtime.calls import CallInterceptor
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.errors import translated
 from gramlet_server.runtime.incoming import Patience
-from gramlet_server.runtime.interceptors import Admission, Observation, Tokens
+from gramlet_server.runtime.interceptors import Admission, NameLimits, Observation
 from gramlet_server.runtime.listen import channel_options, listen
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.silence import Silences
+from gramlet_server.runtime.tokens import Tokens
 
 # Threads beyond those of admitted calls, for reflection and refusals. Threads are made only when needed.
 _SPARE_THREADS = 64
@@ -44,6 +45,7 @@ class Server:
         port: The port that it listens on, once started.
         metrics_port: The port that it answers scrapes on, once started; None without metrics.
         admission: The calls that are running.
+        tokens: Who may call.
     """
 
     def __init__(self, services: Sequence[Service], settings: ServerSettings, metrics: Metrics | None = None):
@@ -52,6 +54,9 @@ class Server:
         self._silences = Silences()
         self.admission = Admission(settings.max_calls, self._silences)
         self._settings = settings
+        self.tokens = Tokens(
+            settings.token_file, settings.tokens, most_runs=settings.name_runs, most_bytes=settings.name_store_bytes
+        )
         self._metrics = metrics or Metrics()
         self._services = [Deferred(service) for service in services]
         self._health = health.Health(self._silences)
@@ -77,6 +82,7 @@ class Server:
             self._metrics.served(self._settings.host, self._settings.metrics_port)
         )
         self._grpc.start()
+        self.tokens.keep_reading()
         self._build = threading.Thread(target=self._build_services, args=[when_built], name="build", daemon=True)
         self._build.start()
 
@@ -107,6 +113,7 @@ class Server:
         for service in built:
             service.close()
         self._exits.close()
+        self.tokens.close()
         self._health.close()
         self._silences.close()
         return True
@@ -115,8 +122,8 @@ class Server:
         settings = self._settings
         interceptor = CallInterceptor(
             outer=[Observation(self._metrics), translated],
-            inner=[self.admission],
-            gate=Tokens(settings.tokens),
+            inner=[NameLimits(settings.name_calls, settings.name_calls_per_second), self.admission],
+            gate=self.tokens,
             silences=self._silences,
             patience=Patience(settings.first_message_seconds, settings.idle_seconds),
         )

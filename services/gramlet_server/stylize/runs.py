@@ -268,6 +268,7 @@ class Runs:
             FailedPrecondition: It is done or in its last iteration, or was made with other weights.
             InvalidInput: There is no such stage, or all weights would be 0.
         """
+        self.lifecycle.records.check_visible(RunKind.STYLIZE, run_id)
         run = Run.find(self._store, KIND, run_id)
         settings = record(run, adjustment, self._order(run, "run_id").settings, self._features.model())
         if inbox := self._inboxes.get(run_id):

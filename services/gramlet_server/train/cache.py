@@ -26,6 +26,7 @@ from gramlet.feature.types import Form
 from gramlet.types import ElementType
 from numpy.typing import NDArray
 
+from gramlet_server.identity import caller
 from gramlet_server.runs.store import Store
 
 KEY_BYTES = 32
@@ -145,6 +146,8 @@ class PackWriter:
 
 
 def feature_key(sha256: str, view: int) -> bytes:
-    """The key of a picture's augmented view within a space; view 0 is the picture itself."""
+    """The key of a picture's augmented view among those of the caller in a space; view 0 is the picture itself."""
     digest = bytes.fromhex(sha256)
+    if name := caller.get().name:  # nobody learns whose pictures the server has seen
+        digest = hashlib.sha256(digest + f" of {name}".encode()).digest()
     return digest if view == 0 else hashlib.sha256(digest + f" view {view}".encode()).digest()

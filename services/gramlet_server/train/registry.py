@@ -19,6 +19,7 @@ from gramlet.json_codec import from_json, to_json
 from gramlet.train.types import Head, HeadRef
 from gramlet.types import check_name
 
+from gramlet_server.identity import caller, may_see
 from gramlet_server.runs.store import Store
 from gramlet_server.train.classifier import HeadWeights
 
@@ -27,14 +28,15 @@ _DESCRIPTION = re.compile(r"heads/([^/]+)/(\d+)\.json")
 
 @dataclass(frozen=True)
 class _StoredHead:
-    """`content`: the hash of the head's file."""
+    """`content`: the hash of the head's file; `owner`: the name of the caller who trained it."""
 
     head: Head
     content: str
+    owner: str = ""
 
 
 class Registry:
-    """The heads of a store."""
+    """The heads of a store that the caller may see."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -53,7 +55,7 @@ class Registry:
             version = max(self._versions(head.name), default=0) + 1
             added = replace(head, version=version, bytes=len(data))
             try:
-                self._store.create(_key(head.name, version), to_json(_StoredHead(added, content)))
+                self._store.create(_key(head.name, version), to_json(_StoredHead(added, content, caller.get().name)))
             except AlreadyExists:
                 continue  # another run took this number first
             return added
@@ -116,7 +118,8 @@ class Registry:
             raise InvalidInput("say which version to delete", field="head.version")
         head, content = self.find(ref)
         self._store.put(_key(head.name, head.version), b"")
-        if not any(self.find(HeadRef(h.name, h.version))[1] == content for h in self.heads(head.name)):
+        others = [self._stored(head.name, version) for version in self._versions(head.name)]
+        if not any(other and other.content == content for other in others):
             self._store.delete(_tensors_key(head.name, content))
 
     def _newest(self, name: str) -> tuple[Head, str] | None:
@@ -132,14 +135,17 @@ class Registry:
         return [int(key[2]) for key in keys if key]
 
     def _read(self, name: str, version: int) -> tuple[Head, str] | None:
+        stored = self._stored(name, version)
+        return (stored.head, stored.content) if stored and may_see(stored.owner) else None
+
+    def _stored(self, name: str, version: int) -> _StoredHead | None:
         try:
             data = self._store.get(_key(name, version))
         except NotFound:
             return None
         if not data:  # a deleted version
             return None
-        stored = from_json(_StoredHead, data)
-        return stored.head, stored.content
+        return from_json(_StoredHead, data)
 
 
 def _key(name: str, version: int) -> str:

@@ -1,0 +1,216 @@
+"""The tokens of a server: who may call, under which name, and what.
+
+A line of a token file is `NAME:TOKEN[:SCOPES]`. TOKEN is `sha256-` and the hash of the token, so that a file that is
+read by others lets nobody in; `gramlet-server token new NAME` prints a token and its line. A token as it is works as
+well, with a warning, and so does a line that is only a token: it has no name and sees everything. `#` begins a comment.
+
+SCOPES are separated by commas: the services that may be called (all, unless some are named), `read-only`, and `all`,
+which lets the caller see what others own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+from gramlet.errors import InvalidInput, PermissionDenied, Unauthenticated
+
+from gramlet_server.identity import Caller
+
+SERVICES = ("feature", "stylize", "train", "embed")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HASH = re.compile(r"sha256-([0-9a-f]{64})")
+_METHOD = re.compile(r"/gramlet\.(\w+)\.v1\.\w+/(\w+)")
+_WRITES = {"Stylize", "Sweep", "Adjust", "Train", "DeleteHead", "Embed", "DeleteMap", "StopRun", "DeleteRun"}
+_READ_ONLY, _ALL = "read-only", "all"
+_FIELD = "--token-file"
+# How often the file is looked at.
+_RELOAD_SECONDS = 2.0
+
+Callers = Mapping[bytes, Caller]
+"""The caller of each token, by the SHA-256 of the token."""
+
+_log = logging.getLogger(__name__)
+
+
+def new_token(name: str, scopes: str = "") -> tuple[str, str]:
+    """A new token and its line for the token file.
+
+    Raises:
+        InvalidInput: The name or a scope cannot be used.
+    """
+    token = secrets.token_urlsafe(32)
+    line = f"{name}:sha256-{_digest(token).hex()}" + (f":{scopes}" if scopes else "")
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} is not 1 to 64 letters, digits, '-' or '_'", field="NAME")
+    _caller_of(line, "NAME")
+    return token, line
+
+
+def read_tokens(lines: Sequence[str], where: str) -> Callers:
+    """The callers of the lines of a token file.
+
+    Raises:
+        InvalidInput: A line cannot be read, or two have one token. The error shows no token.
+    """
+    callers: dict[bytes, Caller] = {}
+    for number, line in enumerate(lines, 1):
+        if not (line := line.strip()) or line.startswith("#"):
+            continue
+        digest, found = _caller_of(line, f"{where}, line {number}")
+        if digest in callers:
+            raise InvalidInput(f"{where}, line {number}: an earlier line has this token", field=_FIELD)
+        callers[digest] = found
+    return callers
+
+
+def read_token_file(path: Path) -> list[str]:
+    """The lines of a token file.
+
+    Raises:
+        InvalidInput: It cannot be read, or has no token: the server must not accept everybody then.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}", field=_FIELD) from None
+    if not read_tokens(lines, str(path)):
+        raise InvalidInput(f"{path} holds no token", field=_FIELD)
+    return lines
+
+
+def _caller_of(line: str, where: str) -> tuple[bytes, Caller]:
+    if ":" not in line:
+        return _digest(line), Caller()
+    name, token, scopes = [*(part.strip() for part in line.split(":", 2)), ""][:3]
+    if not _NAME.fullmatch(name) or not token:
+        raise InvalidInput(f"{where}: a line is NAME:TOKEN or NAME:TOKEN:SCOPES", field=_FIELD)
+    given = {scope.strip() for scope in scopes.split(",") if scope.strip()}
+    if unknown := sorted(given - {*SERVICES, _READ_ONLY, _ALL}):
+        known = ", ".join((*SERVICES, _READ_ONLY, _ALL))
+        raise InvalidInput(f"{where}: there is no scope {unknown[0]!r}; there are {known}", field=_FIELD)
+    services = frozenset(given.intersection(SERVICES)) or None
+    hashed = _HASH.fullmatch(token)
+    digest = bytes.fromhex(hashed[1]) if hashed else _digest(token)
+    return digest, Caller(name, _ALL in given, services, _READ_ONLY in given)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+class Tokens:
+    """The gate: knows each caller by the token, sent as `authorization: Bearer TOKEN`.
+
+    Args:
+        path: The token file; None: there is none.
+        listed: Further lines, from a variable.
+        most_runs, most_bytes: The limits of each name, as in Caller.
+
+    Raises:
+        InvalidInput: A line cannot be read, or the file has no token.
+    """
+
+    def __init__(
+        self, path: Path | None = None, listed: Sequence[str] = (), *, most_runs: int = 0, most_bytes: int = 0
+    ) -> None:
+        self._most_runs, self._most_bytes = most_runs, most_bytes
+        self._path = path
+        self._listed = tuple(listed)
+        self._read_at: tuple[int, int] | None = None
+        self._callers: Callers = {}
+        self._closed = threading.Event()
+        self.reload()
+
+    def __call__(self, details: grpc.HandlerCallDetails) -> Caller:
+        """Who calls. Without tokens, everybody may do everything.
+
+        Raises:
+            Unauthenticated: No token, or one that is not known.
+            PermissionDenied: The token is not for this call.
+        """
+        callers = self._callers
+        if not callers:
+            return Caller()
+        sent = next((str(value) for key, value in details.invocation_metadata or () if key == "authorization"), "")
+        scheme, _, token = sent.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated("this server requires a token; send it as authorization: Bearer TOKEN")
+        # The hash is looked up, not the token: how long that takes says nothing about the tokens.
+        caller = callers.get(_digest(token.strip()))
+        if caller is None:
+            raise Unauthenticated("the token is not one of this server's")
+        if (method := _METHOD.fullmatch(details.method)) is not None:
+            _check_scope(caller, method[1], method[2])
+        return caller
+
+    @property
+    def required(self) -> bool:
+        """Whether a caller needs a token."""
+        return bool(self._callers)
+
+    def reload(self) -> None:
+        """Reads the file again.
+
+        Raises:
+            InvalidInput: A line cannot be read, or the file has no token. Those in use stay.
+        """
+        self._read_at = self._state()
+        lines = read_token_file(self._path) if self._path else []
+        callers = read_tokens((*lines, *self._listed), str(self._path or "GRAMLET_TOKENS"))
+        limits: dict[str, Any] = {"most_runs": self._most_runs, "most_bytes": self._most_bytes}
+        self._callers = {digest: replace(caller, **limits) for digest, caller in callers.items()}
+        plain = sum(bool(line.strip()) and not _is_hash(line) for line in lines)
+        if plain:
+            message = "%s has %d tokens as they are: keep only their hashes (gramlet-server token new NAME)"
+            _log.warning(message, self._path, plain)
+
+    def keep_reading(self) -> None:
+        """Reads the file again whenever it changes, in a thread, until `close`."""
+        if self._path is not None:
+            threading.Thread(target=self._watch, name="tokens", daemon=True).start()
+
+    def try_reload(self) -> None:
+        """Reads the file again; if it cannot be used, logs why and keeps the tokens in use."""
+        try:
+            self.reload()
+        except InvalidInput as error:
+            _log.warning("keeping the tokens in use: %s", error)
+        else:
+            _log.info("%d tokens read again", len(self._callers))
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_RELOAD_SECONDS):
+            if self._state() != self._read_at:
+                self.try_reload()
+
+    def _state(self) -> tuple[int, int] | None:
+        try:
+            stat = os.stat(self._path or "")
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+
+def _is_hash(line: str) -> bool:
+    return line.lstrip().startswith("#") or bool(_HASH.fullmatch(line.split(":")[1].strip() if ":" in line else ""))
+
+
+def _check_scope(caller: Caller, service: str, method: str) -> None:
+    if caller.services is not None and service in SERVICES and service not in caller.services:
+        raise PermissionDenied(f"the token {caller.name} is not for the {service} service")
+    if caller.read_only and method in _WRITES:
+        raise PermissionDenied(f"the token {caller.name} may only read")
