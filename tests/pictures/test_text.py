@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from gramlet_server.pictures import text
@@ -76,3 +78,20 @@ def test_any_text_is_drawn(anything: str, size: int) -> None:
     sheet = Image.new("RGB", (200, 80), "white")
     text.draw(sheet, (5, 5), text.shortened(anything, size, 150), size)
     assert text.render(anything, size).height == text.line_height(size)
+
+
+def test_a_code_point_beside_arabic_keeps_the_order_of_its_digits() -> None:
+    # Without the marks, the algorithm for text of both directions moves digits to the other side of the Arabic word.
+    (piece,) = [part for _, part in text._runs("العربية \U000ff939")]
+    assert piece == "العربية \u200e‹FF939›\u200e"
+
+
+def test_fonts_of_installed_packs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a_pack" / "fonts"
+    folder.mkdir(parents=True)
+    (tmp_path / "a_pack" / "__init__.py").write_text("raise RuntimeError('not to be executed')")
+    (tmp_path / "a_pack-1.dist-info").mkdir()
+    (tmp_path / "a_pack-1.dist-info" / "METADATA").write_text("Name: a-pack\nVersion: 1\n")
+    (tmp_path / "a_pack-1.dist-info" / "entry_points.txt").write_text("[justmytype.packs]\nany = a_pack:get\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert folder in text._packs()

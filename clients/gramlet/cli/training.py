@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
+
 from gramlet.train.types import Head, Report
 
 
@@ -33,12 +35,15 @@ def describe(head: Head) -> str:
 
 def report_lines(report: Report) -> list[str]:
     """A report as a small table."""
-    width = max(len(item.label) for item in report.classes)
+    width = max(cell_len(item.label) for item in report.classes)
     top = "".join(f", top-{k} {share:.1%}" for k, share in sorted(report.top.items()) if k > 1)
     return [
         f"{report.set}: {report.accuracy:.1%} ({report.accuracy_low:.1%} to {report.accuracy_high:.1%}) of "
         f"{report.pictures} pictures{top}, macro F1 {report.macro_f1:.3f}, "
         f"calibration error {report.calibration_error:.3f}",
         f"  {'':{width}}  precision  recall  pictures",
-        *(f"  {i.label:{width}}  {i.precision:9.3f}  {i.recall:6.3f}  {i.support:8}" for i in report.classes),
+        *(
+            f"  {set_cell_size(i.label, width)}  {i.precision:9.3f}  {i.recall:6.3f}  {i.support:8}"
+            for i in report.classes
+        ),
     ]

@@ -4,9 +4,11 @@ Class names and titles are what users write: Chinese, Arabic, emoji, markup. A c
 has it; a character that no font has is drawn as its code point, ‹8682›, so that two names never look alike. Nothing in
 a text is markup, and no text makes a drawing fail.
 
-Fonts are searched where fontconfig searches them. DejaVu Sans, which matplotlib brings, has Latin, Greek, Cyrillic,
-Arabic, Hebrew, Armenian and Georgian. On Debian, fonts-noto-cjk adds Chinese, Japanese and Korean, fonts-noto-core the
-other scripts, fonts-noto-color-emoji emoji; fonts-unifont (2 MB) has almost every letter, as a bitmap.
+Fonts are searched where fontconfig searches them, and in the font packs of Python that are installed: the extra `fonts`
+brings Chinese, Japanese, Korean and the scripts of South and Southeast Asia. DejaVu Sans, which matplotlib brings, has
+Latin, Greek, Cyrillic, Arabic, Hebrew, Armenian and Georgian. On Debian, fonts-noto-cjk adds Chinese, Japanese and
+Korean, fonts-noto-core the other scripts, fonts-noto-color-emoji emoji; fonts-unifont (2 MB) has almost every letter,
+as a bitmap.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ _EMOJI_SIZE = 109
 _LONGEST = 512
 _JOINERS = {0x200C, 0x200D, 0xFE0E, 0xFE0F, *range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080)}
 _ELLIPSIS = "…"
+_LEFT_TO_RIGHT = "\u200e"
+"""An invisible mark: without it the digits of a code point would change their order beside Arabic or Hebrew."""
 
 Color = tuple[int, int, int] | str
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -52,11 +58,15 @@ def render(text: str, size: int, color: Color = "black") -> Image.Image:
     picture = Image.new("RGBA", (max(1, round(sum(length for *_, length in runs))), line_height(size)))
     pen, left = ImageDraw.Draw(picture), 0.0
     baseline = round(size * 1.05)
+    # Pieces are laid from left to right; within one, Arabic and Hebrew still run from right to left.
+    direction = "ltr" if len(runs) > 1 and features.check("raqm") else None
     for part, path, length in runs:
         if _is_color(path):
             picture.alpha_composite(_emoji(part, path, size), (round(left), max(0, baseline - round(size * 0.95))))
         else:
-            pen.text((left, baseline), part, color, _font(path, size), anchor="ls" if path else None)
+            pen.text(
+                (left, baseline), part, color, _font(path, size), anchor="ls" if path else None, direction=direction
+            )
         left += length
     return picture
 
@@ -107,7 +117,9 @@ def _runs(text: str) -> Iterator[tuple[str, str]]:
         if path is None:
             if ord(character) in _JOINERS:
                 continue
-            path, character = _path_for(ord("0")) or "", f"‹{ord(character):X}›"
+            path = _path_for(ord("0")) or ""
+            mark = _LEFT_TO_RIGHT if _covers(path, ord(_LEFT_TO_RIGHT)) else ""
+            character = f"{mark}‹{ord(character):X}›{mark}"
         if path != current and piece:
             yield current, piece
             piece = ""
@@ -161,6 +173,7 @@ def _paths() -> tuple[str, ...]:
     ]
     if (matplotlib := find_spec("matplotlib")) is not None and matplotlib.origin:
         places.append(Path(matplotlib.origin).parent / "mpl-data/fonts/ttf")
+    places += _packs()
     found: dict[str, Path] = {}
     for place in places:
         for folder, _, names in os.walk(place, followlinks=True):
@@ -168,6 +181,13 @@ def _paths() -> tuple[str, ...]:
                 if name.lower().endswith(_SUFFIXES) and not name.startswith(_NOT_LETTERS):
                     found.setdefault(name, Path(folder, name))
     return (*(str(found[name]) for name in sorted(found, key=_rank)), "")
+
+
+def _packs() -> list[Path]:
+    """The folders of the font packs that are installed, by the entry points of justmytype. None of them is executed."""
+    packages = [entry.module.partition(".")[0] for entry in entry_points(group="justmytype.packs")]
+    specs = [find_spec(name) for name in sorted(packages)]
+    return [Path(spec.origin).parent / "fonts" for spec in specs if spec is not None and spec.origin]
 
 
 def _rank(name: str) -> tuple[int, str]:
@@ -182,7 +202,10 @@ def _rank(name: str) -> tuple[int, str]:
 def _font(path: str, size: int) -> _Font:
     if not path:
         return ImageFont.load_default(size)
-    return ImageFont.truetype(path, _EMOJI_SIZE if _is_color(path) else size)
+    font = ImageFont.truetype(path, _EMOJI_SIZE if _is_color(path) else size)
+    with suppress(OSError, ValueError):  # of a variable font, which else begins with its thinnest letters
+        font.set_variation_by_name("Regular")
+    return font
 
 
 def _is_color(path: str) -> bool:
