@@ -10,7 +10,7 @@ from gramlet.errors import GramletError, Unavailable
 from gramlet.feature.objective_wire import encode_evaluation, encode_ready
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.v1 import feature_pb2
-from gramlet.feature.wire import encode_outcome
+from gramlet.feature.wire import encode_extract_replies
 from gramlet.stylize.types import Iteration, Result, Started, StylizeEvent, StylizeSettings
 from gramlet.stylize.wire import encode_event
 from gramlet.train.v1 import train_pb2
@@ -52,12 +52,12 @@ def answering(count: int | None, error: GramletError = GONE) -> Step:
     """ExtractStream: answers so many pictures, then fails. The height of a picture is the number in its file."""
 
     def stream(requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        assert next(requests).WhichOneof("message") == "extraction"
-        for done, request in enumerate(requests):
+        assert next(requests).HasField("extraction")
+        for done, item in enumerate(item for request in requests for item in request.items):
             if done == count:
                 raise error
-            features = Features({}, {}, {}, int(request.item.picture.encoded.removeprefix(b"GIF89a")), 1)
-            yield feature_pb2.ExtractStreamResponse(id=request.item.id, result=encode_outcome(features, EXTRACTION))
+            features = Features({}, {}, {}, int(item.picture.encoded.removeprefix(b"GIF89a")), 1)
+            yield from encode_extract_replies([item.id], [features], EXTRACTION)
 
     return stream
 

@@ -15,7 +15,7 @@ from gramlet.feature.objective_wire import encode_evaluation, encode_ready
 from gramlet.feature.sessions import CorpusWindow, DifferentiationState
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective, PictureStyle
 from gramlet.feature.v1 import feature_pb2
-from gramlet.feature.wire import encode_outcome
+from gramlet.feature.wire import encode_extract_replies
 from gramlet.stylize.sessions import StylizeRun
 from gramlet.stylize.types import (
     Adjusted,
@@ -34,6 +34,7 @@ from gramlet.stylize.types import (
     StylizeSettings,
 )
 from gramlet.stylize.wire import encode_event
+from gramlet.transport.window import FLIGHT_BYTES, MESSAGE_BYTES, MESSAGE_ITEMS
 from gramlet.types import ElementType
 
 NEW = StylizeOrder(Stylization(b"content", (PictureStyle(b"style"),)), preview_every=2, state_seconds=3.0)
@@ -169,16 +170,17 @@ def test_a_run_to_resume_that_nobody_knows_is_final() -> None:
     assert StylizeRun(StylizeOrder(resume_run_id="r")).broken(error) is error
 
 
+FILE = b"GIF89a"
 EXTRACTION = Extraction(("conv1",))
 
 
 def reply(number: int, outcome: Features | GramletError | None = None) -> feature_pb2.ExtractStreamResponse:
-    result = encode_outcome(outcome or Features({}, {}, {}, number, 1), EXTRACTION)
-    return feature_pb2.ExtractStreamResponse(id=str(number), result=result)
+    (message,) = encode_extract_replies([str(number)], [outcome or Features({}, {}, {}, number, 1)], EXTRACTION)
+    return message
 
 
 def sent(window: CorpusWindow) -> list[str]:
-    return [message.item.id for message in window.messages()]
+    return [item.id for message in window.messages() for item in message.items]
 
 
 def heights(window: CorpusWindow) -> list[int]:
@@ -187,9 +189,8 @@ def heights(window: CorpusWindow) -> list[int]:
 
 def test_outcomes_come_in_the_order_of_the_pictures() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=3)
-    for _ in range(3):
-        window.add(b"GIF89a")
-    assert window.request().WhichOneof("message") == "extraction"
+    window.add([FILE] * 3)
+    assert window.request().HasField("extraction")
     assert sent(window) == ["0", "1", "2"]
     window.accept(reply(2))
     assert heights(window) == []
@@ -201,20 +202,42 @@ def test_outcomes_come_in_the_order_of_the_pictures() -> None:
 
 def test_a_window_is_full_until_its_oldest_picture_is_told() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"GIF89a")
-    window.add(b"GIF89a")
-    assert not window.has_room
+    window.add([FILE, FILE])
+    assert not window.room(slow=False)
     window.accept(reply(1))
-    assert not window.has_room
+    assert not window.room(slow=False)
     window.accept(reply(0))
     list(window.outcomes())
-    assert window.has_room
+    assert window.room(slow=False) == 2
+
+
+def test_pictures_that_come_slowly_are_answered_after_fewer_of_them() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=100)
+    assert window.room(slow=True) < window.room(slow=False) == 100
+
+
+def test_pictures_share_messages_up_to_their_bytes_and_number() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=1000)
+    large, huge = FILE + bytes(MESSAGE_BYTES // 4), FILE + bytes(2 * MESSAGE_BYTES)
+    window.add([large] * 4 + [FILE] * (MESSAGE_ITEMS + 1) + [huge])
+    assert [len(message.items) for message in window.messages()] == [3, MESSAGE_ITEMS, 2, 1]
+
+
+def test_large_pictures_leave_room_for_few_others() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=100)
+    window.add([FILE + bytes(FLIGHT_BYTES)] * 3)
+    assert window.room(slow=False)
+    window.add([FILE])
+    assert not window.room(slow=False)
+    window.accept(reply(0))
+    window.accept(reply(1))
+    window.accept(reply(2))
+    assert window.room(slow=False) == 96
 
 
 def test_a_picture_that_cannot_be_read_never_travels() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add("/nowhere.jpg")
-    window.add(b"GIF89a")
+    window.add(["/nowhere.jpg", FILE])
     assert sent(window) == ["1"]
     outcome = next(window.outcomes())
     assert isinstance(outcome, NotFound)
@@ -223,8 +246,7 @@ def test_a_picture_that_cannot_be_read_never_travels() -> None:
 
 def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=4)
-    for _ in range(4):
-        window.add(b"GIF89a")
+    window.add([FILE] * 4)
     sent(window)
     window.accept(reply(1))
     window.broken()
@@ -233,7 +255,7 @@ def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> No
 
 def test_an_answer_that_comes_twice_is_told_once() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"GIF89a")
+    window.add([FILE])
     sent(window)
     window.accept(reply(0))
     window.accept(reply(0))
@@ -242,7 +264,7 @@ def test_an_answer_that_comes_twice_is_told_once() -> None:
 
 def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"GIF89a")
+    window.add([FILE])
     sent(window)
     with pytest.raises(Overloaded):
         window.accept(reply(0, Overloaded("full")))
@@ -252,8 +274,8 @@ def test_a_picture_that_the_server_had_no_room_for_is_sent_again() -> None:
 
 def test_the_error_of_a_picture_names_its_place_among_the_callers_pictures() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
-    window.add(b"GIF89a")
-    window.accept(reply(0, InvalidInput("no picture", field="item.picture.encoded")))
+    window.add([FILE])
+    window.accept(reply(0, InvalidInput("no picture", field="items[0].picture.encoded")))
     outcome = next(window.outcomes())
     assert isinstance(outcome, InvalidInput)
     assert outcome.field == "pictures[0]"

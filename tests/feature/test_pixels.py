@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
-from gramlet_server.feature.pixels import batch_of, has_native_filter, resized_by_products, resized_natively
+from gramlet_server.feature.pixels import (
+    batch_of,
+    has_native_filter,
+    resized_by_products,
+    resized_natively,
+    resized_on_cpu,
+)
 from gramlet_server.pictures.prepare import Decoded, decode_for, prepare
 from gramlet_server.pictures.resize import kept_box, resample, target_size
 
@@ -40,7 +48,7 @@ def test_resized_as_pillow_does(mode: ResizeMode) -> None:
         levels = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
         products = resized_by_products(levels, box, height, width)[0].permute(1, 2, 0)
         assert np.array_equal(products.numpy(), expected)
-        if has_native_filter(CPU):
+        if has_native_filter():
             native = resized_natively(levels, box, height, width)[0].permute(1, 2, 0).numpy()
             difference = np.abs(native.astype(int) - expected)
             assert difference.max() <= 2
@@ -48,12 +56,14 @@ def test_resized_as_pillow_does(mode: ResizeMode) -> None:
     assert apart <= total / 100_000  # its weights have 16 bits: two roundings may add up
 
 
-def test_a_batch_of_unlike_pictures_has_each_as_it_would_be_alone() -> None:
+@pytest.mark.parametrize("before", [resized_on_cpu, lambda decoded: decoded], ids=["ahead", "on the device"])
+def test_a_batch_of_unlike_pictures_has_each_as_it_would_be_alone(before: Callable[[Decoded], Decoded]) -> None:
     random = np.random.default_rng(0)
     resize = Resize(ResizeMode.CENTER_CROP, 32)
     pictures = [picture(random, number) for number in range(6)]
     pictures += [pictures[0], np.float32(random.random((3, 40, 50))), random.integers(0, 256, (32, 32, 3), np.uint8)]
     decoded = [decode_for(each, resize, Limits()) for each in pictures]
+    decoded = [before(each) for each in decoded]
     batch = batch_of(decoded, lambda arrays: torch.from_numpy(np.stack(arrays)), CPU)
     assert batch.shape == (9, 3, 32, 32)
     for number, each in enumerate(pictures):

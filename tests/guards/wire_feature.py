@@ -21,6 +21,7 @@ TIMING = shared_types.Timing(0.5, 0.25, 3)
 EXTRACTION = types.Extraction(
     ("conv1", "layer3"), tuple(types.Form), resize=gramlet.Resize(gramlet.ResizeMode.LONGEST_SIDE, 96)
 )
+FEATURES = types.Features({"conv1": PICTURE}, {"conv1": GRAM}, {"conv1": PICTURE[:, 0, 0]}, 8, 9, TIMING)
 OBJECTIVE = types.Objective(
     content=PICTURE,
     content_stage="layer2",
@@ -69,10 +70,9 @@ def _extract() -> Iterator[Case]:
     for name, extraction in _extractions():
         message = wire.encode_extract_request(extraction, [FILE])
         yield Case(f"extract, {name}", message, wire.decode_extract_request, (extraction, [FILE]))
-    features = types.Features({"conv1": PICTURE}, {"conv1": GRAM}, {"conv1": PICTURE[:, 0, 0]}, 8, 9, TIMING)
     for element_type in (kind for kind in gramlet.ElementType if kind.value != "uint8"):
-        yield _extracted(f"features, {element_type.value}", features, element_type=element_type)
-    yield _extracted("features, triangle", features, triangle=True)
+        yield _extracted(f"features, {element_type.value}", FEATURES, element_type=element_type)
+    yield _extracted("features, triangle", FEATURES, triangle=True)
     yield _extracted("error", NotFound("no picture", field="pictures[0]"))
 
 
@@ -93,14 +93,18 @@ def _extracted(name: str, outcome: Any, **how: Any) -> Case:
 
 
 def _extract_stream() -> Iterator[Case]:
-    start = pb.ExtractStreamRequest(extraction=wire.encode_extraction(EXTRACTION))
-    yield Case("stream, extraction", start, lambda sent: wire.decode_extract_start(iter([sent])), EXTRACTION)
-    item = wire.encode_extract_item("a", FILE)
-    yield Case("stream, item", item, wire.decode_extract_item, ("a", FILE))
-    error = InvalidInput("too dark", field="item.picture")
-    outcome = wire.encode_outcome(error, EXTRACTION)
-    reply = pb.ExtractStreamResponse(id="a", result=outcome)
-    yield Case("stream, outcome", reply, lambda sent: wire.decode_outcome(sent.result), error)
+    start = wire.encode_extract_start(EXTRACTION)
+    yield Case("stream, extraction", start, lambda sent: wire.decode_extract_stream(iter([sent]))[0], EXTRACTION)
+    items = [("a", FILE), ("b", PIXELS)]
+
+    def sent_items(sent: Any) -> Any:
+        return next(wire.decode_extract_stream(iter([start, sent]))[1])
+
+    yield Case("stream, items", wire.encode_extract_items(items), sent_items, items)
+    outcomes = [FEATURES, InvalidInput("too dark", field="items[1].picture"), FEATURES]
+    extraction = types.Extraction(("conv1",), tuple(types.Form))
+    (reply,) = wire.encode_extract_replies(["a", "b", "c"], outcomes, extraction)
+    yield Case("stream, outcomes", reply, wire.decode_extract_reply, list(zip("abc", outcomes, strict=True)))
 
 
 def _differentiate() -> Iterator[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
@@ -10,7 +11,7 @@ from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking
 from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
-from gramlet.transport.window import Window
+from gramlet.transport.window import MESSAGE_ITEMS, SLOW_SECONDS, Window
 
 E = TypeVar("E")
 I = TypeVar("I")  # noqa: E741  # an item
@@ -43,8 +44,9 @@ class AsyncCalls(Caller[AsyncConnection]):
     ) -> AsyncGenerator[R | GramletError, None]:
         """One outcome for each item, in order, across lost connections."""
         stream: AsyncStream | None = None
+        source = _Source(items)
         try:
-            while await _filled(window, items):
+            while await source.fill(window):
                 for outcome in window.outcomes():
                     yield outcome
                 if not window.is_waiting:
@@ -53,6 +55,8 @@ class AsyncCalls(Caller[AsyncConnection]):
                     stream = stream or await self._connection.open(rpc, window.request(), attempts)
                     for message in window.messages():
                         await stream.send(message)
+                    if source.has_more_for(window):
+                        continue
                     window.accept(await stream.receive())
                     attempts.answered()
                 except GramletError as error:
@@ -84,15 +88,36 @@ class AsyncCalls(Caller[AsyncConnection]):
                 await self._connection.pause(attempts.delay_after(error))
 
 
-async def _filled(window: Window[I, Any, Any], items: AsyncIterator[I]) -> bool:
-    """Fills the window; whether anything is left to do."""
-    while window.has_room:
-        try:
-            item = await anext(items)
-        except StopAsyncIteration:
-            break
-        await blocking(window.add, item)
-    return not window.is_empty
+class _Source(Generic[I]):
+    """The caller's items, which are taken as long as they come quickly and there is room for them."""
+
+    def __init__(self, items: AsyncIterator[I]) -> None:
+        self._items = items
+        self._slow = False
+        self._ended = False
+
+    async def fill(self, window: Window[I, Any, Any]) -> bool:
+        """Adds items for a message, or fewer if they come slowly; whether anything is left to do."""
+        began = time.monotonic()
+        taken: list[I] = []
+        while len(taken) < min(MESSAGE_ITEMS, window.room(self._slow)) and not self._ended:
+            try:
+                taken.append(await anext(self._items))
+            except StopAsyncIteration:
+                self._ended = True
+            if self._is_late(began):
+                break
+        if taken:
+            await blocking(window.add, taken)
+            self._slow = self._is_late(began)
+        return not window.is_empty
+
+    def has_more_for(self, window: Window[I, Any, Any]) -> bool:
+        """Whether to add more items before the next answer is awaited."""
+        return not self._ended and window.room(self._slow) > 0
+
+    def _is_late(self, began: float) -> bool:
+        return time.monotonic() - began > SLOW_SECONDS
 
 
 class AsyncEvents(Generic[E, R], AsyncIterator[E]):

@@ -89,7 +89,7 @@ class AsyncFeatureCalls(AsyncCalls):
         pictures: Iterable[PictureInput] | AsyncIterable[PictureInput],
         extraction: Extraction,
         *,
-        in_flight: int = 16,
+        in_flight: int = 256,
         timeout: float | None = None,
     ) -> AsyncIterator[Features | GramletError]:
         """Features of many pictures, as `features` gives them, with the extraction as one value.
@@ -97,7 +97,7 @@ class AsyncFeatureCalls(AsyncCalls):
         Args:
             pictures: Any number.
             extraction: What to extract from each.
-            in_flight: Pictures under way at once.
+            in_flight: Most pictures under way at once. Fewer are, while they come slowly or are large.
             timeout: Seconds for the whole call.
         """
         window = CorpusWindow(extraction, in_flight)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
@@ -11,7 +12,7 @@ from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
 from gramlet.transport.sync import Connection, Stream, blocking
-from gramlet.transport.window import Window
+from gramlet.transport.window import MESSAGE_ITEMS, SLOW_SECONDS, Window
 
 E = TypeVar("E")
 I = TypeVar("I")  # noqa: E741  # an item
@@ -44,8 +45,9 @@ class Calls(Caller[Connection]):
     ) -> Generator[R | GramletError, None, None]:
         """One outcome for each item, in order, across lost connections."""
         stream: Stream | None = None
+        source = _Source(items)
         try:
-            while _filled(window, items):
+            while source.fill(window):
                 yield from window.outcomes()
                 if not window.is_waiting:
                     continue
@@ -53,6 +55,8 @@ class Calls(Caller[Connection]):
                     stream = stream or self._connection.open(rpc, window.request(), attempts)
                     for message in window.messages():
                         stream.send(message)
+                    if source.has_more_for(window):
+                        continue
                     window.accept(stream.receive())
                     attempts.answered()
                 except GramletError as error:
@@ -82,15 +86,36 @@ class Calls(Caller[Connection]):
                 self._connection.pause(attempts.delay_after(error))
 
 
-def _filled(window: Window[I, Any, Any], items: Iterator[I]) -> bool:
-    """Fills the window; whether anything is left to do."""
-    while window.has_room:
-        try:
-            item = next(items)
-        except StopIteration:
-            break
-        blocking(window.add, item)
-    return not window.is_empty
+class _Source(Generic[I]):
+    """The caller's items, which are taken as long as they come quickly and there is room for them."""
+
+    def __init__(self, items: Iterator[I]) -> None:
+        self._items = items
+        self._slow = False
+        self._ended = False
+
+    def fill(self, window: Window[I, Any, Any]) -> bool:
+        """Adds items for a message, or fewer if they come slowly; whether anything is left to do."""
+        began = time.monotonic()
+        taken: list[I] = []
+        while len(taken) < min(MESSAGE_ITEMS, window.room(self._slow)) and not self._ended:
+            try:
+                taken.append(next(self._items))
+            except StopIteration:
+                self._ended = True
+            if self._is_late(began):
+                break
+        if taken:
+            blocking(window.add, taken)
+            self._slow = self._is_late(began)
+        return not window.is_empty
+
+    def has_more_for(self, window: Window[I, Any, Any]) -> bool:
+        """Whether to add more items before the next answer is awaited."""
+        return not self._ended and window.room(self._slow) > 0
+
+    def _is_late(self, began: float) -> bool:
+        return time.monotonic() - began > SLOW_SECONDS
 
 
 class Events(Generic[E, R], Iterator[E]):

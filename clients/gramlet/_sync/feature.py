@@ -90,7 +90,7 @@ class FeatureCalls(Calls):
         pictures: Iterable[PictureInput],
         extraction: Extraction,
         *,
-        in_flight: int = 16,
+        in_flight: int = 256,
         timeout: float | None = None,
     ) -> Iterator[Features | GramletError]:
         """Features of many pictures, as `features` gives them, with the extraction as one value.
@@ -98,7 +98,7 @@ class FeatureCalls(Calls):
         Args:
             pictures: Any number.
             extraction: What to extract from each.
-            in_flight: Pictures under way at once.
+            in_flight: Most pictures under way at once. Fewer are, while they come slowly or are large.
             timeout: Seconds for the whole call.
         """
         window = CorpusWindow(extraction, in_flight)

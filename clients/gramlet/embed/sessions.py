@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from gramlet.embed.inputs import UnreadItem
@@ -153,6 +153,8 @@ class MapRun(Run[MapEvent]):
 class TransformWindow(Window[UnreadItem, Item, Position]):
     """New items on their way to their positions. The server answers them in order."""
 
+    _message_items = 1
+
     def __init__(self, map_id: str, in_flight: int) -> None:
         super().__init__(in_flight)
         self._map_id = text(map_id, "map_id")
@@ -164,8 +166,9 @@ class TransformWindow(Window[UnreadItem, Item, Position]):
     def _read(self, item: UnreadItem) -> Item:
         return item.read()
 
-    def _encode(self, number: int, item: Item) -> Message:
+    def _encode(self, items: Mapping[int, Item]) -> Message:
+        (item,) = items.values()
         return encode_transform_item(item)
 
-    def _decode(self, message: Message) -> tuple[None, Position | GramletError]:
-        return None, decode_position(message)
+    def _decode(self, message: Message) -> list[tuple[None, Position | GramletError]]:
+        return [(None, decode_position(message))]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
 from gramlet.feature.inputs import read_point
 from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
-from gramlet.feature.wire import decode_extract_reply, encode_extract_item, encode_extract_start
+from gramlet.feature.wire import decode_extract_reply, encode_extract_items, encode_extract_start
 from gramlet.inputs import PictureInput, read_picture
+from gramlet.tensor.pixels import picture_bytes
 from gramlet.transport.rpc import Message
 from gramlet.transport.window import Window
 from gramlet.types import Array, ElementType, Picture
@@ -28,12 +31,14 @@ class CorpusWindow(Window[PictureInput, Picture, Features]):
     def _read(self, item: PictureInput) -> Picture:
         return read_picture(item, resize=self._extraction.resize)
 
-    def _encode(self, number: int, item: Picture) -> Message:
-        return encode_extract_item(str(number), item)
+    def _size(self, item: Picture) -> int:
+        return picture_bytes(item)
 
-    def _decode(self, message: Message) -> tuple[int, Features | GramletError]:
-        identifier, outcome = decode_extract_reply(message)
-        return int(identifier), outcome
+    def _encode(self, items: Mapping[int, Picture]) -> Message:
+        return encode_extract_items((str(number), picture) for number, picture in items.items())
+
+    def _decode(self, message: Message) -> list[tuple[int, Features | GramletError]]:
+        return [(int(identifier), outcome) for identifier, outcome in decode_extract_reply(message)]
 
 
 class DifferentiationState:

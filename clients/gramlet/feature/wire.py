@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from gramlet.errors import GramletError, InternalError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Load, Model, Stage
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.arrays import FLOAT_TYPE, decode_tensor, encode_symmetric, encode_tensor
 from gramlet.tensor.codec import EnumCodec, MessageCodec, each
+from gramlet.tensor.v1 import timing_pb2
 from gramlet.tensor.wire import (
     RESIZE,
-    TIMING,
     decode_picture_error,
     decode_picture_or_error,
     encode_picture,
     encode_picture_error,
 )
 from gramlet.transport.rpc import Kind, Rpc
-from gramlet.types import Limits, Picture
+from gramlet.types import Array, ElementType, Limits, Picture, Timing
+
+StreamItems = list[tuple[str, Picture | GramletError]]
+"""The pictures of one message of an ExtractStream, with their ids."""
+
+_REPLY_BYTES = 4 * 2**20
+_ALL_FORMS = tuple(Form)
+_BESIDES_POOLED = (Form.ACTIVATIONS, Form.GRAM)
 
 _FORM = EnumCodec(
     {
@@ -67,35 +76,53 @@ def decode_extraction(message: feature_pb2.Extraction, field: str = "extraction"
     return _EXTRACTION.decode(message, field)
 
 
-def encode_features(features: Features, extraction: Extraction) -> feature_pb2.PictureFeatures:
+def encode_features(
+    features: Features, extraction: Extraction, forms: Collection[Form] = _ALL_FORMS
+) -> feature_pb2.PictureFeatures:
     """Features of one picture, in the element type and packing that the extraction asks for.
+
+    Args:
+        features: The features.
+        extraction: What was asked for.
+        forms: The forms to encode.
 
     Raises:
         InvalidInput: A value does not fit float16.
     """
+    stages = extraction.stages if any(form in forms for form in extraction.forms) else ()
+    timing = features.timing
     return feature_pb2.PictureFeatures(
-        stages=[_encode_stage(features, stage, extraction) for stage in extraction.stages],
+        stages=[_encode_stage(features, stage, extraction, forms) for stage in stages],
         height=features.height,
         width=features.width,
-        timing=TIMING.encode(features.timing),
+        timing=timing_pb2.Timing(
+            queue_seconds=timing.queue_seconds, compute_seconds=timing.compute_seconds, batch_size=timing.batch_size
+        ),
     )
 
 
-def _encode_stage(features: Features, stage: str, extraction: Extraction) -> feature_pb2.StageFeatures:
+def _encode_stage(
+    features: Features, stage: str, extraction: Extraction, forms: Collection[Form]
+) -> feature_pb2.StageFeatures:
     element_type = extraction.element_type
     encode_gram = encode_symmetric if extraction.triangle else encode_tensor
     message = feature_pb2.StageFeatures(stage=stage)
-    if stage in features.activations:
+    if stage in features.activations and Form.ACTIVATIONS in forms:
         message.activations.CopyFrom(encode_tensor(features.activations[stage], element_type))
-    if stage in features.grams:
+    if stage in features.grams and Form.GRAM in forms:
         message.gram.CopyFrom(encode_gram(features.grams[stage], element_type))
-    if stage in features.pooled:
+    if stage in features.pooled and Form.POOLED in forms:
         message.pooled.CopyFrom(encode_tensor(features.pooled[stage], element_type))
     return message
 
 
-def decode_features(message: feature_pb2.PictureFeatures) -> Features:
-    """Features of one picture; Gram matrices always whole. The arrays may be read-only."""
+def decode_features(message: feature_pb2.PictureFeatures, pooled: Mapping[str, Array] | None = None) -> Features:
+    """Features of one picture; Gram matrices always whole. The arrays may be read-only.
+
+    Args:
+        message: The features.
+        pooled: The pooled ones, where they came beside the message.
+    """
 
     def arrays(form: str) -> dict[str, Any]:
         return {
@@ -104,32 +131,37 @@ def decode_features(message: feature_pb2.PictureFeatures) -> Features:
             if stage.HasField(form)
         }
 
+    timing = message.timing
     return Features(
         activations=arrays("activations"),
         grams=arrays("gram"),
-        pooled=arrays("pooled"),
+        pooled=pooled or arrays("pooled"),
         height=message.height,
         width=message.width,
-        timing=TIMING.decode(message.timing),
+        timing=Timing(timing.queue_seconds, timing.compute_seconds, timing.batch_size),
     )
 
 
-def encode_outcome(outcome: Features | GramletError, extraction: Extraction) -> feature_pb2.ExtractResult:
+def encode_outcome(
+    outcome: Features | GramletError, extraction: Extraction, forms: Collection[Form] = _ALL_FORMS
+) -> feature_pb2.ExtractResult:
     """The outcome for one picture. Features that do not fit the element type become that picture's error."""
     if isinstance(outcome, GramletError):
         return feature_pb2.ExtractResult(error=encode_picture_error(outcome))
     try:
-        return feature_pb2.ExtractResult(features=encode_features(outcome, extraction))
+        return feature_pb2.ExtractResult(features=encode_features(outcome, extraction, forms))
     except InvalidInput as error:
         misfit = InvalidInput(error.message, field="extraction.element_type")
         return feature_pb2.ExtractResult(error=encode_picture_error(misfit))
 
 
-def decode_outcome(message: feature_pb2.ExtractResult) -> Features | GramletError:
+def decode_outcome(
+    message: feature_pb2.ExtractResult, pooled: Mapping[str, Array] | None = None
+) -> Features | GramletError:
     """The outcome for one picture: its features, or the error as a value."""
     match message.WhichOneof("outcome"):
         case "features":
-            return decode_features(message.features)
+            return decode_features(message.features, pooled)
         case "error":
             return decode_picture_error(message.error)
         case _:
@@ -157,34 +189,98 @@ def decode_extract_request(
     return decode_extraction(message.extraction), pictures
 
 
-def encode_extract_item(identifier: str, picture: Picture) -> feature_pb2.ExtractStreamRequest:
-    """A picture of an ExtractStream."""
+def encode_extract_items(items: Iterable[tuple[str, Picture]]) -> feature_pb2.ExtractStreamRequest:
+    """Pictures of an ExtractStream, with their ids."""
+    item = feature_pb2.ExtractStreamRequest.Item
     return feature_pb2.ExtractStreamRequest(
-        item=feature_pb2.ExtractStreamRequest.Item(id=identifier, picture=encode_picture(picture))
+        items=[item(id=identifier, picture=encode_picture(picture)) for identifier, picture in items]
     )
 
 
-def decode_extract_start(requests: Iterator[feature_pb2.ExtractStreamRequest]) -> Extraction:
-    """What to extract, from the first message of an ExtractStream.
+def decode_extract_stream(
+    requests: Iterator[feature_pb2.ExtractStreamRequest],
+) -> tuple[Extraction, Iterator[StreamItems]]:
+    """What to extract, and the pictures with their ids, message by message. A bad picture becomes an error.
 
     Raises:
-        InvalidInput: The first message is something else, or there is none.
+        InvalidInput: There is no extraction in the first message. Later: there is one, or no picture, in another.
     """
     first = next(requests, None)
-    if first is None or first.WhichOneof("message") != "extraction":
+    if first is None or not first.HasField("extraction"):
         raise InvalidInput("say what to extract before the first picture", field="extraction")
-    return decode_extraction(first.extraction)
+    return decode_extraction(first.extraction), _stream_items(first, requests)
 
 
-def decode_extract_item(message: feature_pb2.ExtractStreamRequest) -> tuple[str, Picture | GramletError]:
-    """The id and picture of a message of ExtractStream after the first: a bad picture becomes an error.
+def _stream_items(
+    first: feature_pb2.ExtractStreamRequest, requests: Iterator[feature_pb2.ExtractStreamRequest]
+) -> Iterator[StreamItems]:
+    if first.items:
+        yield _decode_items(first)
+    for request in requests:
+        if request.HasField("extraction") or not request.items:
+            raise InvalidInput("after the extraction come pictures", field="items")
+        yield _decode_items(request)
 
-    Raises:
-        InvalidInput: The message is not a picture.
-    """
-    if message.WhichOneof("message") != "item":
-        raise InvalidInput("after the extraction come pictures", field="item")
-    return message.item.id, decode_picture_or_error(message.item.picture, "item.picture")
+
+def _decode_items(request: feature_pb2.ExtractStreamRequest) -> StreamItems:
+    return [
+        (item.id, decode_picture_or_error(item.picture, f"items[{number}].picture"))
+        for number, item in enumerate(request.items)
+    ]
+
+
+def encode_extract_replies(
+    ids: Sequence[str], outcomes: Sequence[Features | GramletError], extraction: Extraction
+) -> Iterator[feature_pb2.ExtractStreamResponse]:
+    """The outcomes for some pictures of a stream, in messages of a few MiB, unless one picture has more."""
+    start, size = 0, 0
+    for end, outcome in enumerate(outcomes):
+        more = _features_bytes(outcome)
+        if end > start and size + more > _REPLY_BYTES:
+            yield _encode_reply(ids[start:end], outcomes[start:end], extraction)
+            start, size = end, 0
+        size += more
+    yield _encode_reply(ids[start:], outcomes[start:], extraction)
+
+
+def _features_bytes(outcome: Features | GramletError) -> int:
+    if isinstance(outcome, GramletError):
+        return 0
+    return sum(array.nbytes for form in (outcome.activations, outcome.grams, outcome.pooled) for array in form.values())
+
+
+def _encode_reply(
+    ids: Sequence[str], outcomes: Sequence[Features | GramletError], extraction: Extraction
+) -> feature_pb2.ExtractStreamResponse:
+    if Form.POOLED in extraction.forms and extraction.element_type is ElementType.FLOAT16:
+        outcomes = [_fitting_float16(outcome) for outcome in outcomes]
+    results = [encode_outcome(outcome, extraction, _BESIDES_POOLED) for outcome in outcomes]
+    pooled = [
+        outcome.pooled
+        for outcome, result in zip(outcomes, results, strict=True)
+        if isinstance(outcome, Features) and result.HasField("features") and outcome.pooled
+    ]
+    return feature_pb2.ExtractStreamResponse(
+        ids=ids,
+        results=results,
+        pooled=[
+            feature_pb2.PooledFeatures(
+                stage=stage, pooled=encode_tensor(np.stack([rows[stage] for rows in pooled]), extraction.element_type)
+            )
+            for stage in (pooled[0] if pooled else ())
+        ],
+    )
+
+
+def _fitting_float16(outcome: Features | GramletError) -> Features | GramletError:
+    """An error in place of features whose pooled values do not fit float16."""
+    if isinstance(outcome, Features):
+        try:
+            for row in outcome.pooled.values():
+                encode_tensor(row, ElementType.FLOAT16)
+        except InvalidInput as error:
+            return InvalidInput(error.message, field="extraction.element_type")
+    return outcome
 
 
 # --- what the client calls, sends and reads ---
@@ -209,6 +305,22 @@ def encode_extract_start(extraction: Extraction) -> feature_pb2.ExtractStreamReq
     return feature_pb2.ExtractStreamRequest(extraction=encode_extraction(extraction))
 
 
-def decode_extract_reply(message: feature_pb2.ExtractStreamResponse) -> tuple[str, Features | GramletError]:
-    """The id of a picture and its outcome."""
-    return message.id, decode_outcome(message.result)
+def decode_extract_reply(
+    message: feature_pb2.ExtractStreamResponse,
+) -> list[tuple[str, Features | GramletError]]:
+    """The ids of pictures and their outcomes.
+
+    Raises:
+        InternalError: The parts of the message do not fit each other.
+    """
+    pooled = {each.stage: decode_tensor(each.pooled, f"{each.stage}.pooled") for each in message.pooled}
+    found = sum(result.HasField("features") for result in message.results)
+    if len(message.ids) != len(message.results) or any(len(rows) != found for rows in pooled.values()):
+        raise InternalError("the server sent a reply whose parts do not fit each other")
+    outcomes, row = [], 0
+    for result in message.results:
+        # Copies: a row would keep the features of all pictures of the message in memory.
+        rows = {stage: rows[row].copy() for stage, rows in pooled.items()} if result.HasField("features") else {}
+        row += bool(rows)
+        outcomes.append(decode_outcome(result, rows))
+    return list(zip(message.ids, outcomes, strict=True))

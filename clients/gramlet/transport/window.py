@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from gramlet.errors import GramletError, Overloaded, Unavailable
@@ -13,6 +13,21 @@ from gramlet.values import whole_number
 I = TypeVar("I")  # noqa: E741  # the item as the caller gives it
 T = TypeVar("T")  # the item as it travels
 R = TypeVar("R")  # its result
+
+
+SLOW_SECONDS = 0.02
+"""A message does not wait longer than this for more of the caller's items."""
+
+SLOW_ITEMS = 16
+"""Items under way while the caller's items come slowly: their outcomes do not wait for many more items."""
+
+MESSAGE_ITEMS = 64
+MESSAGE_BYTES = 2**20
+"""What a message holds: a larger one costs no less for each item."""
+
+FLIGHT_BYTES = 32 * 2**20
+FEWEST_ITEMS = 4
+"""Items under way have at most so many bytes together, but there are a few in any case."""
 
 
 class Window(ABC, Generic[I, T, R]):
@@ -25,18 +40,28 @@ class Window(ABC, Generic[I, T, R]):
         in_flight: Most items whose outcome the caller has not taken.
     """
 
+    _message_items = MESSAGE_ITEMS
+    """The most items in one message."""
+
     def __init__(self, in_flight: int) -> None:
         self._in_flight = whole_number(in_flight, "in_flight", least=1)
         self._unanswered: dict[int, T] = {}
+        self._bytes = 0  # of those
         self._unsent: list[int] = []
         self._outcomes: dict[int, R | GramletError] = {}
         self._added = 0
         self._taken = 0
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another item may be added."""
-        return self._added - self._taken < self._in_flight
+    def room(self, slow: bool) -> int:
+        """How many more items may be added now.
+
+        Args:
+            slow: Whether the caller's items come slowly.
+        """
+        under_way = self._added - self._taken
+        if self._bytes >= FLIGHT_BYTES and under_way >= FEWEST_ITEMS:
+            return 0
+        return max(0, (min(SLOW_ITEMS, self._in_flight) if slow else self._in_flight) - under_way)
 
     @property
     def is_waiting(self) -> bool:
@@ -48,40 +73,51 @@ class Window(ABC, Generic[I, T, R]):
         """Whether every outcome was taken."""
         return self._taken == self._added
 
-    def add(self, item: I) -> None:
-        """Reads the next item."""
-        number = self._added
-        self._added += 1
-        try:
-            self._unanswered[number] = self._read(item)
-        except GramletError as error:
-            self._outcomes[number] = _at(number, error)
-        else:
-            self._unsent.append(number)
+    def add(self, items: Iterable[I]) -> None:
+        """Reads the next items."""
+        for item in items:
+            number = self._added
+            self._added += 1
+            try:
+                read = self._read(item)
+            except GramletError as error:
+                self._outcomes[number] = _at(number, error)
+            else:
+                self._unanswered[number] = read
+                self._bytes += self._size(read)
+                self._unsent.append(number)
 
     @abstractmethod
     def request(self) -> Message:
         """The first message of a connection."""
 
     def messages(self) -> Iterator[Message]:
-        """The items to be sent now."""
+        """The items to be sent now, in as few messages as their sizes allow."""
         unsent, self._unsent = self._unsent, []
-        for number in unsent:
-            yield self._encode(number, self._unanswered[number])
+        start, size = 0, 0
+        for end, number in enumerate(unsent):
+            more = self._size(self._unanswered[number])
+            if end > start and (end - start >= self._message_items or size + more > MESSAGE_BYTES):
+                yield self._encode({number: self._unanswered[number] for number in unsent[start:end]})
+                start, size = end, 0
+            size += more
+        if unsent:
+            yield self._encode({number: self._unanswered[number] for number in unsent[start:]})
 
     def accept(self, message: Message) -> None:
-        """Takes an answer.
+        """Takes answers.
 
         Raises:
-            Overloaded, Unavailable: The server could not take this item now; send everything unanswered again.
+            Overloaded, Unavailable: The server could not take an item now; send everything unanswered again.
         """
-        number, outcome = self._decode(message)
-        if isinstance(outcome, Overloaded | Unavailable):
-            raise outcome
-        if number is None:  # such answers come in order
-            number = next(iter(self._unanswered), -1)
-        if self._unanswered.pop(number, None) is not None:
-            self._outcomes[number] = _at(number, outcome) if isinstance(outcome, GramletError) else outcome
+        for number, outcome in self._decode(message):
+            if isinstance(outcome, Overloaded | Unavailable):
+                raise outcome
+            if number is None:  # such answers come in order
+                number = next(iter(self._unanswered), -1)
+            if number in self._unanswered:
+                self._bytes -= self._size(self._unanswered.pop(number))
+                self._outcomes[number] = _at(number, outcome) if isinstance(outcome, GramletError) else outcome
 
     def broken(self) -> None:
         """The stream is lost: every item without an answer is to be sent again."""
@@ -97,13 +133,17 @@ class Window(ABC, Generic[I, T, R]):
     def _read(self, item: I) -> T:
         """The item as it travels."""
 
-    @abstractmethod
-    def _encode(self, number: int, item: T) -> Message:
-        """The message with the item."""
+    def _size(self, item: T) -> int:
+        """The bytes of an item, where they count."""
+        return 0
 
     @abstractmethod
-    def _decode(self, message: Message) -> tuple[int | None, R | GramletError]:
-        """The number of the item, if the answer has it, and its outcome."""
+    def _encode(self, items: Mapping[int, T]) -> Message:
+        """The message with these items, by their numbers."""
+
+    @abstractmethod
+    def _decode(self, message: Message) -> Iterable[tuple[int | None, R | GramletError]]:
+        """The outcomes in an answer, each with the number of its item, if the answer has it."""
 
 
 def _at(number: int, error: GramletError) -> GramletError:

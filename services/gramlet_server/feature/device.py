@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gramlet_server.feature.graphs import Compute, GraphCache, PassKey
-from gramlet_server.feature.pixels import Stack, batch_of, has_native_filter
+from gramlet_server.feature.pixels import Stack, batch_of, resized_on_cpu
 from gramlet_server.pictures.prepare import Decoded
 
 Result = TypeVar("Result")
@@ -37,10 +37,9 @@ class Device:
         """Surrounds everything that runs on the device."""
         yield
 
-    @property
-    def resizes(self) -> bool:
-        """Whether pictures are resized here faster than by those who decode them."""
-        return has_native_filter(torch.device("cpu"))
+    def before(self, picture: Decoded) -> Decoded:
+        """What is done to a picture before it waits for the device, on the thread that decodes: here it is resized."""
+        return resized_on_cpu(picture)
 
     def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
         """Pictures of one final size, arrays (3, H, W) or decoded ones, as a batch (N, 3, H, W)."""
@@ -103,9 +102,8 @@ class CudaDevice(Device):
         with torch.cuda.device(self._device), torch.cuda.stream(self._compute):
             yield
 
-    @property
-    def resizes(self) -> bool:
-        return True
+    def before(self, picture: Decoded) -> Decoded:
+        return picture
 
     def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
         return _batch(pictures, self._stack, self._device)

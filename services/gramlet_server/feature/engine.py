@@ -136,7 +136,8 @@ class Engine:
         self, pictures: Iterable[Picture | GramletError], extraction: Extraction
     ) -> Iterator[Features | GramletError]:
         """Features of each picture, in order; see `Extractor.stream`."""
-        return self.extractor.stream(pictures, extraction)
+        for outcomes in self.extractor.stream(([picture] for picture in pictures), extraction):
+            yield from outcomes
 
     def extract_together(self, pictures: Sequence[Picture | GramletError], extraction: Extraction) -> list[Outcome]:
         """Features of a few pictures whose outcomes fit one message; see `Extractor.together`."""

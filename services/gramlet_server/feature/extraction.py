@@ -9,11 +9,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization
+from gramlet.tensor.pixels import picture_bytes
 from gramlet.types import Array, ElementType, Picture, Resize
 from torch import Tensor
 
@@ -22,10 +24,12 @@ from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller, Work, outcome
-from gramlet_server.pictures.prepare import MOST_TO_DEVICE, Decoded, decode_for
+from gramlet_server.pictures.prepare import Decoded, decode_for
 
 PREPARING_THREADS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded and resized."""
+SHARE_BYTES = 64 * 1024
+"""Pictures that are decoded by one thread at a time have together at least so many bytes, as they travel."""
 MOST_PIXELS = 4096 * 2304
 """Features are extracted from whole pictures, whose activations must fit into the device's memory."""
 
@@ -50,15 +54,16 @@ class Extractor:
         self._network = passes.network
         self._limits = passes.limits
         self._cache = cache
-        self._most_pixels = MOST_TO_DEVICE if passes.device.resizes else 0
 
-    def stream(self, pictures: Iterable[Picture | GramletError], extraction: Extraction) -> Iterator[Outcome]:
-        """Features of each picture, in order; a picture that fails yields its error.
+    def stream(
+        self, messages: Iterable[Sequence[Picture | GramletError]], extraction: Extraction
+    ) -> Iterator[list[Outcome]]:
+        """Features of each picture, in order, in groups; a picture that fails yields its error.
 
-        Pictures are taken from the iterable in a thread of their own, up to two passes ahead of the consumer, and
-        prepared in several threads. An outcome is yielded as soon as it is ready, however slowly pictures come. An
-        element that is already an error is yielded as it is. Features in the cache are neither decoded nor computed;
-        their timing has a batch size of 0.
+        Messages are taken from the iterable in a thread of their own, up to two passes ahead of the consumer, and
+        pictures are prepared in several threads. A group is at most a pass, and never of several messages: outcomes are
+        yielded as soon as they are ready, however slowly messages come. An element that is already an error is yielded
+        as it is. Features in the cache are neither decoded nor computed; their timing has a batch size of 0.
 
         Raises:
             InvalidInput: The extraction itself is wrong.
@@ -68,8 +73,12 @@ class Extractor:
         scheduler = self._passes.scheduler
         with scheduler.caller() as caller:
             ahead: _MapAhead[Picture | GramletError, Pending] = _MapAhead(2 * scheduler.pictures_per_pass)
-            for pending in ahead.map(lambda picture: self._begin(caller, picture, extraction), pictures):
-                yield self._finish(pending)
+
+            def begin(pictures: Sequence[Picture | GramletError]) -> list[Pending]:
+                return self._begin(caller, pictures, extraction)
+
+            for group in ahead.map(begin, _groups(messages, scheduler.pictures_per_pass), _shares):
+                yield [self._finish(pending) for pending in group]
 
     def together(self, pictures: Sequence[Picture | GramletError], extraction: Extraction) -> list[Outcome]:
         """Features of a few pictures whose outcomes fit one message.
@@ -149,7 +158,7 @@ class Extractor:
         if isinstance(picture, GramletError):
             return picture
         try:
-            return decode_for(picture, resize, self._limits, "picture", self._most_pixels)
+            return self._passes.device.before(decode_for(picture, resize, self._limits, "picture"))
         except GramletError as error:
             return error
 
@@ -161,11 +170,15 @@ class Extractor:
         with ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare") as pool:
             return list(pool.map(self._prepare, pictures, cached, [resize] * len(pictures)))
 
-    def _begin(self, caller: Caller, picture: Picture | GramletError, extraction: Extraction) -> Pending:
-        key = self._cache.key(picture, extraction)
-        pending = self._pending(key, self._prepare(picture, self._cache.get(key), extraction.resize), extraction)
-        if isinstance(pending, tuple):
-            caller.submit(pending[1])
+    def _begin(
+        self, caller: Caller, pictures: Sequence[Picture | GramletError], extraction: Extraction
+    ) -> list[Pending]:
+        pending = []
+        for picture in pictures:
+            key = self._cache.key(picture, extraction)
+            prepared = self._prepare(picture, self._cache.get(key), extraction.resize)
+            pending.append(self._pending(key, prepared, extraction))
+        caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
         return pending
 
     def _pending(self, key: Hashable, prepared: Decoded | Outcome, extraction: Extraction) -> Pending:
@@ -231,39 +244,73 @@ def _in_form(activations: Tensor, form: Form, normalization: GramNormalization) 
     return activations.float().mean(dim=(1, 2))
 
 
+def _groups(messages: Iterable[Sequence[In]], most: int) -> Iterator[Sequence[In]]:
+    """The elements of each message, at most so many at a time."""
+    for message in messages:
+        for start in range(0, len(message), most):
+            yield message[start : start + most]
+
+
+def _shares(pictures: Sequence[Picture | GramletError]) -> Iterator[Sequence[Picture | GramletError]]:
+    """The pictures of a group for one thread at a time: small ones together, because a hand-over costs as much."""
+    start, size = 0, 0
+    for end, picture in enumerate(pictures):
+        size += 0 if isinstance(picture, GramletError) else picture_bytes(picture)
+        if size >= SHARE_BYTES:
+            yield pictures[start : end + 1]
+            start, size = end + 1, 0
+    if start < len(pictures):
+        yield pictures[start:]
+
+
 class _MapAhead(Generic[In, Out]):
-    """Maps over an iterable in threads, at most `window` elements ahead of the consumer."""
+    """Maps over groups of elements in threads, at most `window` elements ahead of the consumer."""
 
     def __init__(self, window: int) -> None:
         self._room = threading.Semaphore(window)
-        # A future for each element; then None at the end, or the exception of the iterable.
-        self._taken: queue.SimpleQueue[Future[Out] | BaseException | None] = queue.SimpleQueue()
+        # The futures of each group; then None at the end, or the exception of the iterable.
+        self._taken: queue.SimpleQueue[list[Future[list[Out]]] | BaseException | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
         self._closed = False
 
-    def map(self, function: Callable[[In], Out], elements: Iterable[In]) -> Iterator[Out]:
-        """Yields function(element) in order. An exception of the iterable is raised after the elements before it."""
-        context = copy_context()  # whose call it is
-        threading.Thread(target=context.run, args=(self._take, function, elements), name="ahead", daemon=True).start()
+    def map(
+        self,
+        function: Callable[[Sequence[In]], list[Out]],
+        groups: Iterable[Sequence[In]],
+        shares: Callable[[Sequence[In]], Iterable[Sequence[In]]],
+    ) -> Iterator[list[Out]]:
+        """Yields what function returns for each group, in order; it is called for shares of a group.
+
+        An exception of the iterable is raised after the groups before it.
+        """
+        take = partial(copy_context().run, self._take, function, groups, shares)  # the context: whose call it is
+        threading.Thread(target=take, name="ahead", daemon=True).start()
         try:
             while (taken := self._taken.get()) is not None:
                 if isinstance(taken, BaseException):
                     raise taken
-                self._room.release()
-                yield taken.result()
+                outcomes = [outcome for share in taken for outcome in share.result()]
+                self._room.release(len(outcomes))
+                yield outcomes
         finally:
             # Lets the thread that takes elements end: it may wait for room.
             self._closed = True
             self._room.release()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, function: Callable[[In], Out], elements: Iterable[In]) -> None:
+    def _take(
+        self,
+        function: Callable[[Sequence[In]], list[Out]],
+        groups: Iterable[Sequence[In]],
+        shares: Callable[[Sequence[In]], Iterable[Sequence[In]]],
+    ) -> None:
         try:
-            for element in elements:
-                self._room.acquire()
-                if self._closed:
-                    return
-                self._taken.put(self._pool.submit(copy_context().run, function, element))
+            for group in groups:
+                for _ in group:
+                    self._room.acquire()
+                    if self._closed:
+                        return
+                self._taken.put([self._pool.submit(copy_context().run, function, share) for share in shares(group)])
         except BaseException as error:
             self._taken.put(error)
         else:

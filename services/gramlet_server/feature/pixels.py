@@ -1,13 +1,15 @@
 """Decoded pictures become the batch that the network takes, on its device: resized by Pillow's Lanczos, converted.
 
-Pillow filters one axis, rounds to 8 bits, filters the other axis, and rounds again. There are two implementations: on a
-CPU, torch's own filter of 8-bit pictures, which comes within one level of Pillow's and is several times as fast; on
-other devices two matrix products, whose matrices hold the weights of the filter, with Pillow's bits.
+Pillow filters one axis, rounds to 8 bits, filters the other axis, and rounds again. There are two implementations. For
+a CPU, torch's own filter of 8-bit pictures, which comes within one level of Pillow's and is several times as fast; it
+runs in the threads that decode, before a picture waits for the device. For other devices, two matrix products on the
+device, whose matrices hold the weights of the filter, with Pillow's bits.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.resize import Box, resample
 
@@ -52,8 +55,10 @@ def _batch_of_alike(pictures: Sequence[Decoded], stack: Stack, device: torch.dev
         return stacked
     levels = stacked.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last
     if not first.is_final:
-        resized = resized_natively if has_native_filter(device) else resized_by_products
-        levels = resized(levels, first.box, first.height, first.width)
+        levels = resized_by_products(levels, first.box, first.height, first.width)
+    if device.type == "cpu":
+        # Not by torch: to share out so little among its threads costs more than it saves.
+        return torch.from_numpy(np.divide(levels.numpy(), np.float32(255), dtype=np.float32))
     # A tensor as the divisor: by a number, CUDA would multiply with its inverse, which differs in the last bit.
     return levels.float().div_(_white(device))
 
@@ -66,11 +71,30 @@ def _white(device: torch.device) -> Tensor:
 # --- torch's own filter, on a CPU
 
 
+_thread = threading.local()
+
+
+def resized_on_cpu(picture: Decoded) -> Decoded:
+    """A decoded picture in its final size. It is resized on the calling thread alone."""
+    if picture.is_final:
+        return picture
+    height, width = picture.height, picture.width
+    if not has_native_filter():
+        pixels = resample(picture.pixels, picture.box, height, width)
+    else:
+        if not getattr(_thread, "is_single", False):
+            set_single_threaded()
+            _thread.is_single = True
+        # torch warns about read-only arrays; nothing is written here.
+        writable = picture.pixels if picture.pixels.flags.writeable else picture.pixels.copy()
+        levels = torch.from_numpy(writable)[None].permute(0, 3, 1, 2)
+        pixels = resized_natively(levels, picture.box, height, width)[0].permute(1, 2, 0).numpy()
+    return Decoded(pixels, height, width, (0, 0, width, height))
+
+
 @lru_cache
-def has_native_filter(device: torch.device) -> bool:
-    """Whether torch has this filter for 8-bit pictures on a device; releases before 2.13 do not."""
-    if device.type != "cpu":
-        return False
+def has_native_filter() -> bool:
+    """Whether this release of torch has the filter for 8-bit pictures; those before 2.13 do not."""
     try:
         _native(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 4, 4)
     except (NotImplementedError, ValueError, RuntimeError):

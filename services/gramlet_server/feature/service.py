@@ -88,19 +88,17 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     def ExtractStream(
         self, request_iterator: Iterator[feature_pb2.ExtractStreamRequest], context: grpc.ServicerContext
     ) -> Iterator[feature_pb2.ExtractStreamResponse]:
-        """Features of a collection, picture by picture, in the order of the pictures."""
-        extraction = wire.decode_extract_start(request_iterator)
+        """Features of a collection, in the order of the pictures."""
+        extraction, messages = wire.decode_extract_stream(request_iterator)
         ids: deque[str] = deque()
 
-        def pictures() -> Iterator[Picture | GramletError]:
-            for request in request_iterator:
-                identifier, picture = wire.decode_extract_item(request)
-                ids.append(identifier)
-                yield picture
+        def pictures() -> Iterator[list[Picture | GramletError]]:
+            for items in messages:
+                ids.extend(identifier for identifier, _ in items)
+                yield [picture for _, picture in items]
 
-        for outcome in self._engine.extractor.stream(pictures(), extraction):
-            result = wire.encode_outcome(outcome, extraction)
-            yield feature_pb2.ExtractStreamResponse(id=ids.popleft(), result=result)
+        for outcomes in self._engine.extractor.stream(pictures(), extraction):
+            yield from wire.encode_extract_replies([ids.popleft() for _ in outcomes], outcomes, extraction)
 
     def Differentiate(
         self, request_iterator: Iterator[feature_pb2.DifferentiateRequest], context: grpc.ServicerContext

@@ -120,6 +120,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.tensor.v1.Tensor": {"shape": Several(8, Number(0, 2**40)), "data": ANY},
     "gramlet.feature.v1.ExtractRequest": {"pictures": Several(4096)},
     "gramlet.feature.v1.Extraction": {"stages": Several(32, _STAGE), "forms": Several(8)},
+    "gramlet.feature.v1.ExtractStreamRequest": {"items": Several(1024)},
     "gramlet.feature.v1.ExtractStreamRequest.Item": {"id": Text(1024)},
     "gramlet.feature.v1.Objective": {
         "content_stage": _STAGE,

@@ -204,7 +204,7 @@ class ExtractResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[ExtractResult, _Mapping]]] = ...) -> None: ...
 
 class ExtractStreamRequest(_message.Message):
-    __slots__ = ("extraction", "item")
+    __slots__ = ("extraction", "items")
     class Item(_message.Message):
         __slots__ = ("id", "picture")
         ID_FIELD_NUMBER: _ClassVar[int]
@@ -213,18 +213,28 @@ class ExtractStreamRequest(_message.Message):
         picture: _picture_pb2.Picture
         def __init__(self, id: _Optional[str] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
     EXTRACTION_FIELD_NUMBER: _ClassVar[int]
-    ITEM_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     extraction: Extraction
-    item: ExtractStreamRequest.Item
-    def __init__(self, extraction: _Optional[_Union[Extraction, _Mapping]] = ..., item: _Optional[_Union[ExtractStreamRequest.Item, _Mapping]] = ...) -> None: ...
+    items: _containers.RepeatedCompositeFieldContainer[ExtractStreamRequest.Item]
+    def __init__(self, extraction: _Optional[_Union[Extraction, _Mapping]] = ..., items: _Optional[_Iterable[_Union[ExtractStreamRequest.Item, _Mapping]]] = ...) -> None: ...
+
+class PooledFeatures(_message.Message):
+    __slots__ = ("stage", "pooled")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    POOLED_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    pooled: _tensor_pb2.Tensor
+    def __init__(self, stage: _Optional[str] = ..., pooled: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class ExtractStreamResponse(_message.Message):
-    __slots__ = ("id", "result")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    RESULT_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    result: ExtractResult
-    def __init__(self, id: _Optional[str] = ..., result: _Optional[_Union[ExtractResult, _Mapping]] = ...) -> None: ...
+    __slots__ = ("ids", "results", "pooled")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    POOLED_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    results: _containers.RepeatedCompositeFieldContainer[ExtractResult]
+    pooled: _containers.RepeatedCompositeFieldContainer[PooledFeatures]
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., results: _Optional[_Iterable[_Union[ExtractResult, _Mapping]]] = ..., pooled: _Optional[_Iterable[_Union[PooledFeatures, _Mapping]]] = ...) -> None: ...
 
 class StageWeight(_message.Message):
     __slots__ = ("stage", "weight")

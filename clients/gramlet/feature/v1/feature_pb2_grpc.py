@@ -87,8 +87,9 @@ class FeatureServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ExtractStream(self, request_iterator, context):
-        """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
-        reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
+        """Returns the features of a collection. The caller sends the extraction first, then pictures, several in a message if
+        they are small. Each picture gets one outcome with its id; outcomes may arrive in another order and in other groups.
+        Pictures of several callers may share a batch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,9 @@ class FeatureServiceStub:
         gramlet.feature.v1.feature_pb2.ExtractStreamRequest,
         gramlet.feature.v1.feature_pb2.ExtractStreamResponse,
     ]
-    """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
-    reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
+    """Returns the features of a collection. The caller sends the extraction first, then pictures, several in a message if
+    they are small. Each picture gets one outcome with its id; outcomes may arrive in another order and in other groups.
+    Pictures of several callers may share a batch.
     """
 
     Differentiate: grpc.StreamStreamMultiCallable[
@@ -88,8 +89,9 @@ class FeatureServiceAsyncStub:
         gramlet.feature.v1.feature_pb2.ExtractStreamRequest,
         gramlet.feature.v1.feature_pb2.ExtractStreamResponse,
     ]
-    """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
-    reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
+    """Returns the features of a collection. The caller sends the extraction first, then pictures, several in a message if
+    they are small. Each picture gets one outcome with its id; outcomes may arrive in another order and in other groups.
+    Pictures of several callers may share a batch.
     """
 
     Differentiate: grpc.aio.StreamStreamMultiCallable[
@@ -141,8 +143,9 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[gramlet.feature.v1.feature_pb2.ExtractStreamRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[gramlet.feature.v1.feature_pb2.ExtractStreamResponse], collections.abc.AsyncIterator[gramlet.feature.v1.feature_pb2.ExtractStreamResponse]]:
-        """Returns the features of a collection. The caller sends the extraction first, then pictures. Each picture gets one
-        reply with its id; replies may arrive in another order. Pictures of several callers may share a batch.
+        """Returns the features of a collection. The caller sends the extraction first, then pictures, several in a message if
+        they are small. Each picture gets one outcome with its id; outcomes may arrive in another order and in other groups.
+        Pictures of several callers may share a batch.
         """
 
     @abc.abstractmethod
