@@ -27,15 +27,24 @@ def keep(page: Page, name: str) -> None:
     (SCREENSHOTS / f"{name}.png").write_bytes(page.screenshot())
 
 
-def order_samples(page: Page, iterations: int = 8, size: int = 64) -> None:
-    """Chooses two samples and small settings, by mouse."""
+def choose_samples(page: Page) -> None:
+    """Chooses a photo and a style of the samples."""
     page.until("document.querySelectorAll('.sample').length >= 6")
     page.run("document.querySelector('.samples .sample').click()")
     page.run("document.querySelectorAll('.samples')[1].querySelector('.sample').click()")
+
+
+def order_samples(page: Page, iterations: int = 8, size: int = 64) -> None:
+    """Chooses two samples and small settings."""
+    choose_samples(page)
     for name, value in (("size", size), ("iterations", iterations)):
-        page.run(
-            f"const i = document.getElementById('set-{name}'); i.value = {value}; i.dispatchEvent(new Event('change'))"
-        )
+        set_input(page, f"set-{name}", value, "change")
+
+
+def set_input(page: Page, identifier: str, value: float, event: str) -> None:
+    """Gives an input a value, as a user does."""
+    page.run("document.getElementById(arguments[0]).value = arguments[1]", identifier, value)
+    page.run("document.getElementById(arguments[0]).dispatchEvent(new Event(arguments[1]))", identifier, event)
 
 
 def run_of(page: Page) -> str:
@@ -69,13 +78,11 @@ def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page
     order_samples(page, iterations=2000)
     page.click("#start")
     page.until("document.querySelector('.stage')?.dataset.state === 'running'")
-    page.run(
-        "const i = document.getElementById('set-content_weight'); i.value = 2; i.dispatchEvent(new Event('input'))"
-    )
+    set_input(page, "set-content_weight", 2, "input")
     page.until(
         "[...document.querySelectorAll('.note')].some(n => n.textContent.startsWith('New weights from iteration'))"
     )
-    page.run("const i = document.getElementById('set-style_size'); i.value = 96; i.dispatchEvent(new Event('change'))")
+    set_input(page, "set-style_size", 96, "change")
     assert "stroke size needs a restart" in page.run("return document.querySelector('.restart').textContent")
     page.click("#stop")
     page.until("document.querySelector('.stage').dataset.state === 'stopped'")
@@ -129,7 +136,7 @@ def test_the_page_is_usable_by_keyboard_and_screen_readers(browser: Page, studio
     if not Path(axe).exists():
         pytest.skip("no axe-core: npm ci in tests/studio")
     source = Path(axe).read_text()
-    for path in ("/stylize", "/runs"):
+    for path in ("/stylize", "/runs", "/map", "/heads", "/sweep"):
         for scheme in ("dark", "light"):
             browser.prefer(scheme)
             page = at(browser, studio, path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from gramlet import AsyncClient, AsyncEvents
@@ -45,6 +45,7 @@ class Feed:
         self._log: list[str | None] = []
         self._replaceable: dict[str, int] = {}
         self._grown = asyncio.Event()
+        self._end = asyncio.Event()
 
     def put(self, event: PageEvent) -> None:
         """Adds an event."""
@@ -61,6 +62,11 @@ class Feed:
         """Adds the last event."""
         self.ended = True
         self.put(event)
+        self._end.set()
+
+    async def wait_for_end(self) -> None:
+        """Waits for the last event."""
+        await self._end.wait()
 
     def position_after(self, last_id: str) -> int:
         """Where a browser goes on that saw this id last; 0: at the start."""
@@ -124,6 +130,12 @@ class Feeds:
             feed = self._start(kind, run_id, self._client.run(run_id, kind).watch())
         return feed
 
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does work that no request waits for, until `close`."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     def existing(self, kind: RunKind, run_id: str) -> Feed | None:
         """The feed of a run, if there is one."""
         return self._feeds.get((kind.value, run_id))
@@ -148,9 +160,7 @@ class Feeds:
         def again() -> AsyncEvents[Any, Any]:
             return self._client.run(run_id, kind).watch()
 
-        task = asyncio.create_task(_read(feed, events, again))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.beside(_read(feed, events, again))
         return feed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -14,8 +15,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from gramlet.embed.inputs import MapOptions
+from gramlet.embed.settings import DEFAULT_RESIZE
 from gramlet.embed.types import Position
 from gramlet.errors import GramletError, InvalidInput, NotFound
+from gramlet.feature.types import Extraction, Form
 from gramlet.folders import Folder
 from gramlet.run.types import RunKind
 from gramlet.types import new_name
@@ -27,6 +30,9 @@ from gramlet_studio.pictures import file_bytes
 from gramlet_studio.stylizations import begin
 
 _ORDERS = "orders/embed"
+OF_HEADS = Extraction(("avgpool",), (Form.POOLED,), resize=DEFAULT_RESIZE)
+"""What a head asks the network for."""
+_log = logging.getLogger(__name__)
 _PROBABILITIES = 2  # the best class, and the one that it may be mistaken for
 
 
@@ -38,7 +44,22 @@ async def order(request: Request) -> Response:
     run_id = new_name()
     events = studio.client.embed(uploaded.folder, map_id=run_id, detached=True, report_every=5, **settings)
     await begin(studio, RunKind.EMBED, events, {**asked, "title": uploaded.name})
+    studio.feeds.beside(_know_features(studio, run_id, uploaded.folder))
     return JSONResponse({"run": run_id}, 201)
+
+
+async def _know_features(studio: Studio, run_id: str, folder: Folder) -> None:
+    """Lets the network see the pictures as heads do, once the map is there.
+
+    The server then knows their features when the user has named regions, and a classifier takes seconds.
+    """
+    feed = studio.feeds.follow(RunKind.EMBED, run_id)
+    await feed.wait_for_end()
+    try:
+        async for _ in studio.client.extract(folder, OF_HEADS):
+            pass
+    except GramletError as error:
+        _log.info("the features of map %s are not known beforehand: %s", run_id, error)
 
 
 async def find(request: Request) -> Response:

@@ -4,6 +4,9 @@ import { get } from "./api.js";
 const TABS = {
   stylize: () => import("./stylize.js"),
   runs: () => import("./runs.js"),
+  map: () => import("./map.js"),
+  heads: () => import("./heads.js"),
+  sweep: () => import("./sweep.js"),
 };
 const STATUS_MS = 2500;
 const main = document.getElementById("main");

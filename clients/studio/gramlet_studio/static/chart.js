@@ -5,14 +5,15 @@ const TERMS = [["loss", "Total", "--line-total"], ["style", "Style", "--line-sty
 const DECADES = 3; // of the scale: the content loss starts at 0
 
 /** A chart with `add(iteration values)`, `mark(iteration, kind)`, `clear()` and `element`. */
-export function lossChart() {
+export function lossChart(terms = TERMS, step = "iteration") {
   const canvas = h("canvas", { role: "img", "aria-label": "Loss: nothing yet" });
   const legend = h("ul.legend");
   const element = h("figure.chart", {}, canvas, legend);
   const points = [], marks = [];
-  const values = new Map(TERMS.map(([term, name]) => {
-    const value = h("b", {}, "–");
-    legend.append(h("li", { dataset: { term } }, h("i", { "aria-hidden": "true" }), name, " ", value));
+  const values = new Map(terms.map(([term, name, color]) => {
+    const value = h("b", {}, "–"), line = h("i", { "aria-hidden": "true" });
+    line.style.background = `var(${color})`;
+    legend.append(h("li", {}, line, name, " ", value));
     return [term, value];
   }));
   let waiting = false;
@@ -27,7 +28,7 @@ export function lossChart() {
     pen.scale(scale, scale);
     pen.clearRect(0, 0, width, height);
     if (!points.length) return;
-    const logs = points.flatMap((point) => TERMS.map(([term]) => point[term]).filter((v) => v > 0)).map(Math.log10);
+    const logs = points.flatMap((point) => terms.map(([term]) => point[term]).filter((v) => v > 0)).map(Math.log10);
     let [low, high] = range(logs);
     low = Math.max(low, high - DECADES);
     if (high - low < 0.3) { low -= 0.15; high += 0.15; }
@@ -43,7 +44,7 @@ export function lossChart() {
       pen.beginPath(); pen.moveTo(left, at); pen.lineTo(width, at); pen.stroke();
       pen.textAlign = "right"; pen.fillText(short(10 ** power), left - 6, at + 4);
     }
-    pen.textAlign = "left"; pen.fillText(`iteration ${first}`, left, height - 4);
+    pen.textAlign = "left"; pen.fillText(`${step} ${first}`, left, height - 4);
     pen.textAlign = "right"; pen.fillText(String(last), width - 6, height - 4);
     for (const { iteration, kind } of marks) {
       pen.setLineDash(kind === "scale" ? [] : [3, 3]);
@@ -52,7 +53,7 @@ export function lossChart() {
     }
     pen.setLineDash([]);
     pen.lineWidth = 1.75;
-    for (const [term, , color] of TERMS) {
+    for (const [term, , color] of terms) {
       pen.strokeStyle = style.getPropertyValue(color);
       pen.beginPath();
       let on = false;
@@ -64,8 +65,8 @@ export function lossChart() {
       pen.stroke();
     }
     const now = points.at(-1);
-    canvas.setAttribute("aria-label", `Loss ${short(now.loss)} at iteration ${now.iteration}, from ${short(points[0].loss)} at the start`);
-    for (const [term] of TERMS) values.get(term).textContent = now[term] > 0 ? short(now[term]) : "–";
+    canvas.setAttribute("aria-label", `Loss ${short(now.loss)} at ${step} ${now.iteration}, from ${short(points[0].loss)} at the start`);
+    for (const [term] of terms) values.get(term).textContent = now[term] > 0 ? short(now[term]) : "–";
   }
   function later() { if (!waiting) { waiting = true; requestAnimationFrame(draw); } }
   new ResizeObserver(later).observe(canvas);
@@ -84,4 +85,4 @@ function range(values) {
   return [low, high];
 }
 
-export const short = (value) => value == null ? "–" : value >= 1e4 || value < 1e-2 ? value.toExponential(1) : value.toPrecision(3);
+export const short = (value) => value == null ? "–" : value >= 1e4 || value < 1e-2 ? value.toExponential(1) : String(Number(value.toPrecision(3)));

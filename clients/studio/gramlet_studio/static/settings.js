@@ -1,8 +1,6 @@
 // The settings of a stylization: sliders that act on a run under way, and choices that need a new run.
 import { h } from "./dom.js";
 
-// Weights of the presets, for the scales of the sliders until a run has told its own.
-const PRESET_WEIGHTS = { default: { content_weight: 1, style_weight: 1 }, classic: { content_weight: 1, style_weight: 1000 } };
 const LIVE = [
   ["content_weight", "Content", "keeps the photo", -4, 4],
   ["style_weight", "Style", "follows the painting", -4, 4],
@@ -11,7 +9,8 @@ const COLORS = [["style", "of the style"], ["content-luminance", "of the photo"]
 
 /** `live(values)` is called when a slider moved that can act at once, `rest()` when a setting changed that cannot. */
 export function settingsPanel({ live, rest }) {
-  let base = { ...PRESET_WEIGHTS.default };
+  let known = {}; // the settings of each preset
+  const base = { content_weight: 1, style_weight: 1 }; // the middle of the sliders: the weights of the preset
   const inputs = {}, shown = {};
 
   function slider(name, label, hint, low, high, text) {
@@ -49,7 +48,7 @@ export function settingsPanel({ live, rest }) {
       number("iterations", "Iterations", 160, 1, 2000, 10),
       number("style_size", "Stroke size (px)", "", 64, 2048, 32),
       choice("colors", "Colors", COLORS, "style"),
-      choice("preset", "Preset", [["default", "default"], ["classic", "classic"]], "default")));
+      choice("preset", "Preset", [["default", "default"]], "default")));
   inputs.style_size.placeholder = "as size";
 
   function weights() {
@@ -60,6 +59,10 @@ export function settingsPanel({ live, rest }) {
       total_variation_weight: smooth ? base.style_weight * 1e-4 * 2 ** smooth : 0,
     };
   }
+  function choosePreset(name) {
+    for (const weight of Object.keys(base)) base[weight] = known[name]?.[weight] || base[weight];
+  }
+  inputs.preset.addEventListener("change", () => choosePreset(inputs.preset.value));
   const whole = (name) => Math.round(Number(inputs[name].value)) || undefined;
   function fixed() {
     const values = { size: whole("size"), iterations: whole("iterations"), style_size: whole("style_size"), preset: inputs.preset.value, colors: inputs.colors.value };
@@ -74,9 +77,8 @@ export function settingsPanel({ live, rest }) {
       return { ...fixed(), ...Object.fromEntries(moved.map((name) => [name, all[name]])) };
     },
     /** Shows the settings that are in force. */
-    fill(settings, isOrder = false) {
-      const preset = settings.preset || inputs.preset.value;
-      if (isOrder) base = { ...(PRESET_WEIGHTS[preset] || PRESET_WEIGHTS.default) };
+    fill(settings) {
+      if (settings.preset) choosePreset(settings.preset);
       for (const name of ["size", "iterations", "style_size", "preset", "colors"]) {
         if (settings[name] != null && (name !== "style_size" || settings.style_size !== settings.size)) inputs[name].value = settings[name];
       }
@@ -90,9 +92,11 @@ export function settingsPanel({ live, rest }) {
       for (const tell of Object.values(shown)) tell();
     },
     /** The presets that the server has. */
-    presets(names) {
+    presets(names, settings) {
       const chosen = inputs.preset.value;
+      known = Object.fromEntries(names.map((name, index) => [name, settings?.[index]]));
       inputs.preset.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
+      choosePreset(chosen);
     },
   };
 }

@@ -131,7 +131,7 @@ export function open(main, run) {
       view.order = found.order;
       if (found.order?.content) {
         picker.fill(found.order);
-        settings.fill(found.order.settings || {}, true);
+        settings.fill(found.order.settings || {});
         compare.before(pictureUrl(found.order.content, 1280), "The photo");
         view.initial = found.order.initial || null;
       }
@@ -213,7 +213,7 @@ export function open(main, run) {
       } }, "Restart"));
   }
 
-  const offStatus = onStatus((status) => { if (status.stylize?.presets?.length) settings.presets(status.stylize.presets); });
+  const offStatus = onStatus((status) => { if (status.stylize?.presets?.length) settings.presets(status.stylize.presets, status.stylize.preset_settings); });
   if (run) load(run); else draw();
   return () => { view.unfollow(); offStatus(); clearTimeout(timer); removeEventListener("theme", repaint); };
 }

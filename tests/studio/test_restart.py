@@ -1,0 +1,53 @@
+"""A gramlet server that is killed under a running stylization: the page says so, and goes on by itself."""
+
+from __future__ import annotations
+
+from tests.e2e.cluster import Cluster
+from tests.embed.browser import Page
+from tests.studio.conftest import StudioProcess, studio_for
+from tests.studio.test_page import at, order_samples, run_of
+
+ITERATIONS = 60
+LEASE_SECONDS = 2
+
+
+def test_a_killed_server_is_waited_for_and_the_picture_is_the_undisturbed_one(browser: Page, cluster: Cluster) -> None:
+    # The device takes 50 ms for a step, so that the run is under way when its server is killed.
+    server = cluster.server(
+        *("all", "--weights=random:0", f"--store={cluster.folder / 'killed'}", "--state-seconds=0.2"),
+        f"--lease-seconds={LEASE_SECONDS}",
+        seconds_per_picture=0.05,
+    )
+    server.wait_until_ready()
+    with studio_for(server.address, cluster.folder / "killed-data") as studio:
+        page = at(browser, studio, "/stylize")
+        order_samples(page, iterations=ITERATIONS)
+        page.click("#start")
+        page.until("document.querySelector('.stage')?.dataset.state === 'running'")
+        page.until("/iteration ([1-9]|1[0-9]) of/.test(document.getElementById('words').textContent)")
+        run_id = run_of(page)
+        server.kill()
+        page.until("!document.getElementById('banner').hidden")
+        assert "does not answer" in page.run("return document.getElementById('banner').textContent")
+        server.start()
+        server.wait_until_ready()
+        page.until("document.getElementById('banner').hidden")
+        disturbed = losses(studio, run_id)
+        page.until("document.querySelector('.stage').dataset.state === 'succeeded'")
+        order = studio.call("GET", f"/runs/stylize/{run_id}")["order"]
+        again = studio.call("POST", "/stylizations", order)["run"]
+        undisturbed = losses(studio, again)
+        assert list(undisturbed) == list(range(1, ITERATIONS + 1))
+        assert disturbed.items() <= undisturbed.items()
+        assert list(disturbed) == sorted(disturbed)
+        pictures = [studio.call("GET", f"/runs/stylize/{each}/pictures/result") for each in (run_id, again)]
+        assert pictures[0] == pictures[1]
+        assert page.errors() == [] or all("503" in error for error in page.errors())
+
+
+def losses(studio: StudioProcess, run_id: str) -> dict[int, float]:
+    """The loss of each iteration that the page hears of; none comes twice."""
+    iterations = [event for _, event in studio.events("stylize", run_id) if event["event"] == "iteration"]
+    found = {event["iteration"]: event["loss"] for event in iterations}
+    assert len(found) == len(iterations)
+    return found
