@@ -7,7 +7,7 @@ from tests.embed.browser import Page
 from tests.studio.conftest import StudioProcess, studio_for
 from tests.studio.test_page import at, order_samples, run_of
 
-ITERATIONS = 60
+ITERATIONS = 40
 LEASE_SECONDS = 2
 
 
@@ -42,7 +42,8 @@ def test_a_killed_server_is_waited_for_and_the_picture_is_the_undisturbed_one(br
         assert list(disturbed) == sorted(disturbed)
         pictures = [studio.call("GET", f"/runs/stylize/{each}/pictures/result") for each in (run_id, again)]
         assert pictures[0] == pictures[1]
-        assert page.errors() == [] or all("503" in error for error in page.errors())
+        page.visit("about:blank")  # so that the page does not ask a studio that is gone
+        assert [error for error in page.errors() if "503" not in error] == []
 
 
 def losses(studio: StudioProcess, run_id: str) -> dict[int, float]:
