@@ -96,7 +96,8 @@ def test_changes_to_suspects_are_trained_again(studio: StudioProcess, folder: Pa
     order["changes"] = {"red/red1.png": "blue", "red/red2.png": None}
     run_id = studio.call("POST", "/trainings", order)["run"]
     result = next(event for _, event in studio.events("train", run_id) if event["event"] == "result")
-    support = {each["label"]: each["support"] for each in result["head"]["outcome"]["reports"][0]["classes"]}
+    report = next(each for each in result["head"]["outcome"]["reports"] if each["set"] == "val")
+    support = {each["label"]: each["support"] for each in report["classes"]}
     assert support == {"blue": 2, "red": 2}
     accepted = next(event for _, event in studio.events("train", run_id) if event["event"] == "accepted")
     assert accepted["pictures"] == 23
