@@ -33,8 +33,12 @@ ROWS: dict[str, tuple[str, ...]] = {
         "--ways=direct,one,one bfloat16",
     ),
     "loss-512": ("bench_stylize.py", "--sizes=512", "--iterations=100", "--rounds=1", "--ways=direct,one"),
+    "three": ("bench_stylize.py", "--iterations=40", "--rounds=2", "--ways=direct,one,three"),
+    "three-full": ("bench_stylize.py", "--sizes=256", "--iterations=130", "--rounds=2", "--ways=direct,one,three"),
     "compiled": ("bench_stylize.py", "--sizes=256", "--rounds=2", "--ways=direct,direct compiled,one"),
     "lbfgs": ("bench_descent.py", "lbfgs"),
+    "states": ("bench_descent.py", "states"),
+    "history": ("bench_descent.py", "history"),
     "scales": ("bench_descent.py", "scales"),
     "together": ("bench_descent.py", "together"),
     "footprint": ("bench_footprint.py", "peak"),
@@ -58,7 +62,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "scaling": ("bench_scaling.py",),
 }
 """Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""
-BY_NAME = ("precision", "loss-512", "compiled", "together")
+BY_NAME = ("precision", "loss-512", "compiled", "together", "three-full", "history")
 """Rows that run only when they are named, so that all others take less than half an hour."""
 TAKE_DEVICES = ("bench_precision.py", "bench_stylize.py", "bench_features.py")
 """Scripts whose rows can be measured on a GPU."""

@@ -157,7 +157,7 @@ class Cluster:
             seconds_per_picture: The least time that its device takes for a picture.
         """
         port, metrics_port = free_port(), free_port()
-        program = [str(BIN / "gramlet-server")]
+        program = [sys.executable, "-m", "gramlet_server"]
         if seconds_per_picture:
             program = [sys.executable, str(SLOW_SERVER), str(seconds_per_picture)]
         command = [*program, *arguments, f"--port={port}", f"--metrics-port={metrics_port}"]

@@ -1,25 +1,36 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 
 import pytest
 import torch
 from gramlet_server.backbone import load_network
+from gramlet_server.backbone.network import Network
 from gramlet_server.feature.engine import Engine, EngineSettings
+
+from tests.gpu.fake_cuda import FakeCudaDevice
 
 Engines = Callable[..., Engine]
 
+DRY_RUN = os.environ.get("GRAMLET_GPU_DRY_RUN") == "1"
+"""Whether a fake takes the place of CUDA: check.sh --dry-run."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder need a CUDA device."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if "/gpu/" in str(item.path):
-                item.add_marker(pytest.mark.skip(reason=f"torch {torch.__version__} finds no CUDA device"))
+    """All tests of this folder need a CUDA device, or the fake."""
     for item in items:
         if "/gpu/" in str(item.path):
             item.add_marker(pytest.mark.gpu)
+            if not (DRY_RUN or torch.cuda.is_available()):
+                item.add_marker(pytest.mark.skip(reason=f"torch {torch.__version__} finds no CUDA device"))
+
+
+@cache
+def _network(device: str, precision: str) -> Network:
+    return load_network("resnet50", "random:0", device, precision)
 
 
 @pytest.fixture
@@ -28,8 +39,10 @@ def engines() -> Iterator[Engines]:
     with ExitStack() as exits:
 
         def make(precision: str = "float32", device: str = "cuda", **settings: object) -> Engine:
-            network = load_network("resnet50", "random:0", device, precision)
-            engine = Engine(network, EngineSettings(**settings))  # type: ignore[arg-type]
+            fake = None
+            if DRY_RUN and device == "cuda":
+                device, fake = "cpu", FakeCudaDevice(records=bool(settings.get("cuda_graphs", True)))
+            engine = Engine(_network(device, precision), EngineSettings(**settings), device=fake)  # type: ignore[arg-type]
             exits.callback(engine.close)
             return engine
 

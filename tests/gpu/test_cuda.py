@@ -20,6 +20,8 @@ from gramlet_server.feature.scheduler import Batching
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs, RunSettings
 
+from tests.gpu.conftest import DRY_RUN
+
 Engines = Callable[..., Engine]
 
 STAGES = ("conv1", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -27,6 +29,8 @@ ALL = Extraction(STAGES, (Form.ACTIVATIONS, Form.GRAM, Form.POOLED))
 # Relative errors in the Euclidean norm. Those of gradients grow with depth, as a ReLU that flips opens another path.
 # `python -m tests.bench precision` measures them.
 TOLERANCES = {"float32": (1e-4, 0.05), "tf32": (2e-2, 0.4), "bfloat16": (1e-1, 0.8), "float16": (2e-2, 0.4)}
+PRECISIONS = ("float32", "bfloat16") if DRY_RUN else tuple(TOLERANCES)
+SIZES = 4 if DRY_RUN else 40
 OBJECTIVE = Objective(
     content=np.random.default_rng(1).random((3, 64, 96), dtype=np.float32),
     content_stage="layer2",
@@ -59,7 +63,7 @@ def graphs(engine: Engine) -> int:
     return device.graphs.recorded
 
 
-@pytest.mark.parametrize("precision", list(TOLERANCES))
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_it_agrees_with_the_cpu(engines: Engines, precision: str) -> None:
     tolerance, of_gradient = TOLERANCES[precision]
     cpu, cuda = engines(device="cpu"), engines(precision)
@@ -73,7 +77,7 @@ def test_it_agrees_with_the_cpu(engines: Engines, precision: str) -> None:
     assert relative(at.gradient, wanted.gradient) < of_gradient
 
 
-@pytest.mark.parametrize("precision", list(TOLERANCES))
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_gradients_are_the_same_bits_recorded_or_not(engines: Engines, precision: str, antialiased: bool) -> None:
     objective = replace(OBJECTIVE, antialiased=antialiased)
@@ -130,7 +134,7 @@ def test_memory_is_flat_over_many_sizes(engines: Engines) -> None:
     engine = engines()
 
     def many(first: int) -> int:
-        for side in range(first, first + 40):
+        for side in range(first, first + SIZES):
             with engine.differentiate(replace(OBJECTIVE, content=picture(1, 64, side))) as differentiation:
                 for _ in range(4):
                     differentiation.evaluate(picture(2, 64, side))
@@ -142,7 +146,11 @@ def test_memory_is_flat_over_many_sizes(engines: Engines) -> None:
     many(64)
     before, after = many(64), many(64)
     assert after <= before + 64 * 2**20
-    assert graphs(engine) <= 1
+    assert DRY_RUN or graphs(engine) == 0  # all targets are gone
+    with engine.differentiate(OBJECTIVE) as differentiation:
+        for _ in range(4):
+            differentiation.evaluate(picture())
+        assert DRY_RUN or graphs(engine) == 1  # recording goes on after the pool was given up
 
 
 def test_callers_share_passes(engines: Engines) -> None:

@@ -286,12 +286,12 @@ class DescentWork:
         self._add(descent, timing)
         return descent
 
-    def _loss(self, targets: Targets, size: tuple[int, int]) -> _NetworkLoss:
+    def _loss(self, targets: Targets, size: tuple[int, int]) -> NetworkLoss:
         height, width = size
         if targets.picture_shape not in (None, size):
             raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="start.initial")
         self._passes.check_size(size, targets.stages, "start.initial")
-        return _NetworkLoss(self._differentiator, targets)
+        return NetworkLoss(self._differentiator, targets)
 
     # --- between two turns ---
 
@@ -343,7 +343,7 @@ class DescentWork:
             self._sent = time.monotonic()
 
 
-class _NetworkLoss:
+class NetworkLoss:
     """An objective in place at the network."""
 
     def __init__(self, differentiator: Differentiator, targets: Targets) -> None:

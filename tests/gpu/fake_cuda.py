@@ -1,0 +1,65 @@
+"""A CUDA device whose memory is the CPU's: `check.sh --dry-run` runs the tests of this folder on it.
+
+It records and replays, reads losses late, and spoils the results of a replay when another graph is replayed, as CUDA
+does. It cannot show what only CUDA does wrong: orders of kernels, memory, waiting.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import torch
+from gramlet.types import Array
+from gramlet_server.feature import graphs
+from gramlet_server.feature.device import CudaDevice, Device
+from gramlet_server.feature.graphs import Compute, Graph, GraphCache
+from torch import Tensor
+
+_results: weakref.WeakSet[Tensor] = weakref.WeakSet()
+_pools = count()
+
+
+class FakeCudaDevice(CudaDevice):
+    """Everything of a CudaDevice but CUDA."""
+
+    def __init__(self, records: bool) -> None:
+        graphs.record_graph = _record
+        torch.cuda.graph_pool_handle = lambda: (0, next(_pools))
+        self.graphs = GraphCache(torch.device("cpu"), 2**30 if records else 0)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        yield
+
+    def upload(self, pictures: Sequence[Array]) -> Tensor:
+        return Device.upload(self, pictures)
+
+    def place(self, tensor: Tensor) -> Tensor:
+        return tensor.clone()
+
+    def fetch(self, result: Tensor) -> Callable[[], Tensor]:
+        fetched = result.clone()
+        return lambda: fetched
+
+    def is_lost(self) -> bool:
+        return False
+
+    def _arrays(self, results: Iterable[Tensor]) -> list[Array]:
+        return [result.detach().float().numpy().copy() for result in results]
+
+
+def _record(pictures: Tensor, compute: Compute, pool: Any) -> Graph:
+    results = [result.clone() for result in compute(pictures)]
+    _results.update(results)
+
+    def launch() -> None:
+        for result in _results:
+            result.fill_(float("nan"))
+        for into, result in zip(results, compute(pictures), strict=True):
+            into.copy_(result)
+
+    return Graph(pictures, results, launch)
