@@ -164,7 +164,7 @@ def scales(size: int = 256) -> Iterator[Row]:
     for number, iterations in ((1, 150), (2, 250), (3, 400)):  # of which the coarse ones take little time
         took, losses, began = [], [], time.perf_counter()
         prepared = prepared_of(engine, size, "default", iterations=iterations, scales=number)
-        full = prepared.scales()[-2].end if number > 1 else 0
+        full = max((scale.end for scale in prepared.scales()[:-1]), default=0)
         for event in stylize(prepared, engine, CONTROL):
             if isinstance(event, Iteration) and event.iteration > full:
                 took.append(time.perf_counter() - began)

@@ -96,8 +96,8 @@ def test_killed_servers_cost_descents_nothing(engine: Engine, features: list[Gra
         found = list(pool.map(partial(descend, features), orders, killing))
     for events, order in zip(found, orders, strict=True):
         assert_same(events, undisturbed(engine, order))
-        reasons = [event.reason for event in events if isinstance(event, DescentRecovered)]
-        assert set(reasons) == {RecoveryReason.RECONNECTED}
+    reasons = [event.reason for events in found for event in events if isinstance(event, DescentRecovered)]
+    assert set(reasons) == {RecoveryReason.RECONNECTED}
 
 
 @pytest.mark.skipif(not LONG, reason="takes minutes; GRAMLET_LONG_TESTS=1 runs it")

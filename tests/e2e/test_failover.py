@@ -29,7 +29,7 @@ EVERY_SECONDS = 3.0 if LONG else 1.5
 class Outcome:
     """What the work of this file came to."""
 
-    losses: list[list[float]]
+    losses: list[list[tuple[int, float]]]
     pngs: list[bytes]
     reconnections: int
     features: list[Features | GramletError]
@@ -38,8 +38,9 @@ class Outcome:
 class Work:
     """Six stylizations and an extraction of two hundred pictures, all at once, each in a thread of its own."""
 
-    def __init__(self, stylize: str, features: str, pictures: list[Array]) -> None:
-        self._stylize = Client(stylize)
+    def __init__(self, stylize: GramletServer, features: str, pictures: list[Array]) -> None:
+        self.server = stylize
+        self._stylize = Client(stylize.address)
         self._features = Client(features)
         self._pictures = pictures
         self._pool = ThreadPoolExecutor(STYLIZATIONS + 1)
@@ -61,7 +62,7 @@ class Work:
         results = [run[-1] for run in events]
         assert all(isinstance(result, Result) for result in results)
         return Outcome(
-            losses=[[event.loss for event in run if isinstance(event, Iteration)] for run in events],
+            losses=[[(e.iteration, e.loss) for e in run if isinstance(e, Iteration)] for run in events],
             pngs=[result.png for result in results if isinstance(result, Result)],
             reconnections=sum(isinstance(event, Recovered) for run in events for event in run),
             features=extraction.result(),
@@ -86,7 +87,7 @@ def work(cluster: Cluster, edge: Envoy, pictures: list[Array]) -> Iterator[Work]
         "stylize", f"--features={edge.address}", f"--store={cluster.folder / 'failover'}", "--stylize-runs=6"
     )
     stylize.wait_until_ready()
-    work = Work(stylize.address, edge.address, pictures)
+    work = Work(stylize, edge.address, pictures)
     yield work
     work.close()
     stylize.stop()
@@ -100,7 +101,8 @@ def undisturbed(work: Work) -> Outcome:
 
 
 def assert_equal(outcome: Outcome, expected: Outcome) -> None:
-    assert [len(losses) for losses in outcome.losses] == [ITERATIONS] * STYLIZATIONS
+    for losses in outcome.losses:
+        assert [iteration for iteration, _ in losses] == [*range(1, ITERATIONS + 1)]
     assert outcome.losses == expected.losses
     assert outcome.pngs == expected.pngs
     assert len(outcome.features) == len(expected.features)
@@ -111,34 +113,48 @@ def assert_equal(outcome: Outcome, expected: Outcome) -> None:
         np.testing.assert_allclose(features.grams["layer1"], same.grams["layer1"], rtol=1e-4, atol=1e-4)
 
 
-def test_replicas_killed_one_after_another_lose_and_change_nothing(
-    work: Work, undisturbed: Outcome, replicas: list[GramletServer], edge: Envoy
-):
+def killed(work: Work, servers: list[GramletServer], replicas: list[GramletServer], edge: Envoy) -> Outcome:
+    """What the work comes to while one server after another is killed."""
     kills = 0
 
     def kill(done: threading.Event) -> None:
         nonlocal kills
-        for replica in itertools.cycle(replicas):
+        for server in itertools.cycle(servers):
             if done.wait(EVERY_SECONDS):
                 return
-            replica.kill()
-            replica.start()
+            server.kill()
+            server.start()
             kills += 1
             # The next one only when this one is back: starting takes longer than a few seconds on a busy machine, and
             # with all of them away there would be nothing to fail over to.
-            while not (done.is_set() or is_serving(replica.address)):
+            while not (done.is_set() or is_serving(server.address)):
                 done.wait(0.2)
 
     try:
         outcome = work.run(kill)
     finally:
-        for replica in replicas:
-            replica.wait_until_ready()
-        edge.wait_for_replicas(feature=3)
+        for server in servers:
+            server.wait_until_ready()
+        edge.wait_for_replicas(feature=len(replicas))
     print(f"{kills} kills, {outcome.reconnections} reconnections")
     assert kills >= 1
+    return outcome
+
+
+def test_replicas_killed_one_after_another_lose_and_change_nothing(
+    work: Work, undisturbed: Outcome, replicas: list[GramletServer], edge: Envoy
+):
+    outcome = killed(work, replicas, replicas, edge)
     assert outcome.reconnections >= 1
     assert_equal(outcome, undisturbed)
+
+
+@pytest.mark.skipif(not LONG, reason="takes minutes; GRAMLET_LONG_TESTS=1 runs it")
+def test_neither_does_the_stylize_service_between_them(
+    work: Work, undisturbed: Outcome, replicas: list[GramletServer], edge: Envoy
+):
+    servers = [server for replica in replicas for server in (replica, work.server)]
+    assert_equal(killed(work, servers, replicas, edge), undisturbed)
 
 
 def test_a_rolling_restart_fails_no_call(

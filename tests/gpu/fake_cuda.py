@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from gramlet.types import Array
 from gramlet_server.feature import graphs
-from gramlet_server.feature.device import CudaDevice, Device
+from gramlet_server.feature.device import AnyPicture, CudaDevice, Device
 from gramlet_server.feature.graphs import Compute, Graph, GraphCache
+from numpy.typing import NDArray
 from torch import Tensor
 
 _results: weakref.WeakSet[Tensor] = weakref.WeakSet()
@@ -35,8 +36,11 @@ class FakeCudaDevice(CudaDevice):
     def working(self) -> Iterator[None]:
         yield
 
-    def upload(self, pictures: Sequence[Array]) -> Tensor:
+    def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
         return Device.upload(self, pictures)
+
+    def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        return Device._stack(self, arrays)
 
     def place(self, tensor: Tensor) -> Tensor:
         return tensor.clone()
