@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.studio.conftest import StudioProcess
+from tests.e2e.cluster import GramletServer
+from tests.studio.conftest import StudioProcess, studio_for
 
 
 def form(*files: tuple[str, bytes], **fields: str) -> tuple[bytes, dict[str, str]]:
@@ -183,3 +184,13 @@ def send_folder(studio: StudioProcess, folder: Path) -> str:
     studio.call("POST", f"/folders/{identifier}/files", body, headers)
     studio.call("POST", f"/folders/{identifier}/end", {})
     return identifier
+
+
+def test_the_next_process_of_the_studio_knows_what_happened(studio: StudioProcess, server: GramletServer) -> None:
+    run_id = studio.call("POST", "/stylizations", studio.sample_order())["run"]
+    events = [event for _, event in studio.events("stylize", run_id) if event["event"] == "iteration"]
+    with studio_for(server.address, studio.data) as other:
+        again = [event for _, event in other.events("stylize", run_id)]
+        assert [event for event in again if event["event"] == "iteration"] == events
+        assert again[-1]["state"] == "succeeded"
+        assert other.call("GET", f"/runs/stylize/{run_id}/pictures/result").startswith(b"\x89PNG")

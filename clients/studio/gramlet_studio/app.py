@@ -42,7 +42,7 @@ def make_app(options: StudioOptions, make_client: Callable[[], AsyncClient]) -> 
         async with make_client() as client:
             library = Library(options.data)
             library.clean()
-            app.state.studio = Studio(options, client, library, Feeds(client))
+            app.state.studio = Studio(options, client, library, Feeds(client, library))
             yield
             await app.state.studio.feeds.close()
 

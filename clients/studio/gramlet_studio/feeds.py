@@ -11,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any
 
 from gramlet import AsyncClient, AsyncEvents
 from gramlet.errors import Cancelled, GramletError, Unavailable
+from gramlet.json_codec import plain
 from gramlet.run.types import RunKind
 from gramlet_studio.events import PageEvent, described, page_event
 from gramlet_studio.failures import described as described_error
+from gramlet_studio.library import Library
 
 PING_SECONDS = 15.0
 """A line is sent at least this often, so that both sides notice a connection that is gone."""
@@ -35,14 +37,18 @@ class Feed:
         token: Part of the ids, so that ids of another feed are not taken for ours.
         ended: Whether the last event has come.
         blobs: The newest picture of each name: `preview`, `result`, `cell-0-1`.
+        settings: The settings in force, as JSON; None before they are known.
+
+    Args:
+        lines: Events from before, as lines of JSON.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lines: Sequence[str] = ()) -> None:
         self.token = secrets.token_hex(4)
         self.ended = False
         self.blobs: dict[str, bytes] = {}
-        self.facts: dict[str, Any] = {}
-        self._log: list[str | None] = []
+        self.settings: Any = None
+        self._log: list[str | None] = list(lines)
         self._replaceable: dict[str, int] = {}
         self._grown = asyncio.Event()
         self._end = asyncio.Event()
@@ -63,6 +69,10 @@ class Feed:
         self.ended = True
         self.put(event)
         self._end.set()
+
+    def lines(self) -> list[str]:
+        """The events so far that no later one replaces."""
+        return [line for line in self._log if line is not None]
 
     async def wait_for_end(self) -> None:
         """Waits for the last event."""
@@ -107,10 +117,12 @@ class Feeds:
 
     Args:
         client: Of the gramlet server.
+        library: Where the events of runs that have ended are kept, for the next process of the studio.
     """
 
-    def __init__(self, client: AsyncClient) -> None:
+    def __init__(self, client: AsyncClient, library: Library) -> None:
         self._client = client
+        self._library = library
         self._feeds: dict[tuple[str, str], Feed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -123,11 +135,19 @@ class Feeds:
         first = await anext(events)
         return self._start(kind, events.run_id, events, first)
 
-    def follow(self, kind: RunKind, run_id: str) -> Feed:
-        """The feed of a run; without one, a new one that watches the run."""
-        feed = self._feeds.get((kind.value, run_id))
+    async def go_on(self, kind: RunKind, events: AsyncEvents[Any, Any]) -> Feed:
+        """As `order`, for a run that is resumed: its feed begins with the events from before."""
+        before = self._feeds.get((kind.value, events.run_id)) or await self._kept(kind, events.run_id)
+        first = await anext(events)
+        lines = before.lines()[:-1] if before is not None and before.ended else []  # without the end
+        return self._start(kind, events.run_id, events, first, lines)
+
+    async def follow(self, kind: RunKind, run_id: str) -> Feed:
+        """The feed of a run; without one, that of an earlier process, or a new one that watches the run."""
+        feed = self._feeds.get((kind.value, run_id)) or await self._kept(kind, run_id)
         if feed is None:
             feed = self._start(kind, run_id, self._client.run(run_id, kind).watch())
+        self._feeds[kind.value, run_id] = feed
         return feed
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
@@ -150,8 +170,33 @@ class Feeds:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, kind: RunKind, run_id: str, events: AsyncEvents[Any, Any], first: Any = None) -> Feed:
-        feed = self._feeds[kind.value, run_id] = Feed()
+    async def _kept(self, kind: RunKind, run_id: str) -> Feed | None:
+        """The feed that an earlier process has kept, if the run has ended since."""
+        kept = await asyncio.to_thread(self._library.load, f"orders/{kind.value}-events", run_id)
+        if kept is None or not (await self._client.run(run_id, kind).info()).state.has_ended:
+            return None
+        feed = Feed(kept["lines"][:-1])
+        feed.settings = kept["settings"]
+        for name, picture in kept["pictures"].items():
+            feed.blobs[name] = await asyncio.to_thread(self._library.path(picture).read_bytes)
+        feed.end(PageEvent(kept["lines"][-1]))
+        return feed
+
+    async def _keep(self, kind: RunKind, run_id: str, feed: Feed, last: PageEvent) -> None:
+        """Keeps the events of a run that has ended."""
+        pictures = {name: await asyncio.to_thread(self._library.add_file, data) for name, data in feed.blobs.items()}
+        value = {"lines": [*feed.lines(), last.line], "pictures": pictures, "settings": feed.settings}
+        await asyncio.to_thread(self._library.save, f"orders/{kind.value}-events", run_id, value)
+
+    def _start(
+        self,
+        kind: RunKind,
+        run_id: str,
+        events: AsyncEvents[Any, Any],
+        first: Any = None,
+        lines: Sequence[str] = (),
+    ) -> Feed:
+        feed = self._feeds[kind.value, run_id] = Feed(lines)
         for key in [key for key, other in self._feeds.items() if other.ended][: max(0, len(self._feeds) - _MOST_FEEDS)]:
             del self._feeds[key]
         if first is not None:
@@ -160,35 +205,39 @@ class Feeds:
         def again() -> AsyncEvents[Any, Any]:
             return self._client.run(run_id, kind).watch()
 
-        self.beside(_read(feed, events, again))
+        async def read() -> None:
+            last = await _read(feed, events, again)
+            if first is not None:  # a feed that joined a run late has not all of its events
+                await self._keep(kind, run_id, feed, last)
+            feed.end(last)
+
+        self.beside(read())
         return feed
 
 
-async def _read(feed: Feed, events: AsyncEvents[Any, Any], again: Callable[[], AsyncEvents[Any, Any]]) -> None:
-    """Reads a run to its end. The SDK waits for a lost server for its patience; after that, this asks again."""
+async def _read(feed: Feed, events: AsyncEvents[Any, Any], again: Callable[[], AsyncEvents[Any, Any]]) -> PageEvent:
+    """Reads a run to its end; returns the last event. The SDK waits for a lost server; after that, this asks again."""
     while True:
         try:
             async with events:
                 async for event in events:
                     _put(feed, event)
-            feed.end(page_event("end", state="succeeded"))
+            return page_event("end", state="succeeded")
         except Unavailable as error:
             feed.put(page_event("lost", "lost", **described_error(error)))
             await asyncio.sleep(_RETRY_SECONDS)
             events = again()
-            continue
         except Cancelled as error:
-            feed.end(page_event("end", state="stopped", **described_error(error)))
+            return page_event("end", state="stopped", **described_error(error))
         except GramletError as error:
-            feed.end(page_event("end", state="failed", **described_error(error)))
+            return page_event("end", state="failed", **described_error(error))
         except Exception:
             _log.exception("the feed of run %s failed", events.run_id)
-            feed.end(page_event("end", state="failed", error="the studio failed: see its log"))
-        return
+            return page_event("end", state="failed", error="the studio failed: see its log")
 
 
 def _put(feed: Feed, event: Any) -> None:
     feed.put(described(event))
     settings = getattr(event, "settings", None)
     if settings is not None:
-        feed.facts["settings"] = settings
+        feed.settings = plain(settings, keep_none=False)

@@ -151,15 +151,26 @@ def sheet(library: Library, uploaded: UploadedFolder, number: int) -> bytes:
     pictures = uploaded.pictures[number * SHEET : (number + 1) * SHEET]
     if not pictures:
         raise NotFound("there is no such sheet")
-    rows = -(-len(pictures) // TILES)
-    whole = Image.new("RGB", (TILES * TILE, rows * TILE), (128, 128, 128))
+    return _tiled(library, pictures, TILES, TILE)
+
+
+def collage(library: Library, identifier: str) -> bytes:
+    """Twelve pictures from all over a folder, as a JPEG; errors as of `read_uploaded`."""
+    pictures = read_uploaded(library, identifier).pictures
+    return _tiled(library, [pictures[place * len(pictures) // 12] for place in range(12)], 4, 80)
+
+
+def _tiled(library: Library, pictures: Sequence[str], columns: int, side: int) -> bytes:
+    """Pictures in rows, each cut to a square."""
+    rows = -(-len(pictures) // columns)
+    whole = Image.new("RGB", (columns * side, rows * side), (128, 128, 128))
     for place, identifier in enumerate(pictures):
         try:
             small = Image.open(io.BytesIO(library.thumbnail(identifier, 160)))
         except GramletError:
             continue
-        tile = ImageOps.fit(small, (TILE, TILE), Image.Resampling.LANCZOS)
-        whole.paste(tile, (place % TILES * TILE, place // TILES * TILE))
+        tile = ImageOps.fit(small, (side, side), Image.Resampling.LANCZOS)
+        whole.paste(tile, (place % columns * side, place // columns * side))
     out = io.BytesIO()
     whole.save(out, "JPEG", quality=84)
     return out.getvalue()

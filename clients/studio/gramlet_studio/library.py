@@ -1,7 +1,7 @@
 """What the studio keeps on disk: pictures by their hash, and the orders of runs, so that any window can open them.
 
     pictures/<sha256>           a file as it was uploaded; served only as a JPEG that is made here
-    orders/<kind>/<run id>.json what the page ordered
+    orders/<kind>/<run id>.json what the page ordered; beside it, <kind>-events: what happened, once the run has ended
     folders/<id>.json           a folder: the names of its files, and which pictures they are
     thumbs/<name>.jpg           thumbnails, which can be made again
 

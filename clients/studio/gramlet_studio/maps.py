@@ -53,7 +53,7 @@ async def _know_features(studio: Studio, run_id: str, folder: Folder) -> None:
 
     The server then knows their features when the user has named regions, and a classifier takes seconds.
     """
-    feed = studio.feeds.follow(RunKind.EMBED, run_id)
+    feed = await studio.feeds.follow(RunKind.EMBED, run_id)
     await feed.wait_for_end()
     try:
         async for _ in studio.client.extract(folder, OF_HEADS):

@@ -13,6 +13,7 @@ from gramlet.errors import NotFound
 from gramlet.json_codec import plain
 from gramlet.run.types import RunInfo, RunKind
 from gramlet_studio.context import Studio, in_thread, run_of, studio_of
+from gramlet_studio.folder_of_uploads import collage
 from gramlet_studio.library import smaller
 from gramlet_studio.png import with_text
 
@@ -57,7 +58,7 @@ async def show(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """The events of a run as Server-Sent Events. 204 if the browser has seen all of them: it then asks no more."""
     kind, run_id = run_of(request)
-    feed = studio_of(request).feeds.follow(kind, run_id)
+    feed = await studio_of(request).feeds.follow(kind, run_id)
     position = feed.position_after(request.headers.get("last-event-id", ""))
     if not feed.has_more(position):
         return Response(status_code=204)
@@ -68,7 +69,7 @@ async def events(request: Request) -> Response:
 async def blob(request: Request) -> Response:
     """A picture that came with an event: `preview`, `cell-0-1`, `curves`."""
     kind, run_id = run_of(request)
-    feed = studio_of(request).feeds.follow(kind, run_id)
+    feed = await studio_of(request).feeds.follow(kind, run_id)
     data = feed.blobs.get(request.path_params["name"])
     if not data:
         raise NotFound("this run has no such picture now")
@@ -83,8 +84,8 @@ async def result(request: Request) -> Response:
     if details.result is None or details.result.png is None:
         raise NotFound("this run has no result yet")
     order = await in_thread(studio.library.load, f"orders/{kind.value}", run_id) or {}
-    feed = studio.feeds.existing(kind, run_id)
-    settings = plain(feed.facts.get("settings"), keep_none=False) if feed else None
+    feed = await studio.feeds.follow(kind, run_id)
+    settings = feed.settings
     about = {"run": run_id, "settings": settings or order.get("settings") or details.run.settings}
     texts = {"Software": "gramlet studio", "gramlet": json.dumps(about, ensure_ascii=False)}
     headers = {"content-disposition": f'attachment; filename="{kind.value}-{run_id}.png"'}
@@ -115,9 +116,15 @@ async def _make_thumbnail(studio: Studio, kind: RunKind, run_id: str) -> bytes:
     if feed is not None and "preview" in feed.blobs:
         return feed.blobs["preview"]
     order = await in_thread(studio.library.load, f"orders/{kind.value}", run_id) or {}
-    if not isinstance(order.get("content"), str):
+    if isinstance(order.get("content"), str):
+        return await in_thread(studio.library.thumbnail, order["content"], _THUMBNAIL)
+    of_map = await in_thread(studio.library.load, "orders/embed", order["map"]) if "map" in order else None
+    folder = (of_map or order).get("folder")
+    if not isinstance(folder, str):
         raise NotFound("this run has no picture")
-    return await in_thread(studio.library.thumbnail, order["content"], _THUMBNAIL)
+    jpeg = await in_thread(collage, studio.library, folder)
+    await in_thread(studio.library.save_run_thumbnail, kind.value, run_id, jpeg)
+    return jpeg
 
 
 async def stop(request: Request) -> Response:
@@ -132,7 +139,8 @@ async def delete(request: Request) -> Response:
     studio = studio_of(request)
     await studio.client.run(run_id, kind).delete()
     studio.feeds.drop(kind, run_id)
-    await in_thread(studio.library.forget, f"orders/{kind.value}", run_id)
+    for group in (f"orders/{kind.value}", f"orders/{kind.value}-events"):
+        await in_thread(studio.library.forget, group, run_id)
     return Response(status_code=204)
 
 

@@ -67,7 +67,7 @@ async def resume(request: Request) -> Response:
     studio, run_id = studio_of(request), request.path_params["run"]
     known = await in_thread(studio.library.load, "orders/stylize", run_id) or {}
     events = studio.client.resume(run_id, detached=True, preview_every=preview_every(known.get("settings", {})))
-    await studio.feeds.order(RunKind.STYLIZE, events)
+    await studio.feeds.go_on(RunKind.STYLIZE, events)
     return JSONResponse({"run": run_id}, 201)
 
 

@@ -10,7 +10,6 @@ from starlette.routing import Route
 
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.run.types import RunKind
-from gramlet.stylize.types import StylizeSettings
 from gramlet.types import new_name
 from gramlet_studio.context import in_thread, json_of, list_of, studio_of
 from gramlet_studio.stylizations import begin, read_order, start
@@ -38,31 +37,31 @@ async def go_on(request: Request) -> Response:
     """Stylizes at full size from a cell: `{row, column, deepestStage, ratio, settings: {size, iterations}}`."""
     studio, sweep, asked = studio_of(request), request.path_params["run"], await json_of(request)
     known = await in_thread(studio.library.load, "orders/sweep", sweep)
-    feed = studio.feeds.existing(RunKind.SWEEP, sweep)
-    cell = None if feed is None else feed.blobs.get(f"cell-{asked.get('row')}-{asked.get('column')}")
-    if known is None or feed is None or cell is None:
+    feed = await studio.feeds.follow(RunKind.SWEEP, sweep)
+    cell = feed.blobs.get(f"cell-{asked.get('row')}-{asked.get('column')}")
+    if known is None or cell is None:
         raise NotFound("the studio does not have this cell any more: run the sweep again", field="cell")
     picture = await in_thread(studio.library.add_picture, cell)
-    weights = _weights(feed.facts["settings"], asked)
+    weights = _weights(feed.settings, asked)
     settings = {**known.get("settings", {}), **asked.get("settings", {}), **weights}
     asked = {**known, "settings": settings, "initial": picture.id, "from": sweep}
     return JSONResponse({"run": await start(studio, asked)}, 201)
 
 
-def _weights(settings: StylizeSettings, asked: dict[str, Any]) -> dict[str, Any]:
+def _weights(settings: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
     """The weights of a cell: as the server computes them for its row and column.
 
     Raises:
         InvalidInput: The cell has no such stage or ratio.
     """
-    stages = dict(settings.style_stages or {})
+    stages = dict(settings.get("style_stages") or {})
     deepest, ratio = asked.get("deepestStage"), asked.get("ratio")
     if deepest not in stages or not isinstance(ratio, int | float):
         raise InvalidInput("name a stage and a ratio of the sweep", field="cell")
     names = list(stages)
     kept = {name: stages[name] for name in names[: names.index(deepest) + 1]}
     scale = sum(stages.values()) / sum(kept.values())
-    style_weight = settings.style_weight or 1.0
+    style_weight = settings.get("style_weight") or 1.0
     return {
         "style_stages": {name: weight * scale for name, weight in kept.items()},
         "content_weight": ratio * style_weight,

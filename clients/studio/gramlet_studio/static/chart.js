@@ -72,7 +72,11 @@ export function lossChart(terms = TERMS, step = "iteration") {
   new ResizeObserver(later).observe(canvas);
   return {
     element,
-    add(point) { points.push(point); later(); },
+    add(point) {
+      while (points.length && points.at(-1).iteration >= point.iteration) points.pop(); // a run that went on from its checkpoint
+      points.push(point);
+      later();
+    },
     mark(iteration, kind) { marks.push({ iteration, kind }); later(); },
     clear() { points.length = marks.length = 0; later(); },
     draw: later,

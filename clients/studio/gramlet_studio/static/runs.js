@@ -44,9 +44,9 @@ export function open(main) {
     const path = `/${PART[run.kind]}/${run.run_id}`, name = `${run.kind}/${run.run_id}`;
     const progress = run.progress.total && !run.hasEnded ? `${run.progress.done} of ${run.progress.total} ${run.progress.phase}` : "";
     const pictured = run.kind === "stylize" || run.kind === "sweep";
-    const image = pictured && h("img", { src: `/api/runs/${name}/thumbnail.jpg?${run.state}${run.progress.done}`, alt: "", loading: "lazy", onerror: (event) => event.target.remove() });
+    const image = h("img", { src: `/api/runs/${name}/thumbnail.jpg?${run.state}${pictured ? run.progress.done : ""}`, alt: "", loading: "lazy", onerror: (event) => event.target.replaceWith(icon(run.kind === "embed" ? "lasso" : "folder")) });
     return h("li.card", { dataset: { state: run.state, run: run.run_id } },
-      h("a.picture", { href: path, "aria-label": `Open ${run.kind} ${run.run_id}`, dataset: { focus: `open ${name}` } }, image || icon(run.kind === "embed" ? "lasso" : "folder")),
+      h("a.picture", { href: path, "aria-label": `Open ${run.kind} ${run.run_id}`, dataset: { focus: `open ${name}` } }, image),
       h("div.facts", {}, h("p", {}, h("span.state-name", {}, run.state), " ", progress), h("p.muted", {}, run.settings || run.kind), h("p.muted", {}, `${ago(run.created)} · ${bytesText(run.bytes)}`)),
       h("div.row.between", {},
         pictured && run.state === "succeeded" ? h("label.check", {}, h("input", { type: "checkbox", checked: chosen.has(name), dataset: { focus: `pick ${name}` }, onchange: (event) => pick(name, event.target) }), "Compare") : h("span"),
