@@ -16,7 +16,15 @@ from gramlet_server.backbone import load_network
 from gramlet_server.feature import graphs as graphs_module
 from gramlet_server.feature.device import CudaDevice, Device
 from gramlet_server.feature.engine import Engine
-from gramlet_server.feature.graphs import RECORD_AFTER, RECORD_OWNED_AFTER, Graph, GraphCache, PassKey
+from gramlet_server.feature.graphs import (
+    RECORD_AFTER,
+    RECORD_AGAIN_AFTER,
+    RECORD_GRADIENT_AFTER,
+    Graph,
+    GraphCache,
+    Inputs,
+    PassKey,
+)
 from torch import Tensor
 
 PICTURE = np.full((3, 32, 32), 0.5, np.float32)
@@ -115,14 +123,15 @@ class Recorder:
         self.reserved = 0
         self.pools: list[object] = []
 
-    def record(self, pictures: Tensor, compute: object, pool: object) -> Graph:
+    def record(self, pictures: Tensor, inputs: tuple[Tensor, ...], compute: object, pool: object) -> Graph:
         if self.fails:
             raise self.fails
         self.recorded += 1
         self.reserved += 100
         self.pools.append(pool)
         result = torch.empty(())
-        return Graph(pictures, [result], lambda: result.copy_(pictures.sum() + 1))  # type: ignore[arg-type, return-value]
+        launch = lambda: result.copy_(sum(inputs, pictures.sum() + 1))  # noqa: E731
+        return Graph(pictures, inputs, [result], launch)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -144,14 +153,14 @@ def run(graphs: GraphCache, key: PassKey, times: int = 1, side: int = 4) -> bool
         pictures = torch.zeros(1, 3, side, side)
         known = graphs.count(pictures.shape, key)
         replayed = known.graph is not None
-        graphs.record_if_due(known, pictures, lambda pictures: [pictures])
+        graphs.record_if_due(known, pictures, (), lambda pictures, _: [pictures])
     return replayed
 
 
 def test_a_pass_that_repeats_is_recorded_and_replayed_with_other_pictures(recorder: Recorder) -> None:
     graphs, owner = GraphCache(torch.device("cuda"), 10**6), Owner()
-    stylization, extraction = PassKey("gradient", (owner,)), PassKey("extract")
-    assert not run(graphs, stylization, RECORD_OWNED_AFTER)
+    stylization, extraction = PassKey("gradient", (owner,), is_gradient=True), PassKey("extract")
+    assert not run(graphs, stylization, RECORD_GRADIENT_AFTER)
     assert run(graphs, stylization)
     assert not run(graphs, extraction, RECORD_AFTER)
     assert run(graphs, extraction)
@@ -164,25 +173,45 @@ def test_a_pass_that_repeats_is_recorded_and_replayed_with_other_pictures(record
 
 def test_a_recorded_pass_is_dropped_with_the_targets_that_it_reads(recorder: Recorder) -> None:
     graphs, owner = GraphCache(torch.device("cuda"), 10**6), Owner()
-    assert run(graphs, PassKey("gradient", (owner,)), 3)
+    assert run(graphs, PassKey("gradient", (owner,), is_gradient=True), 3)
     del owner
     gc.collect()
     # The new owner may have the address of the old one. It must not be mistaken for it.
-    assert not run(graphs, PassKey("gradient", (Owner(),)))
+    assert not run(graphs, PassKey("gradient", (Owner(),), is_gradient=True))
     assert len(graphs) == 1
 
 
 def test_a_pool_is_shared_by_the_graphs_that_live_and_not_used_after_them(recorder: Recorder) -> None:
     graphs, one, other = GraphCache(torch.device("cuda"), 250), Owner(), Owner()
     for owner in (one, other):
-        run(graphs, PassKey("gradient", (owner,)), RECORD_OWNED_AFTER)
+        run(graphs, PassKey("gradient", (owner,), is_gradient=True), RECORD_GRADIENT_AFTER)
     assert graphs.recorded == 2
     del one, owner, other
     later = [Owner() for _ in range(2)]
     for each in later:  # the memory of the graphs that are gone does not count
-        run(graphs, PassKey("gradient", (each,)), RECORD_OWNED_AFTER)
+        run(graphs, PassKey("gradient", (each,), is_gradient=True), RECORD_GRADIENT_AFTER)
     assert graphs.recorded == 2
     assert recorder.pools == [(0, 0), (0, 0), (0, 2), (0, 2)]
+
+
+def test_one_graph_serves_all_inputs(recorder: Recorder) -> None:
+    graphs, pictures, key = GraphCache(torch.device("cuda"), 10**6), torch.ones(1, 3, 2, 2), PassKey("any")
+    one, other = Inputs((torch.tensor(10.0),)), Inputs((torch.tensor(100.0),))
+    for _ in range(RECORD_AFTER):
+        known = graphs.count(pictures.shape, key)
+        graphs.record_if_due(known, pictures, one.tensors, lambda pictures, _: [pictures])
+    assert known.graph is not None
+    found = [float(known.graph.replay(pictures, inputs)[0]) for inputs in (one, other, other, one)]
+    assert found == [23.0, 113.0, 113.0, 23.0]
+    assert float(one.tensors[0]) == 10.0
+
+
+def test_a_dropped_graph_is_recorded_again_after_many_runs(recorder: Recorder) -> None:
+    graphs, key = GraphCache(torch.device("cuda"), 10**6), PassKey("extract")
+    run(graphs, key, RECORD_AFTER)
+    graphs.clear()
+    assert not run(graphs, key, RECORD_AGAIN_AFTER)
+    assert run(graphs, key)
 
 
 def test_recorded_passes_are_limited_in_number_and_in_memory(

@@ -16,7 +16,7 @@ import torch
 from gramlet.types import Array
 from gramlet_server.feature import graphs
 from gramlet_server.feature.device import AnyPicture, CudaDevice, Device
-from gramlet_server.feature.graphs import Compute, Graph, GraphCache
+from gramlet_server.feature.graphs import ComputeWith, Graph, GraphCache
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -56,14 +56,14 @@ class FakeCudaDevice(CudaDevice):
         return [result.detach().float().numpy().copy() for result in results]
 
 
-def _record(pictures: Tensor, compute: Compute, pool: Any) -> Graph:
-    results = [result.clone() for result in compute(pictures)]
+def _record(pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith, pool: Any) -> Graph:
+    results = [result.clone() for result in compute(pictures, inputs)]
     _results.update(results)
 
     def launch() -> None:
         for result in _results:
             result.fill_(float("nan"))
-        for into, result in zip(results, compute(pictures), strict=True):
+        for into, result in zip(results, compute(pictures, inputs), strict=True):
             into.copy_(result)
 
-    return Graph(pictures, results, launch)
+    return Graph(pictures, inputs, results, launch)

@@ -15,7 +15,7 @@ from gramlet.stylize.types import Checkpoint, Result, Stylization, StylizeOrder,
 from gramlet.types import Array
 from gramlet_server.feature.device import CudaDevice
 from gramlet_server.feature.engine import Engine
-from gramlet_server.feature.graphs import RECORD_AFTER, RECORD_OWNED_AFTER
+from gramlet_server.feature.graphs import RECORD_AFTER, RECORD_GRADIENT_AFTER
 from gramlet_server.feature.scheduler import Batching
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs, RunSettings
@@ -83,7 +83,7 @@ def test_gradients_are_the_same_bits_recorded_or_not(engines: Engines, precision
     objective = replace(OBJECTIVE, antialiased=antialiased)
     recorded, written = engines(precision), engines(precision, cuda_graphs=False)
     with recorded.differentiate(objective) as one, written.differentiate(objective) as other:
-        for seed in range(RECORD_OWNED_AFTER + 4):
+        for seed in range(RECORD_GRADIENT_AFTER + 4):
             found, expected = one.evaluate(picture(seed)), other.evaluate(picture(seed))
             assert (found.loss, found.stage_losses) == (expected.loss, expected.stage_losses)
             np.testing.assert_array_equal(found.gradient, expected.gradient)

@@ -92,6 +92,28 @@ def test_recorded_or_not_it_takes_the_same_steps(engines: Engines, precision: st
     assert_same(found, expected)
 
 
+def test_one_graph_serves_all_pictures_of_a_size(engines: Engines) -> None:
+    """At once and later, with other pictures and weights."""
+    engine, eager = engines(), engines(cuda_graphs=False)
+    other = replace(
+        OBJECTIVE, content=CONTENT[:, ::-1].copy(), content_weight=3.0, style_stages={"conv1": 2.0, "layer1": 3.0}
+    )
+    orders = [start(40), start(40, objective=other)]
+    expected = [run(eager, order) for order in orders]
+    found: dict[int, list[DescentEvent]] = {}
+    threads = [
+        threading.Thread(target=lambda number=number: found.update({number: run(engine, orders[number % 2])}))
+        for number in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, events in found.items():
+        assert_same(events, expected[number % 2])
+    assert recorded(engine) == 1
+
+
 def test_it_agrees_with_the_cpu(engines: Engines) -> None:
     found, expected = run(engines(), start(6)), run(engines(device="cpu"), start(6))
     assert dict(losses(found)) == pytest.approx(dict(losses(expected)), rel=0.02)

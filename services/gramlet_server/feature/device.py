@@ -16,7 +16,7 @@ from gramlet.types import Array
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gramlet_server.feature.graphs import Compute, GraphCache, PassKey
+from gramlet_server.feature.graphs import Compute, ComputeWith, GraphCache, Inputs, PassKey
 from gramlet_server.feature.pixels import Stack, batch_of, resized_on_cpu
 from gramlet_server.pictures.prepare import Decoded
 
@@ -53,9 +53,16 @@ class Device:
         """Runs one pass; returns its results in float32."""
         return [_float32(result).numpy() for result in compute(self.upload(pictures))]
 
-    def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
-        """Runs one pass over pictures (N, 3, H, W) of the device; its results stay there, as new tensors in float32."""
-        return [_float32(result) for result in compute(pictures)]
+    def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
+        """Runs one pass over pictures (N, 3, H, W) of the device; its results stay there, as new tensors in float32.
+
+        Args:
+            pictures: The pictures.
+            inputs: What else the pass reads and others of its key do not.
+            compute: Computes the results.
+            key: Of the pass.
+        """
+        return [_float32(result) for result in compute(pictures, inputs.tensors)]
 
     def with_room(self, work: Callable[[], Result]) -> Result:
         """Runs work that allocates memory. Where memory is short, cached memory is released and the work runs again."""
@@ -111,8 +118,8 @@ class CudaDevice(Device):
     def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
         return self.with_room(lambda: self._run(pictures, compute, key))
 
-    def run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
-        return self.with_room(lambda: self._run_resident(pictures, compute, key))
+    def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
+        return self.with_room(lambda: self._run_resident(pictures, inputs, compute, key))
 
     def with_room(self, work: Callable[[], Result]) -> Result:
         try:
@@ -155,17 +162,16 @@ class CudaDevice(Device):
         known = self.graphs.count(batch.shape, key)
         results = compute(batch) if known.graph is None else known.graph.replay(batch)
         arrays = self._arrays(results)
-        self.graphs.record_if_due(known, batch, lambda pictures: map(_float32, compute(pictures)))
+        self.graphs.record_if_due(known, batch, (), lambda pictures, _: map(_float32, compute(pictures)))
         return arrays
 
-    def _run_resident(self, pictures: Tensor, compute: Compute, key: PassKey) -> list[Tensor]:
+    def _run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
         known = self.graphs.count(pictures.shape, key)
         if known.graph is not None:
             # Copies, because the next replay of any graph overwrites them.
-            return [result.clone() for result in known.graph.replay(pictures)]
-        results = [_float32(result) for result in compute(pictures)]
-        # A copy, because replays overwrite the pictures of a recorded pass.
-        self.graphs.record_if_due(known, pictures.clone(), lambda pictures: map(_float32, compute(pictures)))
+            return [result.clone() for result in known.graph.replay(pictures, inputs)]
+        results = [_float32(result) for result in compute(pictures, inputs.tensors)]
+        self.graphs.record_if_due(known, pictures, inputs.tensors, lambda *given: map(_float32, compute(*given)))
         return results
 
     def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:

@@ -78,7 +78,7 @@ class Differentiator:
         All pictures have one size, and all targets the same stages, antialiasing and precision.
         """
         targets = [each for _, each in batch]
-        key = PassKey("gradient", owners=tuple(targets))
+        key = PassKey("gradient", owners=tuple(targets), is_gradient=True)
         compute = partial(self._losses_and_gradients, targets)
         terms, gradients = self._passes.run([picture for picture, _ in batch], compute, key)
         rest = iter(terms.tolist())
@@ -115,9 +115,15 @@ class Differentiator:
         """
         if self._passes.needs_tiles(picture) and targets.stages:
             return (yield from self._in_tiles(picture, targets))
-        compute = partial(self._losses_and_gradients, [targets])
-        key = PassKey("gradient", owners=(targets,))
-        terms, gradients = self._passes.device.run_resident(picture[None], compute, key)
+        if targets.signature is None:
+            key = PassKey("gradient", owners=(targets,), is_gradient=True)
+        else:
+            key = PassKey(targets.signature, is_gradient=True)
+
+        def compute(pictures: Tensor, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
+            return self._losses_and_gradients([targets.reading(inputs)], pictures)
+
+        terms, gradients = self._passes.device.run_resident(picture[None], targets.inputs, compute, key)
         return terms, gradients[0]
 
     def _evaluate_in_tiles(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,15 @@ Compute = Callable[[Tensor], Iterable[Tensor]]
 """From a batch of pictures (N, 3, H, W) to the results of a pass, each as soon as it is computed. It must not wait for
 the device: no `float(tensor)`, no copy from or to the CPU."""
 
+ComputeWith = Callable[[Tensor, Sequence[Tensor]], Iterable[Tensor]]
+"""The same, given the tensors that the pass reads beside its pictures."""
+
 RECORD_AFTER = 8
 """A pass is recorded once it has run this often."""
-RECORD_OWNED_AFTER = 2
-"""The same for passes that read targets: a stylization repeats them hundreds of times."""
+RECORD_GRADIENT_AFTER = 2
+"""The same for gradients: a stylization repeats them hundreds of times."""
+RECORD_AGAIN_AFTER = 64
+"""A pass whose graph was dropped is recorded again after so many more runs."""
 KNOWN_PASSES = 256
 """Passes that are counted at once."""
 KEPT_GRAPHS = 32
@@ -38,43 +43,63 @@ class PassKey:
 
     Attributes:
         computation: Passes with equal values here, over pictures of one shape, run the same kernels.
-        owners: Objects that hold the tensors which the pass reads beside the pictures, such as targets. While they live
-            the tensors keep their addresses; once one is gone the pass cannot repeat.
+        owners: Objects that hold tensors which the pass reads beside its pictures and inputs, such as targets. While
+            they live the tensors keep their addresses; once one is gone the pass cannot repeat.
+        is_gradient: Whether the pass will repeat for certain.
     """
 
     computation: Hashable
     owners: tuple[object, ...] = ()
+    is_gradient: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Tensors that a pass reads beside its pictures. They do not change."""
+
+    tensors: tuple[Tensor, ...] = ()
+
+
+@dataclass(eq=False)
 class Graph:
-    """A recorded pass. It reads its pictures from, and writes its results to, the same memory every time."""
+    """A recorded pass. It reads its pictures and inputs from, and writes its results to, the same memory every time.
+
+    Attributes:
+        loaded: What the memory of its inputs holds a copy of.
+    """
 
     pictures: Tensor
+    inputs: tuple[Tensor, ...]
     results: list[Tensor]
     launch: Callable[[], None]
+    loaded: weakref.ref[Inputs] | None = None
 
-    def replay(self, pictures: Tensor) -> list[Tensor]:
-        """The results for these pictures. They are valid until the next replay of any graph."""
+    def replay(self, pictures: Tensor, inputs: Inputs | None = None) -> list[Tensor]:
+        """The results for these pictures and inputs. They are valid until the next replay of any graph."""
         self.pictures.copy_(pictures, non_blocking=True)
+        if inputs is not None and (self.loaded is None or self.loaded() is not inputs):
+            for own, given in zip(self.inputs, inputs.tensors, strict=True):
+                own.copy_(given, non_blocking=True)
+            self.loaded = weakref.ref(inputs)
         self.launch()
         return self.results
 
 
-def record_graph(pictures: Tensor, compute: Compute, pool: Any) -> Graph:
+def record_graph(pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith, pool: Any) -> Graph:
     """Records a pass on the current stream, where it ran before: cuBLAS and cuDNN keep their workspaces by stream."""
     graph = torch.cuda.CUDAGraph()
     # thread_local: allocations of other threads meanwhile neither belong to this graph nor break the recording.
     with torch.cuda.graph(graph, pool, torch.cuda.current_stream(), capture_error_mode="thread_local"):
-        results = list(compute(pictures))
-    return Graph(pictures, results, graph.replay)
+        results = list(compute(pictures, inputs))
+    return Graph(pictures, inputs, results, graph.replay)
 
 
 @dataclass
 class KnownPass:
-    """A pass that has run before: how often, and its graph once it is recorded."""
+    """A pass that has run before: how often, after how many runs it is recorded, and its graph once it is."""
 
     owners: tuple[weakref.ref[object], ...]
+    record_after: int
     count: int = 0
     graph: Graph | None = None
 
@@ -86,7 +111,11 @@ class KnownPass:
     @property
     def is_due(self) -> bool:
         """Whether it has just run often enough to be recorded."""
-        return self.graph is None and self.count == (RECORD_OWNED_AFTER if self.owners else RECORD_AFTER)
+        return self.graph is None and self.count == self.record_after
+
+    def drop(self) -> None:
+        """Drops the graph. Many more runs come before the next: recording costs as much as several runs."""
+        self.graph, self.record_after = None, self.count + RECORD_AGAIN_AFTER
 
 
 class GraphCache:
@@ -124,16 +153,21 @@ class GraphCache:
         # The ids of the owners are unambiguous: while an entry is current, its owners live, so no other object has
         # their ids.
         index = (tuple(shape), key.computation, tuple(id(owner) for owner in key.owners))
-        known = self._known.pop(index, None) or KnownPass(tuple(weakref.ref(owner) for owner in key.owners))
+        known = self._known.pop(index, None)
+        if known is None:
+            owners = tuple(weakref.ref(owner) for owner in key.owners)
+            known = KnownPass(owners, RECORD_GRADIENT_AFTER if key.is_gradient else RECORD_AFTER)
         known.count += 1
         self._known[index] = known
         self._drop_oldest()
         return known
 
-    def record_if_due(self, known: KnownPass, pictures: Tensor, compute: Compute) -> None:
+    def record_if_due(
+        self, known: KnownPass, pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith
+    ) -> None:
         """Records a pass that has just run without a graph, if it has run often enough.
 
-        Where that fails, the pass goes on to run without a graph.
+        The graph reads copies of the pictures and inputs. Where the recording fails, the pass goes on without a graph.
         """
         if not self._limit or not known.is_due:
             return
@@ -145,9 +179,11 @@ class GraphCache:
         before = torch.cuda.memory_reserved(self._device)
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            known.graph = record_graph(pictures, compute, self._pool)
+            static = tuple(each.clone() for each in inputs)
+            known.graph = record_graph(pictures.clone(), static, compute, self._pool)
         except torch.OutOfMemoryError:
             _log.info("no memory to record a pass of %s", tuple(pictures.shape))
+            known.drop()
             self.clear()
         except RuntimeError as error:
             # A failed recording leaves CUDA's state undefined, so there is no second attempt.
@@ -161,7 +197,7 @@ class GraphCache:
         """Drops all graphs; returns whether there were any."""
         recorded = self._recorded()
         for known in recorded:
-            known.graph = None
+            known.drop()
         self._pool, self._bytes = None, 0
         torch.cuda.empty_cache()
         return bool(recorded)
@@ -177,4 +213,4 @@ class GraphCache:
         while len(self._known) > KNOWN_PASSES:
             self._known.popitem(last=False)
         for known in self._recorded()[:-KEPT_GRAPHS]:
-            known.graph = None
+            known.drop()

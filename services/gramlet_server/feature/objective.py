@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch.nn import functional
 
 from gramlet_server.backbone.architecture import Architecture
 from gramlet_server.feature.gram import Region, style_loss
+from gramlet_server.feature.graphs import Inputs
 from gramlet_server.pictures.masks import fit_region
 
 Activations = Mapping[str, Tensor]
@@ -95,6 +98,56 @@ class Targets:
     def term_count(self) -> int:
         """The length of `Losses.terms`."""
         return 4 + len(self.style)
+
+    # --- what passes over one picture can share: a recorded pass serves all objectives of one signature ---
+
+    @cached_property
+    def signature(self) -> Hashable:
+        """Equal for objectives whose losses run the same kernels on other `inputs`; None where there are regions."""
+        targets = [target for each in self.style.values() for target in each]
+        if any(target.region is not None for target in targets):
+            return None
+        content = None if self.content is None else (self.content_stage, tuple(self.content.shape))
+        style = tuple((stage, len(each)) for stage, each in self.style.items())
+        how = self.gram_normalization, self.antialiased, self.reduced_precision
+        return "gradient", style, content, self.total_variation_weight, how
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The tensors and numbers that differ between objectives of one signature; none if that is None."""
+        if self.signature is None:
+            return Inputs()
+        targets = [target for each in self.style.values() for target in each]
+        tensors = [target.gram for target in targets] + ([] if self.content is None else [self.content])
+        # As torch rounds a number that a tensor is multiplied by; the energies are used in float64.
+        numbers = [self.style_weight, self.content_weight, *(n for t in targets for n in (t.weight, t.spread))]
+        device = tensors[0].device if tensors else None
+        return Inputs(
+            (
+                *tensors,
+                torch.tensor(numbers, dtype=torch.float32, device=device),
+                torch.tensor([target.energy for target in targets], dtype=torch.float64, device=device),
+            )
+        )
+
+    def reading(self, inputs: Sequence[Tensor]) -> Targets:
+        """These targets, with the tensors and numbers of `inputs` in place of their own."""
+        if not inputs:
+            return self
+        *tensors, numbers, energies = inputs
+        # Tensors of one number, which do in the formulas what numbers do.
+        style_weight, content_weight, *rest = cast(Sequence[float], numbers.unbind())
+        grams, each_energy = iter(tensors), iter(cast(Sequence[float], energies.unbind()))
+        each = iter(rest)
+        style = {
+            stage: [
+                StyleTarget(next(grams), weight=next(each), spread=next(each), energy=next(each_energy))
+                for _ in targets
+            ]
+            for stage, targets in self.style.items()
+        }
+        content = None if self.content is None else next(grams)
+        return replace(self, style=style, content=content, style_weight=style_weight, content_weight=content_weight)
 
     def losses(self, picture: Tensor, activations: Activations) -> Losses:
         """The loss at a picture (3, H, W), from its activations."""
