@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 
 EMPTY_FILE = "the file is empty"
 _SHOWN_CHARACTERS = 300
+_LIKENESS = 0.65  # of 0 to 1, of a name that may be meant
 _NOT_PRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, separators of lines and paragraphs
 _JOINERS = {"\u200c", "\u200d"}  # parts of words and of emoji
 
@@ -75,7 +76,7 @@ def shown(value: Any) -> str:
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
-    near = difflib.get_close_matches(wrong, list(known), 1) if isinstance(wrong, str) else []
+    near = difflib.get_close_matches(wrong, list(known), 1, _LIKENESS) if isinstance(wrong, str) else []
     return f": did you mean {near[0]!r}?" if near else ""
 
 

@@ -8,10 +8,13 @@ numbers, names and settings.
 from __future__ import annotations
 
 import base64
+import errno
 import inspect
 import io
 import os
 import urllib.parse
+import urllib.request
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from numpy.typing import NDArray
@@ -38,10 +41,12 @@ if TYPE_CHECKING:
 PictureInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image"
 )
-"""A path or a data: URI; the bytes of a file, or a file opened in binary mode; a picture of PIL; or an array or tensor
-of pixels, (H, W) or with 1, 3 or 4 channels first or last: whole numbers 0..255, uint16, or floating point in 0..1."""
+"""A path, or a data: or file: URI; the bytes of a file, or a file opened in binary mode; a picture of PIL; or an array
+or tensor of pixels, (H, W) or with 1, 3 or 4 channels first or last: whole numbers 0..255, uint16, or floating point in
+0..1."""
 
 _UNNAMED = "the file"
+_LONGEST_PATH = 4096
 _MOST_BYTES = 1024 * 1024 * 1024
 """No file is read beyond this: devices and pipes may not end."""
 
@@ -117,6 +122,8 @@ def several_pictures(value: Any, kinds: Any, field: str = "pictures") -> Any:
     """
     if is_one_picture(value):
         return [value]
+    if isinstance(value, Mapping):
+        raise InvalidInput("a mapping: give its pictures, list(pictures.values())", field=field)
     if not isinstance(value, kinds) or isinstance(value, type):
         raise InvalidInput(f"must be pictures, not {shown(value)}", field=field)
     return value
@@ -142,7 +149,7 @@ def existing(value: PictureInput, field: str) -> PictureInput:
     except ValueError:
         is_missing = False  # NUL: reading it says more
     if is_missing and "://" not in os.fsdecode(value):  # type: ignore[arg-type]
-        raise NotFound(f"there is no file {shown(os.fsdecode(value))}", field=field)  # type: ignore[arg-type]
+        raise _missing(shown(os.fsdecode(value)), field)  # type: ignore[arg-type]
     return value
 
 
@@ -156,8 +163,17 @@ def _file(data: bytes, field: str, resize: Resize | None, name: str = _UNNAMED) 
     if not data:
         raise InvalidInput(f"{name}: empty, not a picture", field=field)
     if not is_picture(data[:PEEK_BYTES]):  # known here, before any call
+        if name == _UNNAMED and _looks_like_a_path(data):
+            raise InvalidInput("bytes are the content of a file: give a path as text", field=field)
         raise InvalidInput(NOT_A_PICTURE if name == _UNNAMED else f"{name}: {NOT_A_PICTURE}", field=field)
     return fitting(data, resize, field, name)
+
+
+def _looks_like_a_path(data: bytes) -> bool:
+    try:
+        return len(data) < _LONGEST_PATH and os.path.isfile(data)
+    except ValueError:  # NUL
+        return False
 
 
 def _name_of(value: Any) -> str:
@@ -165,7 +181,7 @@ def _name_of(value: Any) -> str:
 
 
 def _is_path(value: object) -> bool:
-    return isinstance(value, str) and value[:5].lower() != "data:"
+    return isinstance(value, str) and value[:5].lower() not in ("data:", "file:")
 
 
 def _is_file(value: object) -> bool:
@@ -202,13 +218,28 @@ def _read_path(path: str | os.PathLike[str], field: str) -> bytes:
     except FileNotFoundError:
         if "://" in name:
             raise InvalidInput(f"{name} is an address: fetch it, and give its bytes", field=field) from None
-        raise NotFound(f"there is no file {name}", field=field) from None
+        raise _missing(name, field) from None
     except IsADirectoryError:
         raise InvalidInput(f"cannot read {name}: a folder; give read_folder(...)", field=field) from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            short = f"{name[:20]}... is no path: {error.strerror}. Of base64, give the bytes: base64.b64decode(text)"
+            raise InvalidInput(short, field=field) from None
         raise InvalidInput(f"cannot read {name}: {error.strerror or error}", field=field) from None
     except ValueError as error:  # a path with NUL
         raise InvalidInput(f"cannot read {name}: {error}", field=field) from None
+
+
+def _missing(name: str, field: str) -> NotFound:
+    """The error of a path that does not exist, with what is often the reason."""
+    name, hint = (repr(name) if name != name.strip() else name), ""
+    if name == "-":
+        hint = ": for standard input, name /dev/stdin"
+    elif name.startswith("~"):
+        hint = ": expand it with os.path.expanduser"
+    elif set("*?[") & set(name):
+        hint = ": patterns are filled in by a shell, where they are not quoted, or by glob.glob"
+    return NotFound(f"there is no file {name}{hint}", field=field)
 
 
 def _read_file(file: Any, field: str) -> bytes:
@@ -230,7 +261,9 @@ def _read_file(file: Any, field: str) -> bytes:
 
 
 def _read_uri(uri: str, field: str) -> bytes:
-    """The bytes in a data: URI (RFC 2397)."""
+    """The bytes in a data: URI (RFC 2397), or of the file that a file: URI names (RFC 8089)."""
+    if uri[:5].lower() == "file:":
+        return _read_path(urllib.request.url2pathname(urllib.parse.urlsplit(uri).path), field)
     kind, comma, data = uri.partition(",")
     try:
         if not comma:

@@ -137,6 +137,8 @@ def several(value: Any, field: str) -> list[Any]:
     Raises:
         InvalidInput: Not an iterable, or text, whose letters are not meant.
     """
+    if isinstance(value, Mapping):
+        raise InvalidInput("must be a list, not a mapping, whose values would be lost", field=field)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | type):
         try:
             return list(value)

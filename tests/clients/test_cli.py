@@ -336,6 +336,32 @@ def test_what_a_folder_holds_beside_pictures_is_said_by_every_command(
         assert "a/notes.txt" in noted, command[0]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["stylize", "{p}", "{p}", "-o", "o.png", "--size", "1e3"], "--size: must be a whole number, not '1e3'"),
+        (["stylize", "{p}", "{p}", "-o", "o.png", "--style-weight", "x"], "--style-weight: must be a number, not 'x'"),
+        (["stylize", "{p}", "{p}", "-o", "o.png", "--style-stages", ""], "--style-stages: must be names with commas"),
+        (["stylize", "{p}", "{p}", "-o", "o.png", "--style-stages", "a=1,a=2"], "--style-stages: must be names with"),
+        (
+            ["stylize", "*.jpg", "--style", "{p}", "-o", "out"],
+            "there is no file *.jpg: patterns are filled in",
+        ),
+        (["runs", "list", "--limit", "-3"], "--limit: must be a whole number, 0 or more, not '-3'"),
+        (["embed", "{p}", "--width", "5"], "--width: must be between 200 and 8000 pixels"),
+        (["features", "{p}", "{p}", "--stages", "conv1", "-o", "out"], "pictures: {p} is given twice: name it once"),
+        (["train", ".", "--name", "n", "--report", "{p}"], "--report: {p} is a file, not a folder"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_one_line_with_what_is_right(
+    gramlet: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said, noted = gramlet(*(word.format(p=picture) for word in arguments))
+    assert (code, said, noted.count("\n")) == (2, "", 1)
+    assert line.format(p=picture) in noted
+
+
 def test_status_shows_services_network_and_load(gramlet: Run) -> None:
     code, said, _ = gramlet("status")
     assert code == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import array
 import base64
 import urllib.parse
+from collections.abc import Iterable
 from contextlib import nullcontext
 from io import BytesIO, StringIO, TextIOBase
 from pathlib import Path
@@ -13,15 +14,16 @@ import pytest
 import torch
 from gramlet.embed.inputs import make_settings
 from gramlet.embed.settings import Method
-from gramlet.errors import InvalidInput, NotFound
+from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.feature.inputs import make_extraction
 from gramlet.feature.types import Form, GramNormalization, Style
-from gramlet.inputs import is_one_picture, read_mask, read_picture, validate
+from gramlet.inputs import is_one_picture, read_mask, read_picture, several_pictures, validate
 from gramlet.stylize.inputs import make_stylization
 from gramlet.stylize.types import Initial, Optimizer
 from gramlet.train.configuration import HeadKind, Recipe
 from gramlet.train.inputs import make_recipe
 from gramlet.types import Limits, Picture, Resize, ResizeMode
+from gramlet.values import several
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare, shape
 from PIL import Image
@@ -182,7 +184,7 @@ class Asynchronous:
         (lambda path: "a\0.jpg", "null byte"),
         (lambda path: "data:image/png;base64", "not a data: URI"),
         (lambda path: "https://example.org/a.jpg", "is an address"),
-        (lambda path: "x" * 5000, r"cannot read x+\.\.\.: File name too long"),
+        (lambda path: "x" * 5000, r"^content: x+\.\.\. is no path: File name too long"),
         (lambda path: np.frombuffer(b"junk", np.uint8)[None, None, None], "an array of pixels is"),
     ],
 )
@@ -483,3 +485,31 @@ def test_a_picture_is_validated_without_a_call(png: bytes, pixels: Any) -> None:
         with pytest.raises(InvalidInput, match=reason) as caught:
             validate(broken, "upload")
         assert caught.value.field == "upload"
+
+
+def test_a_path_that_is_no_path_is_answered_with_the_reason(tmp_path: Path, png: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png)
+    for given, reason in (
+        (base64.b64encode(png * 5).decode(), r"is no path: .* base64\.b64decode"),
+        (str(path).encode(), "bytes are the content of a file"),
+        ("~/nowhere.png", "expanduser"),
+        ("*.png", "patterns are filled in by a shell"),
+        ("-", "/dev/stdin"),
+        (f"{path} ", r"no file '.*a\.png '"),
+    ):
+        with pytest.raises(GramletError, match=reason):
+            read_picture(given)
+
+
+def test_text_of_numpy_and_file_uris_are_paths(tmp_path: Path, png: bytes) -> None:
+    path = tmp_path / "a b.png"
+    path.write_bytes(png)
+    assert read_picture(np.str_(path)) == read_picture(path.as_uri()) == png
+
+
+def test_mappings_are_refused_where_their_values_would_be_lost() -> None:
+    with pytest.raises(InvalidInput, match=r"list\(pictures\.values\(\)\)"):
+        several_pictures({"a": b""}, Iterable)
+    with pytest.raises(InvalidInput, match="mapping"):
+        several({"style.png": 2.0}, "style")

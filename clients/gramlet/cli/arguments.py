@@ -15,6 +15,16 @@ from typing import Any, Never
 from gramlet.errors import did_you_mean, printable
 from gramlet.transport.channel import DEFAULT_ADDRESS
 
+_VALUE = re.compile(r"invalid (\w+) value: ('.*')$")
+_KINDS = {
+    "int": "a whole number",
+    "whole": "a whole number, 0 or more",
+    "float": "a number",
+    "numbers": "numbers with commas between them, such as 0.5,2",
+    "weights": "names with commas between them, each with a number after = or none, such as layer1=0.5,layer2",
+}
+"""What the types of arguments below take."""
+
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$")
 
 
@@ -33,6 +43,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Never:
         """Prints the error in one line, and exits with 2."""
+        if found := _VALUE.search(message):
+            message = f"{message[: found.start()]}must be {_KINDS.get(found[1], found[1])}, not {found[2]}"
         if found := _CHOICE.search(message):
             message += did_you_mean(found[1], re.findall(r"'(.*?)'", found[2]))
         print(f"{self.prog}: {printable(message.removeprefix('argument '))} (see {self.prog} --help)", file=sys.stderr)
@@ -73,6 +85,13 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def whole(text: str) -> int:
+    """A whole number, 0 or more."""
+    if (number := int(text)) < 0:
+        raise ValueError
+    return number
+
+
 def numbers(text: str) -> list[float]:
     """`1,2.5` as numbers."""
     return [float(part) for part in text.split(",")]
@@ -80,8 +99,11 @@ def numbers(text: str) -> list[float]:
 
 def weights(text: str) -> dict[str, float]:
     """`layer1=0.5,layer2` as a weight for each name; 1 where none is given."""
-    pairs = (part.partition("=") for part in text.split(","))
-    return {name.strip(): float(weight) if weight else 1.0 for name, _, weight in pairs}
+    pairs = [part.partition("=") for part in text.split(",")]
+    found = {name.strip(): float(weight) if weight else 1.0 for name, _, weight in pairs}
+    if "" in found or len(found) < len(pairs):  # nothing, or a name twice
+        raise ValueError
+    return found
 
 
 def members_of(kind: type[Enum]) -> Callable[[str], list[Any]]:

@@ -18,6 +18,7 @@ from gramlet.cli.terminal import Meter, Terminal
 from gramlet.embed.inputs import MapOptions
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import (
+    WIDTHS,
     Described,
     DrawingForm,
     LayoutIteration,
@@ -97,6 +98,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Makes or resumes a map, shows how it goes, and writes the drawings."""
+    if not WIDTHS[0] <= arguments.width <= WIDTHS[1]:
+        raise InvalidInput(f"must be between {WIDTHS[0]} and {WIDTHS[1]} pixels", field="--width")
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):

@@ -76,6 +76,8 @@ def check_directory(path: Path, option: str) -> None:
         InvalidInput: It cannot be made or written to, or has no room.
     """
     name = shown(str(path))
+    if path.is_file():
+        raise InvalidInput(f"{name} is a file, not a folder", field=option)
     try:
         path.mkdir(parents=True, exist_ok=True)
         _temporary(path).unlink()
@@ -120,6 +122,9 @@ def outputs_of(pictures: Sequence[FolderPicture], folder: Path, extension: str, 
         for name in names
         for short_name in [name.with_suffix(extension)]
     ]
+    repeated = [source for source, count in Counter(picture.source for picture in pictures).items() if count > 1]
+    if repeated:
+        raise InvalidInput(f"{shown(repeated[0])} is given twice: name it once", field="pictures")
     twice = [path for path, count in Counter(outputs).items() if count > 1]
     if twice:
         raise InvalidInput(

@@ -9,7 +9,7 @@ from typing import Any
 from gramlet.cli.arguments import numbers, values_of, weights
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import GramNormalization, StageBalance, Style
-from gramlet.inputs import PictureInput
+from gramlet.inputs import PictureInput, existing
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import Colors, LineSearch, Optimizer
 
@@ -78,6 +78,18 @@ def inputs_of(arguments: argparse.Namespace) -> list[str]:
     """The files that a stylization reads."""
     given = [arguments.content, getattr(arguments, "previous", None), arguments.initial, *arguments.style]
     return [path for path in given if path is not None]
+
+
+def check_existing(arguments: argparse.Namespace) -> None:
+    """Finds out whether the pictures exist, before anything is said of the output.
+
+    Raises:
+        NotFound: One does not exist.
+    """
+    styles = {f"style[{number}]": path for number, path in enumerate(arguments.style)}
+    for field, path in {"content": arguments.content, **styles}.items():
+        if path is not None:
+            existing(path, field)
 
 
 def output_of(arguments: argparse.Namespace) -> Path:

@@ -15,6 +15,7 @@ from gramlet.cli.files import PICTURES, check_output, encode_picture_as, png_as,
 from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
+    check_existing,
     check_pictures,
     contents_of,
     inputs_of,
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.checkpoint_every is not None:
         terminal.note("--checkpoint-every has no effect any more: checkpoints go by time, see --state-seconds")
     inputs = inputs_of(arguments)
+    check_existing(arguments)
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal)
     check_output(output_of(arguments), PICTURES, "--output", inputs)

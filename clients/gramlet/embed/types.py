@@ -299,6 +299,10 @@ class DrawingForm(Enum):
     PAGE = "page"
 
 
+WIDTHS = (200, 8000)
+"""The lowest and the highest width of a drawing of one layout, in pixels."""
+
+
 @dataclass(frozen=True)
 class MapDrawing:
     """What to draw of which map.

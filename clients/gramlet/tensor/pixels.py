@@ -45,7 +45,8 @@ def is_pil(value: object) -> TypeGuard[Image.Image]:
 
 def is_array(value: object) -> bool:
     """Whether the value is an array, or a tensor, which becomes one."""
-    return not isinstance(value, type) and hasattr(value, "__array__") and not is_pil(value)
+    # Text and bytes of NumPy are text and bytes.
+    return not isinstance(value, type | str | bytes) and hasattr(value, "__array__") and not is_pil(value)
 
 
 def as_array(value: Any, field: str) -> NDArray[Any]:

@@ -85,7 +85,10 @@ class Run(ABC, Generic[E]):
             self.resuming = self.resuming or self._arrived
             # A server that answers with a request id is alive. It would not be right to take its work away.
             self.take_over = not (self._is_remote or error.request_id)
-            _log.info("run %s lost its server: %s", self.run_id, error)
+            if self._arrived or not self._ordered:
+                _log.info("run %s lost its server: %s", self.run_id, error)
+            else:
+                _log.info("run %s waits for a server: %s", self.run_id, error)
             return error
         if self._ordered and self.resuming and isinstance(error, NotFound):
             self.resuming = False  # the server was lost before it stored the order

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramlet.embed.types import DrawingForm, MapDrawing
+from gramlet.embed.types import WIDTHS, DrawingForm, MapDrawing
 from gramlet.errors import InvalidInput
 
 from gramlet_server.embed import stored
 from gramlet_server.runs.store import Store
-
-_WIDTHS = (200, 8000)
 
 
 @dataclass(frozen=True)
@@ -34,8 +32,8 @@ def draw(store: Store, wanted: MapDrawing) -> Drawing:
     style_map = stored.get_map(store, wanted.map_id)
     if wanted.layout is not None and wanted.layout >= len(style_map.layouts):
         raise InvalidInput(f"the map has {len(style_map.layouts)} layouts, counted from 0", field="layout")
-    if not _WIDTHS[0] <= wanted.width <= _WIDTHS[1]:
-        raise InvalidInput(f"between {_WIDTHS[0]} and {_WIDTHS[1]} pixels", field="width")
+    if not WIDTHS[0] <= wanted.width <= WIDTHS[1]:
+        raise InvalidInput(f"between {WIDTHS[0]} and {WIDTHS[1]} pixels", field="width")
     run = stored.open_run(store, wanted.map_id)
     jpegs = stored.get_thumbnails(run)
     if wanted.form is DrawingForm.PAGE:

@@ -21,7 +21,10 @@ from tests.clients._sync.calls import OBJECTIVE, PICTURE
 from tests.clients.servers import EMBED, FEATURE, RUN, STYLIZE, TRAIN, Script, collect, serving
 from tests.clients.values import CALLS, EXAMPLES, PARAMETERS, Case, cases
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [
+    pytest.mark.timeout(3600),
+    pytest.mark.filterwarnings("ignore:Generating overly large repr"),  # of an example, by hypothesis
+]
 
 ANY_EXAMPLE = settings(
     max_examples=EXAMPLES,
