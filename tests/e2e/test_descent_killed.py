@@ -60,7 +60,9 @@ def descend(
     during: Callable[[DescentEvent], None] = lambda _: None,
 ) -> list[DescentEvent]:
     events = []
-    with Client(",".join(server.address for server in features)) as client, client.descend(order) as descent:
+    addresses = ",".join(server.address for server in features)
+    # As long as a StylizeService waits: on a busy machine a server takes its time to start.
+    with Client(addresses, patience=120.0) as client, client.descend(order) as descent:
         for event in descent:
             events.append(event)
             during(event)

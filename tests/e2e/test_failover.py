@@ -13,7 +13,7 @@ import pytest
 from gramlet import Client
 from gramlet.errors import GramletError
 from gramlet.feature.types import Features
-from gramlet.stylize.types import Iteration, Recovered, Result
+from gramlet.stylize.types import Iteration, Recovered, RecoveryReason, Result
 from gramlet.types import Array
 
 from tests.e2e.cluster import Cluster, Envoy, GramletServer, is_serving
@@ -64,7 +64,11 @@ class Work:
         return Outcome(
             losses=[[(e.iteration, e.loss) for e in run if isinstance(e, Iteration)] for run in events],
             pngs=[result.png for result in results if isinstance(result, Result)],
-            reconnections=sum(isinstance(event, Recovered) for run in events for event in run),
+            reconnections=sum(
+                isinstance(event, Recovered) and event.reason is RecoveryReason.RECONNECTED
+                for run in events
+                for event in run
+            ),
             features=extraction.result(),
         )
 

@@ -186,6 +186,18 @@ def test_a_state_is_copied_in_parts_between_which_others_have_the_device(monkeyp
     assert happened.count(None) > 2 * 5 * 90 / 10
 
 
+def test_a_state_that_is_asked_for_twice_while_it_is_copied_is_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gramlet_server.feature.descent_parts.COPIED_AT_ONCE", 10)
+    control = Control(state=True)
+    happened: list[Happening] = []
+    for happening in descent(start(6), control=control).run():
+        if happening is not None:
+            happened.append(happening)
+        elif not snapshots(happened):
+            control.state = True
+    assert len(snapshots(happened)) == 1
+
+
 @every_optimizer
 def test_nothing_that_is_asked_for_changes_a_step(settings: DescentSettings) -> None:
     plain = run(descent(start(settings=settings)))

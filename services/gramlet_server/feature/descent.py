@@ -143,8 +143,9 @@ class Descent:
                     yield from self._reweight(*control.weights)
                     continue
                 if control.state:
-                    control.state = False
-                    yield (yield from self._snapshot())
+                    snapshot = yield from self._snapshot()
+                    control.state = False  # only now, because it may have been asked for again meanwhile
+                    yield snapshot
                 if self.iteration >= self._start.iterations:
                     break
                 if control.holds(self._start, self.iteration):
