@@ -100,7 +100,8 @@ class _Source(Generic[I]):
         """Adds items for a message, or fewer if they come slowly; whether anything is left to do."""
         began = time.monotonic()
         taken: list[I] = []
-        while len(taken) < min(MESSAGE_ITEMS, window.room(self._slow)) and not self._ended:
+        most = min(MESSAGE_ITEMS, window.room(self._slow))
+        while len(taken) < most and not self._ended:
             try:
                 taken.append(await anext(self._items))
             except StopAsyncIteration:

@@ -124,17 +124,19 @@ def decode_features(message: feature_pb2.PictureFeatures, pooled: Mapping[str, A
         pooled: The pooled ones, where they came beside the message.
     """
 
+    stages = message.stages
+
     def arrays(form: str) -> dict[str, Any]:
         return {
             stage.stage: decode_tensor(getattr(stage, form), f"{stage.stage}.{form}")
-            for stage in message.stages
+            for stage in stages
             if stage.HasField(form)
         }
 
     timing = message.timing
     return Features(
-        activations=arrays("activations"),
-        grams=arrays("gram"),
+        activations=arrays("activations") if stages else {},
+        grams=arrays("gram") if stages else {},
         pooled=pooled or arrays("pooled"),
         height=message.height,
         width=message.width,

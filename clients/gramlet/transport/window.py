@@ -61,7 +61,11 @@ class Window(ABC, Generic[I, T, R]):
         under_way = self._added - self._taken
         if self._bytes >= FLIGHT_BYTES and under_way >= FEWEST_ITEMS:
             return 0
-        return max(0, (min(SLOW_ITEMS, self._in_flight) if slow else self._in_flight) - under_way)
+        if slow:
+            return max(0, min(SLOW_ITEMS, self._in_flight) - under_way)
+        # A message for each answer would often be a small one.
+        room = self._in_flight - under_way
+        return room if room >= min(MESSAGE_ITEMS, self._in_flight // 4) else 0
 
     @property
     def is_waiting(self) -> bool:
