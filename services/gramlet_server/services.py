@@ -61,6 +61,8 @@ class Shared:
             cuda_graphs=chosen.cuda_graphs,
             feature_cache_bytes=queue.feature_cache_bytes,
             descents=DescentLimits(queue.descents, queue.descent_queue_limit),
+            decode_workers=queue.decode_workers,
+            decode_seconds=queue.decode_seconds,
         )
         engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
         engine.warm_up()

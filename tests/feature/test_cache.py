@@ -12,10 +12,10 @@ import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization
 from gramlet.types import Array, ElementType, Limits, Resize, ResizeMode
-from gramlet_server.feature import extraction as extraction_module
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Batching
+from gramlet_server.pictures import workers
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.telemetry import Observer
 
@@ -67,7 +67,7 @@ def test_the_same_picture_is_neither_decoded_nor_computed_again_and_gives_the_sa
 ) -> None:
     file = encode_jpeg(pixels())
     first, worked = features(caching, file), caching.model().load.device_seconds
-    monkeypatch.delattr(extraction_module, "decode_for")
+    monkeypatch.delattr(workers, "decode_for")
     (streamed,) = caching.extract([file], EXTRACTION)
     assert isinstance(streamed, Features)
     for again in (features(caching, file), streamed):

@@ -35,9 +35,9 @@ CEILINGS = {
     "gramlet.embed.v1.EmbedService/Transform": 48,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 41,
     "gramlet.train.v1.TrainService/Predict": 36,  # 23
-    "gramlet.feature.v1.FeatureService/ExtractStream": 29,  # 18
-    "gramlet.feature.v1.FeatureService/Differentiate": 27,  # 18
-    "gramlet.feature.v1.FeatureService/Extract": 26,  # 17
+    "gramlet.feature.v1.FeatureService/ExtractStream": 31,  # 18
+    "gramlet.feature.v1.FeatureService/Differentiate": 28,  # 18
+    "gramlet.feature.v1.FeatureService/Extract": 28,  # 17
     "gramlet.stylize.v1.StylizeService/Adjust": 24,
     "gramlet.embed.v1.EmbedService/DrawMap": 24,  # 14
     "gramlet.run.v1.RunService/StopRun": 19,

@@ -22,6 +22,7 @@ from gramlet_server.feature.extraction import Extractor, Outcome
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Batching, Scheduler, Work, outcome
 from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.pictures.workers import decoder_for
 from gramlet_server.telemetry import Observer
 
 TILE_PIXELS = 2 * 2**20
@@ -42,6 +43,8 @@ class EngineSettings:
         cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
         feature_cache_bytes: Memory for features of pictures that may be asked for again; 0: none are kept.
         descents: How many descents run and wait.
+        decode_workers: Processes that decode files; 0: they are decoded in this one; None: chosen by the cores.
+        decode_seconds: Processor time that such a process may take for a file.
     """
 
     batching: Batching = field(default_factory=Batching)
@@ -51,6 +54,8 @@ class EngineSettings:
     cuda_graphs: bool = True
     feature_cache_bytes: int = 64 * 1024 * 1024
     descents: DescentLimits = field(default_factory=DescentLimits)
+    decode_workers: int | None = 0
+    decode_seconds: float = 10.0
 
 
 class Engine:
@@ -66,6 +71,7 @@ class Engine:
     Attributes:
         network: The network.
         passes: What all work on the network goes through.
+        decoder: Decodes files.
         extractor: Extracts features.
         targets: Computes the targets of objectives.
         differentiator: Evaluates objectives.
@@ -91,7 +97,8 @@ class Engine:
             settings.tile_pixels,
         )
         self.feature_cache = FeatureCache(settings.feature_cache_bytes, observer)
-        self.extractor = Extractor(self.passes, self.feature_cache)
+        self.decoder = decoder_for(settings.decode_workers, self.passes.limits, settings.decode_seconds)
+        self.extractor = Extractor(self.passes, self.feature_cache, self.decoder)
         self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
         self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, observer)
@@ -183,4 +190,5 @@ class Engine:
 
     def close(self) -> None:
         """Ends the running pass and rejects all work that still waits."""
+        self.decoder.close()
         self.passes.scheduler.close()

@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,8 @@ from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller, Work, outcome
-from gramlet_server.pictures.prepare import Decoded, decode_for
+from gramlet_server.pictures.prepare import Decoded
+from gramlet_server.pictures.workers import Decoder
 
 PREPARING_THREADS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded and resized."""
@@ -47,16 +49,21 @@ class Extractor:
     Args:
         passes: The network.
         cache: Features that were extracted before.
+        decoder: Decodes the pictures.
     """
 
-    def __init__(self, passes: Passes, cache: FeatureCache) -> None:
+    def __init__(self, passes: Passes, cache: FeatureCache, decoder: Decoder) -> None:
         self._passes = passes
         self._network = passes.network
         self._limits = passes.limits
         self._cache = cache
+        self._decoder = decoder
 
     def stream(
-        self, messages: Iterable[Sequence[Picture | GramletError]], extraction: Extraction
+        self,
+        messages: Iterable[Sequence[Picture | GramletError]],
+        extraction: Extraction,
+        cancelled: threading.Event | None = None,
     ) -> Iterator[list[Outcome]]:
         """Features of each picture, in order, in groups; a picture that fails yields its error.
 
@@ -65,23 +72,39 @@ class Extractor:
         yielded as soon as they are ready, however slowly messages come. An element that is already an error is yielded
         as it is. Features in the cache are neither decoded nor computed; their timing has a batch size of 0.
 
+        Args:
+            messages: The pictures.
+            extraction: What to extract.
+            cancelled: Stops the decoding once it is set; it is also stopped when this generator is closed.
+
         Raises:
             InvalidInput: The extraction itself is wrong.
             Overloaded: The device's queue is full.
         """
         self._check(extraction)
         scheduler = self._passes.scheduler
-        with scheduler.caller() as caller:
+        cancelled = cancelled or threading.Event()
+        with scheduler.caller() as caller, _set_at_end(cancelled):
             ahead: _MapAhead[Picture | GramletError, Pending] = _MapAhead(2 * scheduler.pictures_per_pass)
 
             def begin(pictures: Sequence[Picture | GramletError]) -> list[Pending]:
-                return self._begin(caller, pictures, extraction)
+                return self._begin(caller, pictures, extraction, cancelled)
 
             for group in ahead.map(begin, _groups(messages, scheduler.pictures_per_pass), _shares):
                 yield [self._finish(pending) for pending in group]
 
-    def together(self, pictures: Sequence[Picture | GramletError], extraction: Extraction) -> list[Outcome]:
+    def together(
+        self,
+        pictures: Sequence[Picture | GramletError],
+        extraction: Extraction,
+        cancelled: threading.Event | None = None,
+    ) -> list[Outcome]:
         """Features of a few pictures whose outcomes fit one message.
+
+        Args:
+            pictures: The pictures.
+            extraction: What to extract.
+            cancelled: Stops the decoding once it is set.
 
         Raises:
             InvalidInput: The extraction is wrong, or there are too many pictures, or the outcomes are too large.
@@ -94,7 +117,7 @@ class Extractor:
         keys = [self._cache.key(picture, extraction) for picture in pictures]
         cached = [self._cache.get(key) for key in keys]
         with self._passes.scheduler.caller(cached.count(None)) as caller:
-            prepared = self._prepare_all(pictures, cached, extraction.resize)
+            prepared = self._prepare_all(pictures, cached, extraction.resize, cancelled or threading.Event())
             self._check_message(prepared, extraction)
             pending = [self._pending(*each, extraction) for each in zip(keys, prepared, strict=True)]
             caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
@@ -151,33 +174,59 @@ class Extractor:
 
     # --- from a picture to its outcome ---
 
-    def _prepare(self, picture: Picture | GramletError, cached: Features | None, resize: Resize) -> Decoded | Outcome:
-        """The picture as the network takes it; or its features where they are in the cache; or its error."""
-        if cached is not None:
-            return cached
-        if isinstance(picture, GramletError):
-            return picture
-        try:
-            return self._passes.device.before(decode_for(picture, resize, self._limits, "picture"))
-        except GramletError as error:
-            return error
+    def _prepared(
+        self,
+        pictures: Sequence[Picture | GramletError],
+        cached: Sequence[Features | None],
+        resize: Resize,
+        cancelled: threading.Event,
+    ) -> list[Decoded | Outcome]:
+        """Each picture as it travels to the device; or its features where they are in the cache; or its error."""
+        unread = [
+            picture
+            for picture, known in zip(pictures, cached, strict=True)
+            if known is None and not isinstance(picture, GramletError)
+        ]
+        decoded = iter(self._decoder.decode(unread, resize, cancelled))
+        prepared: list[Decoded | Outcome] = []
+        for picture, known in zip(pictures, cached, strict=True):
+            if known is not None:
+                prepared.append(known)
+            elif isinstance(picture, GramletError):
+                prepared.append(picture)
+            else:
+                outcome = next(decoded)
+                prepared.append(self._passes.device.before(outcome) if isinstance(outcome, Decoded) else outcome)
+        return prepared
 
     def _prepare_all(
-        self, pictures: Sequence[Picture | GramletError], cached: Sequence[Features | None], resize: Resize
+        self,
+        pictures: Sequence[Picture | GramletError],
+        cached: Sequence[Features | None],
+        resize: Resize,
+        cancelled: threading.Event,
     ) -> list[Decoded | Outcome]:
         if len(pictures) == 1:
-            return [self._prepare(pictures[0], cached[0], resize)]
+            return self._prepared(pictures, cached, resize, cancelled)
+        shares = [range(start, end) for start, end in _share_bounds(pictures)]
         with ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare") as pool:
-            return list(pool.map(self._prepare, pictures, cached, [resize] * len(pictures)))
+            parts = [
+                pool.submit(self._prepared, [pictures[n] for n in share], [cached[n] for n in share], resize, cancelled)
+                for share in shares
+            ]
+            return [prepared for part in parts for prepared in part.result()]
 
     def _begin(
-        self, caller: Caller, pictures: Sequence[Picture | GramletError], extraction: Extraction
+        self,
+        caller: Caller,
+        pictures: Sequence[Picture | GramletError],
+        extraction: Extraction,
+        cancelled: threading.Event,
     ) -> list[Pending]:
-        pending = []
-        for picture in pictures:
-            key = self._cache.key(picture, extraction)
-            prepared = self._prepare(picture, self._cache.get(key), extraction.resize)
-            pending.append(self._pending(key, prepared, extraction))
+        keys = [self._cache.key(picture, extraction) for picture in pictures]
+        cached = [self._cache.get(key) for key in keys]
+        prepared = self._prepared(pictures, cached, extraction.resize, cancelled)
+        pending = [self._pending(*each, extraction) for each in zip(keys, prepared, strict=True)]
         caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
         return pending
 
@@ -244,6 +293,14 @@ def _in_form(activations: Tensor, form: Form, normalization: GramNormalization) 
     return activations.float().mean(dim=(1, 2))
 
 
+@contextmanager
+def _set_at_end(event: threading.Event) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        event.set()
+
+
 def _groups(messages: Iterable[Sequence[In]], most: int) -> Iterator[Sequence[In]]:
     """The elements of each message, at most so many at a time."""
     for message in messages:
@@ -252,15 +309,18 @@ def _groups(messages: Iterable[Sequence[In]], most: int) -> Iterator[Sequence[In
 
 
 def _shares(pictures: Sequence[Picture | GramletError]) -> Iterator[Sequence[Picture | GramletError]]:
-    """The pictures of a group for one thread at a time: small ones together, because a hand-over costs as much."""
+    """The pictures of a group for one thread at a time."""
+    return (pictures[start:end] for start, end in _share_bounds(pictures))
+
+
+def _share_bounds(pictures: Sequence[Picture | GramletError]) -> Iterator[tuple[int, int]]:
+    """Which pictures one thread decodes: several small ones together, because a hand-over costs as much as they do."""
     start, size = 0, 0
-    for end, picture in enumerate(pictures):
+    for end, picture in enumerate(pictures, 1):
         size += 0 if isinstance(picture, GramletError) else picture_bytes(picture)
-        if size >= SHARE_BYTES:
-            yield pictures[start : end + 1]
-            start, size = end + 1, 0
-    if start < len(pictures):
-        yield pictures[start:]
+        if size >= SHARE_BYTES or end == len(pictures):
+            yield start, end
+            start, size = end, 0
 
 
 class _MapAhead(Generic[In, Out]):

@@ -18,7 +18,7 @@ from gramlet_server.feature.descents import LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.pictures.masks import region
-from gramlet_server.pictures.prepare import prepare
+from gramlet_server.pictures.prepare import floats
 from gramlet_server.runtime.incoming import let_idle
 
 
@@ -65,6 +65,13 @@ def _messages(burst: Sequence[DescentEvent | Snapshot]) -> Iterator[feature_pb2.
                 yield from split(message)
 
 
+def _cancelled(context: grpc.ServicerContext) -> threading.Event:
+    """Is set when the call has ended, however it has."""
+    event = threading.Event()
+    context.add_callback(event.set)
+    return event
+
+
 class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     """The network of an engine, over gRPC."""
 
@@ -82,7 +89,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     ) -> feature_pb2.ExtractResponse:
         """Features of a few pictures."""
         extraction, pictures = wire.decode_extract_request(request)
-        outcomes = self._engine.extractor.together(pictures, extraction)
+        outcomes = self._engine.extractor.together(pictures, extraction, _cancelled(context))
         return feature_pb2.ExtractResponse(results=[wire.encode_outcome(outcome, extraction) for outcome in outcomes])
 
     def ExtractStream(
@@ -97,7 +104,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
                 ids.extend(identifier for identifier, _ in items)
                 yield [picture for _, picture in items]
 
-        for outcomes in self._engine.extractor.stream(pictures(), extraction):
+        for outcomes in self._engine.extractor.stream(pictures(), extraction, _cancelled(context)):
             yield from wire.encode_extract_replies([ids.popleft() for _ in outcomes], outcomes, extraction)
 
     def Differentiate(
@@ -143,7 +150,11 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
 
     def _picture(self, picture: Picture, field: str) -> Array:
         """(3, H, W) float32."""
-        return prepare(picture, Resize(), self._engine.passes.limits, field)
+        (outcome,) = self._engine.decoder.decode([picture], Resize(), threading.Event())
+        if isinstance(outcome, GramletError):
+            outcome.field = field
+            raise outcome
+        return floats(outcome)
 
     def _region(self, mask: Picture, field: str) -> Array:
         """(H, W) float32 in 0..1."""

@@ -31,6 +31,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 DRAFT_MARGIN = 2
 """A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result is still this many times as large as wanted."""
 
+CHEAP_PIXELS = 16 * 2**20
+
 ADAM7 = (
     (0, 0, 8, 8),
     (4, 0, 8, 8),
@@ -152,6 +154,20 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
             field=field,
         )
     return image
+
+
+def is_cheap(data: bytes, limits: Limits) -> bool:
+    """Whether a file takes a fraction of a second at most, by its header; so does one that is refused for its header.
+
+    Baseline JPEGs and PNGs take a time in proportion to their pixels. A progressive JPEG has as many passes over all
+    pixels as its author likes; the other formats are rare enough not to be looked into.
+    """
+    try:
+        image = open_file(data, limits, "picture")
+    except Exception:  # as in `refuse_broken_files`
+        return True
+    is_simple = image.format == "PNG" or (image.format == "JPEG" and "progressive" not in image.info)
+    return is_simple and image.width * image.height <= CHEAP_PIXELS
 
 
 def reduce_while_decoding(image: Image.Image, resize: Resize) -> None:

@@ -70,7 +70,11 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     Raises:
         InvalidInput: The picture is broken, of an unknown format, too large, or not of that shape or range.
     """
-    decoded = decode_for(picture, resize, limits, field, most_pixels=0)
+    return floats(decode_for(picture, resize, limits, field, most_pixels=0))
+
+
+def floats(decoded: Decoded) -> Array:
+    """A decoded picture of its final size as (3, height, width) float32, RGB in 0..1."""
     return to_float(decoded.pixels) if decoded.pixels.dtype == np.uint8 else decoded.pixels
 
 

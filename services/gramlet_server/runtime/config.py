@@ -16,6 +16,7 @@ from gramlet_server.runtime.flags import (
     Parser,
     count,
     count_or_auto,
+    count_or_none,
     days,
     element_type,
     file,
@@ -135,6 +136,15 @@ class QueueSettings:
     cache_bytes: int = flag(512 * 2**20, "memory for targets of stylizations", parse=size)
     feature_cache_bytes: int = flag(
         64 * 2**20, "memory for features, found again by the picture's hash; 0: none are kept", parse=size_or_none
+    )
+    decode_workers: int | None = flag(
+        None,
+        "processes that decode files; 0: none, the server decodes them itself; unless given, one for each core, and on "
+        "fewer than 4 cores they decode costly files only",
+        parse=count_or_none,
+    )
+    decode_seconds: float = flag(
+        10.0, "processor time for a file in such a process; one that takes more is refused", parse=seconds_above_zero
     )
 
 

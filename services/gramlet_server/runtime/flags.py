@@ -112,6 +112,11 @@ def count_or_auto(text: str) -> int:
     return _whole(text, 0)
 
 
+def count_or_none(text: str) -> int:
+    """A whole number; 0 is none."""
+    return _whole(text, 0)
+
+
 def port_number(text: str) -> int:
     """A port; 0 takes any free one."""
     number = _whole(text, 0)
