@@ -22,6 +22,25 @@ const { gramlet } = grpc.loadPackageDefinition(
   }),
 );
 
+const HELP = `usage: node stylize.js CONTENT STYLE [options]
+
+Streams a stylization from a gramlet server, and saves each preview and the result.
+
+  --server HOST:PORT     where the server is (localhost:50051)
+  --tls                  TLS with the authorities that Node knows
+  --tls-ca FILE          TLS with this authority (PEM)
+  --wait SECONDS         to wait for a lost server (60); for one that never answered, 5 at most
+  --size PIXELS          longest side of the result (256)
+  --iterations N         iterations of the optimizer (100)
+  --preview-every N      iterations between previews (10); 0: none
+  --preview FILE         where to write previews; %d is the iteration (preview-%d.jpg)
+  --out FILE             where to write the result, a PNG (result.png)
+  --help                 this text
+
+GRAMLET_TOKEN, if set, is sent with every call: use TLS with it.`;
+
+const FIRST_CONTACT_SECONDS = 5; // an address at which nobody ever answered is likely wrong
+
 /** A client of StylizeService. `token` goes with every call; `tls` is the PEM of an authority, or true for the system's. */
 export function connect(server, { token, tls } = {}) {
   const credentials = tls
@@ -49,15 +68,17 @@ export function connect(server, { token, tls } = {}) {
 
 /**
  * Yields the events of a stylization as { runId, kind, ...event }: kind is "queued", "started", "scaleStarted",
- * "iteration", "preview", "checkpoint", "recovered" or "result". Leaving the loop cancels the run on the server.
+ * "iteration", "preview", "checkpoint", "recovered", "adjusted" or "result". Leaving the loop cancels the run on the server.
  *
- * Where the server is lost or full, the call is made again for `patience` seconds; a run that had begun is resumed from
- * its newest checkpoint, and no iteration is told twice.
+ * Where the server is lost or full, the call is made again for `patience` seconds, or for `firstContact` seconds if it has
+ * never answered. A run that had begun is resumed from its newest checkpoint; no iteration and no adjustment comes twice.
  */
-export async function* stylize(client, request, { patience = 60 } = {}) {
+export async function* stylize(client, request, { patience = 60, firstContact = FIRST_CONTACT_SECONDS } = {}) {
   const { previewEvery, stateSeconds } = request;
   let next = request;
-  let told = 0;
+  let iterations = 0;
+  let adjustments = 0;
+  let answered = false;
   let lostSince;
   for (let failures = 0; ; ) {
     const call = client.stylize(next);
@@ -66,18 +87,23 @@ export async function* stylize(client, request, { patience = 60 } = {}) {
         const { runId, event: kind } = response;
         const event = response[kind];
         failures = 0;
+        answered = true;
         lostSince = undefined;
         // A run that was only queued may have been refused, and is then not in the server's store.
         if (kind !== "queued") next = { resumeRunId: runId, previewEvery, stateSeconds };
-        if (kind === "iteration" && event.iteration <= told) continue;
-        if (kind === "iteration") told = event.iteration;
+        if (kind === "iteration" && event.iteration <= iterations) continue;
+        if (kind === "iteration") iterations = event.iteration;
+        if (kind === "adjusted" && event.number <= adjustments) continue;
+        if (kind === "adjusted") adjustments = event.number;
         yield { runId, kind, ...event };
       }
       return;
     } catch (error) {
       const again = [grpc.status.UNAVAILABLE, grpc.status.RESOURCE_EXHAUSTED].includes(error.code);
       lostSince ??= Date.now();
-      if (!again || Date.now() - lostSince > patience * 1000) throw error;
+      answered ||= error.code === grpc.status.RESOURCE_EXHAUSTED;
+      const limit = answered ? patience : Math.min(patience, firstContact);
+      if (!again || Date.now() - lostSince > limit * 1000) throw error;
       const seconds = Math.min(5, 0.1 * 2 ** failures++) * (0.5 + Math.random() / 2);
       await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
     } finally {
@@ -86,11 +112,19 @@ export async function* stylize(client, request, { patience = 60 } = {}) {
   }
 }
 
+function weights({ contentWeight, styleWeight, totalVariationWeight }) {
+  return `content ${contentWeight}, style ${styleWeight}, total variation ${totalVariationWeight}`;
+}
+
 async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
+      help: { type: "boolean", default: false },
       server: { type: "string", default: "localhost:50051" },
+      tls: { type: "boolean", default: false },
+      "tls-ca": { type: "string" },
+      wait: { type: "string", default: "60" },
       size: { type: "string", default: "256" },
       iterations: { type: "string", default: "100" },
       "preview-every": { type: "string", default: "10" },
@@ -98,10 +132,12 @@ async function main() {
       out: { type: "string", default: "result.png" },
     },
   });
+  if (values.help) return console.log(HELP);
   const [content, style] = await Promise.all(positionals.map((path) => readFile(path)));
-  if (!style) throw new Error("give a content picture and a style picture");
+  if (!style) throw new Error("give a content picture and a style picture (see --help)");
 
-  const client = connect(values.server, { token: process.env.GRAMLET_TOKEN });
+  const tls = values["tls-ca"] ? await readFile(values["tls-ca"]) : values.tls;
+  const client = connect(values.server, { token: process.env.GRAMLET_TOKEN, tls });
   const request = {
     stylization: {
       content: { encoded: content },
@@ -110,7 +146,7 @@ async function main() {
     },
     previewEvery: Number(values["preview-every"]),
   };
-  for await (const event of stylize(client, request)) {
+  for await (const event of stylize(client, request, { patience: Number(values.wait) })) {
     switch (event.kind) {
       case "queued":
         console.log(`waiting, ${event.position} before this one`);
@@ -120,6 +156,12 @@ async function main() {
         break;
       case "iteration":
         console.log(`iteration ${event.iteration}: loss ${event.loss.toPrecision(6)}`);
+        break;
+      case "adjusted":
+        console.log(`adjusted after iteration ${event.iteration}: ${weights(event.settings)}`);
+        break;
+      case "recovered":
+        console.log(`recovered at iteration ${event.iteration}: ${event.message}`);
         break;
       case "preview":
         await writeFile(values.preview.replace("%d", event.iteration), event.jpeg);

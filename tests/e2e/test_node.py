@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import trustme
 from gramlet import Client
 from PIL import Image
 
-from tests.e2e.cluster import Cluster, GramletServer
+from tests.e2e.cluster import Cluster, GramletServer, free_port
 
 SOURCES = Path(__file__).parents[2] / "clients" / "node"
 NODE = Path(__file__).parents[2] / "protos"
@@ -87,6 +89,59 @@ def test_a_lost_server_is_waited_for_and_the_run_goes_on(
     with Client(stylize.address) as client:
         result = client.stylize(*pictures, size=64, iterations=20).result()
     assert (tmp_path / "result.png").read_bytes() == result.png
+
+
+def test_an_adjustment_is_reported(example: Path, stylize: GramletServer, pictures: list[Path], tmp_path: Path):
+    # So many iterations that the run has not ended when it is adjusted; then it is stopped.
+    words = command(pictures, stylize.address, "--iterations=5000", f"--out={tmp_path / 'x.png'}", "--preview-every=0")
+    with (
+        subprocess.Popen(words, cwd=example, stdout=subprocess.PIPE, text=True) as process,
+        Client(stylize.address) as client,
+    ):
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("run "):
+                client.adjust(line.split()[1].rstrip(":"), content_weight=3.5)
+            if line.startswith("adjusted after iteration "):
+                assert "content 3.5" in line
+                break
+        else:
+            pytest.fail("the run ended without an adjustment")
+        process.kill()
+
+
+def test_help_needs_no_server_and_an_absent_server_is_given_up(example: Path, pictures: list[Path]):
+    done = subprocess.run(["node", "stylize.js", "--help"], cwd=example, capture_output=True, text=True, check=True)
+    assert "--tls-ca" in done.stdout
+    absent = command(pictures, f"127.0.0.1:{free_port()}", "--wait=0.5")
+    done = subprocess.run(absent, cwd=example, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+
+
+def test_tls_with_an_authority_of_ones_own(
+    example: Path, cluster: Cluster, pictures: list[Path], tmp_path: Path, replicas: list[GramletServer]
+):
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    server = cluster.server(
+        *("stylize", f"--features={replicas[0].address}", f"--store={tmp_path / 'store'}"),
+        *(f"--tls-cert={tmp_path / 'cert.pem'}", f"--tls-key={tmp_path / 'key.pem'}"),
+    )
+    server.ready = lambda: is_listening(server.port)
+    server.wait_until_ready()
+    words = command(pictures, f"localhost:{server.port}", f"--tls-ca={tmp_path / 'ca.pem'}", "--preview-every=0")
+    done = subprocess.run([*words, f"--out={tmp_path / 'r.png'}"], cwd=example, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.png").exists()
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_what_is_wrong_is_said_in_a_line(example: Path, stylize: GramletServer, tmp_path: Path):

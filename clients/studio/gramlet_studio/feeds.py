@@ -88,7 +88,11 @@ class Feed:
         return not self.ended or position < len(self._log)
 
     async def follow(self, position: int) -> AsyncIterator[str]:
-        """Events from a position on as Server-Sent Events, until the last one."""
+        """Events from a position on as Server-Sent Events, until the last one.
+
+        `reset` comes before the first event of all, `live` after those that had already happened.
+        """
+        is_live = False
         if position == 0:  # without an id: the browser goes on asking for all
             yield f'retry: 1000\ndata: {{"event": "reset", "feed": "{self.token}"}}\n\n'
         while self.has_more(position):
@@ -101,6 +105,9 @@ class Feed:
             position = len(self._log)
             if lines:
                 yield "".join(lines)
+            elif not is_live and not self.ended:
+                is_live = True
+                yield 'data: {"event": "live"}\n\n'
             elif not self.ended:
                 try:
                     await asyncio.wait_for(grown.wait(), PING_SECONDS)

@@ -1,7 +1,7 @@
 // The map on a canvas: points that are their pictures when near; panning, zooming, lasso, keyboard.
 import { pictureUrl } from "./api.js";
 
-const DOT = 9, NEAR = 84, MOST_LARGE = 60, GLIDE_MS = 350;
+const DOT = 9, NEAR = 84, MOST_LARGE = 60, MOST_LEVELS = 24, GLIDE_MS = 350;
 
 export class MapView {
   /**
@@ -20,6 +20,7 @@ export class MapView {
     this.mode = "move";
     this.path = null;
     this.large = new Map();
+    this.levels = new Map(); // small pictures in the size in which they are drawn: by sheet and side
     this.pointers = new Map();
     this.frames = 0;
     const { count } = folder.sheets;
@@ -62,7 +63,7 @@ export class MapView {
   get unit() { return Math.min(this.canvas.clientWidth, this.canvas.clientHeight) * 0.9 * this.zoom; }
   toScreen(x, y) { return [this.canvas.clientWidth / 2 + this.panX + x * this.unit, this.canvas.clientHeight / 2 + this.panY + y * this.unit]; }
   /** The side of a picture in pixels: they keep apart when the map is dense, and grow when it is near. */
-  get side() { return Math.max(4, Math.min(220, 0.62 * this.unit / Math.sqrt(Math.max(this.shown.length, 12)))); }
+  get side() { return Math.round(Math.max(4, Math.min(220, 0.62 * this.unit / Math.sqrt(Math.max(this.shown.length, 12))))); }
   /** The middle of a picture on the canvas. */
   pointOf(index) { const place = this.shown.indexOf(index); return this.toScreen(this.x[place], this.y[place]); }
 
@@ -95,12 +96,12 @@ export class MapView {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     this.frames++;
-    const xs = this.now("x"), ys = this.now("y"), { side, unit } = this, half = side / 2;
+    const xs = this.now("x"), ys = this.now("y"), { side, unit } = this, half = Math.round(side * ratio / 2) / ratio;
     const style = getComputedStyle(canvas), accent = style.getPropertyValue("--accent"), plain = style.getPropertyValue("--muted");
-    const { tile, columns, perSheet } = this.folder.sheets, left = width / 2 + this.panX, top = height / 2 + this.panY;
+    const { columns, perSheet } = this.folder.sheets, left = width / 2 + this.panX, top = height / 2 + this.panY;
     const border = Math.max(1.5, side / 22);
     for (let place = 0; place < this.shown.length; place++) {
-      const x = left + xs[place] * unit, y = top + ys[place] * unit;
+      const x = Math.round((left + xs[place] * unit) * ratio) / ratio, y = Math.round((top + ys[place] * unit) * ratio) / ratio;
       if (x < -half || y < -half || x > width + half || y > height + half) continue;
       const index = this.shown[place], color = this.colors[index];
       if (side < DOT) {
@@ -113,9 +114,9 @@ export class MapView {
         pen.fillStyle = this.selected.has(index) || this.marked.has(index) ? accent : color;
         pen.fillRect(x - half - rim, y - half - rim, side + 2 * rim, side + 2 * rim);
       }
-      const near = side > NEAR && this.near(index), sheet = this.sheets[Math.floor(index / perSheet)], cell = index % perSheet;
+      const near = side > NEAR && this.near(index), level = this.level(Math.floor(index / perSheet), Math.round(side * ratio)), cell = index % perSheet;
       if (near) pen.drawImage(near, near.cutX, near.cutY, near.cut, near.cut, x - half, y - half, side, side);
-      else if (sheet?.complete && sheet.naturalWidth) pen.drawImage(sheet, cell % columns * tile, Math.floor(cell / columns) * tile, tile, tile, x - half, y - half, side, side);
+      else if (level) pen.drawImage(level, cell % columns * level.side, Math.floor(cell / columns) * level.side, level.side, level.side, x - half, y - half, side, side);
       else { pen.fillStyle = plain; pen.fillRect(x - half, y - half, side, side); }
     }
     if (this.hovered >= 0 && this.shown.includes(this.hovered)) {
@@ -135,6 +136,20 @@ export class MapView {
       pen.setLineDash([]);
     }
     if (this.from) this.draw();
+  }
+
+  /** A sheet whose small pictures have this side, in pixels of the screen: copying them is fast, scaling each is not. */
+  level(number, side) {
+    const sheet = this.sheets[number], key = `${number} ${side}`, known = this.levels.get(key);
+    if (known || !sheet?.complete || !sheet.naturalWidth) return known;
+    if (this.levels.size >= MOST_LEVELS) this.levels.delete(this.levels.keys().next().value);
+    const { tile } = this.folder.sheets, level = document.createElement("canvas");
+    level.width = Math.round(sheet.naturalWidth / tile * side);
+    level.height = Math.round(sheet.naturalHeight / tile * side);
+    level.side = side;
+    level.getContext("2d").drawImage(sheet, 0, 0, level.width, level.height);
+    this.levels.set(key, level);
+    return level;
   }
 
   /** The larger picture of an item, once it is there. Few are kept. */

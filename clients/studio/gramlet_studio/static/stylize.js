@@ -83,7 +83,8 @@ export function open(main, run) {
 
   const picture = (name, turn) => `/api/runs/stylize/${view.run}/pictures/${name}?${turn}`;
   const handlers = {
-    reset() { chart.clear(); view.rate = []; },
+    reset() { chart.clear(); view.rate = []; view.live = false; },
+    live() { view.live = true; },
     queued({ position }) { become("queued", { position }); },
     started({ settings: now, iteration }) {
       view.settings = now;
@@ -111,9 +112,9 @@ export function open(main, run) {
     adjusted({ iteration, settings: now }) {
       chart.mark(iteration, "adjusted");
       view.settings = now;
-      note(`New weights from iteration ${iteration + 1}`);
+      if (view.live) note(`New weights from iteration ${iteration + 1}`);
     },
-    recovered({ message, reason }) { note(message || `Recovered: ${reason}`); },
+    recovered({ message, reason }) { if (view.live) note(message || `Recovered: ${reason}`); },
     progress({ done, total }) { become("running", { iteration: done, total }); },
     lost() { words.textContent = "The server is lost. The run goes on by itself when it is back."; },
     result({ iteration, loss }) {
