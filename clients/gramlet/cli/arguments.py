@@ -36,7 +36,8 @@ class Parser(argparse.ArgumentParser):
         parsed, unknown = self.parse_known_args(arguments)
         if unknown:
             parser = self._parser_of(parsed)
-            flags = [flag for action in parser._actions for flag in action.option_strings]
+            shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+            flags = [flag for action in shown for flag in action.option_strings]
             known = [did_you_mean(each.partition("=")[0], flags) for each in unknown if each.startswith("-")]
             parser.error(f"unrecognized: {' '.join(unknown)}{''.join(known[:1])}")
         return parsed

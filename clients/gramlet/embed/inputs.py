@@ -22,6 +22,7 @@ from gramlet.values import as_resize, check_keywords, fill, label, several
 
 _log = logging.getLogger(__name__)
 _REASONS = 3
+_SEVERAL = "a map needs several pictures: a folder, a list, or an array of vectors"
 
 ItemsInput: TypeAlias = "str | os.PathLike[str] | Folder | Iterable[PictureInput | Item] | ArrayLike"
 """A folder of pictures (classes are labels), as a path or read; pictures or `Item`s; or vectors, an array (N, n)."""
@@ -105,13 +106,15 @@ def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> lis
         InvalidInput: Not as many labels as items.
     """
     if isinstance(given, str | os.PathLike):
+        if os.path.isfile(given):
+            raise InvalidInput(f"{shown(os.fsdecode(given))} is a file: {_SEVERAL}", field="items")
         given = read_folder(given, field="items")
     if isinstance(given, Folder):
         items = _of_folder(given)
     elif is_array(given) and (array := as_array(given, "items")).ndim == 2:
         items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(_vectors(array))]
     elif is_one_picture(given):
-        raise InvalidInput("a map needs several pictures: a folder, a list, or an array of vectors", field="items")
+        raise InvalidInput(_SEVERAL, field="items")
     else:
         items = [_of_one(one, number) for number, one in enumerate(several(given, "items"))]
         _check_any_readable(items)
