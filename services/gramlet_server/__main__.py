@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from gramlet.errors import GramletError, InvalidInput
 
 from gramlet_server.runtime import logs
-from gramlet_server.runtime.command_line import read, read_token_command
+from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, shared: Callable[[Settings], Sh
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        if list(arguments[:1]) == ["token"]:
+        if list(arguments[:1]) == [TOKEN]:
             return token(arguments[1:])
         names, settings = parse(arguments)
     except GramletError as error:

@@ -54,7 +54,7 @@ def serving(*arguments: str) -> Iterator[tuple[str, str, subprocess.Popen[str]]]
         (
             ["fature"],
             "services: invalid choice: 'fature' (choose from 'all', 'feature', 'stylize', 'train', 'embed', 'probe', "
-            "'weights'): did you mean 'feature'? (see gramlet-server --help)",
+            "'weights', 'token'): did you mean 'feature'? (see gramlet-server --help)",
         ),
         (
             ["feature", "--prot", "3"],

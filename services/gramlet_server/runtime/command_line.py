@@ -25,6 +25,7 @@ COMMANDS = {
     "weights": "downloads and checks the weights",
 }
 ALL = "all"
+TOKEN = "token"
 _ONLY_WITHOUT_FEATURE = "features"
 _USED_BY: Mapping[str, Collection[str]] = {
     "feature": ("server", "network", "queue", "pictures"),
@@ -54,6 +55,8 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> argparse.Names
         _complete(parser, environ)
     add_settings(parser, environ)
     parsed = parser.parse(arguments)
+    if TOKEN in parsed.services:  # not in the first place: that is `read_token_command`
+        parser.error("token stands alone, in the first place: gramlet-server token new NAME")
     if len(parsed.services) > 1 and any(name in COMMANDS for name in parsed.services):
         parser.error(f"{' and '.join(COMMANDS)} stand alone")
     if parsed.services[0] not in COMMANDS:
@@ -97,7 +100,7 @@ def _parser(usage: str = "SERVICE [SERVICE ...] [flags]", **options: Any) -> Par
         description=options.pop("description", "Serves what a pretrained network knows about pictures."),
         **options,
     )
-    parser.add_argument("services", nargs="+", choices=(ALL, *SERVICES, *COMMANDS), help=argparse.SUPPRESS)
+    parser.add_argument("services", nargs="+", choices=(ALL, *SERVICES, *COMMANDS, TOKEN), help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"gramlet-server {__version__}")
     return parser
 
@@ -120,7 +123,7 @@ def _names(arguments: Sequence[str]) -> list[str]:
 def _show_help(names: Sequence[str], environ: Mapping[str, str]) -> None:
     """Prints the flags of these services, or an overview where none is named; exits."""
     if not names:
-        lines = {ALL: "all services in one process", **SERVICES, **COMMANDS, "token": "new NAME: makes a token"}
+        lines = {ALL: "all services in one process", **SERVICES, **COMMANDS, TOKEN: "new NAME: makes a token"}
         listed = "\n".join(f"  {name:9} {text}" for name, text in lines.items())
         parser = _parser(
             formatter_class=argparse.RawDescriptionHelpFormatter,
