@@ -287,7 +287,7 @@ def pictures(size: int) -> Iterator[Array]:
         random = np.random.default_rng(seed)
         found = np.zeros((3, size, size), np.float32)
         for side in (4, 16, size // 4, size):
-            coarse = torch.tensor(random.random((1, 3, side, side), dtype=np.float32))
+            coarse = torch.from_numpy(random.random((1, 3, side, side), dtype=np.float32))  # never on a default device
             found += torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")[0].numpy() / 4
         yield found
 
