@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from gramlet.errors import NotFound, PermissionDenied
 from gramlet.train.configuration import Configuration, HeadKind, Optimizer, Recipe, TrainOrder
-from gramlet.train.types import Accepted, HeadRef, Result
+from gramlet.train.types import Accepted, HeadRef, PredictOptions, Result
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine
@@ -48,7 +48,7 @@ def test_a_data_set_on_s3_is_read_by_the_server_and_the_head_is_kept_there(bucke
             assert result.head.accuracy == 1.0
         assert [head.version for head in Registry(store).heads()] == [1, 2]
         predictor = Predictor(engine, Registry(store), BaseStages(None))
-        _, (prediction,) = predictor.predict(HeadRef("colors"), [files["val/red/0.png"]], 1)
+        _, (prediction,) = predictor.predict(HeadRef("colors"), [files["val/red/0.png"]], PredictOptions())
         assert prediction.label == "red"
         with pytest.raises(PermissionDenied):
             runs.start(TrainOrder(Configuration("colors", dataset="s3://other/colors")), ())

@@ -31,10 +31,10 @@ CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 63,
     "gramlet.stylize.v1.StylizeService/Stylize": 61,
     "gramlet.embed.v1.EmbedService/Embed": 61,  # 33
-    "gramlet.train.v1.TrainService/Train": 64,  # 36
+    "gramlet.train.v1.TrainService/Train": 65,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 48,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 41,
-    "gramlet.train.v1.TrainService/Predict": 36,  # 23
+    "gramlet.train.v1.TrainService/Predict": 41,  # 23
     "gramlet.feature.v1.FeatureService/ExtractStream": 31,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 28,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 28,  # 17

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from gramlet import InvalidInput
 from gramlet.train.v1 import train_pb2 as pb
 
@@ -147,11 +148,12 @@ def _train() -> Iterator[Case]:
 
 def _predict() -> Iterator[Case]:
     ref, pictures = types.HeadRef("bees", 3), [FILE, PICTURE]
-    request = wire.encode_predict_request(ref, pictures, 2)
-    yield Case("predict", request, wire.decode_predict_request, (ref, pictures, 2))
+    options = types.PredictOptions(2, 0.75, True)
+    request = wire.encode_predict_request(ref, pictures, options)
+    yield Case("predict", request, wire.decode_predict_request, (ref, pictures, options))
     classes = (types.ClassProbability("bee", 0.75), types.ClassProbability("ant", 0.25))
     outcomes = [
-        types.Prediction(classes, shared_types.Timing(0.5, 0.25, 3)),
+        types.Prediction(classes, shared_types.Timing(0.5, 0.25, 3), ("bee",), 0.25, np.ones((1, 2), np.float32)),
         InvalidInput("no picture", field="pictures[1]"),
     ]
     reply = wire.encode_predict_response(ref, outcomes)

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
 from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder
-from gramlet.train.types import ExportFormat, HeadRef
+from gramlet.train.types import ExportFormat, HeadRef, PredictOptions
 from gramlet_server.train.classifier import BaseStages, extraction, feature_of
 from gramlet_server.train.export import Exporter
 from gramlet_server.train.predict import Predictor
@@ -35,7 +35,9 @@ def head(request, runs, data_set):
 
 
 def predicted(engine, store, base, head, pictures) -> np.ndarray:
-    _, predictions = Predictor(engine, Registry(store), base).predict(HeadRef(head.name, head.version), pictures, 99)
+    _, predictions = Predictor(engine, Registry(store), base).predict(
+        HeadRef(head.name, head.version), pictures, PredictOptions(99)
+    )
     return np.array(
         [[next(i.probability for i in p.classes if i.label == label) for label in head.classes] for p in predictions]
     )

@@ -18,7 +18,7 @@ from gramlet.errors import (
     Unavailable,
 )
 from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder, Unreadable
-from gramlet.train.types import Epoch, Extracting, HeadRef, Result, Skipped, Started
+from gramlet.train.types import Epoch, Extracting, HeadRef, PredictOptions, Result, Skipped, Started
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import digest, load
 from gramlet_server.feature.engine import Engine
@@ -92,10 +92,12 @@ def test_a_run_trains_stores_and_serves_a_head(runs, engine, store, base, data_s
     assert result.confusion_matrix.startswith(b"\x89PNG")
     predictor = Predictor(engine, Registry(store), base)
     pictures = [data_set.files["val/red/0.png"], b"no picture", data_set.files["val/green/0.png"]]
-    ref, (red, broken, green) = predictor.predict(HeadRef("colors"), pictures, 5)
+    ref, (red, broken, green) = predictor.predict(HeadRef("colors"), pictures, PredictOptions())
     assert ref == HeadRef("colors", 1)
     assert (red.label, green.label) == ("red", "green")
     assert sum(item.probability for item in red.classes) == pytest.approx(1)
+    assert (red.prediction_set, green.prediction_set) == (("red",), ("green",))
+    assert min(red.typicality, green.typicality) > 0.05
     assert isinstance(broken, InvalidInput)
     assert broken.field == "pictures[1]"
 
@@ -188,7 +190,7 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
     assert not any("running" in name for name in delta)
     validation = [entry for entry in data_set.entries if entry.set == "val"]
     _, predictions = Predictor(engine, Registry(store), base).predict(
-        HeadRef("colors"), [data_set.files[entry.name] for entry in validation], 2
+        HeadRef("colors"), [data_set.files[entry.name] for entry in validation], PredictOptions(heat_maps=True)
     )
     right = np.mean([p.label == entry.label for p, entry in zip(predictions, validation, strict=True)])
     assert right == pytest.approx(result.head.outcome.report("val").accuracy)
@@ -198,6 +200,8 @@ def test_unfrozen_stages_are_stored_with_the_head_and_serve_what_was_reported(
             for p, entry in zip(predictions, validation, strict=True)
         ]
     )
+    assert all(item.heat_map.shape == (2, 2) for item in predictions)
+    assert all(item.typicality > 0 for item in predictions)
     # Training took its boundary activations in half precision.
     assert loss == pytest.approx(result.head.outcome.report("val").loss, rel=1e-2, abs=1e-3)
 
@@ -253,7 +257,7 @@ def test_heads_and_runs_of_other_weights_are_refused(runs, store, data_set):
     try:
         base = BaseStages(lambda: other)
         with pytest.raises(FailedPrecondition, match="weights"):
-            Predictor(stranger, Registry(store), base).predict(HeadRef("colors"), [picture("red", 0)], 1)
+            Predictor(stranger, Registry(store), base).predict(HeadRef("colors"), [picture("red", 0)], PredictOptions())
         with pytest.raises(FailedPrecondition, match="other weights"):
             Runs(stranger, store, base).start(TrainOrder(resume_run_id=client.run_id), ())
     finally:

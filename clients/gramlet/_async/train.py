@@ -111,12 +111,26 @@ class AsyncTrainCalls(AsyncCalls):
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture
-        self, head: HeadInput, pictures: PictureInput, *, top_k: int = 5, timeout: float | None = None
+        self,
+        head: HeadInput,
+        pictures: PictureInput,
+        *,
+        top_k: int = 5,
+        coverage: float = 0.9,
+        heat_maps: bool = False,
+        timeout: float | None = None,
     ) -> Awaitable[Prediction]: ...
 
     @overload
     def predict(
-        self, head: HeadInput, pictures: Iterable[PictureInput], *, top_k: int = 5, timeout: float | None = None
+        self,
+        head: HeadInput,
+        pictures: Iterable[PictureInput],
+        *,
+        top_k: int = 5,
+        coverage: float = 0.9,
+        heat_maps: bool = False,
+        timeout: float | None = None,
     ) -> AsyncIterator[Prediction | GramletError]: ...
 
     def predict(
@@ -125,6 +139,8 @@ class AsyncTrainCalls(AsyncCalls):
         pictures: PictureInput | Iterable[PictureInput],
         *,
         top_k: int = 5,
+        coverage: float = 0.9,
+        heat_maps: bool = False,
         timeout: float | None = None,
     ) -> Awaitable[Prediction] | AsyncIterator[Prediction | GramletError]:
         """Classes of a picture, or of many, with calibrated probabilities.
@@ -136,6 +152,8 @@ class AsyncTrainCalls(AsyncCalls):
             pictures: One gives its `Prediction`; several give an iterator of one outcome for each picture, in order: a
                 `Prediction`, or as a value the error of a picture that could not be read.
             top_k: Classes to return for each picture.
+            coverage: How often the right class is in `prediction_set`, above 0 and below 1.
+            heat_maps: Whether to return where the most probable class is seen.
             timeout: Seconds for each call.
 
         Raises:
@@ -143,9 +161,10 @@ class AsyncTrainCalls(AsyncCalls):
             FailedPrecondition: The head was trained on other weights than the server's.
         """
         self._connection.check_open()
+        options = top_k, coverage, heat_maps
         if is_one_picture(pictures) or not isinstance(pictures, Iterable):
-            return self._predict(PredictBatches(head, [cast(PictureInput, pictures)], top_k), timeout)
-        return self._predictions(PredictBatches(head, cast(Iterable[PictureInput], pictures), top_k), timeout)
+            return self._predict(PredictBatches(head, [cast(PictureInput, pictures)], *options), timeout)
+        return self._predictions(PredictBatches(head, cast(Iterable[PictureInput], pictures), *options), timeout)
 
     async def heads(self, name: str = "", *, timeout: float | None = None) -> list[Head]:
         """All heads, or all versions of one, without histories and confusion matrices."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from PIL import Image
+
 from gramlet._sync.client import Client
+from gramlet.cli.files import check_directory, write_atomically
+from gramlet.cli.heat import overlay
 from gramlet.cli.pictures import pictures_of, show_failure
 from gramlet.cli.terminal import Terminal
 from gramlet.cli.training import as_json
 from gramlet.errors import GramletError
+from gramlet.train.types import Prediction
+
+STRANGE = 0.05
+"""A picture with this typicality or less is reported as unlike the training pictures."""
 
 HELP = "classify pictures with a trained head"
 
@@ -21,21 +29,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=int, default=3, metavar="K", help="classes to show for each picture (%(default)s)"
     )
+    parser.add_argument(
+        "--coverage", type=float, default=0.9, metavar="C", help="how often the right class is plausible (%(default)s)"
+    )
+    parser.add_argument(
+        "--heat-maps", type=Path, metavar="DIR", help="write there where the most probable class is seen, as PNG files"
+    )
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Classifies; 1 if some of several pictures failed."""
     pictures = pictures_of(arguments.pictures, terminal)
     failed = 0
-    outcomes = client.predict(arguments.head, [picture.source for picture in pictures], top_k=arguments.top)
-    for picture, outcome in zip(pictures, outcomes, strict=True):
+    if arguments.heat_maps:
+        check_directory(arguments.heat_maps, "--heat-maps")
+    outcomes = client.predict(
+        arguments.head,
+        [picture.source for picture in pictures],
+        top_k=arguments.top,
+        coverage=arguments.coverage,
+        heat_maps=arguments.heat_maps is not None,
+    )
+    for number, (picture, outcome) in enumerate(zip(pictures, outcomes, strict=True), 1):
         if isinstance(outcome, GramletError):
             if len(pictures) == 1:
                 raise outcome
             failed += 1
             show_failure(picture.source, outcome, terminal)
             continue
-        terminal.event("prediction", picture=picture.source, label=outcome.label, **as_json(outcome))
+        values = {name: value for name, value in as_json(outcome).items() if name != "heat_map"}
+        terminal.event("prediction", picture=picture.source, label=outcome.label, **values)
         found = ", ".join(f"{item.label} {item.probability:.1%}" for item in outcome.classes)
-        terminal.say(f"{picture.source}: {found}")
+        terminal.say(f"{picture.source}: {found}; {_doubts(outcome, arguments.coverage)}")
+        if outcome.heat_map is not None:
+            drawn = overlay(Image.open(picture.source), outcome.heat_map)
+            write_atomically(arguments.heat_maps / f"{number:04d}-{Path(picture.name).stem}.png", drawn)
     return 1 if failed else 0
+
+
+def _doubts(outcome: Prediction, coverage: float) -> str:
+    """The prediction set, and whether the picture is unlike the training pictures."""
+    plausible = ", ".join(outcome.prediction_set) or "no class"
+    strange = f"; unlike the training pictures (p {outcome.typicality:.3f})" if outcome.typicality <= STRANGE else ""
+    return f"plausible at {coverage:.0%}: {plausible}{strange}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from gramlet.errors import GramletError
+from gramlet.errors import GramletError, InvalidInput
+from gramlet.tensor.arrays import decode_tensor, encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, each
 from gramlet.tensor.wire import (
     TIMING,
@@ -28,6 +30,7 @@ from gramlet.train.types import (
     NearDuplicate,
     Outcome,
     Prediction,
+    PredictOptions,
     Report,
     Skipped,
     Suspect,
@@ -35,8 +38,6 @@ from gramlet.train.types import (
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
 from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Picture
-
-DEFAULT_TOP_K = 5
 
 # --- recipes ---
 
@@ -162,22 +163,38 @@ _PREDICTION = MessageCodec(
     train_pb2.Prediction,
     classes=each(MessageCodec(ClassProbability, train_pb2.ClassProbability)),
     timing=TIMING,
+    heat_map=Functions(lambda values: None if values is None else encode_tensor(values), decode_tensor),
 )
 
 
-def encode_predict_request(ref: HeadRef, pictures: Sequence[Picture], top_k: int) -> train_pb2.PredictRequest:
+def encode_predict_request(
+    ref: HeadRef, pictures: Sequence[Picture], options: PredictOptions
+) -> train_pb2.PredictRequest:
     """Pictures to classify."""
     return train_pb2.PredictRequest(
-        head=encode_ref(ref), pictures=[encode_picture(picture) for picture in pictures], top_k=top_k
+        head=encode_ref(ref),
+        pictures=[encode_picture(picture) for picture in pictures],
+        top_k=options.top_k,
+        coverage=options.coverage,
+        heat_maps=options.heat_maps,
     )
 
 
 def decode_predict_request(
     message: train_pb2.PredictRequest,
-) -> tuple[HeadRef, list[Picture | GramletError], int]:
-    """The head, the pictures (one that cannot be decoded becomes an error), and how many classes to return."""
+) -> tuple[HeadRef, list[Picture | GramletError], PredictOptions]:
+    """The head, the pictures (one that cannot be decoded becomes an error), and what to return for each.
+
+    Raises:
+        InvalidInput: The coverage is not between 0 and 1.
+    """
     pictures = [decode_picture_or_error(picture, f"pictures[{i}]") for i, picture in enumerate(message.pictures)]
-    return decode_ref(message.head), pictures, message.top_k or DEFAULT_TOP_K
+    options = PredictOptions(message.top_k or PredictOptions.top_k, heat_maps=message.heat_maps)
+    if message.HasField("coverage"):
+        if not 0 < message.coverage < 1:
+            raise InvalidInput("must be above 0 and below 1", field="coverage")
+        options = replace(options, coverage=message.coverage)
+    return decode_ref(message.head), pictures, options
 
 
 def encode_predict_response(ref: HeadRef, outcomes: Sequence[Prediction | GramletError]) -> train_pb2.PredictResponse:

@@ -11,13 +11,24 @@ from gramlet.inputs import PictureInput, read_picture
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
-from gramlet.train.types import Accepted, Epoch, Event, Prediction, Queued, RemoteProgress, Result, Skipped, Started
+from gramlet.train.types import (
+    Accepted,
+    Epoch,
+    Event,
+    Prediction,
+    PredictOptions,
+    Queued,
+    RemoteProgress,
+    Result,
+    Skipped,
+    Started,
+)
 from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run, unread_error
 from gramlet.types import Picture
-from gramlet.values import fill, whole_number
+from gramlet.values import any_number, fill, flag, whole_number
 
 PREDICT_PICTURES = 32
 PREDICT_BYTES = MESSAGE_BYTES // 2
@@ -133,10 +144,14 @@ def _read_upload(entry: int, read: Callable[[], Picture]) -> Message:
 class PredictBatches:
     """Pictures to classify, in requests that fit a message. A picture that cannot be read never travels."""
 
-    def __init__(self, head: HeadInput, pictures: Iterable[PictureInput], top_k: int) -> None:
+    def __init__(
+        self, head: HeadInput, pictures: Iterable[PictureInput], top_k: int, coverage: float, heat_maps: bool
+    ) -> None:
         self._head = head_ref(head)
         self._pictures = enumerate(pictures)
-        self._top_k = whole_number(top_k, "top_k", least=1)
+        self._options = PredictOptions(
+            whole_number(top_k, "top_k", least=1), any_number(coverage, "coverage"), flag(heat_maps, "heat_maps")
+        )
         self._batch: list[Picture | GramletError] = []
         self._next: list[Picture | GramletError] = []
 
@@ -160,7 +175,7 @@ class PredictBatches:
 
     def request(self) -> Message:
         """The batch as a request."""
-        return encode_predict_request(self._head, self.readable, self._top_k)
+        return encode_predict_request(self._head, self.readable, self._options)
 
     def outcomes(self, reply: Message | None) -> Iterator[Prediction | GramletError]:
         """One outcome for each picture of the batch; None stands for the reply to a batch with nothing to send."""

@@ -11,7 +11,7 @@ from enum import Enum
 
 from gramlet.run.types import Progress
 from gramlet.train.configuration import OUT_OF_FOLD, HeadKind, Recipe
-from gramlet.types import Timing
+from gramlet.types import Array, Timing
 
 
 @dataclass(frozen=True)
@@ -329,11 +329,38 @@ class ClassProbability:
 
 
 @dataclass(frozen=True)
+class PredictOptions:
+    """What Predict returns for each picture.
+
+    Attributes:
+        top_k: Classes.
+        coverage: How often the right class is in the prediction set.
+        heat_maps: Whether to return where the most probable class is seen.
+    """
+
+    top_k: int = 5
+    coverage: float = 0.9
+    heat_maps: bool = False
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one picture, best first."""
+    """The most probable classes of one picture, best first.
+
+    Attributes:
+        prediction_set: Plausible classes: the right one is among them as often as the asked coverage says, for pictures
+            from the same source as the training pictures. Empty: no class is as probable as right classes usually are.
+        typicality: Share of the training pictures that are as unlike the others as this picture, or more (a p-value).
+            A picture with a low one, such as 0.05, is unlike all training pictures; its classes then mean little.
+        heat_map: (height, width) float32 for the square of the picture that the network sees: positive where the most
+            probable class is seen, negative where others are. None unless asked for.
+    """
 
     classes: tuple[ClassProbability, ...]
     timing: Timing = field(default_factory=Timing)
+    prediction_set: tuple[str, ...] = ()
+    typicality: float = 1.0
+    heat_map: Array | None = field(default=None, repr=False, compare=False)
 
     @property
     def label(self) -> str:

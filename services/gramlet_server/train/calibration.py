@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,19 @@ def conformal_scores(probabilities: Floats, labels: Labels) -> Floats:
     return np.sort(1 - probabilities[np.arange(len(labels)), labels])
 
 
-def prediction_set(probabilities: Floats, scores: Floats, coverage: float) -> NDArray[np.bool_]:
+def conformal_limit(scores: NDArray[Any], coverage: float) -> float:
+    """The largest score of a plausible class: the quantile of the sorted scores (n,), 1 if there are too few of them.
+
+    Args:
+        scores: From `conformal_scores`.
+        coverage: Above 0 and below 1.
+    """
+    # Rounding: 0.9 * 10 must be 9, not a little more.
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+
+
+def prediction_set(probabilities: NDArray[Any], scores: NDArray[Any], coverage: float) -> NDArray[np.bool_]:
     """(classes,) which classes are plausible: the right one is among them with probability `coverage` or more.
 
     The set is empty if no class is as probable as the right classes of the training pictures were. With too few scores
@@ -89,10 +102,7 @@ def prediction_set(probabilities: Floats, scores: Floats, coverage: float) -> ND
     Args:
         probabilities: (classes,) of a picture.
         scores: From `conformal_scores`.
-        coverage: Between 0 and 1.
+        coverage: Above 0 and below 1.
     """
-    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
-    limit = scores[rank - 1] if rank <= len(scores) else math.inf
-    # Scores are stored in float32, the dtype of the probabilities.
-    result: NDArray[np.bool_] = 1 - probabilities <= limit
+    result: NDArray[np.bool_] = 1 - probabilities <= conformal_limit(scores, coverage)
     return result

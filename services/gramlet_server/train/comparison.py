@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, Metric
 from gramlet.train.types import Findings, Outcome, Suspect
 from numpy.typing import NDArray
 
 from gramlet_server.train import findings, report
-from gramlet_server.train.classifier import TrainedHead
+from gramlet_server.train.calibration import conformal_scores
+from gramlet_server.train.classifier import State, TrainedHead
 from gramlet_server.train.data import Prepared
 from gramlet_server.train.selection import score
+from gramlet_server.train.typicality import typicality_reference
 
 GROUPS = 5
 """Groups of pictures, each predicted by the recipe that the others choose."""
@@ -58,6 +61,18 @@ def choose(trained: Sequence[TrainedHead], prepared: Prepared) -> Chosen:
     corrected = report.report(OUT_OF_FOLD, prepared.data.classes, honest, own)
     reports = tuple(corrected if found.set == OUT_OF_FOLD else found for found in outcome.reports)
     return Chosen(number, replace(outcome, reports=reports))
+
+
+def evidence(kept: TrainedHead, prepared: Prepared) -> State:
+    """What the prediction sets and the typicality of a head are computed from."""
+    data, pictures = prepared.data, kept.out_of_fold.pictures
+    scores = conformal_scores(report.softmax(kept.out_of_fold.logits), data.picture_labels[pictures])
+    samples = (data.boundaries[kept.outcome.recipe.stages[0]] if kept.stages else data.embeddings)[TRAIN]
+    own = samples.rows[:: 1 + data.views]
+    return {
+        "scores": torch.from_numpy(scores.astype(np.float32)),
+        **typicality_reference(samples.array, own, data.seed),
+    }
 
 
 def all_findings(trained: Sequence[TrainedHead], chosen: Chosen, prepared: Prepared) -> Findings:

@@ -14,10 +14,13 @@ from gramlet.train.types import ExportFormat, Head, HeadRef
 from torch import Tensor, nn
 
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
-from gramlet_server.train.classifier import BaseStages, Classifier, restore
+from gramlet_server.train.calibration import conformal_limit
+from gramlet_server.train.classifier import BaseStages, Classifier, State, restore
 from gramlet_server.train.registry import Registry
 
 OPSET = 18
+COVERAGES = (0.8, 0.9, 0.95, 0.99)
+"""Of the prediction sets that the metadata describe."""
 
 _exporting = threading.Lock()
 
@@ -67,14 +70,16 @@ class Exporter:
             if with_backbone:
                 raise InvalidInput("only ONNX files can hold the network", field="with_backbone")
             return self._registry.file(head.name, content)
-        classifier = restore(head, self._registry.weights(head.name, content), self._base)
-        return to_onnx(head, classifier, self._base, with_backbone=with_backbone)
+        weights = self._registry.weights(head.name, content)
+        classifier = restore(head, weights, self._base)
+        return to_onnx(head, classifier, weights.evidence, self._base, with_backbone=with_backbone)
 
 
-def to_onnx(head: Head, classifier: Classifier, base: BaseStages, *, with_backbone: bool) -> bytes:
+def to_onnx(head: Head, classifier: Classifier, evidence: State, base: BaseStages, *, with_backbone: bool) -> bytes:
     """An ONNX file. Its metadata describe input and output.
 
     Args:
+        evidence: Of the head; the metadata have the probability from which a class is plausible, by coverage.
         with_backbone: Put the network before the head: the input is then `pictures`, (N, 3, size, size), RGB in 0..1,
             resized and cropped as the metadata say; otherwise `features`, the activations of `feature_stage`.
             The output is `probabilities`, (N, classes), calibrated.
@@ -105,7 +110,7 @@ def to_onnx(head: Head, classifier: Classifier, base: BaseStages, *, with_backbo
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
-    onnx.helper.set_model_props(model, _metadata(head, name))
+    onnx.helper.set_model_props(model, _metadata(head, name, evidence))
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
@@ -128,8 +133,11 @@ def _example_features(head: Head) -> Tensor:
     return torch.zeros(2, channels, height, width) if head.stages else torch.zeros(2, channels)
 
 
-def _metadata(head: Head, name: str) -> dict[str, str]:
-    resize = f"shorter side to {head.size} pixels (Lanczos), central {head.size} x {head.size} square, RGB in 0..1"
+def _metadata(head: Head, name: str, evidence: State) -> dict[str, str]:
+    resize = (
+        "the central square, as wide as the shorter side s, from ((width - s) / 2, (height - s) / 2) on, fractions "
+        f"included, resampled to {head.size} x {head.size} by Lanczos in one step (Pillow: resize, box), RGB in 0..1"
+    )
     return {
         "gramlet.head": f"{head.name}/{head.version}",
         "gramlet.classes": json.dumps(head.classes),
@@ -137,4 +145,7 @@ def _metadata(head: Head, name: str) -> dict[str, str]:
         "gramlet.weights_digest": head.weights_digest,
         "gramlet.input": f"pictures: {resize}" if name == "pictures" else f"activations of {head.feature_stage}",
         "gramlet.preprocessing": resize,
+        "gramlet.plausible_from": json.dumps(
+            {str(coverage): 1 - conformal_limit(evidence["scores"].numpy(), coverage) for coverage in COVERAGES}
+        ),
     }

@@ -5,16 +5,29 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from gramlet.errors import GramletError, InvalidInput
-from gramlet.train.types import ClassProbability, Head, HeadRef, Prediction
+from gramlet.train.types import ClassProbability, Head, HeadRef, Prediction, PredictOptions
 from gramlet.types import Array, Picture
 
+from gramlet_server.backbone.architecture import architecture
 from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.train.classifier import BaseStages, Classifier, check_network, extraction, feature_of, restore
+from gramlet_server.train.calibration import prediction_set
+from gramlet_server.train.classifier import (
+    BaseStages,
+    Classifier,
+    State,
+    check_network,
+    extraction,
+    feature_of,
+    restore,
+)
+from gramlet_server.train.heatmap import heat_map
 from gramlet_server.train.registry import Registry
+from gramlet_server.train.typicality import typicality
 
 CACHE_BYTES = 512 * 1024 * 1024
 BATCH = 16
@@ -40,17 +53,17 @@ class Predictor:
         self._cache_bytes = cache_bytes
         self._lock = threading.Lock()
         # By the hash of a head's file, so that a name and version that mean another head are never mixed up.
-        self._loaded: OrderedDict[str, Classifier] = OrderedDict()
+        self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
 
     @property
     def cached_bytes(self) -> int:
         """Memory that the heads take."""
-        return sum(map(_size, self._loaded.values()))
+        return sum(loaded.bytes for loaded in self._loaded.values())
 
     def predict(
-        self, ref: HeadRef, pictures: Sequence[Picture | GramletError], top_k: int
+        self, ref: HeadRef, pictures: Sequence[Picture | GramletError], options: PredictOptions
     ) -> tuple[HeadRef, list[Prediction | GramletError]]:
-        """The head that was used, and the `top_k` most probable classes of each picture. A bad picture fails alone.
+        """The head that was used, and the most probable classes of each picture. A bad picture fails alone.
 
         Raises:
             InvalidInput: No pictures.
@@ -61,50 +74,85 @@ class Predictor:
             raise InvalidInput("send at least one picture", field="pictures")
         head, content = self._registry.find(ref)
         check_network(head, self._features.model())
-        classifier = self._classifier(head, content)
+        loaded = self._load(head, content)
         outcomes: list[Prediction | GramletError] = []
         for start in range(0, len(pictures), BATCH):
-            outcomes += self._batch(head, classifier, pictures[start : start + BATCH], start, top_k)
+            outcomes += self._batch(head, loaded, pictures[start : start + BATCH], start, options)
         return HeadRef(head.name, head.version), outcomes
 
     def _batch(
         self,
         head: Head,
-        classifier: Classifier,
+        loaded: _Loaded,
         pictures: Sequence[Picture | GramletError],
         start: int,
-        top_k: int,
+        options: PredictOptions,
     ) -> Iterator[Prediction | GramletError]:
-        wanted = extraction([head.feature_stage], head.size)
+        mapped = head.feature_stage if head.stages else architecture(head.backbone).stages[-2].name
+        stages = dict.fromkeys([head.feature_stage, mapped] if options.heat_maps else [head.feature_stage])
+        wanted = extraction(list(stages), head.size)
         extracted = self._features.extract([item for item in pictures if not isinstance(item, GramletError)], wanted)
         outcomes = [item if isinstance(item, GramletError) else next(extracted) for item in pictures]
         inputs = [feature_of(item, head.feature_stage) for item in outcomes if not isinstance(item, GramletError)]
-        set_single_threaded(classifier.late is None)
-        rows = iter(classifier.probabilities(np.stack(inputs)) if inputs else ())
+        set_single_threaded(loaded.classifier.late is None)
+        found = iter(loaded.judge(np.stack(inputs)) if inputs else ())
         for number, outcome in enumerate(outcomes, start):
             if isinstance(outcome, GramletError):
                 outcome.field = f"pictures[{number}]"
                 yield outcome
             else:
-                yield Prediction(_top(head.classes, next(rows), top_k), outcome.timing)
+                probabilities, typical = next(found)
+                plausible = prediction_set(probabilities, loaded.scores, options.coverage)
+                target, shown = int(probabilities.argmax()), None
+                if options.heat_maps:
+                    shown = heat_map(loaded.classifier, outcome.activations[mapped], target)
+                classes = _top(head.classes, probabilities, len(head.classes))
+                yield Prediction(
+                    classes[: options.top_k],
+                    outcome.timing,
+                    tuple(item.label for item in classes if plausible[head.classes.index(item.label)]),
+                    float(typical),
+                    shown,
+                )
 
-    def _classifier(self, head: Head, content: str) -> Classifier:
+    def _load(self, head: Head, content: str) -> _Loaded:
         with self._lock:
             if content in self._loaded:
                 self._loaded.move_to_end(content)
                 return self._loaded[content]
-        classifier = restore(head, self._registry.weights(head.name, content), self._base)
+        weights = self._registry.weights(head.name, content)
+        loaded = _Loaded(restore(head, weights, self._base), weights.evidence)
         with self._lock:
-            self._loaded[content] = classifier
+            self._loaded[content] = loaded
             while len(self._loaded) > 1 and self.cached_bytes > self._cache_bytes:
                 self._loaded.popitem(last=False)
-        return classifier
+        return loaded
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A head in memory, with what its prediction sets and typicality are computed from."""
+
+    classifier: Classifier
+    evidence: State
+
+    @property
+    def scores(self) -> Array:
+        """Sorted conformal scores."""
+        result: Array = self.evidence["scores"].numpy()
+        return result
+
+    def judge(self, inputs: Array) -> Iterator[tuple[Array, float]]:
+        """Probabilities (classes,) and typicality of each input of a batch."""
+        return zip(self.classifier.probabilities(inputs), typicality(self.evidence, inputs).tolist(), strict=True)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        tensors = [*self.classifier.state_dict().values(), *self.evidence.values()]
+        return sum(value.nbytes for value in tensors)
 
 
 def _top(classes: Sequence[str], probabilities: Array, k: int) -> tuple[ClassProbability, ...]:
     order = np.argsort(-probabilities, kind="stable")[:k]
     return tuple(ClassProbability(classes[i], float(probabilities[i])) for i in order)
-
-
-def _size(classifier: Classifier) -> int:
-    return sum(value.nbytes for value in classifier.state_dict().values())

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -237,7 +237,8 @@ class TrainingRun:
             outcome=chosen.outcome,
             findings=comparison.all_findings(trained, chosen, prepared),
         )
-        return registry.add(head, kept.weights), chosen.number
+        weights = replace(kept.weights, evidence=comparison.evidence(kept, prepared))
+        return registry.add(head, weights), chosen.number
 
 
 def stored_result(run: Run, registry: Registry) -> Result:

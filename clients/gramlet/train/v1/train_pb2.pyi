@@ -1,5 +1,6 @@
 from gramlet.run.v1 import run_pb2 as _run_pb2
 from gramlet.tensor.v1 import picture_pb2 as _picture_pb2
+from gramlet.tensor.v1 import tensor_pb2 as _tensor_pb2
 from gramlet.tensor.v1 import timing_pb2 as _timing_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -521,14 +522,18 @@ class HeadRef(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("head", "pictures", "top_k")
+    __slots__ = ("head", "pictures", "top_k", "coverage", "heat_maps")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    COVERAGE_FIELD_NUMBER: _ClassVar[int]
+    HEAT_MAPS_FIELD_NUMBER: _ClassVar[int]
     head: HeadRef
     pictures: _containers.RepeatedCompositeFieldContainer[_picture_pb2.Picture]
     top_k: int
-    def __init__(self, head: _Optional[_Union[HeadRef, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[_picture_pb2.Picture, _Mapping]]] = ..., top_k: _Optional[int] = ...) -> None: ...
+    coverage: float
+    heat_maps: bool
+    def __init__(self, head: _Optional[_Union[HeadRef, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[_picture_pb2.Picture, _Mapping]]] = ..., top_k: _Optional[int] = ..., coverage: _Optional[float] = ..., heat_maps: bool = ...) -> None: ...
 
 class ClassProbability(_message.Message):
     __slots__ = ("label", "probability")
@@ -539,12 +544,18 @@ class ClassProbability(_message.Message):
     def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("classes", "timing")
+    __slots__ = ("classes", "timing", "prediction_set", "typicality", "heat_map")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    PREDICTION_SET_FIELD_NUMBER: _ClassVar[int]
+    TYPICALITY_FIELD_NUMBER: _ClassVar[int]
+    HEAT_MAP_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[ClassProbability]
     timing: _timing_pb2.Timing
-    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    prediction_set: _containers.RepeatedScalarFieldContainer[str]
+    typicality: float
+    heat_map: _tensor_pb2.Tensor
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ..., prediction_set: _Optional[_Iterable[str]] = ..., typicality: _Optional[float] = ..., heat_map: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class PredictResult(_message.Message):
     __slots__ = ("prediction", "error")
