@@ -76,7 +76,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the head and of unfrozen stages")
     group.add_argument("--learning-rate", type=float, metavar="R", help="of the head (adamw 0.001, sgd 0.01, lbfgs 1)")
     group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen")
-    group.add_argument("--epochs", type=int, metavar="N", help="of the head")
+    group.add_argument("--epochs", type=int, metavar="N", help="of the head (mlp 15, linear 60)")
     group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages")
     group.add_argument("--batch-size", type=int, metavar="N", help="pictures in a step")
     group.add_argument("--weight-decay", type=float, metavar="D", help="of the optimizer")

@@ -55,7 +55,7 @@ class RecipeOptions(TypedDict, total=False):
     optimizer: Optimizer | str
     learning_rate: float | None
     head_rate_factor: float
-    epochs: int
+    epochs: int | None
     stage_epochs: int
     batch_size: int
     weight_decay: float

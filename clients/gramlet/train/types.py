@@ -95,7 +95,8 @@ class Epoch:
         loss: Mean training loss of the final model, with class weights and label smoothing.
         validation_loss: Mean cross-entropy of the out-of-fold predictions; so are `accuracy` and `macro_f1`.
         rates: Learning rate of the head (`head`) and of each unfrozen stage.
-        best: Whether this is the best epoch so far.
+        best: Whether this is the choice so far: the last epoch that is not worse than the best by more than one
+            standard error.
     """
 
     recipe: int

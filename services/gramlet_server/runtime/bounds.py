@@ -215,7 +215,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.train.v1.Entries": {"entries": Several(1_000_000)},
     "gramlet.train.v1.Entry": {"name": Text(4096), "label": Text(256), "set": Text(64), "sha256": Bytes(32)},
     "gramlet.train.v1.LabelledPicture": {"entry": ANY},
-    "gramlet.train.v1.PredictRequest": {"pictures": Several(4096), "top_k": ANY},
+    "gramlet.train.v1.PredictRequest": {"pictures": Several(4096), "top_k": ANY, "coverage": Number(0, 1)},
     "gramlet.train.v1.HeadRef": {"name": NAME, "version": ANY},
     "gramlet.train.v1.ListHeadsRequest": {"name": NAME},
     "gramlet.embed.v1.EmbedRequest.Start": {

@@ -264,7 +264,8 @@ def _check_recipe(recipe: Recipe, field: str, limits: TrainLimits, model: Model)
         raise InvalidInput("logistic regression is for strategy head; use kind linear", field=f"{field}.kind")
     if recipe.optimizer is Optimizer.LBFGS and (recipe.kind, recipe.strategy) != (HeadKind.LINEAR, Strategy.HEAD):
         raise InvalidInput("L-BFGS trains linear heads with strategy head only", field=f"{field}.optimizer")
-    _between(recipe.epochs, 1, limits.epochs, f"{field}.epochs")
+    if recipe.epochs is not None:
+        _between(recipe.epochs, 1, limits.epochs, f"{field}.epochs")
     _between(recipe.stage_epochs, 1, limits.epochs, f"{field}.stage_epochs")
     _between(recipe.batch_size, 2, 4096, f"{field}.batch_size")
     rates = {"stage_learning_rate": recipe.stage_learning_rate, "head_rate_factor": recipe.head_rate_factor}

@@ -108,7 +108,9 @@ class Fit:
         labels = data.picture_labels
         count = data.folds or fold_count(len(labels), unfrozen=late is not None)
         self._folds = make_folds(labels, data.copy_groups, count, data.seed)
-        self._selection = Selection(self._folds, labels, len(data.classes), recipe.metric)
+        # The epochs of a logistic regression are strengths of its regularization; none is late.
+        late_is_better = recipe.kind is not HeadKind.LOGISTIC
+        self._selection = Selection(self._folds, labels, len(data.classes), recipe.metric, prefer_late=late_is_better)
         self._learners = self._new_learners(late, torch.device(device))
         self._progress = _Progress()
         self._begin()

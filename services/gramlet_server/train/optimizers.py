@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gramlet_server.train.data import Samples, TrainingData
 
 LEARNING_RATES = {Optimizer.ADAMW: 1e-3, Optimizer.SGD: 1e-2, Optimizer.LBFGS: 1.0}
+EPOCHS = {HeadKind.MLP: 15, HeadKind.LINEAR: 60}
 STAGE_DECAY = 0.3
 """The learning rate of each unfrozen stage, as a share of that of the stage behind it: early stages are general and are
 changed less (discriminative fine-tuning, Howard and Ruder, ACL 2018)."""
@@ -32,6 +33,13 @@ LOGISTIC_PATIENCE = 4
 def learning_rate(recipe: Recipe) -> float:
     """The head's learning rate: the recipe's, or its optimizer's default."""
     return recipe.learning_rate if recipe.learning_rate is not None else LEARNING_RATES[recipe.optimizer]
+
+
+def head_epochs(recipe: Recipe) -> int:
+    """Epochs in which only the head is trained: the recipe's, or the default of its kind."""
+    if recipe.kind is HeadKind.LOGISTIC:
+        return len(STRENGTHS)
+    return EPOCHS[recipe.kind] if recipe.epochs is None else recipe.epochs
 
 
 def is_full_batch(recipe: Recipe) -> bool:
@@ -87,8 +95,7 @@ class Phase:
 def phases(recipe: Recipe, data: TrainingData) -> list[Phase]:
     """One phase or two, as the recipe's strategy says."""
     rate = learning_rate(recipe)
-    epochs = len(STRENGTHS) if recipe.kind is HeadKind.LOGISTIC else recipe.epochs
-    head = Phase("head", data.embeddings, epochs, late=False, head_rate=rate)
+    head = Phase("head", data.embeddings, head_epochs(recipe), late=False, head_rate=rate)
     if recipe.strategy is Strategy.HEAD:
         return [head]
     boundaries = data.boundaries[recipe.stages[0]]

@@ -1,5 +1,8 @@
 """Which epoch of a training is kept, by out-of-fold predictions, and predictions that no choice has flattered.
 
+The chosen epoch is the last one whose score is not worse than the best by more than one standard error: towards the end
+of a schedule the learning rate is small, and such weights are better than those of a lucky earlier epoch.
+
 The best of many epochs looks better on the pictures that chose it than on others. So each group of pictures gets its
 predictions from the epoch that the *other* groups choose: neither the training of its model nor the choice of the epoch
 has seen the label of a picture. Reports, temperatures and prediction sets are computed from those predictions.
@@ -26,13 +29,14 @@ class Selection:
         labels: (n,) of the pictures.
         classes: How many there are.
         metric: What chooses; between equal accuracies or F1 scores the loss decides.
+        prefer_late: Whether an epoch that is as good as the best is chosen.
 
     Attributes:
         predictions: (n, classes) logits of each covered picture, from the epoch that the other groups chose.
     """
 
-    def __init__(self, folds: Folds, labels: Labels, classes: int, metric: Metric) -> None:
-        self._labels, self._metric = labels, metric
+    def __init__(self, folds: Folds, labels: Labels, classes: int, metric: Metric, *, prefer_late: bool) -> None:
+        self._labels, self._metric, self._prefer_late = labels, metric, prefer_late
         covered, groups = folds.covered, np.unique(folds.group[folds.covered])
         # The last judge is everybody: it chooses the epoch that is kept. A lone group has no others to choose for it.
         self._own = [folds.group == group for group in groups]
@@ -46,22 +50,26 @@ class Selection:
         """Shows the out-of-fold logits (n, classes) of an epoch.
 
         Returns:
-            Whether it is the best epoch so far, and whether it is so by the metric itself. A lower loss at the same
+            Whether the epoch is chosen, and whether it is the best by the metric itself. A lower loss at the same
             accuracy makes a better head, but is no reason to train for longer.
         """
         losses = report.losses(logits, self._labels)
-        better, longer = False, False
+        chosen, longer = False, False
         for number, judge in enumerate(self._judges):
+            chosen = longer = False
             found = score(self._metric, logits[judge], self._labels[judge])
-            if not found > tuple(self._scores[number]) or not self._beats_incumbent(number, losses, judge):
+            is_best = found > tuple(self._scores[number])
+            if not self._beats_incumbent(number, losses, judge):
                 continue
-            better, longer = True, found[0] > self._scores[number][0]
-            self._scores[number], self._losses[number] = found, losses
+            if not (is_best or (self._prefer_late and self._is_as_good(number, found, losses, judge))):
+                continue
+            chosen = True
             if number < len(self._own):
-                own = self._own[number]
-                self.predictions[own] = logits[own]
-                better = longer = False
-        return better, longer
+                self.predictions[self._own[number]] = logits[self._own[number]]
+            if is_best:
+                longer = found[0] > self._scores[number][0]
+                self._scores[number], self._losses[number] = found, losses
+        return chosen, longer
 
     def next_phase(self) -> None:
         """What was chosen so far becomes the incumbent, which a later phase must beat beyond chance."""
@@ -80,6 +88,12 @@ class Selection:
         """Goes on from what `state` gave."""
         self.predictions, self._scores = state["predictions"].copy(), state["scores"].copy()
         self._losses, self._incumbents = state["losses"].copy(), state["incumbents"].copy()
+
+    def _is_as_good(self, number: int, found: tuple[float, float], losses: Floats, judge: NDArray[np.bool_]) -> bool:
+        if self._metric is not Metric.LOSS:
+            return bool(found[0] >= self._scores[number][0])
+        worse = (losses - self._losses[number])[judge]
+        return bool(worse.mean() <= worse.std(ddof=min(1, len(worse) - 1)) / np.sqrt(len(worse)))
 
     def _beats_incumbent(self, number: int, losses: Floats, judge: NDArray[np.bool_]) -> bool:
         """The paired difference of the losses exceeds its standard error (the one-standard-error rule)."""
