@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -101,6 +103,20 @@ def test_a_picture_is_kept_and_a_bad_one_fails_alone(studio: StudioProcess) -> N
     assert Image.open(io.BytesIO(shown)).format == "JPEG"
     assert failure(studio, "GET", "/pictures/../../etc/passwd/jpeg")[0] == 404
     assert failure(studio, "GET", f"/pictures/{good['id']}/jpeg?side=5000")[0] == 400
+
+
+def test_a_body_that_is_too_large_is_not_read(studio: StudioProcess) -> None:
+    host, _, port = studio.url.removeprefix("http://").partition(":")
+    for line in (b"content-length: 97000000", b"transfer-encoding: chunked"):
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            head = f"POST /api/folders HTTP/1.1\r\nhost: {host}:{port}\r\norigin: {studio.url}\r\n".encode()
+            connection.sendall(head + line + b"\r\n\r\n")
+            if b"chunked" in line:
+                megabyte = b"f4240\r\n" + b" " * 1_000_000 + b"\r\n"
+                with contextlib.suppress(OSError):  # it hangs up before all of it is sent
+                    for _ in range(97):
+                        connection.sendall(megabyte)
+            assert connection.recv(64).split()[1] in (b"400", b"413")
 
 
 def test_what_is_wrong_with_an_order_names_the_field(studio: StudioProcess) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.embed.browser import Page
 from tests.studio.conftest import StudioProcess
@@ -94,6 +97,32 @@ def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page
     page.click("#remove")
     page.click("dialog .danger")
     page.until("location.pathname === '/stylize'")
+    assert page.errors() == []
+
+
+def test_a_style_is_confined_to_a_region(browser: Page, studio: StudioProcess) -> None:
+    page = at(browser, studio, "/stylize")
+    order_samples(page)
+    page.until("document.querySelector('.paint')")
+    page.click(".paint")
+    page.until("document.querySelector('.easel canvas').width > 300")
+    box = page.run(
+        "const r = document.querySelector('.easel canvas').getBoundingClientRect(); return [r.x, r.y, r.width]"
+    )
+    page.drag([(box[0] + 20, box[1] + 40), (box[0] + box[2] - 20, box[1] + 40)])  # by brush, on the photo
+    page.run(
+        "document.querySelectorAll('.easels .chips')[1].querySelector('button').click()"
+    )  # by button, on the style
+    page.click("#regions-done")
+    page.until("document.querySelector('.paint.on')")
+    page.click("#start")
+    page.until("document.querySelector('.stage')?.dataset.state === 'succeeded'")
+    (style,) = studio.call("GET", f"/runs/stylize/{run_of(page)}")["order"]["styles"]
+    for name in ("content_region", "style_region"):
+        mask = np.asarray(
+            Image.open(io.BytesIO(studio.call("GET", f"/pictures/{style[name]}/jpeg?side=64"))).convert("L")
+        )
+        assert 0.02 < (mask > 127).mean() < 0.6
     assert page.errors() == []
 
 

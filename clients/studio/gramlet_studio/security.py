@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +34,7 @@ HEADERS = {
     "x-frame-options": "DENY",
 }
 _READS = ("GET", "HEAD")
+_TOO_LARGE = f"a request may have {BODY_BYTES // 1_000_000} MB: send the files in several"
 
 
 class Guard:
@@ -61,11 +63,13 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
-        wrong = self._wrong(scope["method"], scope["path"], Headers(scope=scope))
-        if wrong:
+        headers = Headers(scope=scope)
+        if wrong := self._wrong(scope["method"], scope["path"], headers):
             await JSONResponse({"error": wrong}, 403)(scope, receive, send_confined)
-            return
-        await self._app(scope, _limited(receive), send_confined)
+        elif headers.get("content-length", "0").isdecimal() and int(headers.get("content-length", "0")) > BODY_BYTES:
+            await JSONResponse({"error": _TOO_LARGE}, 413)(scope, receive, send_confined)
+        else:
+            await self._app(scope, _limited(receive), send_confined)
 
     def _wrong(self, method: str, path: str, headers: Headers) -> str:
         host = headers.get("host", "").lower()
@@ -95,7 +99,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > BODY_BYTES:
-            return {"type": "http.disconnect"}
+            raise HTTPException(413, _TOO_LARGE)
         return message
 
     return limited

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gramlet import AsyncClient, AsyncEvents
+from gramlet import AsyncClient, AsyncEvents, PictureInput, Style
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.json_codec import plain
 from gramlet.run.types import RunKind
@@ -25,7 +25,10 @@ ADJUSTABLE = ("content_weight", "style_weight", "total_variation_weight")
 
 
 async def order(request: Request) -> Response:
-    """Orders a stylization: `{content, styles: [{picture, weight}], settings, initial}`."""
+    """Orders a stylization: `{content, styles, settings, initial}`.
+
+    A style is `{picture, weight, content_region, style_region}`; pictures and regions are ids of the library.
+    """
     run_id = await start(studio_of(request), await json_of(request))
     return JSONResponse({"run": run_id}, 201)
 
@@ -93,7 +96,7 @@ async def newest_picture(client: AsyncClient, studio: Studio, run_id: str) -> by
     return feed.blobs["preview"]
 
 
-def read_order(studio: Studio, asked: dict[str, Any]) -> tuple[Path, list[tuple[Path, float]], StylizeOptions]:
+def read_order(studio: Studio, asked: dict[str, Any]) -> tuple[Path, list[Style[PictureInput]], StylizeOptions]:
     """The content, the styles with their weights, and the settings of an order.
 
     Raises:
@@ -106,10 +109,15 @@ def read_order(studio: Studio, asked: dict[str, Any]) -> tuple[Path, list[tuple[
     return content, [_style(studio, one) for one in styles], cast(StylizeOptions, object_of(asked, "settings"))
 
 
-def _style(studio: Studio, one: Any) -> tuple[Path, float]:
+def _style(studio: Studio, one: Any) -> Style[PictureInput]:
     if not isinstance(one, dict) or not isinstance(one.get("weight", 1), int | float):
         raise InvalidInput("a style is a picture and a weight", field="styles")
-    return studio.library.path(text_of(one, "picture"), "styles"), float(one.get("weight", 1.0))
+    masks = {
+        name: studio.library.path(text_of(one, name), f"styles.{name}")
+        for name in ("content_region", "style_region")
+        if one.get(name)
+    }
+    return Style(studio.library.path(text_of(one, "picture"), "styles"), float(one.get("weight", 1.0)), **masks)
 
 
 async def begin(studio: Studio, kind: RunKind, events: AsyncEvents[Any, Any], asked: dict[str, Any]) -> None:

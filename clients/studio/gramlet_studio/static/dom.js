@@ -26,6 +26,7 @@ const SHAPES = {
   fork: "M6 4v6a4 4 0 0 0 4 4h8m0 0-4-4m4 4-4 4M6 20v-6",
   trash: "M5 7h14M10 7V4h4v3m3 0-1 13H8L7 7",
   plus: "M12 5v14M5 12h14",
+  brush: "M4 20c3 0 5-1 5-4a2 2 0 0 1 3 0c1 1 1 2 0 3-2 2-5 2-8 1zm7-6 8-9 1 1-8 9",
   close: "M6 6l12 12M18 6 6 18",
   folder: "M3 7a2 2 0 0 1 2-2h4l2 2h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2z",
   picture: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01",

@@ -118,7 +118,7 @@ function openTraining(main, run) {
     const most = Math.max(1, ...classes.map((label) => pictures.filter((each) => each.label === label).length));
     report.hidden = false;
     report.replaceChildren(h("h2", {}, "Validation pictures: rows are their classes, columns what the head says. Open a cell to see them."),
-      h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Confusion matrix" }, h("table.matrix", {},
+      h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Table of classes" }, h("table.matrix", {},
         h("thead", {}, h("tr", {}, h("td", {}), classes.map((label) => h("th", { scope: "col" }, label)))),
         h("tbody", {}, classes.map((row) => h("tr", {}, h("th", { scope: "row" }, row), classes.map((column) => {
           const behind = pictures.filter((each) => each.label === row && each.predicted === column);

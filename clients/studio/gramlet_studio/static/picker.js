@@ -1,5 +1,6 @@
 // Choosing pictures: dropped, from disk, from the camera, or a sample.
 import { get, pictureUrl, upload } from "./api.js";
+import { paintRegions } from "./brush.js";
 import { h, icon, note } from "./dom.js";
 
 export const MOST_STYLES = 4;
@@ -41,7 +42,7 @@ function sampleStrip(use, choose) {
 }
 
 /** The content and the styles of an order. `changed()` is called whenever they change. */
-export function picturePicker(changed) {
+export function picturePicker(changed, { regions = true } = {}) {
   const state = { content: null, styles: [] };
   const contentTile = h("div.drop.content"), styleTiles = h("div.styles");
   const complain = (text) => note(text, "bad");
@@ -53,7 +54,10 @@ export function picturePicker(changed) {
     } catch (failure) { complain(failure.message); }
   }
   function add(id, use, name = "") {
-    if (use === "content") state.content = { id, name };
+    if (use === "content") {
+      state.content = { id, name };
+      for (const style of state.styles) style.content_region = null; // it was painted on another photo
+    }
     else if (state.styles.length < MOST_STYLES) state.styles.push({ picture: id, weight: 1, name });
     else return note(`At most ${MOST_STYLES} styles: remove one first`, "bad");
     draw();
@@ -72,6 +76,8 @@ export function picturePicker(changed) {
       ...state.styles.map((style, index) => h("div.style", {},
         h("img", { src: pictureUrl(style.picture, 320), alt: `Style ${index + 1} ${style.name}` }),
         h("button.quiet.icon.remove", { type: "button", "aria-label": `Remove style ${index + 1}`, onclick: () => { state.styles.splice(index, 1); draw(); changed(); } }, icon("close")),
+        regions && state.content && h(`button.quiet.icon.paint${style.content_region || style.style_region ? ".on" : ""}`, { type: "button", "aria-label": `Regions of style ${index + 1}`, title: "Regions",
+          onclick: () => paintRegions(state.content.id, style, (painted) => { Object.assign(style, painted); draw(); changed(); }) }, icon("brush")),
         several && h("label.ratio", {}, h("span.hidden", {}, `Share of style ${index + 1}`),
           h("input", { type: "range", min: 0.1, max: 3, step: 0.1, value: style.weight, oninput: (event) => { style.weight = Number(event.target.value); changed(); } })))),
       ...(state.styles.length < MOST_STYLES ? [h("div.drop.add", {}, h("p.hint", {}, state.styles.length ? "Another style" : "Drop a painting here"), fileButton("Choose", (files) => take(files, "style"), { multiple: true, symbol: "plus" }))] : []));
@@ -93,7 +99,7 @@ export function picturePicker(changed) {
       draw();
     },
     /** The pictures as the backend takes them. */
-    values: () => ({ content: state.content?.id, styles: state.styles.map(({ picture, weight }) => ({ picture, weight })) }),
+    values: () => ({ content: state.content?.id, styles: state.styles.map(({ picture, weight, content_region, style_region }) => ({ picture, weight, ...(content_region && { content_region }), ...(style_region && { style_region }) })) }),
     get isComplete() { return !!state.content && state.styles.length > 0; },
   };
 }
