@@ -4,7 +4,8 @@ GramletError
 ├── InvalidInput          INVALID_ARGUMENT     the request is at fault: `field` says where
 ├── NotFound              NOT_FOUND
 ├── AlreadyExists         ALREADY_EXISTS
-├── FailedPrecondition    FAILED_PRECONDITION  right request, wrong state: other weights, a closed client
+├── FailedPrecondition    FAILED_PRECONDITION  right request, wrong state: a closed client, a run that is done
+│   └── OtherWeights                           no network with the weights that are wanted
 ├── Unauthenticated       UNAUTHENTICATED
 ├── PermissionDenied      PERMISSION_DENIED
 ├── Overloaded            RESOURCE_EXHAUSTED   try again after `retry_after` seconds
@@ -23,6 +24,7 @@ error.
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
@@ -118,6 +120,11 @@ class GramletError(Exception):
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
+def reason_of(kind: type[GramletError]) -> str:
+    """The name of an error in google.rpc.ErrorInfo: `INVALID_INPUT` of InvalidInput."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).upper()
+
+
 class InvalidInput(GramletError):
     """The request is at fault. Sending it again changes nothing."""
 
@@ -140,6 +147,10 @@ class FailedPrecondition(GramletError):
     """The request is right but the state is not: other weights, or a client that is closed."""
 
     code = Code.FAILED_PRECONDITION
+
+
+class OtherWeights(FailedPrecondition):
+    """The network has other weights than the caller wants. Nothing was done; another replica may have them."""
 
 
 class Unauthenticated(GramletError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -111,6 +112,20 @@ def name_or_new(value: Any, field: str) -> str:
         InvalidInput: Not text.
     """
     return new_name() if value is None else text(value, field) or new_name()
+
+
+def digest_or_any(value: Any, field: str) -> str:
+    """The digest of a network's weights; empty for any network, which None stands for as well.
+
+    Raises:
+        InvalidInput: Not 64 hexadecimal digits.
+    """
+    digest = "" if value is None else text(value, field).strip().lower()
+    if digest and not re.fullmatch("[0-9a-f]{64}", digest):
+        raise InvalidInput(
+            f"must be the 64 hexadecimal digits that `gramlet status` shows, not {shown(value)}", field=field
+        )
+    return digest
 
 
 def label(value: Any, field: str) -> str:

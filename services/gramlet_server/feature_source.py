@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from gramlet.errors import GramletError
+from gramlet.errors import GramletError, OtherWeights
 from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
 from gramlet.types import Array, Picture
@@ -58,7 +58,8 @@ class Descent(Protocol):
         Raises:
             StopIteration: The descent has ended.
             InvalidInput: The start, or new weights, are wrong.
-            FailedPrecondition: The loss is not a number, or the network is another one than wanted.
+            FailedPrecondition: The loss is not a number.
+            OtherWeights: The network is another one than wanted.
             Overloaded: The queue of descents is full. Nothing was done.
             Cancelled: The descent was cancelled.
             Unavailable: The network is shutting down, has failed, or was unreachable for longer than the source waits.
@@ -94,8 +95,20 @@ class FeatureSource(Protocol):
         """Where the network is, for people: `in-process`, or an address."""
         ...
 
+    def pinned(self, weights_digest: str) -> FeatureSource:
+        """The network with these weights, and no other; an empty digest stands for any.
+
+        Raises:
+            OtherWeights: This is another network. If there may be replicas with others, their calls raise it.
+        """
+        ...
+
     def model(self) -> Model:
-        """The network's stages, weights digest and limits."""
+        """The network's stages, weights digest and limits.
+
+        Raises:
+            OtherWeights: There is no network with the weights that this source is pinned to.
+        """
         ...
 
     def extract(self, pictures: Iterable[Picture], extraction: Extraction) -> Iterator[Features | GramletError]:
@@ -124,7 +137,7 @@ class FeatureSource(Protocol):
         """Descends on an objective, where the network is. Leaving the context ends the descent.
 
         Raises:
-            FailedPrecondition: The network is another one than wanted.
+            OtherWeights: The network is another one than wanted.
             Overloaded: The queue of descents is full. Nothing was done.
             Unavailable: The network is shutting down.
         """
@@ -133,3 +146,49 @@ class FeatureSource(Protocol):
     def close(self) -> None:
         """Releases the network, or the connection to it."""
         ...
+
+
+def pin(source: FeatureSource, wanted: str = "") -> tuple[FeatureSource, Model]:
+    """The network with the wanted weights, or with those of the first replica that answers, and no other.
+
+    Raises:
+        OtherWeights: There is no network with the wanted weights.
+    """
+    model = source.pinned(wanted).model()
+    return source.pinned(model.weights_digest), model
+
+
+def pin_to(source: FeatureSource, weights_digest: str, made: str, field: str) -> tuple[FeatureSource, Model]:
+    """The network with which something in the store was made, and no other.
+
+    Args:
+        source: The network.
+        weights_digest: Of the network with which it was made.
+        made: What it is, for the error.
+        field: The field of the request that names it.
+
+    Raises:
+        OtherWeights: That network is not here.
+    """
+    try:
+        return pin(source, weights_digest)
+    except OtherWeights as error:
+        raise OtherWeights(f"{made} was made with other weights: {error.message}", field=field) from None
+
+
+def check_weights(
+    wanted: str, serving: str, field: str = "weights_digest", of: str = "this network has weights"
+) -> None:
+    """Compares the digest of the weights that a caller wants, which may be empty, to that of a network.
+
+    Args:
+        wanted: The caller's.
+        serving: The network's.
+        field: Of the request, for the error.
+        of: What has these weights, for the error.
+
+    Raises:
+        OtherWeights: They differ.
+    """
+    if wanted not in ("", serving):
+        raise OtherWeights(f"{of} {serving[:12]}, and {wanted[:12]} are wanted", field=field)

@@ -19,20 +19,24 @@ class RemoteFeatures:
 
     When the FeatureService is unreachable, calls are retried with backoff, also if it has never answered yet. The next
     replica that answers gets the objective again and repeats the evaluation that was lost. It must have the same
-    weights; otherwise the call fails with FailedPrecondition.
+    weights: replicas that have others are passed over, and if there are only such, the call fails with OtherWeights.
 
     Args:
         client: The connection. `close` closes it.
-        patience: Seconds without an answer after which a call fails with Unavailable.
+        patience: Seconds without an answer after which a call fails with Unavailable; None: those of the client.
     """
 
-    def __init__(self, client: Client, patience: float = 120.0) -> None:
+    def __init__(self, client: Client, patience: float | None = 120.0) -> None:
         self._client = client.with_options(patience=patience, first_contact=patience)
 
     @property
     def address(self) -> str:
         """Where the FeatureService is."""
         return self._client.address
+
+    def pinned(self, weights_digest: str) -> RemoteFeatures:
+        """Those of the replicas that have these weights."""
+        return RemoteFeatures(self._client.with_options(weights_digest=weights_digest), patience=None)
 
     def model(self) -> Model:
         """The network's stages, weights digest and limits."""

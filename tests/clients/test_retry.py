@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from gramlet.errors import DeadlineExceeded, GramletError, Overloaded, Unavailable
+from gramlet.errors import DeadlineExceeded, GramletError, OtherWeights, Overloaded, Unavailable
 from gramlet.transport.connection import Attempts, Contact
 from gramlet.transport.failures import BY_CODE
 from gramlet.transport.retry import AT_ONCE, RetryPolicy
@@ -41,6 +41,14 @@ def test_what_the_server_asks_for_is_never_undercut(dice: float) -> None:
     asked = delay(Overloaded("full", retry_after=7.0), dice=lambda: dice)
     assert asked is not None
     assert 7.0 <= asked <= 7.0 * 1.25
+
+
+def test_other_replicas_are_looked_for_when_one_has_other_weights() -> None:
+    other = OtherWeights("x")
+    assert [delay(other, elsewhere=n) for n in (1, 2, 3, 12)] == [0.02, 0.04, 0.08, 0.25]
+    assert delay(other, elsewhere=13) is None
+    assert delay(other, elsewhere=1, elapsed=9.0) is not None  # a service has looked for a while itself
+    assert delay(other, elsewhere=2, elapsed=9.0) is None
 
 
 def test_patience_ends() -> None:

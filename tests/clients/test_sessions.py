@@ -200,6 +200,15 @@ def test_outcomes_come_in_the_order_of_the_pictures() -> None:
     assert window.is_empty
 
 
+def test_all_pictures_of_a_window_are_for_the_network_that_answers_first() -> None:
+    window = CorpusWindow(EXTRACTION, in_flight=2)
+    window.add(b"x")
+    assert window.request().extraction.weights_digest == ""
+    window.accept(reply(0, Features({}, {}, {}, 0, 1, weights_digest="first")))
+    window.broken()
+    assert window.request().extraction.weights_digest == "first"
+
+
 def test_a_window_is_full_until_its_oldest_picture_is_told() -> None:
     window = CorpusWindow(EXTRACTION, in_flight=2)
     window.add([FILE, FILE])

@@ -40,7 +40,7 @@ NOT_COUNTED = re.compile(r"_pb2(_grpc)?\.py$|^services/gramlet_server/(runtime|b
 QUIET_SECONDS = 0.1
 """After a call, what the server still does for it has ended when no function was entered for so long."""
 
-HOUSEKEEPING = ("rescue-", "sweep-")
+HOUSEKEEPING = ("rescue-", "sweep-", "watch-")
 """Names of the threads that look after the store from time to time. What they enter belongs to no call."""
 
 Paths = dict[str, tuple[str, ...]]

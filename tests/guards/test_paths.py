@@ -30,18 +30,18 @@ HEADING = "## The path of every call"
 CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 63,
     "gramlet.stylize.v1.StylizeService/Stylize": 61,
-    "gramlet.embed.v1.EmbedService/Embed": 61,  # 33
-    "gramlet.train.v1.TrainService/Train": 65,  # 36
-    "gramlet.embed.v1.EmbedService/Transform": 48,  # 24
+    "gramlet.embed.v1.EmbedService/Embed": 62,  # 33
+    "gramlet.train.v1.TrainService/Train": 66,  # 36
+    "gramlet.embed.v1.EmbedService/Transform": 49,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 41,
     "gramlet.train.v1.TrainService/Predict": 41,  # 23
-    "gramlet.feature.v1.FeatureService/ExtractStream": 31,  # 18
+    "gramlet.feature.v1.FeatureService/ExtractStream": 32,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 28,  # 18
-    "gramlet.feature.v1.FeatureService/Extract": 28,  # 17
-    "gramlet.stylize.v1.StylizeService/Adjust": 24,
+    "gramlet.feature.v1.FeatureService/Extract": 29,  # 17
+    "gramlet.stylize.v1.StylizeService/Adjust": 25,
     "gramlet.embed.v1.EmbedService/DrawMap": 24,  # 14
     "gramlet.run.v1.RunService/StopRun": 19,
-    "gramlet.stylize.v1.StylizeService/GetStatus": 20,
+    "gramlet.stylize.v1.StylizeService/GetStatus": 21,
     "gramlet.run.v1.RunService/DeleteRun": 20,
     "gramlet.run.v1.RunService/GetRun": 19,
     "gramlet.train.v1.TrainService/GetHead": 20,

@@ -55,7 +55,7 @@ STYLE_MAP = types.StyleMap(
 )
 EVENTS = {
     "queued": types.Queued("map", 2),
-    "started": types.Started("map", SETTINGS, 1024, True),
+    "started": types.Started("map", SETTINGS, 1024, True, DIGEST),
     "described": types.Described("map", 2, 1, 4),
     "refused": types.RefusedItem("map", REFUSED),
     "measured": types.MeasuredItems("map", MEASURED),
@@ -97,6 +97,7 @@ def _embed() -> Iterator[Case]:
         "resumed": types.MapStart(None, "map"),
         "detached": types.MapStart(types.MapSettings(), count=3, detached=True),
         "taken over": types.MapStart(None, "map", take_over=True),
+        "pinned": types.MapStart(types.MapSettings(), count=3, weights_digest=DIGEST),
         "watched": types.MapStart(None, watch_map_id="map"),
         "once more": types.MapStart(types.MapSettings(compare=True), items_of_map_id="earlier"),
         "vectors": types.MapStart(types.MapSettings(descriptor=types.Descriptor.VECTOR), count=8, vector_size=512),
@@ -123,14 +124,14 @@ def _embed() -> Iterator[Case]:
 def _transform() -> Iterator[Case]:
     yield Case(
         "transform, start",
-        wire.encode_transform_start("map"),
+        wire.encode_transform_start("map", DIGEST),
         lambda m: wire.decode_transform_start(iter([m])),
-        "map",
+        ("map", DIGEST),
     )
     for item in _items():
         message = wire.encode_transform_item(item)
         yield Case(f"transform, item {item.id}", message, lambda m: list(wire.decode_items(iter([m]))), [item])
-    position = types.Position("a", POINTS, (types.Neighbor(3, "d", 0.5),))
+    position = types.Position("a", POINTS, (types.Neighbor(3, "d", 0.5),), DIGEST)
     error = InvalidInput("no picture", field="item.picture")
     for name, outcome in (("position", position), ("error", error)):
         yield Case(f"transformed, {name}", wire.encode_position("a", outcome), wire.decode_position, outcome)

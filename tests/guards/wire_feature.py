@@ -21,7 +21,7 @@ TIMING = shared_types.Timing(0.5, 0.25, 3)
 EXTRACTION = types.Extraction(
     ("conv1", "layer3"), tuple(types.Form), resize=gramlet.Resize(gramlet.ResizeMode.LONGEST_SIDE, 96)
 )
-FEATURES = types.Features({"conv1": PICTURE}, {"conv1": GRAM}, {"conv1": PICTURE[:, 0, 0]}, 8, 9, TIMING)
+FEATURES = types.Features({"conv1": PICTURE}, {"conv1": GRAM}, {"conv1": PICTURE[:, 0, 0]}, 8, 9, TIMING, DIGEST)
 OBJECTIVE = types.Objective(
     content=PICTURE,
     content_stage="layer2",
@@ -54,7 +54,8 @@ EVALUATION = types.Evaluation(4.0, 2.5, 1.25, 0.25, {"conv1": 0.75, "layer1": 0.
 
 def cases() -> Iterator[Case]:
     """Every request and reply."""
-    yield Case("get model", pb.GetModelRequest())
+    yield Case("get model", wire.encode_get_model())
+    yield Case("get model, pinned", wire.encode_get_model(DIGEST))
     yield Case("model", wire.encode_model(MODEL), wire.decode_model, MODEL)
     yield from _extract()
     yield from _extract_stream()
@@ -84,6 +85,7 @@ def _extractions() -> Iterator[tuple[str, Any]]:
     for name in ("float16", "bfloat16"):
         yield name, dataclasses.replace(EXTRACTION, element_type=gramlet.ElementType(name))
     yield "triangle", dataclasses.replace(EXTRACTION, triangle=True)
+    yield "pinned", dataclasses.replace(EXTRACTION, weights_digest=DIGEST)
 
 
 def _extracted(name: str, outcome: Any, **how: Any) -> Case:
@@ -112,7 +114,7 @@ def _differentiate() -> Iterator[Case]:
         return wire.decode_setup(sent.setup, _as_it_is, _as_it_is)
 
     float16 = gramlet.ElementType.FLOAT16
-    setup = wire.encode_setup(OBJECTIVE, float16)
+    setup = wire.encode_setup(OBJECTIVE, float16, DIGEST)
     yield Case("differentiate, setup", setup, objective, (OBJECTIVE, float16))
     balanced = dataclasses.replace(OBJECTIVE, styles=(), content=None)
     for name, each in with_each(balanced, "stage_balance", gramlet.StageBalance):

@@ -60,7 +60,16 @@ ITERATION = types.Iteration(
     evaluations=5,
     timing=TIMING,
 )
-RESULT = types.Result(run_id="run", iteration=7, loss=1.5, png=FILE, style_loss=1.0, content_loss=0.5, timing=TIMING)
+RESULT = types.Result(
+    run_id="run",
+    iteration=7,
+    loss=1.5,
+    png=FILE,
+    style_loss=1.0,
+    content_loss=0.5,
+    timing=TIMING,
+    weights_digest=DIGEST,
+)
 STARTED = types.Started(
     run_id="run", iteration=2, height=48, width=64, settings=SETTINGS, backbone="resnet50", weights_digest=DIGEST
 )
@@ -98,6 +107,7 @@ def _orders() -> Iterator[Case]:
         "resumed": types.StylizeOrder(resume_run_id="run", state_seconds=2.5),
         "preset": types.StylizeOrder(SMALL),
         "detached": types.StylizeOrder(SMALL, detached=True, keep_inputs=True),
+        "pinned": types.StylizeOrder(SMALL, weights_digest=DIGEST),
         "taken over": types.StylizeOrder(resume_run_id="run", take_over=True),
         "watched": types.StylizeOrder(watch_run_id="run"),
     }
@@ -130,6 +140,7 @@ def _sweep() -> Iterator[Case]:
         "new": sweeps.SweepOrder(SMALL, (0.0, 1e-3), ("conv1", "layer1"), run_id="sweep"),
         "resumed": sweeps.SweepOrder(resume_run_id="sweep"),
         "detached": sweeps.SweepOrder(SMALL, detached=True, keep_inputs=True),
+        "pinned": sweeps.SweepOrder(SMALL, weights_digest=DIGEST),
         "taken over": sweeps.SweepOrder(resume_run_id="sweep", take_over=True),
         "watched": sweeps.SweepOrder(watch_run_id="sweep"),
     }
@@ -138,11 +149,13 @@ def _sweep() -> Iterator[Case]:
     cell = sweeps.SweepCell(run_id="sweep", row=1, column=2, deepest_stage="conv1", ratio=0.5, event=ITERATION)
     events = {
         "queued": sweeps.SweepQueued(run_id="sweep", position=2),
-        "started": sweeps.SweepStarted(run_id="sweep", ratios=(0.0, 0.5), deepest_stages=("conv1",), settings=SETTINGS),
+        "started": sweeps.SweepStarted(
+            run_id="sweep", ratios=(0.0, 0.5), deepest_stages=("conv1",), settings=SETTINGS, weights_digest=DIGEST
+        ),
         "cell": cell,
         "cell result": dataclasses.replace(cell, event=RESULT),
         "progress": sweeps.SweepRemoteProgress(run_id="sweep", progress=PROGRESS),
-        "result": sweeps.SweepResult(run_id="sweep", png=FILE),
+        "result": sweeps.SweepResult(run_id="sweep", png=FILE, weights_digest=DIGEST),
     }
     for name, event in events.items():
         message = sweep_wire.encode_sweep_event(event)

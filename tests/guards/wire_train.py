@@ -96,7 +96,7 @@ HEAD = types.Head(
 EVENTS = {
     "queued": types.Queued(2),
     "next": types.Queued(0),
-    "accepted": types.Accepted("run", 4, (0, 2), ("a", "c")),
+    "accepted": types.Accepted("run", 4, (0, 2), ("a", "c"), DIGEST),
     "extracting": types.Extracting(2, 4, 1, 0.5),
     "skipped": SKIPPED,
     "started": types.Started(1, 2, "linear head", ("ant", "bee"), {"train": 3, "val": 1}),
@@ -123,6 +123,7 @@ def _train() -> Iterator[Case]:
     orders: dict[str, Any] = {
         "new": types.TrainOrder(CONFIGURATION, run_id="run"),
         "dataset": types.TrainOrder(types.Configuration("bees", dataset="s3://bucket/bees")),
+        "pinned": types.TrainOrder(types.Configuration("bees", dataset="d"), weights_digest=DIGEST),
         "resumed": types.TrainOrder(resume_run_id="run"),
         "detached": types.TrainOrder(types.Configuration("bees", dataset="d"), detached=True),
         "taken over": types.TrainOrder(resume_run_id="run", take_over=True),
@@ -148,12 +149,14 @@ def _train() -> Iterator[Case]:
 
 def _predict() -> Iterator[Case]:
     ref, pictures = types.HeadRef("bees", 3), [FILE, PICTURE]
-    options = types.PredictOptions(2, 0.75, True)
+    options = types.PredictOptions(2, 0.75, True, DIGEST)
     request = wire.encode_predict_request(ref, pictures, options)
     yield Case("predict", request, wire.decode_predict_request, (ref, pictures, options))
     classes = (types.ClassProbability("bee", 0.75), types.ClassProbability("ant", 0.25))
     outcomes = [
-        types.Prediction(classes, shared_types.Timing(0.5, 0.25, 3), ("bee",), 0.25, np.ones((1, 2), np.float32)),
+        types.Prediction(
+            classes, shared_types.Timing(0.5, 0.25, 3), ("bee",), 0.25, np.ones((1, 2), np.float32), DIGEST
+        ),
         InvalidInput("no picture", field="pictures[1]"),
     ]
     reply = wire.encode_predict_response(ref, outcomes)

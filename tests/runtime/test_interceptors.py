@@ -9,13 +9,20 @@ from typing import Any
 
 import grpc
 import pytest
-from gramlet.transport.channel import Metadata
+from gramlet.embed.v1 import embed_pb2
+from gramlet.errors import NotFound
+from gramlet.feature.v1 import feature_pb2
+from gramlet.run.v1 import run_pb2
+from gramlet.stylize.v1 import stylize_pb2
+from gramlet.train.v1 import train_pb2
+from gramlet.transport.channel import REQUEST_ID, Metadata
 from gramlet.transport.connection import call_metadata
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import Records
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from gramlet_server.runtime.incoming import run_named_in
 from gramlet_server.runtime.logs import JsonFormatter, TextFormatter
 from gramlet_server.runtime.metrics import Metrics
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -105,7 +112,43 @@ def test_every_call_is_one_line_of_the_log(serving: Any, caplog: pytest.LogCaptu
         ("/test.Echo/unary_stream", "OK"),
         ("/test.Echo/unary_unary", "OK"),
     ]
+    assert not any("reason" in line.fields for line in lines)  # type: ignore[attr-defined]
     assert lines[0].fields["peer"].startswith("ipv4:127.0.0.1")  # type: ignore[attr-defined]
+
+
+def test_a_failed_call_is_one_structured_line_with_its_reason_run_and_caller(
+    serving: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, CALLS)
+
+    def fail(request: bytes, context: grpc.ServicerContext) -> bytes:
+        raise NotFound("there is no\nsuch thing", field="thing")
+
+    with serving() as running:
+        running.echo.answer = fail
+        with pytest.raises(grpc.RpcError):
+            running.call("unary_unary", metadata=[(REQUEST_ID, "this-one")])
+    (line,) = [record for record in caplog.records if record.name == CALLS]
+    wanted = {"code": "NOT_FOUND", "reason": "there is no such thing", "field": "thing", "request_id": "this-one"}
+    assert wanted.items() <= line.fields.items()  # type: ignore[attr-defined]
+    assert "NOT_FOUND" in line.getMessage()
+    assert line.getMessage().endswith("thing: there is no such thing")
+
+
+@pytest.mark.parametrize(
+    ("request_message", "run"),
+    [
+        (stylize_pb2.StylizeRequest(run_id="new"), "new"),
+        (stylize_pb2.StylizeRequest(resume_run_id="old"), "old"),
+        (train_pb2.TrainRequest(configuration=train_pb2.Configuration(run_id="training")), "training"),
+        (embed_pb2.EmbedRequest(start=embed_pb2.EmbedRequest.Start(watch_map_id="map")), "map"),
+        (run_pb2.StopRunRequest(run_id="stopped"), "stopped"),
+        (feature_pb2.DescendRequest(start=feature_pb2.DescendRequest.Start()), ""),
+        (b"bytes", ""),
+    ],
+)
+def test_the_log_knows_the_run_that_a_request_names(request_message: Any, run: str) -> None:
+    assert run_named_in(request_message) == run
 
 
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])

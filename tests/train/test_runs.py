@@ -52,6 +52,10 @@ class Counting:
     def __getattr__(self, name):
         return getattr(self.engine, name)
 
+    def pinned(self, weights_digest):
+        self.engine.pinned(weights_digest)
+        return self
+
     def extract(self, pictures, extraction):
         for outcome in self.engine.extract(pictures, extraction):
             self.pictures += 1

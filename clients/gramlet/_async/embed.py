@@ -92,6 +92,7 @@ class AsyncEmbedCalls(AsyncCalls):
                 omit_coordinates=omit_coordinates,
                 detached=detached,
                 vector_size=vector_size(unread),
+                weights_digest=self._weights_digest,
             )
             return MapRun(order, unread)
 
@@ -182,10 +183,11 @@ class AsyncEmbedCalls(AsyncCalls):
 
         Raises:
             NotFound: There is no such map.
-            FailedPrecondition: The map was made with other weights than the server's.
+            OtherWeights: The map was made with other weights than the servers', or than the client wants.
         """
         items = aiter_of(blocking(read_new_items, pictures))
-        return self._outcomes(TRANSFORM, TransformWindow(map_id, in_flight), items, self._attempts(timeout))
+        window = TransformWindow(map_id, in_flight, self._weights_digest)
+        return self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
 
     async def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramlet._async.calls import AsyncCalls
@@ -29,17 +30,22 @@ from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocki
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
-from gramlet.values import choose
+from gramlet.values import checked, choose
 
 T = TypeVar("T")
+O = TypeVar("O", Extraction, DescentStart)  # noqa: E741  # what one network is to do
 
 
 class AsyncFeatureCalls(AsyncCalls):
     """The network: its features of pictures, and the gradients of losses."""
 
     async def model(self, *, timeout: float | None = None) -> Model:
-        """The network being served: its stages, weights digest, device, limits and load."""
-        return decode_model(await self._unary(GET_MODEL, encode_get_model(), timeout))
+        """The network being served: its stages, weights digest, device, limits and load.
+
+        Raises:
+            OtherWeights: The client wants a network that no server has.
+        """
+        return decode_model(await self._unary(GET_MODEL, encode_get_model(self._weights_digest), timeout))
 
     @overload
     def features(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture
@@ -79,7 +85,7 @@ class AsyncFeatureCalls(AsyncCalls):
             InvalidInput: The one picture is not a picture, or a stage is unknown.
             NotFound: The file of the one picture does not exist.
         """
-        extraction = make_extraction(**what)
+        extraction = self._pinned(make_extraction(**what))
         if is_one_picture(pictures) or not isinstance(pictures, Iterable | AsyncIterable):
             return self._extract(pictures, extraction, timeout)  # type: ignore[arg-type]  # just found to be one
         return self.extract(pictures, extraction, timeout=timeout)  # type: ignore[arg-type]  # just found to be many
@@ -100,7 +106,7 @@ class AsyncFeatureCalls(AsyncCalls):
             in_flight: Most pictures under way at once. Fewer are, while they come slowly or are large.
             timeout: Seconds for the whole call.
         """
-        window = CorpusWindow(extraction, in_flight)
+        window = CorpusWindow(self._pinned(extraction), in_flight)
         given = several_pictures(pictures, Iterable | AsyncIterable)
         return self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
 
@@ -124,7 +130,8 @@ class AsyncFeatureCalls(AsyncCalls):
         Raises:
             InvalidInput: When the block is entered: a stage is unknown, or the pictures do not fit each other.
         """
-        state = DifferentiationState(objective, choose(ElementType, element_type, "element_type"))
+        kind = choose(ElementType, element_type, "element_type")
+        state = DifferentiationState(objective, kind, self._weights_digest)
         read = blocking(read_objective, objective)
         return AsyncDifferentiation(self._connection, state, read, self._attempts(timeout))
 
@@ -139,8 +146,13 @@ class AsyncFeatureCalls(AsyncCalls):
                 brought to the content's.
             timeout: Seconds for the whole descent.
         """
+        start = self._pinned(checked(DescentStart, start, "start"))
         read = blocking(read_descent_start, start)
         return AsyncDescent(self._connection, DescentSession(start), read, self._attempts(timeout))
+
+    def _pinned(self, order: O) -> O:
+        """The order, for the network that the client wants unless the order itself names one."""
+        return order if order.weights_digest else replace(order, weights_digest=self._weights_digest)
 
     async def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
         read = await blocking(read_picture, picture, resize=extraction.resize)
@@ -199,7 +211,7 @@ class AsyncDifferentiation:
 
         Raises:
             InvalidInput: The picture does not fit the objective.
-            FailedPrecondition: The server came back with other weights.
+            OtherWeights: No server has the weights of the one that was lost.
             Unavailable: The server was lost for longer than the client's patience.
         """
         message = self._state.evaluate(picture)

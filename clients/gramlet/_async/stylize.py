@@ -83,6 +83,7 @@ class AsyncStylizeCalls(AsyncCalls):
                     state_seconds=state_seconds,
                     detached=detached,
                     keep_inputs=keep_inputs,
+                    weights_digest=self._weights_digest,
                 )
             )
 
@@ -200,6 +201,7 @@ class AsyncStylizeCalls(AsyncCalls):
                     run_id=name,
                     detached=detached,
                     keep_inputs=keep_inputs,
+                    weights_digest=self._weights_digest,
                 )
             )
 
@@ -262,7 +264,7 @@ class AsyncStylizeCalls(AsyncCalls):
             index += 1
             try:
                 name = new_name()
-                run = blocking(_start, painted, picture, preview_every, name)
+                run = blocking(_start, painted, picture, preview_every, name, self._weights_digest)
                 async with AsyncEvents(name, self._events(STYLIZE, run, self._attempts(timeout)), Result) as events:
                     async for event in events:
                         painted.happened(event)
@@ -296,5 +298,10 @@ class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
         )
 
 
-def _start(painted: StylizeSet, picture: PictureInput, preview_every: int, run_id: str) -> StylizeRun:
-    return StylizeRun(StylizeOrder(painted.stylization(picture), run_id=run_id, preview_every=preview_every))
+def _start(
+    painted: StylizeSet, picture: PictureInput, preview_every: int, run_id: str, weights_digest: str
+) -> StylizeRun:
+    order = StylizeOrder(
+        painted.stylization(picture), run_id=run_id, preview_every=preview_every, weights_digest=weights_digest
+    )
+    return StylizeRun(order)

@@ -22,7 +22,7 @@ from gramlet.transport.health import CHECK, check_metadata, decode_health, encod
 from gramlet.transport.retry import AT_ONCE, make_policy
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.sync import Connection, gather
-from gramlet.values import seconds
+from gramlet.values import digest_or_any, seconds
 
 _CHEAPEST: dict[str, tuple[Rpc, Callable[[], Message]]] = {
     FEATURE: (GET_MODEL, encode_get_model),
@@ -51,9 +51,11 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
         timeout: Seconds that a call may take, repetitions included; None is no limit. Calls can have their own.
         patience: Seconds to wait for a lost server.
         first_contact: The same for a server that has never answered, where the address is likely wrong.
+        weights_digest: The only network that may do what this client asks for, as `model()` reports it; None: any. Of
+            several replicas, calls go on at one that has these weights; where there is none, they raise OtherWeights.
 
     Raises:
-        InvalidInput: The address or the TLS files are wrong.
+        InvalidInput: The address, the TLS files or the digest are wrong.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
         timeout: float | None = None,
         patience: float = 60.0,
         first_contact: float = 2.0,
+        weights_digest: str | None = None,
     ) -> None:
         self._connection = Connection(Endpoint(address, token, tls))
         self._timeout = seconds(timeout, "timeout")
         self._policy = make_policy(patience=patience, first_contact=first_contact)
+        self._weights_digest = digest_or_any(weights_digest, "weights_digest")
 
     @property
     def address(self) -> str:
@@ -76,13 +80,23 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
         return self._connection.address
 
     def with_options(
-        self, *, timeout: float | None = None, patience: float | None = None, first_contact: float | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        patience: float | None = None,
+        first_contact: float | None = None,
+        weights_digest: str | None = None,
     ) -> Self:
-        """The same connection with another timeout or patience; None leaves a value as it is."""
+        """The same connection with another timeout or patience, or for another network; None leaves a value as it is.
+
+        An empty digest stands for any network.
+        """
         other = object.__new__(type(self))
         other._connection = self._connection
         other._timeout = self._timeout if timeout is None else seconds(timeout, "timeout")
         other._policy = make_policy(self._policy, patience=patience, first_contact=first_contact)
+        wanted = digest_or_any(weights_digest, "weights_digest")
+        other._weights_digest = self._weights_digest if weights_digest is None else wanted
         return other
 
     def close(self) -> None:

@@ -93,6 +93,7 @@ class EmbedCalls(Calls):
                 omit_coordinates=omit_coordinates,
                 detached=detached,
                 vector_size=vector_size(unread),
+                weights_digest=self._weights_digest,
             )
             return MapRun(order, unread)
 
@@ -183,10 +184,11 @@ class EmbedCalls(Calls):
 
         Raises:
             NotFound: There is no such map.
-            FailedPrecondition: The map was made with other weights than the server's.
+            OtherWeights: The map was made with other weights than the servers', or than the client wants.
         """
         items = iter_of(blocking(read_new_items, pictures))
-        return self._outcomes(TRANSFORM, TransformWindow(map_id, in_flight), items, self._attempts(timeout))
+        window = TransformWindow(map_id, in_flight, self._weights_digest)
+        return self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
 
     def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Self, TypeVar, Unpack, overload
 
 from gramlet._sync.calls import Calls
@@ -30,17 +31,22 @@ from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, blocking, iter_of
 from gramlet.types import Array, ElementType
-from gramlet.values import choose
+from gramlet.values import checked, choose
 
 T = TypeVar("T")
+O = TypeVar("O", Extraction, DescentStart)  # noqa: E741  # what one network is to do
 
 
 class FeatureCalls(Calls):
     """The network: its features of pictures, and the gradients of losses."""
 
     def model(self, *, timeout: float | None = None) -> Model:
-        """The network being served: its stages, weights digest, device, limits and load."""
-        return decode_model(self._unary(GET_MODEL, encode_get_model(), timeout))
+        """The network being served: its stages, weights digest, device, limits and load.
+
+        Raises:
+            OtherWeights: The client wants a network that no server has.
+        """
+        return decode_model(self._unary(GET_MODEL, encode_get_model(self._weights_digest), timeout))
 
     @overload
     def features(  # type: ignore[overload-overlap]  # a path is also an iterable of strings, but one picture
@@ -80,7 +86,7 @@ class FeatureCalls(Calls):
             InvalidInput: The one picture is not a picture, or a stage is unknown.
             NotFound: The file of the one picture does not exist.
         """
-        extraction = make_extraction(**what)
+        extraction = self._pinned(make_extraction(**what))
         if is_one_picture(pictures) or not isinstance(pictures, Iterable):
             return self._extract(pictures, extraction, timeout)  # type: ignore[arg-type]  # just found to be one
         return self.extract(pictures, extraction, timeout=timeout)  # type: ignore[arg-type]  # just found to be many
@@ -101,7 +107,7 @@ class FeatureCalls(Calls):
             in_flight: Most pictures under way at once. Fewer are, while they come slowly or are large.
             timeout: Seconds for the whole call.
         """
-        window = CorpusWindow(extraction, in_flight)
+        window = CorpusWindow(self._pinned(extraction), in_flight)
         given = several_pictures(pictures, Iterable)
         return self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
 
@@ -125,7 +131,8 @@ class FeatureCalls(Calls):
         Raises:
             InvalidInput: When the block is entered: a stage is unknown, or the pictures do not fit each other.
         """
-        state = DifferentiationState(objective, choose(ElementType, element_type, "element_type"))
+        kind = choose(ElementType, element_type, "element_type")
+        state = DifferentiationState(objective, kind, self._weights_digest)
         read = blocking(read_objective, objective)
         return Differentiation(self._connection, state, read, self._attempts(timeout))
 
@@ -140,8 +147,13 @@ class FeatureCalls(Calls):
                 brought to the content's.
             timeout: Seconds for the whole descent.
         """
+        start = self._pinned(checked(DescentStart, start, "start"))
         read = blocking(read_descent_start, start)
         return Descent(self._connection, DescentSession(start), read, self._attempts(timeout))
+
+    def _pinned(self, order: O) -> O:
+        """The order, for the network that the client wants unless the order itself names one."""
+        return order if order.weights_digest else replace(order, weights_digest=self._weights_digest)
 
     def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
         read = blocking(read_picture, picture, resize=extraction.resize)
@@ -200,7 +212,7 @@ class Differentiation:
 
         Raises:
             InvalidInput: The picture does not fit the objective.
-            FailedPrecondition: The server came back with other weights.
+            OtherWeights: No server has the weights of the one that was lost.
             Unavailable: The server was lost for longer than the client's patience.
         """
         message = self._state.evaluate(picture)

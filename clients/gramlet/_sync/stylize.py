@@ -84,6 +84,7 @@ class StylizeCalls(Calls):
                     state_seconds=state_seconds,
                     detached=detached,
                     keep_inputs=keep_inputs,
+                    weights_digest=self._weights_digest,
                 )
             )
 
@@ -201,6 +202,7 @@ class StylizeCalls(Calls):
                     run_id=name,
                     detached=detached,
                     keep_inputs=keep_inputs,
+                    weights_digest=self._weights_digest,
                 )
             )
 
@@ -263,7 +265,7 @@ class StylizeCalls(Calls):
             index += 1
             try:
                 name = new_name()
-                run = blocking(_start, painted, picture, preview_every, name)
+                run = blocking(_start, painted, picture, preview_every, name, self._weights_digest)
                 with Events(name, self._events(STYLIZE, run, self._attempts(timeout)), Result) as events:
                     for event in events:
                         painted.happened(event)
@@ -297,5 +299,10 @@ class Stylizing(Events[StylizeEvent, Result]):
         )
 
 
-def _start(painted: StylizeSet, picture: PictureInput, preview_every: int, run_id: str) -> StylizeRun:
-    return StylizeRun(StylizeOrder(painted.stylization(picture), run_id=run_id, preview_every=preview_every))
+def _start(
+    painted: StylizeSet, picture: PictureInput, preview_every: int, run_id: str, weights_digest: str
+) -> StylizeRun:
+    order = StylizeOrder(
+        painted.stylization(picture), run_id=run_id, preview_every=preview_every, weights_digest=weights_digest
+    )
+    return StylizeRun(order)

@@ -78,7 +78,7 @@ class TrainCalls(Calls):
 
         def start() -> TrainRun:
             order, local = make_order(pictures, name, recipes, options, on_server=on_server, run_id=known_as)
-            return TrainRun(replace(order, detached=detached), local)
+            return TrainRun(replace(order, detached=detached, weights_digest=self._weights_digest), local)
 
         return Events(known_as, self._events(TRAIN, blocking(start), self._attempts(timeout)), Result)
 
@@ -159,10 +159,10 @@ class TrainCalls(Calls):
 
         Raises:
             NotFound: There is no such head.
-            FailedPrecondition: The head was trained on other weights than the server's.
+            OtherWeights: The head was trained on other weights than the servers', or than the client wants.
         """
         self._connection.check_open()
-        options = top_k, coverage, heat_maps
+        options = top_k, coverage, heat_maps, self._weights_digest
         if is_one_picture(pictures) or not isinstance(pictures, Iterable):
             return self._predict(PredictBatches(head, [cast(PictureInput, pictures)], *options), timeout)
         return self._predictions(PredictBatches(head, cast(Iterable[PictureInput], pictures), *options), timeout)

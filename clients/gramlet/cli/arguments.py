@@ -138,6 +138,9 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tls-ca", type=Path, metavar="FILE", help="TLS with this authority")
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate to show to the server")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    group.add_argument(
+        "--weights-digest", metavar="DIGEST", help="use only the network with these weights; `gramlet status` shows it"
+    )
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="for the whole command; default: none")
     if "--wait" not in parser._option_string_actions:
         group.add_argument(

@@ -27,6 +27,7 @@ def make_client(kind: type[C], arguments: argparse.Namespace) -> C:
         tls=_tls(arguments),
         timeout=arguments.timeout,
         patience=arguments.wait,
+        weights_digest=arguments.weights_digest,
     )
 
 

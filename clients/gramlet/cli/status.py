@@ -78,7 +78,7 @@ def _about(service: str, status: ServerStatus) -> str:
         stages = ", ".join(stage.name for stage in model.stages)
         return (
             f"{model.backbone} on {model.device}, {model.precision}\n"
-            f"weights {model.weights_source} ({model.weights_digest[:12]})\n{stages}"
+            f"weights {model.weights_source} ({model.weights_digest})\n{stages}"
         )
     if service == STYLIZE and status.stylize:
         return f"presets {', '.join(status.stylize.presets)}\nfeatures {status.stylize.features}"

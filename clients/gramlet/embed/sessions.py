@@ -155,13 +155,14 @@ class TransformWindow(Window[UnreadItem, Item, Position]):
 
     _message_items = 1
 
-    def __init__(self, map_id: str, in_flight: int) -> None:
+    def __init__(self, map_id: str, in_flight: int, weights_digest: str = "") -> None:
         super().__init__(in_flight)
         self._map_id = text(map_id, "map_id")
+        self._weights_digest = weights_digest
 
     def request(self) -> Message:
         """The first message of a connection."""
-        return encode_transform_start(self._map_id)
+        return encode_transform_start(self._map_id, self._weights_digest)
 
     def _read(self, item: UnreadItem) -> Item:
         return item.read()

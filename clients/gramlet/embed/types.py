@@ -49,12 +49,16 @@ class Queued:
 
 @dataclass(frozen=True)
 class Started:
-    """The work begins, or goes on from a checkpoint. `settings` has every default filled in."""
+    """The work begins, or goes on from a checkpoint. `settings` has every default filled in.
+
+    `weights_digest` is that of the network which describes pictures; empty where vectors are given.
+    """
 
     map_id: str
     settings: MapSettings
     memory_bound: int
     resumed: bool = False
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -272,11 +276,15 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a new item lies on a map: (layouts, dimensions), and the nearest items of the map, nearest first."""
+    """Where a new item lies on a map: (layouts, dimensions), and the nearest items of the map, nearest first.
+
+    `weights_digest` is that of the map's network; empty for a map of vectors.
+    """
 
     id: str
     coordinates: Array
     neighbors: tuple[Neighbor, ...] = ()
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -338,6 +346,7 @@ class MapStart:
         take_over: Whether to resume the making at once, even if another replica seems to do it.
         items_of_map_id: A finished map whose items this map lays out once more; no items come. Or empty.
         vector_size: Elements of the vectors to come, for the bound of the memory; 0: unknown.
+        weights_digest: The only network that may describe the pictures of a new map; empty: any.
     """
 
     settings: MapSettings | None = field(default_factory=MapSettings)
@@ -352,3 +361,4 @@ class MapStart:
     take_over: bool = False
     items_of_map_id: str = ""
     vector_size: int = 0
+    weights_digest: str = ""

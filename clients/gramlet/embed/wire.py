@@ -69,9 +69,10 @@ def encode_item(item: Item) -> embed_pb2.EmbedRequest:
     return embed_pb2.EmbedRequest(item=_ITEM.encode(item))
 
 
-def encode_transform_start(map_id: str) -> embed_pb2.TransformRequest:
+def encode_transform_start(map_id: str, weights_digest: str = "") -> embed_pb2.TransformRequest:
     """The first message of a Transform."""
-    return embed_pb2.TransformRequest(start=embed_pb2.TransformRequest.Start(map_id=map_id))
+    start = embed_pb2.TransformRequest.Start(map_id=map_id, weights_digest=weights_digest)
+    return embed_pb2.TransformRequest(start=start)
 
 
 def encode_transform_item(item: Item) -> embed_pb2.TransformRequest:
@@ -79,8 +80,8 @@ def encode_transform_item(item: Item) -> embed_pb2.TransformRequest:
     return embed_pb2.TransformRequest(item=_ITEM.encode(item))
 
 
-def decode_transform_start(requests: Iterator[embed_pb2.TransformRequest]) -> str:
-    """Takes the first message: the map's name.
+def decode_transform_start(requests: Iterator[embed_pb2.TransformRequest]) -> tuple[str, str]:
+    """Takes the first message: the map's name, and the weights digest of the only network to use.
 
     Raises:
         InvalidInput: It is not a start.
@@ -88,7 +89,7 @@ def decode_transform_start(requests: Iterator[embed_pb2.TransformRequest]) -> st
     message = next(requests, embed_pb2.TransformRequest())
     if message.WhichOneof("message") != "start":
         raise InvalidInput("the first message must name the map", field="start")
-    return message.start.map_id
+    return message.start.map_id, message.start.weights_digest
 
 
 def decode_items(

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Iterator
 
-from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
+from gramlet.errors import Cancelled, GramletError, OtherWeights, Unavailable
 from gramlet.feature.descent_types import (
     DescentEnding,
     DescentEvent,
@@ -140,7 +140,7 @@ class DescentSession:
         """The events in a reply that the caller has not seen.
 
         Raises:
-            FailedPrecondition: Another network answers than before.
+            OtherWeights: Another network answers than before.
         """
         return [event for each in self._reader.events(message) if (event := self._new(each)) is not None]
 
@@ -198,9 +198,7 @@ class DescentSession:
     def _begun(self, event: DescentReady) -> DescentEvent | None:
         pinned, digest = self.start.weights_digest, event.weights_digest
         if pinned not in ("", digest):
-            raise FailedPrecondition(
-                f"the network changed from weights {pinned[:12]} to {digest[:12]} during the descent"
-            )
+            raise OtherWeights(f"the network changed from weights {pinned[:12]} to {digest[:12]} during the descent")
         self.start = dataclasses.replace(self.start, weights_digest=digest)
         if not self._ready:
             self._ready, self._iteration = True, event.iteration

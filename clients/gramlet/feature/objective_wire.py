@@ -130,12 +130,14 @@ def decode_objective(
 
 
 def encode_setup(
-    objective: Objective, gradient_element_type: ElementType = ElementType.FLOAT32
+    objective: Objective, gradient_element_type: ElementType = ElementType.FLOAT32, weights_digest: str = ""
 ) -> feature_pb2.DifferentiateRequest:
-    """The message that sets an objective."""
+    """The message that sets an objective, for the network with these weights, or any if the digest is empty."""
     return feature_pb2.DifferentiateRequest(
         setup=feature_pb2.DifferentiateRequest.Setup(
-            objective=encode_objective(objective), gradient_element_type=ELEMENT_TYPE.encode(gradient_element_type)
+            objective=encode_objective(objective),
+            gradient_element_type=ELEMENT_TYPE.encode(gradient_element_type),
+            weights_digest=weights_digest,
         )
     )
 

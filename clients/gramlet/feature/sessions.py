@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
-from gramlet.errors import FailedPrecondition, GramletError, Unavailable
+from gramlet.errors import GramletError, OtherWeights, Unavailable
 from gramlet.feature.inputs import read_point
 from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
@@ -18,7 +19,10 @@ from gramlet.values import checked
 
 
 class CorpusWindow(Window[PictureInput, Picture, Features]):
-    """The pictures of an ExtractStream that are under way. The server may answer them in any order."""
+    """The pictures of an ExtractStream that are under way, all of them for one network: the first that answers.
+
+    The server may answer them in any order.
+    """
 
     def __init__(self, extraction: Extraction, in_flight: int) -> None:
         super().__init__(in_flight)
@@ -38,23 +42,28 @@ class CorpusWindow(Window[PictureInput, Picture, Features]):
         return encode_extract_items((str(number), picture) for number, picture in items.items())
 
     def _decode(self, message: Message) -> list[tuple[int, Features | GramletError]]:
-        return [(int(identifier), outcome) for identifier, outcome in decode_extract_reply(message)]
+        outcomes = [(int(identifier), outcome) for identifier, outcome in decode_extract_reply(message)]
+        if not self._extraction.weights_digest:
+            first = next((outcome for _, outcome in outcomes if isinstance(outcome, Features)), None)
+            digest = "" if first is None else first.weights_digest
+            self._extraction = dataclasses.replace(self._extraction, weights_digest=digest)
+        return outcomes
 
 
 class DifferentiationState:
     """An objective at the network, across any number of connections, always with the same weights."""
 
-    def __init__(self, objective: Objective, element_type: ElementType) -> None:
+    def __init__(self, objective: Objective, element_type: ElementType, weights_digest: str = "") -> None:
         self._element_type = element_type
         self._sequence = 0
         self._lost = False
         self.objective = objective
-        self.weights_digest = ""
+        self.weights_digest = weights_digest
         self.reconnects = 0
 
     def setup(self, objective: Objective) -> Message:
         """The message that sets an objective."""
-        return encode_setup(objective, self._element_type)
+        return encode_setup(objective, self._element_type, self.weights_digest)
 
     def evaluate(self, picture: Array) -> Message:
         """The message that asks for loss and gradient at a picture."""
@@ -65,11 +74,11 @@ class DifferentiationState:
         """Takes the answer to a setup.
 
         Raises:
-            FailedPrecondition: Another network answers than before.
+            OtherWeights: Another network answers than before.
         """
         digest = decode_ready(message)
         if self.weights_digest and digest != self.weights_digest:
-            raise FailedPrecondition(
+            raise OtherWeights(
                 f"the network changed from weights {self.weights_digest[:12]} to {digest[:12]} during the work"
             )
         self.weights_digest = digest

@@ -112,7 +112,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What to extract from each picture: every stage in every form."""
+    """What to extract from each picture: every stage in every form.
+
+    With a `weights_digest`, only the network with these weights may do it.
+    """
 
     stages: tuple[str, ...]
     forms: tuple[Form, ...] = (Form.ACTIVATIONS,)
@@ -120,6 +123,7 @@ class Extraction:
     triangle: bool = False
     element_type: ElementType = ElementType.FLOAT32
     resize: Resize = Resize()
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class Features:
         grams: (C, C) each.
         pooled: (C,) each.
         height, width: The picture as the network saw it, in pixels.
+        weights_digest: Of the network.
     """
 
     activations: Mapping[str, Array]
@@ -139,6 +144,7 @@ class Features:
     height: int
     width: int
     timing: Timing = Timing()
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)

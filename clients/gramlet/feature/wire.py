@@ -98,6 +98,7 @@ def encode_features(
         timing=timing_pb2.Timing(
             queue_seconds=timing.queue_seconds, compute_seconds=timing.compute_seconds, batch_size=timing.batch_size
         ),
+        weights_digest=features.weights_digest,
     )
 
 
@@ -141,6 +142,7 @@ def decode_features(message: feature_pb2.PictureFeatures, pooled: Mapping[str, A
         height=message.height,
         width=message.width,
         timing=Timing(timing.queue_seconds, timing.compute_seconds, timing.batch_size),
+        weights_digest=message.weights_digest,
     )
 
 
@@ -292,9 +294,9 @@ EXTRACT = Rpc(feature_pb2_grpc.FeatureServiceStub, "Extract")
 EXTRACT_STREAM = Rpc(feature_pb2_grpc.FeatureServiceStub, "ExtractStream", Kind.STREAM)
 
 
-def encode_get_model() -> feature_pb2.GetModelRequest:
-    """Asks for the network being served."""
-    return feature_pb2.GetModelRequest()
+def encode_get_model(weights_digest: str = "") -> feature_pb2.GetModelRequest:
+    """Asks for the network being served; with a digest, for the one with these weights."""
+    return feature_pb2.GetModelRequest(weights_digest=weights_digest)
 
 
 def decode_extract_response(message: feature_pb2.ExtractResponse) -> list[Features | GramletError]:

@@ -18,7 +18,7 @@ class SweepOrder:
         deepest_stages: The deepest style stage of each row; empty for every style stage.
         resume_run_id: The sweep to resume; empty for a new one.
         run_id: The name of a new sweep; empty lets the server choose.
-        watch_run_id, detached, keep_inputs, take_over: As of `StylizeOrder`.
+        watch_run_id, detached, keep_inputs, take_over, weights_digest: As of `StylizeOrder`.
     """
 
     stylization: Stylization | None = None
@@ -30,6 +30,7 @@ class SweepOrder:
     detached: bool = False
     keep_inputs: bool = False
     take_over: bool = False
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class SweepStarted(SweepEvent):
     ratios: tuple[float, ...]
     deepest_stages: tuple[str, ...]
     settings: StylizeSettings
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +87,4 @@ class SweepResult(PngFile, SweepEvent):
     """The sweep is done: `png` is the file of the labeled grid, `image` the picture."""
 
     png: bytes = field(repr=False)
+    weights_digest: str = ""

@@ -121,6 +121,7 @@ class StylizeOrder:
         detached: Whether the run goes on when its caller leaves.
         keep_inputs: Whether the store keeps the pictures after the run has ended.
         take_over: Whether to resume the run at once, even if another replica seems to execute it.
+        weights_digest: The only network that may make a new stylization; empty: any.
     """
 
     stylization: Stylization | None = None
@@ -132,6 +133,7 @@ class StylizeOrder:
     detached: bool = False
     keep_inputs: bool = False
     take_over: bool = False
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +307,7 @@ class Result(PngFile, StylizeEvent):
     style_loss: float = math.nan
     content_loss: float = math.nan
     timing: Timing = Timing()
+    weights_digest: str = ""
 
 
 def _open_image(data: bytes) -> Image.Image:

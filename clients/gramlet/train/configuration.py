@@ -191,6 +191,7 @@ class TrainOrder:
         watch_run_id: The run to watch, without any influence on it; or empty.
         detached: Whether the run goes on when its caller leaves.
         take_over: Whether to resume the run at once, even if another replica seems to execute it.
+        weights_digest: The only network that a new run may use; empty: any.
     """
 
     configuration: Configuration | None = None
@@ -199,6 +200,7 @@ class TrainOrder:
     watch_run_id: str = ""
     detached: bool = False
     take_over: bool = False
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def encode_predict_request(
         top_k=options.top_k,
         coverage=options.coverage,
         heat_maps=options.heat_maps,
+        weights_digest=options.weights_digest,
     )
 
 
@@ -189,7 +190,9 @@ def decode_predict_request(
         InvalidInput: The coverage is not between 0 and 1.
     """
     pictures = [decode_picture_or_error(picture, f"pictures[{i}]") for i, picture in enumerate(message.pictures)]
-    options = PredictOptions(message.top_k or PredictOptions.top_k, heat_maps=message.heat_maps)
+    options = PredictOptions(
+        message.top_k or PredictOptions.top_k, heat_maps=message.heat_maps, weights_digest=message.weights_digest
+    )
     if message.HasField("coverage"):
         if not 0 < message.coverage < 1:
             raise InvalidInput("must be above 0 and below 1", field="coverage")

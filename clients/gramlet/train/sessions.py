@@ -145,12 +145,21 @@ class PredictBatches:
     """Pictures to classify, in requests that fit a message. A picture that cannot be read never travels."""
 
     def __init__(
-        self, head: HeadInput, pictures: Iterable[PictureInput], top_k: int, coverage: float, heat_maps: bool
+        self,
+        head: HeadInput,
+        pictures: Iterable[PictureInput],
+        top_k: int,
+        coverage: float,
+        heat_maps: bool,
+        weights_digest: str = "",
     ) -> None:
         self._head = head_ref(head)
         self._pictures = enumerate(pictures)
         self._options = PredictOptions(
-            whole_number(top_k, "top_k", least=1), any_number(coverage, "coverage"), flag(heat_maps, "heat_maps")
+            whole_number(top_k, "top_k", least=1),
+            any_number(coverage, "coverage"),
+            flag(heat_maps, "heat_maps"),
+            weights_digest,
         )
         self._batch: list[Picture | GramletError] = []
         self._next: list[Picture | GramletError] = []

@@ -29,12 +29,14 @@ class Accepted:
         pictures: In the data set.
         wanted: Positions, in the configuration's entries, of the pictures to send.
         names: The wanted entries' names, in the same order.
+        weights_digest: Of the network whose features are used.
     """
 
     run_id: str
     pictures: int
     wanted: tuple[int, ...]
     names: tuple[str, ...]
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -337,11 +339,13 @@ class PredictOptions:
         top_k: Classes.
         coverage: How often the right class is in the prediction set.
         heat_maps: Whether to return where the most probable class is seen.
+        weights_digest: The only network that may be used; empty: the head's.
     """
 
     top_k: int = 5
     coverage: float = 0.9
     heat_maps: bool = False
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -355,6 +359,7 @@ class Prediction:
             A picture with a low one, such as 0.05, is unlike all training pictures; its classes then mean little.
         heat_map: (height, width) float32 for the square of the picture that the network sees: positive where the most
             probable class is seen, negative where others are. None unless asked for.
+        weights_digest: Of the network, on which the head was trained.
     """
 
     classes: tuple[ClassProbability, ...]
@@ -362,6 +367,7 @@ class Prediction:
     prediction_set: tuple[str, ...] = ()
     typicality: float = 1.0
     heat_map: Array | None = field(default=None, repr=False, compare=False)
+    weights_digest: str = ""
 
     @property
     def label(self) -> str:

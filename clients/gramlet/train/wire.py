@@ -53,7 +53,7 @@ def encode_order(order: TrainOrder) -> train_pb2.TrainRequest:
     if not order.configuration.dataset:
         message.entries.entries.extend(_ENTRIES.encode(order.configuration.entries))
         message.entries.SetInParent()
-    return train_pb2.TrainRequest(configuration=message, detached=order.detached)
+    return train_pb2.TrainRequest(configuration=message, detached=order.detached, weights_digest=order.weights_digest)
 
 
 def decode_order(requests: Iterator[train_pb2.TrainRequest]) -> TrainOrder:
@@ -66,7 +66,12 @@ def decode_order(requests: Iterator[train_pb2.TrainRequest]) -> TrainOrder:
     match request.WhichOneof("message"):
         case "configuration":
             configuration = _decode_configuration(request.configuration)
-            return TrainOrder(configuration, run_id=request.configuration.run_id, detached=request.detached)
+            return TrainOrder(
+                configuration,
+                run_id=request.configuration.run_id,
+                detached=request.detached,
+                weights_digest=request.weights_digest,
+            )
         case "resume_run_id":
             run_id = request.resume_run_id
             return TrainOrder(resume_run_id=run_id, detached=request.detached, take_over=request.take_over)

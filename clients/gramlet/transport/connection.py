@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
-from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError
+from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError, OtherWeights
 from gramlet.transport.channel import REQUEST_ID, Endpoint, Metadata, Target, request_id
 from gramlet.transport.failures import FailedCall, decode_rpc_error, shows_a_server
 from gramlet.transport.retry import RetryPolicy
@@ -44,6 +44,7 @@ class Attempts:
         self._failures = 0
         self._answered_in_vain = False
         self._fruitless = 0
+        self._elsewhere = 0
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, for the next attempt; None without one.
@@ -64,7 +65,7 @@ class Attempts:
         self._lost_since = None
         self._answered_in_vain = not new
         if new:
-            self._failures = self._fruitless = 0
+            self._failures = self._fruitless = self._elsewhere = 0
 
     def delay_after(self, error: GramletError) -> float:
         """Seconds to wait before the next attempt.
@@ -74,6 +75,7 @@ class Attempts:
         """
         now = self._clock()
         self._failures += 1
+        self._elsewhere += isinstance(error, OtherWeights)
         # A request that kills every server it reaches must end, however fast the servers come back.
         self._fruitless += self._answered_in_vain
         self._answered_in_vain = False
@@ -86,6 +88,7 @@ class Attempts:
             elapsed=now - self._lost_since,
             remaining=None if self._deadline is None else self._deadline - now,
             contacted=self._contact.made,
+            elsewhere=self._elsewhere,
         )
         if delay is None or self._fruitless > self._policy.fruitless:
             raise error from None
@@ -185,6 +188,7 @@ class Caller(Generic[C]):
     _connection: C
     _timeout: float | None
     _policy: RetryPolicy
+    _weights_digest: str
 
     def _attempts(self, timeout: float | None) -> Attempts:
         chosen = self._timeout if timeout is None else seconds(timeout, "timeout")

@@ -22,11 +22,13 @@ from gramlet.errors import (
     InternalError,
     InvalidInput,
     NotFound,
+    OtherWeights,
     Overloaded,
     PermissionDenied,
     Unauthenticated,
     Unavailable,
     Unimplemented,
+    reason_of,
 )
 from gramlet.transport.channel import proxy_of
 
@@ -47,6 +49,8 @@ BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
 }
 """The error that is raised for each status code; InternalError for any other."""
 
+_BY_REASON: dict[str, type[GramletError]] = {reason_of(OtherWeights): OtherWeights}
+"""Errors that share their status code with another one, by the reason in ErrorInfo."""
 _DETAILS = "grpc-status-details-bin"
 _REQUEST_ID = "x-request-id"
 _NEVER_CONNECTED = ("failed to connect", "all backends failing", "resolution failed", "errors resolving")
@@ -95,10 +99,11 @@ def decode_rpc_error(failed: FailedCall, address: str) -> GramletError:
 
 
 def _decode_details(code: grpc.StatusCode, message: str, details: bytes) -> GramletError:
-    field, retry_after, request_id = "", None, ""
+    field, retry_after, request_id, kind = "", None, "", _class_of(code)
     violation = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
     request = error_details_pb2.RequestInfo()
+    info = error_details_pb2.ErrorInfo()
     for detail in status_pb2.Status.FromString(details).details:
         if detail.Unpack(violation) and violation.field_violations:
             field, message = violation.field_violations[0].field, violation.field_violations[0].description
@@ -106,7 +111,9 @@ def _decode_details(code: grpc.StatusCode, message: str, details: bytes) -> Gram
             retry_after = retry.retry_delay.ToTimedelta().total_seconds()
         elif detail.Unpack(request):
             request_id = request.request_id
-    return _class_of(code)(message, field=field, retry_after=retry_after, request_id=request_id)
+        elif detail.Unpack(info):
+            kind = _BY_REASON.get(info.reason, kind)
+    return kind(message, field=field, retry_after=retry_after, request_id=request_id)
 
 
 def shows_a_server(failed: FailedCall) -> bool:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gramlet.errors import GramletError, Overloaded, Unavailable
+from gramlet.errors import GramletError, OtherWeights, Overloaded, Unavailable
 from gramlet.values import seconds
+
+_SHORTEST_ELSEWHERE, _LONGEST_ELSEWHERE = 0.01, 0.25  # between two replicas: none of them is waited for
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class RetryPolicy:
         fruitless: How often a server may answer and fail again before it has reported anything new.
         shortest: Seconds before the second attempt, before jitter.
         longest: Seconds that the backoff never exceeds. A server may ask for more.
+        elsewhere: How often to try again when a replica has other weights than wanted: the next call may reach another
+            one.
+        elsewhere_seconds: Seconds after which that ends, but not before the second attempt. A service may have looked
+            for a replica itself.
     """
 
     patience: float = 60.0
@@ -29,6 +35,8 @@ class RetryPolicy:
     shortest: float = 0.1
     longest: float = 5.0
     fruitless: int = 5
+    elsewhere: int = 12
+    elsewhere_seconds: float = 2.0
 
     def delay(
         self,
@@ -38,6 +46,7 @@ class RetryPolicy:
         elapsed: float,
         remaining: float | None,
         contacted: bool,
+        elsewhere: int = 1,
         dice: Callable[[], float] = random.random,
     ) -> float | None:
         """Seconds to wait before the next attempt, or None to give up.
@@ -48,16 +57,22 @@ class RetryPolicy:
             elapsed: Seconds since the first failure after the last answer.
             remaining: Seconds until the call's deadline; None without one.
             contacted: The server has answered before.
+            elsewhere: How many replicas in a row had other weights.
             dice: Uniform in [0, 1).
         """
-        if not isinstance(error, Unavailable | Overloaded):
+        if isinstance(error, OtherWeights):
+            if elsewhere > self.elsewhere or (elsewhere > 1 and elapsed > self.elsewhere_seconds):
+                return None
+            backoff = min(_LONGEST_ELSEWHERE, _SHORTEST_ELSEWHERE * 2.0**elsewhere)
+        elif isinstance(error, Unavailable | Overloaded):
+            backoff = min(self.longest, self.shortest * 2.0 ** min(attempt - 1, 60))
+        else:
             return None
-        backoff = min(self.longest, self.shortest * 2.0 ** min(attempt - 1, 60))
         # Jitter separates callers that failed together: half to whole backoff, or up to a quarter more than asked for.
         delay = backoff * (0.5 + 0.5 * dice())
         if error.retry_after is not None:
             delay = max(delay, error.retry_after * (1 + 0.25 * dice()))
-        was_there = contacted or isinstance(error, Overloaded)
+        was_there = contacted or isinstance(error, Overloaded | OtherWeights)
         patience = self.patience if was_there else min(self.patience, self.first_contact)
         if elapsed + delay > patience or (remaining is not None and delay >= remaining):
             return None

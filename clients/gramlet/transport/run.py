@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
-from gramlet.errors import EMPTY_FILE, AlreadyExists, GramletError, InvalidInput, NotFound, Unavailable
+from gramlet.errors import EMPTY_FILE, AlreadyExists, GramletError, InvalidInput, NotFound, OtherWeights, Unavailable
 from gramlet.transport.rpc import Message
 
 E = TypeVar("E")
@@ -80,7 +80,7 @@ class Run(ABC, Generic[E]):
 
     def broken(self, error: GramletError) -> GramletError:
         """Takes note of a failure; returns the error by which the retry policy decides."""
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable | OtherWeights):
             self._broken = True
             self.resuming = self.resuming or self._arrived
             # A server that answers with a request id is alive. It would not be right to take its work away.

@@ -22,7 +22,7 @@ from gramlet_server.embed.kind import MAP
 from gramlet_server.embed.memory import MapSize, memory_bound
 from gramlet_server.embed.pipeline import MapPipeline, Tools
 from gramlet_server.embed.stored import KIND, ItemSet, Plan
-from gramlet_server.feature_source import FeatureSource
+from gramlet_server.feature_source import FeatureSource, pin, pin_to
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records
@@ -104,8 +104,9 @@ class Maps:
             InvalidInput: A setting is wrong, or a map of so many items could take more memory than is allowed.
             AlreadyExists: The map's name is taken.
             NotFound: There is no such map to resume, to watch, or to start from.
-            FailedPrecondition: The items of the map to resume had not all arrived and are not sent again, or they
-                would be described by other weights; or the map to start from does not fit.
+            FailedPrecondition: The items of the map to resume had not all arrived and are not sent again; or the map to
+                start from does not fit.
+            OtherWeights: The network is not the wanted one, or not that of the map to resume.
         """
         if start.watch_map_id:
             return self.lifecycle.watch(MAP, start.watch_map_id)
@@ -149,7 +150,7 @@ class Maps:
             report_every=max(start.report_every, 1),
             omit_coordinates=start.omit_coordinates,
         )
-        plan, size = self._of_map(plan) if start.items_of_map_id else self._of_items(plan, start)
+        plan, size = self._of_map(plan) if start.items_of_map_id else self._of_items(plan, start, start.weights_digest)
         check_memory(size, plan.settings, self._tools.budget)
         if start.from_map_id:
             _check_earlier(stored.get_map(self._tools.store, start.from_map_id), plan.settings)
@@ -157,13 +158,13 @@ class Maps:
         stored.put_plan(run, plan)
         return run, self._pipeline(run, plan, size, items)
 
-    def _of_items(self, plan: Plan, start: MapStart) -> tuple[Plan, MapSize]:
-        """The plan of a map whose items will come."""
+    def _of_items(self, plan: Plan, start: MapStart, wanted: str) -> tuple[Plan, MapSize]:
+        """The plan of a map whose items will come, and are described by the network with the wanted weights."""
         settings = replace(plan.settings, sketch_size=plan.settings.sketch_size or default_sketch_size(start.count))
         if settings.descriptor is Descriptor.VECTOR and settings.preset is Preset.NONE:
             settings = replace(settings, stages=())
             return replace(plan, settings=settings), MapSize.of_vectors(start.count, settings, start.vector_size)
-        model = self._tools.features.model()
+        _, model = pin(self._tools.features, wanted)
         settings = complete(settings, model)
         compared = _of_family(_STAGES, model.backbone) if settings.compare else ()
         plan = replace(
@@ -185,8 +186,13 @@ class Maps:
         return plan, MapSize(count, size, pictures=settings.descriptor is not Descriptor.VECTOR)
 
     def _resumed(self, start: MapStart, items: Iterable[Item | BadItem]) -> tuple[Run, MapPipeline]:
+        found = Run.find(self._tools.store, KIND, start.resume_map_id, "resume_run_id")
+        plan = stored.get_plan(found)
+        if plan.weights_digest and start.count and not stored.has_items(found):
+            # Before the map is taken over: where this network is another one, the map is left alone.
+            made = f"map {start.resume_map_id}"
+            pin_to(self._tools.features, plan.weights_digest, made, "start.resume_map_id")
         run = Run.take_over(self._tools.store, KIND, start.resume_map_id)
-        plan = stored.get_plan(run)
         plan = replace(plan, report_every=max(start.report_every, 1), omit_coordinates=start.omit_coordinates)
         if stored.has_items(run):
             item_set = stored.get_items(run)
@@ -200,11 +206,8 @@ class Maps:
                 f"not all items of map {run.run_id} had arrived: send them again, with their count",
                 field="start.resume_map_id",
             )
-        if plan.weights_digest:
-            serving = self._tools.features.model().weights_digest
-            run.check_weights(plan.weights_digest, serving, "start.resume_map_id")
         bounds.check_start(start)
-        size = self._of_items(plan, start)[1]
+        size = self._of_items(plan, start, plan.weights_digest)[1]
         check_memory(size, plan.settings, self._tools.budget)
         return run, self._pipeline(run, plan, size, items)
 
@@ -212,8 +215,11 @@ class Maps:
         self, run: Run, plan: Plan, size: MapSize, items: Iterable[Item | BadItem], item_set: ItemSet | None = None
     ) -> MapPipeline:
         bound = memory_bound(size, plan.settings)
-        started = Started(run.run_id, plan.settings, bound, resumed=item_set is not None)
-        return MapPipeline(self._tools, run, plan, started, size.count, items, item_set)
+        started = Started(run.run_id, plan.settings, bound, item_set is not None, plan.weights_digest)
+        tools = self._tools
+        if item_set is None and not plan.items_of_map_id:  # otherwise the network is not needed
+            tools = replace(tools, features=tools.features.pinned(plan.weights_digest))
+        return MapPipeline(tools, run, plan, started, size.count, items, item_set)
 
 
 def _check_earlier(earlier: StyleMap, settings: MapSettings) -> None:

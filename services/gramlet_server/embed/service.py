@@ -39,9 +39,9 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         self, request_iterator: Iterator[embed_pb2.TransformRequest], context: grpc.ServicerContext
     ) -> Iterator[embed_pb2.TransformResponse]:
         """The positions of new items on a map."""
-        map_id = messages.decode_transform_start(request_iterator)
+        map_id, weights_digest = messages.decode_transform_start(request_iterator)
         items = messages.decode_items(request_iterator)
-        for identifier, outcome in transform(map_id, items, self._features, self._store):
+        for identifier, outcome in transform(map_id, items, self._features, self._store, weights_digest):
             yield map_wire.encode_position(identifier, outcome)
 
     def DrawMap(

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from gramlet.embed.settings import Descriptor, Method
 from gramlet.embed.types import BadItem, Item, Neighbor, Position, StyleMap
-from gramlet.errors import FailedPrecondition, GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.types import Array
 from numpy.typing import NDArray
 
@@ -18,7 +18,7 @@ from gramlet_server.embed.descriptors import Describer, describe
 from gramlet_server.embed.distances import sketcher_of
 from gramlet_server.embed.geometry import Floats, Kept
 from gramlet_server.embed.stored_arrays import get_kept
-from gramlet_server.feature_source import FeatureSource
+from gramlet_server.feature_source import FeatureSource, check_weights, pin_to
 from gramlet_server.runs.store import Store
 
 _NEIGHBORS = 15
@@ -27,18 +27,20 @@ _NEIGHBORS_REPORTED = 5
 
 
 def transform(
-    map_id: str, items: Iterable[Item | BadItem], features: FeatureSource, store: Store
+    map_id: str, items: Iterable[Item | BadItem], features: FeatureSource, store: Store, weights_digest: str = ""
 ) -> Iterator[tuple[str, Position | GramletError]]:
     """Each item's id with its position, or with its error, in order. Closing the iterator stops within one item.
 
     Raises:
         NotFound: There is no finished map of that name.
-        FailedPrecondition: The map was computed with the features of other weights.
+        OtherWeights: The map was made with another network than the one here, or than the wanted one.
     """
     style_map = stored.get_map(store, map_id)
     settings = style_map.settings
-    if settings.descriptor is not Descriptor.VECTOR and features.model().weights_digest != style_map.weights_digest:
-        raise FailedPrecondition(f"map {map_id} was made with other weights", field="start.map_id")
+    if settings.descriptor is not Descriptor.VECTOR:
+        made = f"map {map_id}"
+        check_weights(weights_digest, style_map.weights_digest, "start.weights_digest", f"{made} was made with weights")
+        features, _ = pin_to(features, style_map.weights_digest, made, "start.map_id")
     kept = get_kept(stored.open_run(store, map_id), with_distances=False)
     transformer = Transformer(style_map, kept)
     describer = Describer(settings)
@@ -87,7 +89,8 @@ class Transformer:
             for index, distance in zip(order[:_NEIGHBORS_REPORTED], distances, strict=False)
         )
         points = [self._point(number, row, squared, order) for number in range(len(self._layouts))]
-        return Position(identifier, np.stack(points).astype(np.float32), neighbors)
+        coordinates = np.stack(points).astype(np.float32)
+        return Position(identifier, coordinates, neighbors, self._map.weights_digest)
 
     def _row(self, descriptor: Array, ones: Array) -> Array:
         """(k,) as the rows of the map's items, with the map's metric."""

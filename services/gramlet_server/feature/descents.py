@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from gramlet.errors import FailedPrecondition
 from gramlet.feature.descent_types import (
     DescentEvent,
     DescentPreview,
@@ -27,6 +26,7 @@ from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RunQueue
@@ -76,16 +76,11 @@ class Descents:
         """Puts a descent into the queue. Leave its `with` block in the end.
 
         Raises:
-            FailedPrecondition: Another network is wanted.
+            OtherWeights: Another network is wanted.
             Overloaded: The queue is full. Nothing was done.
             Unavailable: The server is shutting down. Nothing was done.
         """
-        digest = self._passes.network.digest
-        if start.weights_digest not in ("", digest):
-            raise FailedPrecondition(
-                f"this network has weights {digest[:12]}, and {start.weights_digest[:12]} are wanted",
-                field="start.weights_digest",
-            )
+        check_weights(start.weights_digest, self._passes.network.digest, "start.weights_digest")
         requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
         network = self._passes, self._targets, self._differentiator
         work = DescentWork(*network, start, requests, happened, self._pace, lambda: self.queue.running - 1)

@@ -22,6 +22,7 @@ from gramlet_server.feature.extraction import Extractor, Outcome
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Batching, Scheduler, Work, outcome
 from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.workers import decoder_for
 from gramlet_server.telemetry import Observer
 
@@ -108,6 +109,15 @@ class Engine:
     def address(self) -> str:
         """Where the network is."""
         return "in-process"
+
+    def pinned(self, weights_digest: str) -> Engine:
+        """This engine, if its network has these weights.
+
+        Raises:
+            OtherWeights: It has others.
+        """
+        check_weights(weights_digest, self.network.digest)
+        return self
 
     def model(self) -> Model:
         """The network, its limits, and how busy it is."""

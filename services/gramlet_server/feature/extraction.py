@@ -25,6 +25,7 @@ from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller, Work, outcome
+from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder
 
@@ -126,6 +127,7 @@ class Extractor:
     # --- checks ---
 
     def _check(self, extraction: Extraction) -> None:
+        check_weights(extraction.weights_digest, self._network.digest, "extraction.weights_digest")
         if not extraction.stages:
             raise InvalidInput("name at least one stage", field="extraction.stages")
         for index, stage in enumerate(extraction.stages):
@@ -279,7 +281,14 @@ class Extractor:
                     of_picture[form][stage] = next(arrays)
         height, width = batch[0][0].height, batch[0][0].width
         return [
-            Features(each[Form.ACTIVATIONS], each[Form.GRAM], each[Form.POOLED], height=height, width=width)
+            Features(
+                each[Form.ACTIVATIONS],
+                each[Form.GRAM],
+                each[Form.POOLED],
+                height=height,
+                width=width,
+                weights_digest=self._network.digest,
+            )
             for each in forms
         ]
 

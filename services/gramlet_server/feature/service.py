@@ -17,6 +17,7 @@ from gramlet.types import Array, ElementType, Picture, Resize
 from gramlet_server.feature.descents import LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.snapshot import Snapshot
+from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import floats
 from gramlet_server.runtime.incoming import let_idle
@@ -82,7 +83,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         self, request: feature_pb2.GetModelRequest, context: grpc.ServicerContext
     ) -> feature_pb2.GetModelResponse:
         """The network being served."""
-        return wire.encode_model(self._engine.model())
+        return wire.encode_model(self._engine.pinned(request.weights_digest).model())
 
     def Extract(
         self, request: feature_pb2.ExtractRequest, context: grpc.ServicerContext
@@ -118,6 +119,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
             for request in joined(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":
+                        check_weights(request.setup.weights_digest, self._engine.network.digest, "setup.weights_digest")
                         objective, element_type = objective_wire.decode_setup(
                             request.setup, self._picture, self._region
                         )

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, Overloaded, Unavailable
+from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
 from gramlet.run.types import Progress, RunError, RunInfo, RunState
 
 from gramlet_server.identity import caller
@@ -206,9 +206,9 @@ class Execution(Generic[Event]):
                 with self._lock:
                     self._is_closed = True
                     self._records.delete(self._record)
-            case Unavailable() | Overloaded():
-                # The server shuts down, the network stayed lost, or its queue is full. A detached run waits for a
-                # replica that goes on with it.
+            case Unavailable() | Overloaded() | OtherWeights():
+                # The server shuts down, the network stayed lost or was replaced, or its queue is full. A detached run
+                # waits for a replica that goes on with it.
                 self._close(RunState.QUEUED if self.detached else RunState.STOPPED)
             case GramletError():
                 self._close(RunState.FAILED, RunError(error.code.value, error.message, error.field))

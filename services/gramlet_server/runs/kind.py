@@ -13,7 +13,7 @@ from gramlet_server.runs.store import Store
 Event = TypeVar("Event")
 
 RESULT = "result"
-"""The value of a run that has its result. If that is a picture: a line of JSON, which may be empty, and a PNG file."""
+"""The value of a run that has its result. If that is a picture: a line of text, which may be empty, and a PNG file."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class StoreMonitor:
         self._reports: list[Report] = []
         self._closed = threading.Event()
         self._error = self._check()
-        self._thread = threading.Thread(target=self._watch, name="store", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="watch-store", daemon=True)
         self._thread.start()
 
     def subscribe(self, report: Report) -> None:

@@ -43,7 +43,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
-from gramlet.errors import Aborted, AlreadyExists, FailedPrecondition, NotFound, Unavailable
+from gramlet.errors import Aborted, AlreadyExists, NotFound, Unavailable
 from gramlet.types import check_name, new_name
 
 from gramlet_server.runs.deletion import delete_run
@@ -125,28 +125,23 @@ class Run:
         return run
 
     @classmethod
-    def find(cls, store: Store, kind: str, run_id: str) -> Run:
+    def find(cls, store: Store, kind: str, run_id: str, field: str = "run_id") -> Run:
         """A run to read and to append to, which another process may own.
+
+        Args:
+            store: The store.
+            kind: Its kind.
+            run_id: Its id.
+            field: What the id is called in the request, for errors.
 
         Raises:
             InvalidInput: Not a valid id.
             NotFound: There is no such run.
         """
-        run = cls(store, kind, check_name(run_id, "run_id"))
-        if not run._opened("run_id").list().is_alive:
-            raise run._missing("run_id")
+        run = cls(store, kind, check_name(run_id, field))
+        if not run._opened(field).list().is_alive:
+            raise run._missing(field)
         return run
-
-    def check_weights(self, made_with: str, serving: str, field: str = "resume_run_id") -> None:
-        """Compares the digest of the weights that the run was begun with to that of the network here.
-
-        Raises:
-            FailedPrecondition: They differ.
-        """
-        if made_with != serving:
-            raise FailedPrecondition(
-                f"run {self.run_id} was made with other weights than this network's ({serving[:12]})", field=field
-            )
 
     def append(self, log: str, number: int, data: bytes) -> None:
         """Writes a numbered entry of a log, from 1 on. Every process may, whether it owns the run or not.

@@ -106,6 +106,7 @@ class Several:
 
 NAME = Name()
 _STAGE = Text(64)
+_DIGEST = Text(64)
 _STAGES = Several(32)
 _WEIGHT = Number(0, 1e12)
 _RATE = Number(0, 1e6)
@@ -118,8 +119,9 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.tensor.v1.Resize": {"size": _SIDE},
     "gramlet.tensor.v1.Picture": {"encoded": ANY},
     "gramlet.tensor.v1.Tensor": {"shape": Several(8, Number(0, 2**40)), "data": ANY},
+    "gramlet.feature.v1.GetModelRequest": {"weights_digest": _DIGEST},
     "gramlet.feature.v1.ExtractRequest": {"pictures": Several(4096)},
-    "gramlet.feature.v1.Extraction": {"stages": Several(32, _STAGE), "forms": Several(8)},
+    "gramlet.feature.v1.Extraction": {"stages": Several(32, _STAGE), "forms": Several(8), "weights_digest": _DIGEST},
     "gramlet.feature.v1.ExtractStreamRequest": {"items": Several(1024)},
     "gramlet.feature.v1.ExtractStreamRequest.Item": {"id": Text(1024)},
     "gramlet.feature.v1.Objective": {
@@ -132,6 +134,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     },
     "gramlet.feature.v1.Style": {"weight": _WEIGHT},
     "gramlet.feature.v1.StageWeight": {"stage": _STAGE, "weight": _WEIGHT},
+    "gramlet.feature.v1.DifferentiateRequest.Setup": {"weights_digest": _DIGEST},
     "gramlet.feature.v1.DifferentiateRequest.Evaluate": {"sequence": ANY},
     "gramlet.feature.v1.Part": {"data": ANY},
     "gramlet.feature.v1.DescendRequest": {"state": ANY},
@@ -139,7 +142,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "iterations": _COUNT,
         "preview_every": ANY,
         "state_seconds": _PERIOD,
-        "weights_digest": Text(64),
+        "weights_digest": _DIGEST,
     },
     "gramlet.feature.v1.DescentSettings": {"learning_rate": _RATE, "history_size": Number(0, 10_000)},
     "gramlet.feature.v1.DescentWeights": {
@@ -155,6 +158,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "run_id": NAME,
         "preview_every": ANY,
         "state_seconds": _PERIOD,
+        "weights_digest": _DIGEST,
     },
     "gramlet.stylize.v1.Stylization": {"styles": Several(16)},
     "gramlet.stylize.v1.Settings": {
@@ -185,8 +189,9 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "run_id": NAME,
         "ratios": Several(64, Number(0, 1e12)),
         "deepest_stages": Several(32, _STAGE),
+        "weights_digest": _DIGEST,
     },
-    "gramlet.train.v1.TrainRequest": {"resume_run_id": NAME, "watch_run_id": NAME},
+    "gramlet.train.v1.TrainRequest": {"resume_run_id": NAME, "watch_run_id": NAME, "weights_digest": _DIGEST},
     "gramlet.train.v1.Configuration": {
         "name": NAME,
         "run_id": NAME,
@@ -215,7 +220,12 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.train.v1.Entries": {"entries": Several(1_000_000)},
     "gramlet.train.v1.Entry": {"name": Text(4096), "label": Text(256), "set": Text(64), "sha256": Bytes(32)},
     "gramlet.train.v1.LabelledPicture": {"entry": ANY},
-    "gramlet.train.v1.PredictRequest": {"pictures": Several(4096), "top_k": ANY, "coverage": Number(0, 1)},
+    "gramlet.train.v1.PredictRequest": {
+        "pictures": Several(4096),
+        "top_k": ANY,
+        "coverage": Number(0, 1),
+        "weights_digest": _DIGEST,
+    },
     "gramlet.train.v1.HeadRef": {"name": NAME, "version": ANY},
     "gramlet.train.v1.ListHeadsRequest": {"name": NAME},
     "gramlet.embed.v1.EmbedRequest.Start": {
@@ -227,6 +237,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "report_every": _COUNT,
         "items_of_map_id": NAME,
         "vector_size": Number(0, 2**22),
+        "weights_digest": _DIGEST,
     },
     "gramlet.embed.v1.Settings": {
         "stages": Several(16, _STAGE),
@@ -245,7 +256,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "angle": Number(0, 1),
     },
     "gramlet.embed.v1.Item": {"id": Text(1024), "label": Text(256)},
-    "gramlet.embed.v1.TransformRequest.Start": {"map_id": NAME},
+    "gramlet.embed.v1.TransformRequest.Start": {"map_id": NAME, "weights_digest": _DIGEST},
     "gramlet.embed.v1.DrawMapRequest": {
         "map_id": NAME,
         "layout": Number(0, 16),

@@ -45,6 +45,7 @@ class Call:
         request_id: The id that it is logged under.
         context: gRPC's.
         caller: Who makes it.
+        incoming: Its requests; None if none of them is read.
         error: What it failed with, once it has.
         ended_with: What it was ended with from outside, because its caller took no replies.
     """
@@ -53,6 +54,7 @@ class Call:
     request_id: str
     context: grpc.ServicerContext
     caller: Caller = NOBODY
+    incoming: Incoming | None = None
     error: GramletError | None = None
     ended_with: GramletError | None = None
     _started: float = field(default_factory=time.perf_counter)
@@ -67,20 +69,38 @@ class Call:
         return _metadata(self.context, key)
 
     def log(self, code: grpc.StatusCode, bug: Exception | None = None) -> None:
-        """Writes the one log line of this call. It has a reason if the call failed, and a traceback if by a bug."""
+        """Writes the one log line of this call.
+
+        The line of a call that failed has the reason, the field of the request, the run and its caller; that of a bug
+        has a traceback as well.
+        """
         peer, seconds = self.context.peer(), self.seconds
         fields: dict[str, Any] = {"method": self.method, "code": code.name, "seconds": round(seconds, 4), "peer": peer}
         line = f"{self.method} {code.name} {seconds:.3f}s {peer}"
         if self.caller.name:
             fields["caller"] = self.caller.name
             line += f" ({self.caller.name})"
-        if self.error is not None:
-            reason = self.error.message if bug is None else f"{type(bug).__name__}: {bug}"
-            reason = " ".join(reason.split())[:_REASON_LENGTH]  # a log line stays one line
-            fields |= {"reason": reason, "field": self.error.field, "request_id": self.request_id}
-            line += f" {self.error.field}: {reason}" if self.error.field else f": {reason}"
+        run = "" if self.incoming is None else self.incoming.run
+        if run:
+            fields["run"] = run
+            line += f" run {run}"
+        if code is not grpc.StatusCode.OK:
+            reason, field = self._reason(code, bug)
+            fields |= {"reason": reason, "field": field, "request_id": self.request_id}
+            line += f" {field}: {reason}" if field else f": {reason}"
         level = logging.INFO if bug is None else logging.ERROR
         _log.log(level, "%s", line, extra={"fields": fields}, exc_info=bug)
+
+    def _reason(self, code: grpc.StatusCode, bug: Exception | None) -> tuple[str, str]:
+        """Why the call failed, on one line, and the field of the request that is at fault."""
+        if bug is not None:
+            reason = f"{type(bug).__name__}: {bug}"
+        elif self.error is not None:
+            reason = self.error.message
+        else:  # nothing was raised: the call was over before
+            late = code is grpc.StatusCode.DEADLINE_EXCEEDED
+            reason = "the caller's deadline has passed" if late else "the caller left"
+        return " ".join(reason.split())[:_REASON_LENGTH], self.error.field if self.error else ""
 
 
 Layer = Callable[[Call], AbstractContextManager[None]]
@@ -139,17 +159,19 @@ class CallInterceptor(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any]:
         behavior: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
-        def request(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            incoming = Incoming(messages, context, handler.request_deserializer, self._silences, self._patience)
-            return incoming if handler.request_streaming else incoming.only()
+        def request(messages: Iterator[bytes], call: Call) -> Any:
+            call.incoming = Incoming(
+                messages, call.context, handler.request_deserializer, self._silences, self._patience
+            )
+            return call.incoming if handler.request_streaming else call.incoming.only()
 
         def unary(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with self._around(method, context, (*self._outer, *self._inner), who):
-                return behavior(request(messages, context), context)
+            with self._around(method, context, (*self._outer, *self._inner), who) as call:
+                return behavior(request(messages, call), context)
 
         def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with self._around(method, context, (*self._outer, *self._inner), who) as call:
-                for response in behavior(request(messages, context), context):
+                for response in behavior(request(messages, call), context):
                     with self._silences.limited(context, self._patience.idle, _NOT_TAKEN, error=Unavailable) as wait:
                         try:
                             yield response

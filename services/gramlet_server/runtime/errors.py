@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Never
@@ -13,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
 from google.rpc.status_pb2 import Status
-from gramlet.errors import GramletError, InternalError
+from gramlet.errors import GramletError, InternalError, OtherWeights, reason_of
 from gramlet.transport.channel import REQUEST_ID
 from grpc_status import rpc_status
 
@@ -23,6 +22,9 @@ DOMAIN = "gramlet"
 
 # A message is sent twice, as text and in the details, and gRPC limits all metadata of a reply to 8 KiB.
 _MESSAGE_LENGTH = 1024
+
+# Tells a proxy that another replica may be able to do this; docker/envoy.yaml tries one.
+_ELSEWHERE = (("x-gramlet-elsewhere", "1"),)
 
 
 @contextmanager
@@ -56,8 +58,7 @@ def status_of(error: GramletError, request_id: str) -> Status:
 
 
 def _details(error: GramletError, request_id: str) -> Iterator[Message]:
-    # InvalidInput -> INVALID_INPUT
-    yield ErrorInfo(reason=re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).upper(), domain=DOMAIN)
+    yield ErrorInfo(reason=reason_of(type(error)), domain=DOMAIN)
     # An error of another server brings the id under which that server logged it.
     yield RequestInfo(request_id=request_id, serving_data=error.request_id)
     if error.field:
@@ -78,5 +79,6 @@ def _abort(call: Call, error: GramletError, bug: Exception | None = None) -> Nev
     status = rpc_status.to_status(status_of(error, call.request_id))
     call.log(status.code, bug)
     # The details are sent as trailing metadata, and setting that replaces what was set before.
-    call.context.set_trailing_metadata((*status.trailing_metadata, (REQUEST_ID, call.request_id)))
+    metadata = (*status.trailing_metadata, (REQUEST_ID, call.request_id))
+    call.context.set_trailing_metadata((*metadata, *(_ELSEWHERE if isinstance(error, OtherWeights) else ())))
     call.context.abort(status.code, status.details)

@@ -14,6 +14,9 @@ from gramlet_server.runtime.bounds import check_bounds
 from gramlet_server.runtime.silence import Silences
 
 FIRST_MESSAGES = "first messages"
+_RUN_FIELDS = ("run_id", "resume_run_id", "watch_run_id", "map_id", "resume_map_id", "watch_map_id")
+_START_FIELDS = ("configuration", "start")
+"""The messages in a first request that may have one of the fields above."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,9 @@ class Incoming(Iterator[Any]):
         silences: Ends the call if the caller sends nothing for too long.
         patience: How long that is.
         group: The calls that make room for each other while they wait for their first messages.
+
+    Attributes:
+        run: The id of the run, or of the map, that the first message names; empty if it names none.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Incoming(Iterator[Any]):
         self._group = group
         self._received = 0
         self._may_be_idle = False
+        self.run = ""
 
     def __next__(self) -> Any:
         """The next message.
@@ -89,6 +96,8 @@ class Incoming(Iterator[Any]):
             message = self._deserialize(data)
         except DecodeError:
             raise InvalidInput("the bytes are not a message of this call's type") from None
+        if first:
+            self.run = run_named_in(message)
         check_bounds(message)
         return message
 
@@ -112,3 +121,12 @@ def let_idle(messages: Iterator[Any]) -> None:
     """Says that the caller of these messages need not send anything more, so that silence does not end the call."""
     if isinstance(messages, Incoming):
         messages.let_idle()
+
+
+def run_named_in(request: Any) -> str:
+    """The id of the run or map that the first request of a call names, for the log; empty if it names none."""
+    descriptor = getattr(request, "DESCRIPTOR", None)
+    fields = descriptor.fields_by_name if descriptor else {}
+    named = [getattr(request, name) for name in _RUN_FIELDS if name in fields]
+    inside = [getattr(request, name) for name in _START_FIELDS if name in fields]
+    return next(filter(None, [*named, *map(run_named_in, inside)]), "")

@@ -37,13 +37,14 @@ def stored_result(run: Run) -> Generator[StylizeEvent, None, None]:
 
 
 def put_sweep_result(run: Run, result: SweepResult) -> None:
-    """Stores the result of a sweep. It has no line of JSON before the picture."""
-    run.put(RESULT, b"\n" + result.png)
+    """Stores the result of a sweep: a line with the digest of the weights, then the picture."""
+    run.put(RESULT, result.weights_digest.encode() + b"\n" + result.png)
 
 
 def stored_sweep_result(run: Run) -> Generator[SweepEvent, None, None]:
     """The result that `put_sweep_result` wrote."""
-    yield SweepResult(png=picture_of(run.get(RESULT)))
+    stored = run.get(RESULT)
+    yield SweepResult(png=picture_of(stored), weights_digest=stored.partition(b"\n")[0].decode())
 
 
 def in_short(settings: StylizeSettings) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gramlet.errors import NotFound
+from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunKind
 from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
@@ -22,7 +23,7 @@ from gramlet.stylize.types import (
 from gramlet.types import Limits
 
 from gramlet_server import __version__
-from gramlet_server.feature_source import FeatureSource
+from gramlet_server.feature_source import FeatureSource, pin, pin_to
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.kind import RESULT
 from gramlet_server.runs.lifecycle import Lifecycle
@@ -161,7 +162,7 @@ class Runs:
             InvalidInput: A picture or a setting is wrong.
             AlreadyExists: The run id is taken.
             NotFound: There is no such run to resume or to watch.
-            FailedPrecondition: The run to resume was made with other weights.
+            OtherWeights: The network is not the wanted one, or not that of the run to resume.
         """
         if order.watch_run_id:
             return self.lifecycle.watch(STYLIZATION, order.watch_run_id)
@@ -176,29 +177,36 @@ class Runs:
         )
 
     def _new(self, order: StylizeOrder, stylization: Stylization) -> Work[StylizeEvent]:
-        prepared = prepare_stylization(stylization, self._features, self._limits)
+        features, model = pin(self._features, order.weights_digest)
+        prepared = prepare_stylization(stylization, features, self._limits)
         run = Run.create(self._store, KIND, order.run_id)
         kept = _Order(
             prepared.settings,
-            self._weights_digest(),
+            model.weights_digest,
             keep_inputs=order.keep_inputs,
             state_seconds=order.state_seconds,
         )
         self._put(run, prepared.pictures, kept)
-        return self._work(run, prepared, order, kept)
+        return self._work(run, prepared, order, kept, features)
 
     def _resumed(self, order: StylizeOrder) -> Work[StylizeEvent]:
-        run = Run.take_over(self._store, KIND, order.resume_run_id)
-        if run.has(RESULT):  # its process was lost after the result and before the end
+        found = Run.find(self._store, KIND, order.resume_run_id, "resume_run_id")
+        if found.has(RESULT):  # its process was lost after the result and before the end
+            run = Run.take_over(self._store, KIND, order.resume_run_id)
             return Work(run, STYLIZATION, lambda: stored_result(run))
-        kept = self._order(run, "resume_run_id")
-        return self._work(run, PreparedStylization(self._pictures(run), kept.settings), order, kept)
+        # Before the run is taken over: where this network is another one, the run is left alone.
+        kept = self._order(found, "resume_run_id")
+        features, _ = self._pinned(found, kept, "resume_run_id")
+        run = Run.take_over(self._store, KIND, order.resume_run_id)
+        return self._work(run, PreparedStylization(self._pictures(run), kept.settings), order, kept, features)
 
-    def _work(self, run: Run, prepared: PreparedStylization, order: StylizeOrder, kept: _Order) -> Work[StylizeEvent]:
+    def _work(
+        self, run: Run, prepared: PreparedStylization, order: StylizeOrder, kept: _Order, features: FeatureSource
+    ) -> Work[StylizeEvent]:
         interruption = self._interruption(run)
 
         def events() -> Generator[StylizeEvent, None, None]:
-            return self._events(run, prepared, order, kept, interruption)
+            return self._events(run, prepared, order, kept, features, interruption)
 
         return Work(run, STYLIZATION, events, in_short(kept.settings), order.detached, interruption.wake)
 
@@ -211,7 +219,7 @@ class Runs:
             InvalidInput: A picture, a setting, a ratio or a stage is wrong.
             AlreadyExists: The run id is taken.
             NotFound: There is no such sweep to resume or to watch.
-            FailedPrecondition: The sweep to resume was made with other weights.
+            OtherWeights: The network is not the wanted one, or not that of the sweep to resume.
         """
         if order.watch_run_id:
             return self.lifecycle.watch(SWEEP, order.watch_run_id)
@@ -226,29 +234,35 @@ class Runs:
         )
 
     def _new_sweep(self, order: SweepOrder, stylization: Stylization) -> Work[SweepEvent]:
-        prepared = prepare_stylization(stylization, self._features, self._limits)
-        model = self._features.model()
+        features, model = pin(self._features, order.weights_digest)
+        prepared = prepare_stylization(stylization, features, self._limits)
         made = prepare_sweep(prepared, order.ratios, order.deepest_stages, model, self._limits)
         run = Run.create(self._store, SWEEPS, order.run_id)
         kept = _Order(
             made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages, order.keep_inputs
         )
         self._put(run, prepared.pictures, kept)
-        return self._sweep_work(run, made, order, kept)
+        return self._sweep_work(run, made, order, kept, features)
 
     def _resumed_sweep(self, order: SweepOrder) -> Work[SweepEvent]:
-        run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-        if run.has(RESULT):  # its process was lost after the result and before the end
+        found = Run.find(self._store, SWEEPS, order.resume_run_id, "resume_run_id")
+        if found.has(RESULT):  # its process was lost after the result and before the end
+            run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
             return Work(run, SWEEP, lambda: stored_sweep_result(run))
-        kept = self._order(run, "resume_run_id")
+        kept = self._order(found, "resume_run_id")
+        features, _ = self._pinned(found, kept, "resume_run_id")
+        run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
         prepared = PreparedStylization(self._pictures(run), kept.settings)
-        return self._sweep_work(run, PreparedSweep(prepared, kept.ratios, kept.deepest_stages), order, kept)
+        made = PreparedSweep(prepared, kept.ratios, kept.deepest_stages)
+        return self._sweep_work(run, made, order, kept, features)
 
-    def _sweep_work(self, run: Run, made: PreparedSweep, order: SweepOrder, kept: _Order) -> Work[SweepEvent]:
+    def _sweep_work(
+        self, run: Run, made: PreparedSweep, order: SweepOrder, kept: _Order, features: FeatureSource
+    ) -> Work[SweepEvent]:
         interruption = self._interruption(run)
 
         def events() -> Generator[SweepEvent, None, None]:
-            return self._sweep_events(run, made, kept, interruption)
+            return self._sweep_events(run, made, kept, features, interruption)
 
         settings = f"{len(made.cells)} cells: {in_short(kept.settings)}"
         return Work(run, SWEEP, events, settings, order.detached, interruption.wake)
@@ -265,12 +279,14 @@ class Runs:
 
         Raises:
             NotFound: There is no such run.
-            FailedPrecondition: It is done or in its last iteration, or was made with other weights.
+            FailedPrecondition: It is done or in its last iteration.
+            OtherWeights: It was made with other weights.
             InvalidInput: There is no such stage, or all weights would be 0.
         """
         self.lifecycle.records.check_visible(RunKind.STYLIZE, run_id)
         run = Run.find(self._store, KIND, run_id)
-        settings = record(run, adjustment, self._order(run, "run_id").settings, self._features.model())
+        kept = self._order(run, "run_id")
+        settings = record(run, adjustment, kept.settings, self._pinned(run, kept, "run_id")[1])
         if inbox := self._inboxes.get(run_id):
             inbox.notify()
         return settings
@@ -282,19 +298,18 @@ class Runs:
 
     def _order(self, run: Run, field: str) -> _Order:
         try:
-            order = from_json(_Order, run.get("order"))
+            return from_json(_Order, run.get("order"))
         except NotFound:
             raise NotFound(
                 f"run {run.run_id} ended before its pictures were stored: send the stylization again", field=field
             ) from None
-        run.check_weights(order.weights_digest, self._weights_digest(), field)
-        return order
+
+    def _pinned(self, run: Run, kept: _Order, field: str) -> tuple[FeatureSource, Model]:
+        """The network with which a run was begun."""
+        return pin_to(self._features, kept.weights_digest, f"run {run.run_id}", field)
 
     def _pictures(self, run: Run) -> Pictures:
         return Pictures.from_bytes(run.get("pictures"))
-
-    def _weights_digest(self) -> str:
-        return self._features.model().weights_digest
 
     def _interruption(self, run: Run) -> Interruption:
         return Interruption(partial(self.lifecycle.check_draining, run.run_id), lambda: self.lifecycle.draining)
@@ -305,6 +320,7 @@ class Runs:
         prepared: PreparedStylization,
         order: StylizeOrder,
         kept: _Order,
+        features: FeatureSource,
         interruption: Interruption,
     ) -> Generator[StylizeEvent, None, None]:
         inbox = self._inboxes[run.run_id] = Inbox(run)
@@ -318,7 +334,7 @@ class Runs:
         )
         try:
             position = _position(run) if order.resume_run_id else None
-            for event in stylize(prepared, self._features, control, position):
+            for event in stylize(prepared, features, control, position):
                 if isinstance(event, Result):
                     run.put(RESULT, result_to_bytes(event))
                     _drop_inputs(run, kept)
@@ -328,13 +344,13 @@ class Runs:
                 del self._inboxes[run.run_id]
 
     def _sweep_events(
-        self, run: Run, prepared: PreparedSweep, kept: _Order, interruption: Interruption
+        self, run: Run, prepared: PreparedSweep, kept: _Order, features: FeatureSource, interruption: Interruption
     ) -> Generator[SweepEvent, None, None]:
         def save(cell: Cell, result: Result) -> None:
             run.put(_key(cell), result_to_bytes(result))
 
         finished = {cell: result_from_bytes(run.get(_key(cell))) for cell in prepared.cells if run.has(_key(cell))}
-        for event in sweep(prepared, self._features, finished=finished, save=save, interruption=interruption):
+        for event in sweep(prepared, features, finished=finished, save=save, interruption=interruption):
             if isinstance(event, SweepResult):
                 put_sweep_result(run, event)
                 _drop_inputs(run, kept)

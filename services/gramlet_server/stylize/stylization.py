@@ -133,13 +133,14 @@ def stylize(
     Raises:
         Overloaded: The device's queue is full, and nothing was done.
         Unavailable: The network stayed lost, or the run was interrupted. The newest state has been saved.
-        FailedPrecondition: The loss is not a number where the run starts, or the network is another one now.
+        FailedPrecondition: The loss is not a number where the run starts.
+        OtherWeights: The network is another one now.
     """
     run = _Run(prepared, features, control or Control(), position or Position(settings=prepared.settings))
     for index in range(min(run.position.scale, len(run.scales) - 1), len(run.scales)):
         yield from run.descend(index)
     assert run.finished is not None
-    yield result_of(run.finished, prepared.alpha)
+    yield result_of(run.finished, run.model.weights_digest, prepared.alpha)
 
 
 def started(prepared: PreparedStylization, model: Model, position: Position) -> Started:
@@ -155,7 +156,7 @@ def started(prepared: PreparedStylization, model: Model, position: Position) -> 
     )
 
 
-def result_of(finished: DescentFinished, alpha: Pixels | None = None) -> Result:
+def result_of(finished: DescentFinished, weights_digest: str, alpha: Pixels | None = None) -> Result:
     """The last event. The picture is as transparent as its content."""
     pixels = to_uint8(finished.picture)
     return Result(
@@ -165,6 +166,7 @@ def result_of(finished: DescentFinished, alpha: Pixels | None = None) -> Result:
         content_loss=finished.content_loss,
         png=encode_png(pixels if alpha is None else np.dstack([pixels, alpha])),
         timing=finished.timing,
+        weights_digest=weights_digest,
     )
 
 
@@ -173,6 +175,7 @@ class _Run:
 
     Attributes:
         scales: Of the run.
+        model: The network.
         position: Where the run is.
         finished: The end of the last descent.
     """
@@ -183,8 +186,8 @@ class _Run:
         self._prepared = prepared
         self._features = features
         self._control = control
-        self._model = features.model()
-        self.scales = prepared.scales(mixed=self._model.precision == "mixed")
+        self.model = features.model()
+        self.scales = prepared.scales(mixed=self.model.precision == "mixed")
         self.position = position
         self.finished: DescentFinished | None = None
         self._index = position.scale
@@ -244,7 +247,7 @@ class _Run:
             state_seconds=control.state_seconds,
             # The last iteration of the run may belong to the scale before the last, if the last one has no iteration.
             confirm_last=control.adjustments is not None and scale.end == self.scales[-1].end,
-            weights_digest=self._model.weights_digest,
+            weights_digest=self.model.weights_digest,
         )
 
     def _ending(self) -> DescentEnding:
@@ -283,7 +286,7 @@ class _Run:
 
     def _begun(self, ready: DescentReady) -> Iterator[StylizeEvent]:
         if not self._has_started:
-            yield started(self._prepared, self._model, replace(self.position, iteration=ready.iteration))
+            yield started(self._prepared, self.model, replace(self.position, iteration=ready.iteration))
         # The stretches of one size in two precisions are one scale.
         group = [index for index, scale in enumerate(self.scales) if scale.factor == self._scale.factor]
         if not self._has_started or self._index == group[0]:

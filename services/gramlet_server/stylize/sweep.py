@@ -143,8 +143,9 @@ def sweep(
     results = dict(finished or {})
     control = Control(interruption=interruption or Interruption(), is_patient=bool(results))
     has_started = bool(results)
+    digest = features.model().weights_digest
     if has_started:
-        yield _started(prepared)
+        yield _started(prepared, digest)
     for cell in prepared.cells:
         if cell in results:
             yield _cell_event(prepared, cell, results[cell])
@@ -156,17 +157,20 @@ def sweep(
                 continue
             if not has_started:
                 has_started, control = True, replace(control, is_patient=True)
-                yield _started(prepared)
+                yield _started(prepared, digest)
             if isinstance(event, Result):
                 results[cell] = event
                 save(cell, event)
             yield _cell_event(prepared, cell, event)
-    yield SweepResult(png=encode_png(_drawn(prepared, results)))
+    yield SweepResult(png=encode_png(_drawn(prepared, results)), weights_digest=digest)
 
 
-def _started(prepared: PreparedSweep) -> SweepStarted:
+def _started(prepared: PreparedSweep, weights_digest: str) -> SweepStarted:
     return SweepStarted(
-        ratios=prepared.ratios, deepest_stages=prepared.deepest_stages, settings=prepared.stylization.settings
+        ratios=prepared.ratios,
+        deepest_stages=prepared.deepest_stages,
+        settings=prepared.stylization.settings,
+        weights_digest=weights_digest,
     )
 
 
@@ -197,20 +201,21 @@ def _drawn(prepared: PreparedSweep, results: Mapping[Cell, Result]) -> Pixels:
 
 
 @dataclass(frozen=True)
-class _Losses:
+class _Values:
     iteration: int
     loss: float
     style_loss: float
     content_loss: float
+    weights_digest: str = ""
 
 
 def result_to_bytes(result: Result) -> bytes:
     """The result of a cell for the store: a line of JSON, then the PNG file."""
-    losses = _Losses(result.iteration, result.loss, result.style_loss, result.content_loss)
-    return to_json(losses) + b"\n" + result.png
+    values = _Values(result.iteration, result.loss, result.style_loss, result.content_loss, result.weights_digest)
+    return to_json(values) + b"\n" + result.png
 
 
 def result_from_bytes(data: bytes) -> Result:
     """The result that `result_to_bytes` wrote."""
-    losses, _, png = data.partition(b"\n")
-    return Result(png=png, **vars(from_json(_Losses, losses)))
+    values, _, png = data.partition(b"\n")
+    return Result(png=png, **vars(from_json(_Values, values)))

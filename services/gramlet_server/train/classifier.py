@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from gramlet.errors import FailedPrecondition
-from gramlet.feature.types import Extraction, Features, Form, Model
+from gramlet.feature.types import Extraction, Features, Form
 from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import HeadKind
 from gramlet.train.types import Head, Outcome
@@ -291,17 +291,3 @@ def restore(head: Head, weights: HeadWeights, base: BaseStages) -> Classifier:
     layers = _layers(head.kind, channels, len(head.classes))
     layers.load_state_dict(weights.head)
     return Classifier(late, layers, head.outcome.temperature)
-
-
-def check_network(head: Head, model: Model) -> None:
-    """Compares the network that a head was trained on to the one that is served.
-
-    Raises:
-        FailedPrecondition: Their weights differ.
-    """
-    if head.weights_digest != model.weights_digest:
-        raise FailedPrecondition(
-            f"head {head.name}/{head.version} was trained on {head.backbone} with weights {head.weights_digest[:12]}; "
-            f"this network is {model.backbone} with weights {model.weights_digest[:12]}",
-            field="head",
-        )

@@ -14,13 +14,12 @@ from gramlet.types import Array, Picture
 
 from gramlet_server.backbone.architecture import architecture
 from gramlet_server.backbone.threads import set_single_threaded
-from gramlet_server.feature_source import FeatureSource
+from gramlet_server.feature_source import FeatureSource, check_weights, pin_to
 from gramlet_server.train.calibration import prediction_set
 from gramlet_server.train.classifier import (
     BaseStages,
     Classifier,
     State,
-    check_network,
     extraction,
     feature_of,
     restore,
@@ -68,22 +67,26 @@ class Predictor:
         Raises:
             InvalidInput: No pictures.
             NotFound: There is no such head.
-            FailedPrecondition: The head was trained on another network, or needs weights that this process lacks.
+            OtherWeights: The head was trained on another network than the one here, or than the wanted one.
+            FailedPrecondition: The head needs weights that this process lacks.
         """
         if not pictures:
             raise InvalidInput("send at least one picture", field="pictures")
         head, content = self._registry.find(ref)
-        check_network(head, self._features.model())
+        known_as = f"head {head.name}/{head.version}"
+        check_weights(options.weights_digest, head.weights_digest, of=f"{known_as} was made with weights")
+        features, _ = pin_to(self._features, head.weights_digest, known_as, "head")
         loaded = self._load(head, content)
         outcomes: list[Prediction | GramletError] = []
         for start in range(0, len(pictures), BATCH):
-            outcomes += self._batch(head, loaded, pictures[start : start + BATCH], start, options)
+            outcomes += self._batch(head, loaded, features, pictures[start : start + BATCH], start, options)
         return HeadRef(head.name, head.version), outcomes
 
     def _batch(
         self,
         head: Head,
         loaded: _Loaded,
+        features: FeatureSource,
         pictures: Sequence[Picture | GramletError],
         start: int,
         options: PredictOptions,
@@ -91,7 +94,7 @@ class Predictor:
         mapped = head.feature_stage if head.stages else architecture(head.backbone).stages[-2].name
         stages = dict.fromkeys([head.feature_stage, mapped] if options.heat_maps else [head.feature_stage])
         wanted = extraction(list(stages), head.size)
-        extracted = self._features.extract([item for item in pictures if not isinstance(item, GramletError)], wanted)
+        extracted = features.extract([item for item in pictures if not isinstance(item, GramletError)], wanted)
         outcomes = [item if isinstance(item, GramletError) else next(extracted) for item in pictures]
         inputs = [feature_of(item, head.feature_stage) for item in outcomes if not isinstance(item, GramletError)]
         set_single_threaded(loaded.classifier.late is None)
@@ -113,6 +116,7 @@ class Predictor:
                     tuple(item.label for item in classes if plausible[head.classes.index(item.label)]),
                     float(typical),
                     shown,
+                    head.weights_digest,
                 )
 
     def _load(self, head: Head, content: str) -> _Loaded:

@@ -15,7 +15,7 @@ from gramlet.run.types import RunKind
 from gramlet.train.configuration import Configuration, TrainOrder, Upload
 from gramlet.train.types import Event
 
-from gramlet_server.feature_source import FeatureSource
+from gramlet_server.feature_source import FeatureSource, pin, pin_to
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records
@@ -121,7 +121,8 @@ class Runs:
             PermissionDenied: The data set is not below an allowed root.
             AlreadyExists: The run id is taken.
             NotFound: There is no such run to resume or to watch.
-            FailedPrecondition: The run to resume was made with other weights, or stages cannot be unfrozen here.
+            FailedPrecondition: Stages cannot be unfrozen here.
+            OtherWeights: The network is not the wanted one, or not that of the run to resume.
         """
         if order.watch_run_id:
             return self.lifecycle.watch(self._kind, order.watch_run_id)
@@ -140,15 +141,20 @@ class Runs:
         keep_rescuing(self.lifecycle, RunKind.TRAIN, lambda run_id: self._prepare(TrainOrder(resume_run_id=run_id), ()))
 
     def _prepare(self, order: TrainOrder, uploads: Iterable[Upload]) -> Work[Event]:
-        model = self._environment.features.model()
+        source = self._environment.features
         if order.configuration is not None:
+            features, model = pin(source, order.weights_digest)
             configuration = self._checked(order.configuration, model)
             run = Run.create(self._store, KIND, order.run_id)
             run.put("configuration", to_json(_StoredConfiguration(configuration, model.weights_digest)))
         else:
+            stored = _stored_configuration(Run.find(self._store, KIND, order.resume_run_id, "resume_run_id"))
+            # Before the run is taken over: where this network is another one, the run is left alone.
+            made = f"run {order.resume_run_id}"
+            features, model = pin_to(source, stored.weights_digest, made, "resume_run_id")
+            configuration = stored.configuration
             run = Run.take_over(self._store, KIND, order.resume_run_id)
-            configuration = _configuration_of(run, model)
-        training = TrainingRun(run, configuration, model, self._environment)
+        training = TrainingRun(run, configuration, model, replace(self._environment, features=features))
         return Work(
             run,
             self._kind,
@@ -179,10 +185,8 @@ class _StoredConfiguration:
     weights_digest: str
 
 
-def _configuration_of(run: Run, model: Model) -> Configuration:
+def _stored_configuration(run: Run) -> _StoredConfiguration:
     stored = run.value("configuration")
     if stored is None:
         raise NotFound(f"run {run.run_id} was interrupted before it began: start it again", field="resume_run_id")
-    read = from_json(_StoredConfiguration, stored)
-    run.check_weights(read.weights_digest, model.weights_digest)
-    return read.configuration
+    return from_json(_StoredConfiguration, stored)

@@ -109,7 +109,7 @@ class TrainingRun:
         """Does the run. Closing the generator stops it, and keeps the best head so far if the configuration says so."""
         set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
         if stored := self._run.value("result"):
-            yield Accepted(self._run.run_id, len(self._configuration.entries), (), ())
+            yield Accepted(self._run.run_id, len(self._configuration.entries), (), (), self._model.weights_digest)
             yield _result(from_json(_StoredResult, stored), self._environment.registry)
             return
         with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
@@ -152,7 +152,7 @@ class TrainingRun:
         if configuration.dataset:
             uploads, wanted = self._environment.datasets.read(configuration.dataset, known.entries, wanted), ()
         names = tuple(known.entries[position].name for position in wanted)
-        yield Accepted(run.run_id, len(known.entries), wanted, names)
+        yield Accepted(run.run_id, len(known.entries), wanted, names, self._model.weights_digest)
         started = time.perf_counter()
         with closing(features.run(uploads)) as events:
             for event in events:

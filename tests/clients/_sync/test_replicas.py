@@ -39,6 +39,22 @@ def test_calls_are_spread_over_several_addresses() -> None:
     assert abs(answers.count("one") - answers.count("two")) <= 4  # the second connection may be ready a little later
 
 
+def test_a_client_of_one_network_goes_on_at_the_replica_that_has_it() -> None:
+    other = gramlet.OtherWeights("this network has weights 1, and 2 are wanted", field="weights_digest")
+    with serving({FEATURE: Script(GetModel=[other])}) as one, serving({FEATURE: answering("two")}) as two:
+        with gramlet.Client(f"127.0.0.1:{one.port},127.0.0.1:{two.port}") as client:
+            assert [backbone(client) for _ in range(6)] == ["two"] * 6
+        with gramlet.Client(f"127.0.0.1:{one.port}", patience=0) as client:
+            with pytest.raises(gramlet.OtherWeights, match="weights_digest: this network"):
+                client.model()
+
+
+def test_a_wrong_digest_is_refused_at_once() -> None:
+    for wrong in ("abc", 7, "g" * 64):
+        with pytest.raises(gramlet.InvalidInput, match="weights_digest"):
+            gramlet.Client(weights_digest=wrong)  # type: ignore[arg-type]
+
+
 def test_a_dead_replica_costs_no_call() -> None:
     with serving({FEATURE: answering("one")}) as one:
         with serving({FEATURE: answering("two")}) as two:
@@ -64,7 +80,7 @@ class Loading:
         self._health.set("", HealthCheckResponse.NOT_SERVING)
 
     def _serve(self, stack: ExitStack) -> int:
-        server = grpc.server(ThreadPoolExecutor(4))
+        server = grpc.server(ThreadPoolExecutor(32))  # each watch takes a thread
         add_HealthServicer_to_server(self._health, server)
         add_FeatureServiceServicer_to_server(answering("ready"), server)
         port: int = server.add_insecure_port("127.0.0.1:0")

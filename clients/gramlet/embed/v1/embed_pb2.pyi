@@ -143,7 +143,7 @@ class Item(_message.Message):
 class EmbedRequest(_message.Message):
     __slots__ = ("start", "item")
     class Start(_message.Message):
-        __slots__ = ("settings", "resume_map_id", "watch_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates", "detached", "take_over", "items_of_map_id", "vector_size")
+        __slots__ = ("settings", "resume_map_id", "watch_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates", "detached", "take_over", "items_of_map_id", "vector_size", "weights_digest")
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
         RESUME_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         WATCH_MAP_ID_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +156,7 @@ class EmbedRequest(_message.Message):
         TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
         ITEMS_OF_MAP_ID_FIELD_NUMBER: _ClassVar[int]
         VECTOR_SIZE_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
         settings: Settings
         resume_map_id: str
         watch_map_id: str
@@ -168,7 +169,8 @@ class EmbedRequest(_message.Message):
         take_over: bool
         items_of_map_id: str
         vector_size: int
-        def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., watch_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ..., detached: bool = ..., take_over: bool = ..., items_of_map_id: _Optional[str] = ..., vector_size: _Optional[int] = ...) -> None: ...
+        weights_digest: str
+        def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., watch_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ..., detached: bool = ..., take_over: bool = ..., items_of_map_id: _Optional[str] = ..., vector_size: _Optional[int] = ..., weights_digest: _Optional[str] = ...) -> None: ...
     START_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     start: EmbedRequest.Start
@@ -206,14 +208,16 @@ class Queued(_message.Message):
     def __init__(self, position: _Optional[int] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ("settings", "memory_bound_bytes", "resumed")
+    __slots__ = ("settings", "memory_bound_bytes", "resumed", "weights_digest")
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BOUND_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     settings: Settings
     memory_bound_bytes: int
     resumed: bool
-    def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., memory_bound_bytes: _Optional[int] = ..., resumed: bool = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., memory_bound_bytes: _Optional[int] = ..., resumed: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class Described(_message.Message):
     __slots__ = ("described", "refused", "count")
@@ -378,10 +382,12 @@ class StyleMap(_message.Message):
 class TransformRequest(_message.Message):
     __slots__ = ("start", "item")
     class Start(_message.Message):
-        __slots__ = ("map_id",)
+        __slots__ = ("map_id", "weights_digest")
         MAP_ID_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
         map_id: str
-        def __init__(self, map_id: _Optional[str] = ...) -> None: ...
+        weights_digest: str
+        def __init__(self, map_id: _Optional[str] = ..., weights_digest: _Optional[str] = ...) -> None: ...
     START_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
     start: TransformRequest.Start
@@ -399,12 +405,14 @@ class Neighbor(_message.Message):
     def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., distance: _Optional[float] = ...) -> None: ...
 
 class Position(_message.Message):
-    __slots__ = ("coordinates", "neighbors")
+    __slots__ = ("coordinates", "neighbors", "weights_digest")
     COORDINATES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBORS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     coordinates: _tensor_pb2.Tensor
     neighbors: _containers.RepeatedCompositeFieldContainer[Neighbor]
-    def __init__(self, coordinates: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., neighbors: _Optional[_Iterable[_Union[Neighbor, _Mapping]]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, coordinates: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., neighbors: _Optional[_Iterable[_Union[Neighbor, _Mapping]]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class TransformResponse(_message.Message):
     __slots__ = ("id", "position", "error")

@@ -60,8 +60,10 @@ DESCENT_ENDING_PICTURE: DescentEnding
 DESCENT_ENDING_STATE: DescentEnding
 
 class GetModelRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("weights_digest",)
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    weights_digest: str
+    def __init__(self, weights_digest: _Optional[str] = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("name", "channels", "stride")
@@ -132,7 +134,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, backbone: _Optional[str] = ..., weights_digest: _Optional[str] = ..., weights_source: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., load: _Optional[_Union[Load, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
 
 class Extraction(_message.Message):
-    __slots__ = ("stages", "forms", "gram_normalization", "triangle", "element_type", "resize")
+    __slots__ = ("stages", "forms", "gram_normalization", "triangle", "element_type", "resize", "weights_digest")
     class Form(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         FORM_UNSPECIFIED: _ClassVar[Extraction.Form]
@@ -149,13 +151,15 @@ class Extraction(_message.Message):
     TRIANGLE_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     stages: _containers.RepeatedScalarFieldContainer[str]
     forms: _containers.RepeatedScalarFieldContainer[Extraction.Form]
     gram_normalization: GramNormalization
     triangle: bool
     element_type: _tensor_pb2.ElementType
     resize: _picture_pb2.Resize
-    def __init__(self, stages: _Optional[_Iterable[str]] = ..., forms: _Optional[_Iterable[_Union[Extraction.Form, str]]] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., triangle: bool = ..., element_type: _Optional[_Union[_tensor_pb2.ElementType, str]] = ..., resize: _Optional[_Union[_picture_pb2.Resize, _Mapping]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, stages: _Optional[_Iterable[str]] = ..., forms: _Optional[_Iterable[_Union[Extraction.Form, str]]] = ..., gram_normalization: _Optional[_Union[GramNormalization, str]] = ..., triangle: bool = ..., element_type: _Optional[_Union[_tensor_pb2.ElementType, str]] = ..., resize: _Optional[_Union[_picture_pb2.Resize, _Mapping]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class StageFeatures(_message.Message):
     __slots__ = ("stage", "activations", "gram", "pooled")
@@ -170,16 +174,18 @@ class StageFeatures(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., activations: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., gram: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., pooled: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
 class PictureFeatures(_message.Message):
-    __slots__ = ("stages", "height", "width", "timing")
+    __slots__ = ("stages", "height", "width", "timing", "weights_digest")
     STAGES_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     stages: _containers.RepeatedCompositeFieldContainer[StageFeatures]
     height: int
     width: int
     timing: _timing_pb2.Timing
-    def __init__(self, stages: _Optional[_Iterable[_Union[StageFeatures, _Mapping]]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, stages: _Optional[_Iterable[_Union[StageFeatures, _Mapping]]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class ExtractRequest(_message.Message):
     __slots__ = ("extraction", "pictures")
@@ -293,12 +299,14 @@ class Part(_message.Message):
 class DifferentiateRequest(_message.Message):
     __slots__ = ("setup", "evaluate", "part")
     class Setup(_message.Message):
-        __slots__ = ("objective", "gradient_element_type")
+        __slots__ = ("objective", "gradient_element_type", "weights_digest")
         OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
         GRADIENT_ELEMENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
         objective: Objective
         gradient_element_type: _tensor_pb2.ElementType
-        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., gradient_element_type: _Optional[_Union[_tensor_pb2.ElementType, str]] = ...) -> None: ...
+        weights_digest: str
+        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., gradient_element_type: _Optional[_Union[_tensor_pb2.ElementType, str]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
     class Evaluate(_message.Message):
         __slots__ = ("picture", "sequence")
         PICTURE_FIELD_NUMBER: _ClassVar[int]

@@ -36,7 +36,7 @@ COLORS_CONTENT_LUMINANCE: Colors
 COLORS_CONTENT_HISTOGRAM: Colors
 
 class StylizeRequest(_message.Message):
-    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "state_seconds", "detached", "keep_inputs", "take_over")
+    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "state_seconds", "detached", "keep_inputs", "take_over", "weights_digest")
     STYLIZATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class StylizeRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
     TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     stylization: Stylization
     resume_run_id: str
     watch_run_id: str
@@ -55,7 +56,8 @@ class StylizeRequest(_message.Message):
     detached: bool
     keep_inputs: bool
     take_over: bool
-    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class Stylization(_message.Message):
     __slots__ = ("content", "styles", "initial", "settings", "previous_content")
@@ -226,20 +228,22 @@ class Recovered(_message.Message):
     def __init__(self, reason: _Optional[_Union[Recovered.Reason, str]] = ..., iteration: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("png", "iteration", "loss", "style_loss", "content_loss", "timing")
+    __slots__ = ("png", "iteration", "loss", "style_loss", "content_loss", "timing", "weights_digest")
     PNG_FIELD_NUMBER: _ClassVar[int]
     ITERATION_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
     STYLE_LOSS_FIELD_NUMBER: _ClassVar[int]
     CONTENT_LOSS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     png: bytes
     iteration: int
     loss: float
     style_loss: float
     content_loss: float
     timing: _timing_pb2.Timing
-    def __init__(self, png: _Optional[bytes] = ..., iteration: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, png: _Optional[bytes] = ..., iteration: _Optional[int] = ..., loss: _Optional[float] = ..., style_loss: _Optional[float] = ..., content_loss: _Optional[float] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class Adjusted(_message.Message):
     __slots__ = ("iteration", "settings", "number")
@@ -278,7 +282,7 @@ class AdjustResponse(_message.Message):
     def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
 
 class SweepRequest(_message.Message):
-    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "ratios", "deepest_stages", "detached", "keep_inputs", "take_over")
+    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "ratios", "deepest_stages", "detached", "keep_inputs", "take_over", "weights_digest")
     STYLIZATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +292,7 @@ class SweepRequest(_message.Message):
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
     TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     stylization: Stylization
     resume_run_id: str
     watch_run_id: str
@@ -297,7 +302,8 @@ class SweepRequest(_message.Message):
     detached: bool
     keep_inputs: bool
     take_over: bool
-    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class SweepResponse(_message.Message):
     __slots__ = ("run_id", "queued", "started", "cell", "result", "progress")
@@ -316,14 +322,16 @@ class SweepResponse(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., queued: _Optional[_Union[Queued, _Mapping]] = ..., started: _Optional[_Union[SweepStarted, _Mapping]] = ..., cell: _Optional[_Union[SweepCell, _Mapping]] = ..., result: _Optional[_Union[SweepResult, _Mapping]] = ..., progress: _Optional[_Union[_run_pb2.Progress, _Mapping]] = ...) -> None: ...
 
 class SweepStarted(_message.Message):
-    __slots__ = ("ratios", "deepest_stages", "settings")
+    __slots__ = ("ratios", "deepest_stages", "settings", "weights_digest")
     RATIOS_FIELD_NUMBER: _ClassVar[int]
     DEEPEST_STAGES_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ratios: _containers.RepeatedScalarFieldContainer[float]
     deepest_stages: _containers.RepeatedScalarFieldContainer[str]
     settings: Settings
-    def __init__(self, ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, ratios: _Optional[_Iterable[float]] = ..., deepest_stages: _Optional[_Iterable[str]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class SweepCell(_message.Message):
     __slots__ = ("row", "column", "deepest_stage", "ratio", "event")
@@ -340,10 +348,12 @@ class SweepCell(_message.Message):
     def __init__(self, row: _Optional[int] = ..., column: _Optional[int] = ..., deepest_stage: _Optional[str] = ..., ratio: _Optional[float] = ..., event: _Optional[_Union[StylizeResponse, _Mapping]] = ...) -> None: ...
 
 class SweepResult(_message.Message):
-    __slots__ = ("png",)
+    __slots__ = ("png", "weights_digest")
     PNG_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     png: bytes
-    def __init__(self, png: _Optional[bytes] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, png: _Optional[bytes] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -96,20 +96,22 @@ EXPORT_FORMAT_SAFETENSORS: ExportFormat
 EXPORT_FORMAT_ONNX: ExportFormat
 
 class TrainRequest(_message.Message):
-    __slots__ = ("configuration", "resume_run_id", "watch_run_id", "picture", "detached", "take_over")
+    __slots__ = ("configuration", "resume_run_id", "watch_run_id", "picture", "detached", "take_over", "weights_digest")
     CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     configuration: Configuration
     resume_run_id: str
     watch_run_id: str
     picture: LabelledPicture
     detached: bool
     take_over: bool
-    def __init__(self, configuration: _Optional[_Union[Configuration, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., picture: _Optional[_Union[LabelledPicture, _Mapping]] = ..., detached: bool = ..., take_over: bool = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, configuration: _Optional[_Union[Configuration, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., picture: _Optional[_Union[LabelledPicture, _Mapping]] = ..., detached: bool = ..., take_over: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class LabelledPicture(_message.Message):
     __slots__ = ("entry", "picture")
@@ -247,14 +249,16 @@ class Queued(_message.Message):
     def __init__(self, position: _Optional[int] = ...) -> None: ...
 
 class Accepted(_message.Message):
-    __slots__ = ("pictures", "wanted", "names")
+    __slots__ = ("pictures", "wanted", "names", "weights_digest")
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     WANTED_FIELD_NUMBER: _ClassVar[int]
     NAMES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     pictures: int
     wanted: _containers.RepeatedScalarFieldContainer[int]
     names: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, pictures: _Optional[int] = ..., wanted: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, pictures: _Optional[int] = ..., wanted: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class Extracting(_message.Message):
     __slots__ = ("done", "total", "cached", "seconds_left")
@@ -522,18 +526,20 @@ class HeadRef(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("head", "pictures", "top_k", "coverage", "heat_maps")
+    __slots__ = ("head", "pictures", "top_k", "coverage", "heat_maps", "weights_digest")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     COVERAGE_FIELD_NUMBER: _ClassVar[int]
     HEAT_MAPS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     head: HeadRef
     pictures: _containers.RepeatedCompositeFieldContainer[_picture_pb2.Picture]
     top_k: int
     coverage: float
     heat_maps: bool
-    def __init__(self, head: _Optional[_Union[HeadRef, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[_picture_pb2.Picture, _Mapping]]] = ..., top_k: _Optional[int] = ..., coverage: _Optional[float] = ..., heat_maps: bool = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, head: _Optional[_Union[HeadRef, _Mapping]] = ..., pictures: _Optional[_Iterable[_Union[_picture_pb2.Picture, _Mapping]]] = ..., top_k: _Optional[int] = ..., coverage: _Optional[float] = ..., heat_maps: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class ClassProbability(_message.Message):
     __slots__ = ("label", "probability")
@@ -544,18 +550,20 @@ class ClassProbability(_message.Message):
     def __init__(self, label: _Optional[str] = ..., probability: _Optional[float] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("classes", "timing", "prediction_set", "typicality", "heat_map")
+    __slots__ = ("classes", "timing", "prediction_set", "typicality", "heat_map", "weights_digest")
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     PREDICTION_SET_FIELD_NUMBER: _ClassVar[int]
     TYPICALITY_FIELD_NUMBER: _ClassVar[int]
     HEAT_MAP_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     classes: _containers.RepeatedCompositeFieldContainer[ClassProbability]
     timing: _timing_pb2.Timing
     prediction_set: _containers.RepeatedScalarFieldContainer[str]
     typicality: float
     heat_map: _tensor_pb2.Tensor
-    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ..., prediction_set: _Optional[_Iterable[str]] = ..., typicality: _Optional[float] = ..., heat_map: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    weights_digest: str
+    def __init__(self, classes: _Optional[_Iterable[_Union[ClassProbability, _Mapping]]] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ..., prediction_set: _Optional[_Iterable[str]] = ..., typicality: _Optional[float] = ..., heat_map: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class PredictResult(_message.Message):
     __slots__ = ("prediction", "error")
