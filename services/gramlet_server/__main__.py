@@ -11,6 +11,7 @@ from gramlet.errors import GramletError, InvalidInput
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings
+from gramlet_server.runtime.group import end_with_group, serve_group
 from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None, shared: Callable[[Settings], Sh
         print(f"gramlet-server: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.server.log_format, settings.server.log_level)
+    if settings.queue.workers > 1:
+        return serve_group(arguments, settings.queue.workers, settings.server)
     try:
         return COMMANDS[names[0]](settings) if names[0] in COMMANDS else _serve(names, shared(settings))
     except GramletError as error:
@@ -88,6 +91,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
     if "feature" not in names and not settings.features.features:
         message = f"{' and '.join(names)} needs a network: its address here, or serve `feature` (or `all`) as well"
         raise InvalidInput(message, field="--features")
+    if settings.queue.workers > 1 and names != ["feature"]:
+        raise InvalidInput("several processes serve `feature` alone: start other services beside it", field="--workers")
     if "feature" in names and settings.features.features:
         raise InvalidInput("not together with `feature`, which has the network in this process", field="--features")
     return names, settings
@@ -96,6 +101,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
 def _serve(names: Sequence[str], shared: Shared) -> int:
     if not shared.settings.features.features:
         keep_large_blocks()
+    if shared.settings.server.shares_port:
+        end_with_group()
     code = serve(
         services_of(names, shared),
         shared.settings.server,

@@ -125,8 +125,8 @@ def _compact(form: Mapping[str, Array]) -> dict[str, Array]:
     """Read-only arrays that own their memory: a view into a batch would keep the whole batch alive."""
     compact = {}
     for stage, array in form.items():
-        batch = array.base
-        is_view = isinstance(batch, Tensor) and batch.untyped_storage().nbytes() > array.nbytes
-        compact[stage] = array.copy() if is_view else array
+        base = array.base
+        batch = base.untyped_storage().nbytes() if isinstance(base, Tensor) else base.nbytes if base is not None else 0
+        compact[stage] = array.copy() if batch > array.nbytes else array
         compact[stage].flags.writeable = False
     return compact

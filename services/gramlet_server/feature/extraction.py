@@ -267,17 +267,23 @@ class Extractor:
 
         def compute(pictures: Tensor) -> Iterator[Tensor]:
             for _, found in self._network.by_stage(pictures, stages):
+                if Form.POOLED in extraction.forms:
+                    yield found.float().mean(dim=(2, 3))  # (N, C): one copy to the CPU for all pictures
                 for activations in found:
-                    for form in extraction.forms:
+                    for form in per_picture:
                         yield _in_form(activations, form, extraction.gram_normalization)
 
+        per_picture = [form for form in extraction.forms if form is not Form.POOLED]
         key = PassKey(("extract", extraction.stages, extraction.forms, extraction.gram_normalization))
         with torch.inference_mode():
             arrays = iter(self._passes.run([picture for picture, _ in batch], compute, key))
         forms: list[dict[Form, dict[str, Array]]] = [{form: {} for form in Form} for _ in batch]
         for stage in stages:
+            if Form.POOLED in extraction.forms:
+                for of_picture, row in zip(forms, next(arrays), strict=True):
+                    of_picture[Form.POOLED][stage] = row
             for of_picture in forms:
-                for form in extraction.forms:
+                for form in per_picture:
                     of_picture[form][stage] = next(arrays)
         height, width = batch[0][0].height, batch[0][0].width
         return [
@@ -294,12 +300,8 @@ class Extractor:
 
 
 def _in_form(activations: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
-    """One picture's activations (C, H, W) as they are, as a Gram matrix (C, C), or pooled (C,)."""
-    if form is Form.ACTIVATIONS:
-        return activations
-    if form is Form.GRAM:
-        return gram_matrix(activations, normalization)
-    return activations.float().mean(dim=(1, 2))
+    """One picture's activations (C, H, W) as they are, or as a Gram matrix (C, C)."""
+    return activations if form is Form.ACTIVATIONS else gram_matrix(activations, normalization)
 
 
 @contextmanager

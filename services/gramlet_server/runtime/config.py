@@ -31,6 +31,9 @@ from gramlet_server.runtime.flags import (
 )
 from gramlet_server.runtime.tokens import read_token_file, read_tokens
 
+GROUP_MEMBER = "GRAMLET_GROUP_MEMBER"
+"""The variable that says to a process that it shares its port with others, which one more process has started."""
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -81,6 +84,7 @@ class ServerSettings:
     log_level: str = flag("INFO", "least severe level shown", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     max_message_bytes: int = flag(Limits.message_bytes, "size of one message, either way", parse=size)
     tokens: tuple[str, ...] = field(default=(), repr=False)
+    shares_port: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -136,6 +140,11 @@ class QueueSettings:
     cache_bytes: int = flag(512 * 2**20, "memory for targets of stylizations", parse=size)
     feature_cache_bytes: int = flag(
         64 * 2**20, "memory for features, found again by the picture's hash; 0: none are kept", parse=size_or_none
+    )
+    workers: int = flag(
+        1,
+        "processes that serve `feature` on the port, each with the network on the device; more carry more unary calls",
+        parse=count,
     )
     decode_workers: int | None = flag(
         None,
@@ -267,7 +276,9 @@ def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     read_tokens(tokens, "GRAMLET_TOKENS")
     if settings.server.token_file:
         read_token_file(settings.server.token_file)
-    return dataclasses.replace(settings, server=dataclasses.replace(settings.server, tokens=tokens))
+    shares_port = bool(environ.get(GROUP_MEMBER))
+    server = dataclasses.replace(settings.server, tokens=tokens, shares_port=shares_port)
+    return dataclasses.replace(settings, server=server)
 
 
 def format_address(host: str, port: int) -> str:

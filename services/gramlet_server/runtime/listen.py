@@ -24,7 +24,8 @@ def listen(server: grpc.Server, settings: ServerSettings) -> int:
     """
     if settings.exposed:
         _log.warning("%s is open to everybody who can reach it: it has neither TLS nor a token", settings.address)
-    _check_free(settings.host, settings.port)
+    if not settings.shares_port:
+        _check_free(settings.host, settings.port)
     try:
         if settings.tls_cert and settings.tls_key:
             files = CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
@@ -34,10 +35,25 @@ def listen(server: grpc.Server, settings: ServerSettings) -> int:
         raise FailedPrecondition(f"cannot listen on {settings.address}: {error}") from None
 
 
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that keeps an address for processes that share it, without listening itself.
+
+    Raises:
+        FailedPrecondition: The address is taken, or not of this machine.
+    """
+    _check_free(host, port)
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    reserved = socket.socket(family, kind, protocol)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(address)
+    return reserved
+
+
 def channel_options(settings: ServerSettings) -> list[tuple[str, int]]:
     """gRPC's options for a server with these settings."""
     options = {
-        "grpc.so_reuseport": 0,  # a taken port is an error, not a second server that gets every other connection
+        # Usually a taken port is an error, not a second server that gets every other connection.
+        "grpc.so_reuseport": int(settings.shares_port),
         "grpc.max_receive_message_length": settings.max_message_bytes,
         "grpc.max_send_message_length": settings.max_message_bytes,
         "grpc.max_concurrent_streams": settings.max_connection_streams,

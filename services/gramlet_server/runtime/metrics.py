@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -74,38 +74,44 @@ class Metrics(Observer):
         self._runs.labels(service, "running").set(running)
         self._runs.labels(service, "queued").set(queued)
 
-    @contextmanager
-    def served(self, host: str, port: int | None) -> Iterator[int | None]:
-        """Answers scrapes at http://host:port/metrics for as long as the context lasts.
-
-        Args:
-            host: The address to listen on.
-            port: 0 takes any free one. None: there is no endpoint.
-
-        Yields:
-            The port, or None.
-
-        Raises:
-            FailedPrecondition: The port is taken.
-        """
-        if port is None:
-            yield None
-            return
-        try:
-            http, thread = start_http_server(port, addr=host, registry=self.registry)
-        except OSError as error:
-            message = f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
-            raise FailedPrecondition(message) from None
-        try:
-            yield http.server_port
-        finally:
-            _stop(http, thread)
+    def served(self, host: str, port: int | None) -> AbstractContextManager[int | None]:
+        """Answers scrapes for as long as the context lasts; see `served`."""
+        return served(self.registry, host, port)
 
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(name, documentation, labels, registry=self.registry)
+
+
+@contextmanager
+def served(registry: CollectorRegistry, host: str, port: int | None) -> Iterator[int | None]:
+    """Answers scrapes at http://host:port/metrics for as long as the context lasts.
+
+    Args:
+        registry: The metrics.
+        host: The address to listen on.
+        port: 0 takes any free one. None: there is no endpoint.
+
+    Yields:
+        The port, or None.
+
+    Raises:
+        FailedPrecondition: The port is taken.
+    """
+    if port is None:
+        yield None
+        return
+    try:
+        http, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        message = f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
+        raise FailedPrecondition(message) from None
+    try:
+        yield http.server_port
+    finally:
+        _stop(http, thread)
 
 
 def _stop(http: WSGIServer, thread: Thread) -> None:

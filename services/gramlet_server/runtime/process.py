@@ -41,7 +41,7 @@ def serve(
     """
     server = Server(services, settings, metrics)
     events: SimpleQueue[GramletError | signal.Signals | None] = SimpleQueue()
-    with _signals(events.put, server.tokens.try_reload):
+    with signals(events.put, server.tokens.try_reload):
         try:
             server.start(when_built=events.put)
         except GramletError as error:
@@ -72,7 +72,7 @@ def _failed(error: GramletError) -> int:
 
 
 @contextmanager
-def _signals(deliver: Callable[[signal.Signals], None], reload: Callable[[], None]) -> Iterator[None]:
+def signals(deliver: Callable[[signal.Signals], None], reload: Callable[[], None]) -> Iterator[None]:
     """Delivers the first signal; the second ends the process with the shell's code for it, such as 130 for Ctrl-C.
 
     SIGHUP reads the files again that may change.

@@ -79,7 +79,9 @@ class Server:
         """
         self.port = listen(self._grpc, self._settings)
         self.metrics_port = self._exits.enter_context(
-            self._metrics.served(self._settings.host, self._settings.metrics_port)
+            self._metrics.served(
+                "127.0.0.1" if self._settings.shares_port else self._settings.host, self._settings.metrics_port
+            )
         )
         self._grpc.start()
         self.tokens.keep_reading()
