@@ -102,6 +102,22 @@ def test_a_call_that_kills_every_server_is_given_up() -> None:
         attempts.delay_after(Unavailable("x"))
 
 
+def test_a_call_that_waits_in_a_queue_is_not_to_blame_for_lost_servers() -> None:
+    attempts = Attempts(POLICY, Contact(), None, Clock())
+    for _ in range(3 * POLICY.fruitless):
+        attempts.answered(new=False, queued=True)
+        attempts.delay_after(Unavailable("x"))
+    # What it did before still counts.
+    for _ in range(POLICY.fruitless):
+        attempts.answered(new=False)
+        attempts.delay_after(Unavailable("x"))
+        attempts.answered(new=False, queued=True)
+        attempts.delay_after(Unavailable("x"))
+    attempts.answered(new=False)
+    with pytest.raises(Unavailable):
+        attempts.delay_after(Unavailable("x"))
+
+
 def test_the_deadline_spans_all_attempts() -> None:
     clock = Clock()
     attempts = Attempts(POLICY, Contact(), 10.0, clock)

@@ -103,7 +103,7 @@ class Descent(Iterator[DescentEvent]):
             return []
         before = self._session.progress
         events = self._session.accept(message)
-        self._attempts.answered(new=self._session.progress != before)
+        self._attempts.answered(new=self._session.progress != before, queued=self._session.queued)
         self._send()
         if self._session.done and self._stream is not None:
             self._stream.finish()  # so that the server sees a call that ended in order

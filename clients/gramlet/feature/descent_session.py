@@ -136,6 +136,11 @@ class DescentSession:
         newest = self._newest.iteration if self._newest is not None else -1
         return self._ready, self._iteration, self._restarts, self._number, self._waits, newest, self.done
 
+    @property
+    def queued(self) -> bool:
+        """Whether the descent waits for the device."""
+        return isinstance(self._last, DescentQueued)
+
     def accept(self, message: Message) -> list[DescentEvent]:
         """The events in a reply that the caller has not seen.
 

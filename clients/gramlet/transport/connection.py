@@ -59,11 +59,16 @@ class Attempts:
             raise DeadlineExceeded("the timeout is over: allow more, or ask for less")
         return remaining
 
-    def answered(self, *, new: bool = True) -> None:
-        """The server sent something; `new` says whether it brought the call forward."""
+    def answered(self, *, new: bool = True, queued: bool = False) -> None:
+        """The server sent something.
+
+        Args:
+            new: It brought the call forward.
+            queued: The call waits for its turn, so it is not to blame if the server is lost.
+        """
         self._contact.made = True
         self._lost_since = None
-        self._answered_in_vain = not new
+        self._answered_in_vain = not (new or queued)
         if new:
             self._failures = self._fruitless = self._elsewhere = 0
 
