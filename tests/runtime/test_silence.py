@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 from gramlet_server.runtime.health import LIVENESS
 from gramlet_server.runtime.metrics import Metrics
+from gramlet_server.runtime.silence import Silences
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.cluster import wait_until
@@ -142,3 +144,18 @@ def test_a_process_lives_while_it_does_not_serve(serving: Any) -> None:
         running.server._health.enter_graceful_shutdown()
         assert health(running.channel) == health_pb2.HealthCheckResponse.NOT_SERVING
         assert health(running.channel, LIVENESS) == SERVING
+
+
+def test_a_server_short_of_memory_ends_calls_whose_messages_are_not_complete() -> None:
+    ended: list[tuple[int, str]] = []
+    context: Any = SimpleNamespace(_rpc_event=SimpleNamespace(call=SimpleNamespace(cancel=lambda *a: ended.append(a))))
+    now, short = 100.0, False
+    silences = Silences(clock=lambda: now, is_short_of_memory=lambda: short)
+    with silences.limited(context, 0, "", receives=True), silences.limited(context, 0, ""):
+        now += 2
+        silences.shed()
+        assert not ended
+        short = True
+        silences.shed()
+        assert [code for code, _ in ended] == [grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]]
+    silences.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -36,8 +36,9 @@ def split(message: Message) -> Iterator[Message]:
 class Joiner(Generic[Message]):
     """Joins the parts of messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, reserve: Callable[[int], None] = lambda size: None) -> None:
         self._data = bytearray()
+        self._reserve = reserve
 
     def add(self, message: Message) -> Message | None:
         """The message that is complete with this one; None if parts are missing.
@@ -49,9 +50,11 @@ class Joiner(Generic[Message]):
             if self._data:
                 raise InvalidInput("the last part is missing", field="part")
             return message
-        self._data += message.part.data
-        if len(self._data) > MOST_BYTES:
+        size = len(self._data) + len(message.part.data)
+        if size > MOST_BYTES:
             raise InvalidInput(f"a message of more than {MOST_BYTES:,} bytes: send less at once", field="part")
+        self._reserve(3 * size)  # while the last part is joined: as they came, as bytes, and as a message
+        self._data += message.part.data
         if not message.part.last:
             return None
         data, self._data = bytes(self._data), bytearray()
@@ -59,12 +62,18 @@ class Joiner(Generic[Message]):
             whole: Message = type(message).FromString(data)
         except DecodeError:
             raise InvalidInput("the parts make no message", field="part") from None
+        self._reserve(len(data))
         return whole
 
 
-def joined(messages: Iterable[Message]) -> Iterator[Message]:
-    """Messages, each whole."""
-    joiner: Joiner[Message] = Joiner()
+def joined(messages: Iterable[Message], reserve: Callable[[int], None] = lambda size: None) -> Iterator[Message]:
+    """Messages, each whole.
+
+    Args:
+        messages: As they came, some of them in parts.
+        reserve: Called with the bytes of the parts that are held, before there are more and when they are gone.
+    """
+    joiner: Joiner[Message] = Joiner(reserve)
     for message in messages:
         whole = joiner.add(message)
         if whole is not None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramlet.embed.types import WIDTHS, DrawingForm, MapDrawing
+from gramlet.embed.types import WIDTHS, DrawingForm, MapDrawing, StyleMap
 from gramlet.errors import InvalidInput
 
 from gramlet_server.embed import stored
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runs.store import Store
+
+_DRAWING_BYTES = 12
+"""For each pixel of a square drawing: its canvas, and the copies while it becomes a file."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,19 @@ def draw(store: Store, wanted: MapDrawing) -> Drawing:
         NotFound: There is no finished map of that name.
         InvalidInput: It has no such layout, or the width is out of range.
     """
-    # Imported here because both load matplotlib, which takes a second and which no other call needs.
-    from gramlet_server.embed import page, plot
-
     style_map = stored.get_map(store, wanted.map_id)
     if wanted.layout is not None and wanted.layout >= len(style_map.layouts):
         raise InvalidInput(f"the map has {len(style_map.layouts)} layouts, counted from 0", field="layout")
     if not WIDTHS[0] <= wanted.width <= WIDTHS[1]:
         raise InvalidInput(f"between {WIDTHS[0]} and {WIDTHS[1]} pixels", field="width")
+    with PROCESS.reserve(_DRAWING_BYTES * wanted.width**2, "width"):
+        return _drawn(store, wanted, style_map)
+
+
+def _drawn(store: Store, wanted: MapDrawing, style_map: StyleMap) -> Drawing:
+    # Imported here because both load matplotlib, which takes a second and which no other call needs.
+    from gramlet_server.embed import page, plot
+
     run = stored.open_run(store, wanted.map_id)
     jpegs = stored.get_thumbnails(run)
     if wanted.form is DrawingForm.PAGE:

@@ -45,6 +45,7 @@ from gramlet_server.embed.stored import Checkpoint, Frame, ItemSet, Plan, Stored
 from gramlet_server.embed.stored_arrays import get_kept
 from gramlet_server.embed.tsne import EarlierLayout
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
@@ -119,6 +120,10 @@ class MapPipeline:
             InvalidInput: More items came than announced, or none of them could be described.
             Unavailable: The server is shutting down.
         """
+        with PROCESS.reserve(self._started.memory_bound, "start.count"):
+            yield from self._events()
+
+    def _events(self) -> Generator[MapEvent, None, None]:
         yield self._started
         if self._item_set is not None and stored.is_finished(self._run):
             # The caller lost the connection just before the last event.

@@ -23,6 +23,7 @@ from gramlet_server.embed.memory import MapSize, memory_bound
 from gramlet_server.embed.pipeline import MapPipeline, Tools
 from gramlet_server.embed.stored import KIND, ItemSet, Plan
 from gramlet_server.feature_source import FeatureSource, pin, pin_to
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records
@@ -267,6 +268,7 @@ def check_memory(size: MapSize, settings: MapSettings, budget: Budget) -> None:
         InvalidInput: It does not fit.
     """
     bound = memory_bound(size, settings)
+    PROCESS.check(bound, "start.count")
     if bound > budget.memory_bytes:
         raise InvalidInput(
             f"{size.count} items by {settings.method.value} may take {bound / 2**30:.1f} GiB of memory, and "

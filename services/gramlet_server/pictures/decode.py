@@ -17,12 +17,13 @@ from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
-from gramlet.errors import EMPTY_FILE, InvalidInput
+from gramlet.errors import EMPTY_FILE, GramletError, InvalidInput
 from gramlet.folders.rules import NOT_A_PICTURE
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.icc import to_srgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -78,7 +79,11 @@ def decode(data: bytes, limits: Limits, field: str = "picture", background: str 
         InvalidInput: The file is broken, of an unknown format, or too large.
     """
     with refuse_broken_files(field):
-        return read_pixels(open_file(data, limits, field), data, field, background)
+        image = open_file(data, limits, field)
+        with PROCESS.reserve(decoding_bytes(image), field) as room:
+            pixels = read_pixels(image, data, field, background)
+            room.keep_for(pixels)
+        return pixels
 
 
 def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | None:
@@ -92,18 +97,24 @@ def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | Non
     """
     with refuse_broken_files(field):
         image = open_file(data, limits, field)
-        color = _transparent_color(image)
         if not image.has_transparency_data or image.mode.startswith("I"):
             return None
-        image.load()
-        if color is None:
-            alpha = image.convert("RGBA").getchannel("A")
-        else:
-            is_opaque = (np.asarray(image.convert("RGB")) != color).any(axis=2)
-            alpha = Image.fromarray(is_opaque * np.uint8(255))
-        turn = UPRIGHT.get(_orientation(image))
-        levels = np.array(alpha if turn is None else alpha.transpose(turn))
+        with PROCESS.reserve(decoding_bytes(image), field) as room:
+            levels = _opacity(image)
+            room.keep_for(levels)
         return None if levels.min() == 255 else levels
+
+
+def _opacity(image: Image.Image) -> Pixels:
+    color = _transparent_color(image)
+    image.load()
+    if color is None:
+        alpha = image.convert("RGBA").getchannel("A")
+    else:
+        is_opaque = (np.asarray(image.convert("RGB")) != color).any(axis=2)
+        alpha = Image.fromarray(is_opaque * np.uint8(255))
+    turn = UPRIGHT.get(_orientation(image))
+    return np.array(alpha if turn is None else alpha.transpose(turn))
 
 
 @contextmanager
@@ -111,7 +122,7 @@ def refuse_broken_files(field: str) -> Iterator[None]:
     """Turns every exception of a decoder into an InvalidInput for `field`."""
     try:
         yield
-    except InvalidInput:
+    except GramletError:
         raise
     except Exception as error:
         raise InvalidInput(_reason(error), field=field) from error
@@ -168,6 +179,26 @@ def is_cheap(data: bytes, limits: Limits) -> bool:
         return True
     is_simple = image.format == "PNG" or (image.format == "JPEG" and "progressive" not in image.info)
     return is_simple and image.width * image.height <= CHEAP_PIXELS
+
+
+def decoding_bytes(image: Image.Image) -> int:
+    """The memory that decoding an opened file takes at most, from its header: the copies in all steps together.
+
+    Up to 34 bytes for each pixel where 16-bit levels are compared with a transparent color; 12 where a plain picture is
+    turned upright. EXIF is not read here, since Pillow decodes a PNG to find it.
+    """
+    width, height = image.size
+    deep = image.mode.startswith(("I", "F"))
+    blended = image.has_transparency_data or image.info.get("icc_profile") is not None
+    return width * height * (36 if deep else 20 if blended else 12)
+
+
+def decoding_bytes_of(data: bytes, limits: Limits) -> int:
+    """As `decoding_bytes`, of a file; 0 if it is refused for its header."""
+    try:
+        return decoding_bytes(open_file(data, limits, "picture"))
+    except Exception:  # as in `refuse_broken_files`
+        return 0
 
 
 def reduce_while_decoding(image: Image.Image, resize: Resize) -> None:

@@ -14,7 +14,15 @@ import numpy as np
 from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
 from numpy.typing import NDArray
 
-from gramlet_server.pictures.decode import decode, open_file, read_pixels, reduce_while_decoding, refuse_broken_files
+from gramlet_server.memory_budget import PROCESS
+from gramlet_server.pictures.decode import (
+    decode,
+    decoding_bytes,
+    open_file,
+    read_pixels,
+    reduce_while_decoding,
+    refuse_broken_files,
+)
 from gramlet_server.pictures.resize import (
     Box,
     array_size,
@@ -70,12 +78,17 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     Raises:
         InvalidInput: The picture is broken, of an unknown format, too large, or not of that shape or range.
     """
-    return floats(decode_for(picture, resize, limits, field, most_pixels=0))
+    return floats(decode_for(picture, resize, limits, field, most_pixels=0), field)
 
 
-def floats(decoded: Decoded) -> Array:
+def floats(decoded: Decoded, field: str = "picture") -> Array:
     """A decoded picture of its final size as (3, height, width) float32, RGB in 0..1."""
-    return to_float(decoded.pixels) if decoded.pixels.dtype == np.uint8 else decoded.pixels
+    if decoded.pixels.dtype != np.uint8:
+        return decoded.pixels
+    with PROCESS.reserve(8 * decoded.pixels.size, field) as room:  # the floats, and a copy on their way
+        found = to_float(decoded.pixels)
+        room.keep_for(found)
+    return found
 
 
 def decode_for(
@@ -102,7 +115,9 @@ def decode_for(
             size = network_size(image.height, image.width, resize, limits, field)
             reduce_while_decoding(image, resize)
             stored = image.size
-            pixels = read_pixels(image, picture, field)
+            with PROCESS.reserve(decoding_bytes(image), field) as room:
+                pixels = read_pixels(image, picture, field)
+                room.keep_for(pixels)
         # A picture may be turned by 90 degrees; all resize modes treat width and height alike.
         height, width = size if pixels.shape[1::-1] == stored else size[::-1]
     decoded = Decoded(pixels, height, width, kept_box(pixels.shape[1], pixels.shape[0], resize))
@@ -132,7 +147,10 @@ def stretch(picture: Picture, height: int, width: int, limits: Limits, field: st
     if isinstance(picture, np.ndarray):
         check_array(picture, field)
     pixels = picture if isinstance(picture, np.ndarray) else decode(picture, limits, field)
-    return resample_array(pixels, Resize(ResizeMode.STRETCH), (height, width))
+    with PROCESS.reserve(3 * 8 * height * width, field) as room:
+        floats = resample_array(pixels, Resize(ResizeMode.STRETCH), (height, width))
+        room.keep_for(floats)
+    return floats
 
 
 def shape(picture: Picture, limits: Limits, field: str = "picture") -> tuple[int, int]:

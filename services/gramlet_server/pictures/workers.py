@@ -22,7 +22,8 @@ from typing import Any, Protocol
 from gramlet.errors import Cancelled, GramletError, InvalidInput
 from gramlet.types import Limits, Picture, Resize
 
-from gramlet_server.pictures.decode import is_cheap
+from gramlet_server.memory_budget import PROCESS
+from gramlet_server.pictures.decode import decoding_bytes_of, is_cheap
 from gramlet_server.pictures.prepare import Decoded, decode_for
 from gramlet_server.pictures.worker import outcome_of, settings_of
 
@@ -174,7 +175,10 @@ class DecodeWorkers:
         files: dict[int, bytes] = {}
         for number, picture in enumerate(pictures):
             if isinstance(picture, bytes) and self._needs_process(picture):
-                files[number] = picture
+                if error := self._too_large(picture):
+                    outcomes[number] = error
+                else:
+                    files[number] = picture
             else:
                 (outcomes[number],) = self._local.decode([picture], resize, cancelled)
         deaths = 0
@@ -205,6 +209,14 @@ class DecodeWorkers:
             return False
         return self._all_files or not is_cheap(file, self._limits)
 
+    def _too_large(self, file: bytes) -> InvalidInput | None:
+        """Why a file can never be decoded in this server's memory, if it cannot."""
+        try:
+            PROCESS.check(decoding_bytes_of(file, self._limits), "picture")
+        except InvalidInput as error:
+            return error
+        return None
+
     def _pass(
         self, files: dict[int, bytes], resize: Resize, cancelled: threading.Event
     ) -> tuple[dict[int, Outcome], bool]:
@@ -212,14 +224,18 @@ class DecodeWorkers:
         idle = self._idle.get()
         kept: _Worker | None = idle
         outcomes: dict[int, Outcome] = {}
+        # A worker decodes one file after the other.
+        most = max(decoding_bytes_of(file, self._limits) for file in files.values())
+        room = PROCESS.reserve(0)
         try:
+            room.resize(most)
             if cancelled.is_set():
                 raise Cancelled("the call was cancelled")
             worker = idle or self._start()
             kept = None  # until an orderly end
             try:
                 for number, outcome in self._ask(worker, files, resize, cancelled):
-                    outcomes[number] = outcome
+                    outcomes[number] = _held(outcome)
             except Cancelled:
                 self._lose(worker, seconds=0)
                 raise
@@ -228,6 +244,7 @@ class DecodeWorkers:
             kept = worker
             return outcomes, False
         finally:
+            room.close()
             self._idle.put(kept)
 
     def _is_fault_of_none(
@@ -288,6 +305,16 @@ class DecodeWorkers:
             status = None
         worker.end()
         return status
+
+
+def _held(outcome: Outcome) -> Outcome:
+    """The outcome, whose pixels count in the server's memory as long as they live; or the error if there is no room."""
+    if isinstance(outcome, Decoded):
+        try:
+            PROCESS.hold(outcome.pixels)
+        except GramletError as error:
+            return error
+    return outcome
 
 
 def _fitting(files: dict[int, bytes]) -> dict[int, bytes]:

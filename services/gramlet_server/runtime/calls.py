@@ -202,7 +202,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(layer(call))
-            yield call
+            try:
+                yield call
+            finally:
+                if call.incoming is not None:
+                    call.incoming.close()
 
 
 def until_caller_leaves(requests: Iterator[T]) -> Iterator[T]:

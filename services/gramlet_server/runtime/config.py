@@ -67,6 +67,9 @@ class ServerSettings:
         "bytes of the store that the runs of one name may take before it starts another; 0: without",
         parse=size_or_none,
     )
+    memory_bytes: int = flag(
+        0, "memory of the process, from which requests reserve; 0: what its control group allows", parse=size_or_none
+    )
     keepalive_seconds: float = flag(30.0, "silence after which a client is asked whether it lives", parse=seconds)
     keepalive_timeout_seconds: float = flag(10.0, "how long it may take to answer", parse=seconds)
     max_connection_age_seconds: float = flag(

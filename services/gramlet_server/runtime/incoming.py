@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from gramlet.errors import InvalidInput
 
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runtime.bounds import check_bounds
 from gramlet_server.runtime.silence import Silences
 
@@ -65,6 +66,8 @@ class Incoming(Iterator[Any]):
         self._silences = silences
         self._patience = patience
         self._group = group
+        self._held = PROCESS.reserve(0)
+        self._joined = PROCESS.reserve(0)
         self._received = 0
         self._may_be_idle = False
         self.run = ""
@@ -82,7 +85,9 @@ class Incoming(Iterator[Any]):
         which = "the first message" if first else "the next message"
         reason = f"{which} did not come within {seconds:g} s: send it sooner, or open the call when it is there"
         limit = 0.0 if self._may_be_idle and not first else seconds
-        with self._silences.limited(self._context, limit, reason, group=self._group if first else "") as wait:
+        with self._silences.limited(
+            self._context, limit, reason, group=self._group if first else "", receives=True
+        ) as wait:
             try:
                 data = next(self._messages)
             except (grpc.RpcError, StopIteration):  # gRPC reports a call that was ended as either
@@ -92,6 +97,8 @@ class Incoming(Iterator[Any]):
         self._received += 1
         if self._deserialize is None:
             return data
+        # As bytes and as a message, until the next one comes or the call ends.
+        self._held.resize(2 * len(data))
         try:
             message = self._deserialize(data)
         except DecodeError:
@@ -112,9 +119,27 @@ class Incoming(Iterator[Any]):
         except StopIteration:
             raise InvalidInput("the call ended without its message") from None
 
+    def reserve(self, size: int) -> None:
+        """Reserves the bytes of the messages that the service holds at the same time, in all.
+
+        Raises:
+            Overloaded: There is no room.
+        """
+        self._joined.resize(size)
+
+    def close(self) -> None:
+        """Gives back the memory of the messages."""
+        self._held.close()
+        self._joined.close()
+
     def let_idle(self) -> None:
         """Waits without a limit from now on, for a caller who need not send anything more."""
         self._may_be_idle = True
+
+
+def reserve_for(messages: Iterator[Any]) -> Callable[[int], None]:
+    """Reserves the bytes of the messages of a call that its service joins, until the call ends."""
+    return messages.reserve if isinstance(messages, Incoming) else lambda size: None
 
 
 def let_idle(messages: Iterator[Any]) -> None:

@@ -22,6 +22,7 @@ from gramlet_server.runtime.errors import translated
 from gramlet_server.runtime.incoming import Patience
 from gramlet_server.runtime.interceptors import Admission, NameLimits, Observation
 from gramlet_server.runtime.listen import channel_options, listen
+from gramlet_server.runtime.memory import is_short, limit_requests
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.silence import Silences
 from gramlet_server.runtime.tokens import Tokens
@@ -51,7 +52,7 @@ class Server:
     def __init__(self, services: Sequence[Service], settings: ServerSettings, metrics: Metrics | None = None):
         self.port = 0
         self.metrics_port: int | None = None
-        self._silences = Silences()
+        self._silences = Silences(is_short_of_memory=partial(is_short, settings.memory_bytes))
         self.admission = Admission(settings.max_calls, self._silences)
         self._settings = settings
         self.tokens = Tokens(
@@ -153,6 +154,7 @@ class Server:
         except GramletError as error:
             when_built(error)
         else:
+            limit_requests(self._settings.memory_bytes)
             self._is_complete = True
             self._report_overall()
             when_built(None)

@@ -31,6 +31,7 @@ class Wait:
         context: gRPC's.
         ends: On the monotonic clock, when the call is ended.
         late: What the caller is told then.
+        receives: Whether the call waits for a message. Otherwise it sends one.
         group: The calls that make room for each other; empty: the call makes room for none.
         error: What the call was ended with, once it was.
     """
@@ -38,6 +39,7 @@ class Wait:
     context: grpc.ServicerContext
     ends: float
     late: GramletError
+    receives: bool
     group: str
     started: float = field(default_factory=time.monotonic)
     error: GramletError | None = None
@@ -48,10 +50,16 @@ class Silences:
 
     Args:
         clock: Seconds of a monotonic clock.
+        is_short_of_memory: Whether the process has nearly no memory left.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        is_short_of_memory: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._clock = clock
+        self._is_short_of_memory = is_short_of_memory
         self._waits: set[Wait] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
@@ -65,11 +73,12 @@ class Silences:
         reason: str,
         *,
         group: str = "",
+        receives: bool = False,
         error: type[GramletError] = DeadlineExceeded,
     ) -> Iterator[Wait]:
         """Ends the call if the wait inside takes longer than `seconds`; 0: there is no limit."""
         now = self._clock()
-        wait = Wait(context, now + seconds if seconds else float("inf"), error(reason), group, now)
+        wait = Wait(context, now + seconds if seconds else float("inf"), error(reason), receives, group, now)
         with self._lock:
             self._waits.add(wait)
             if self._watcher is None and not self._closed.is_set():
@@ -111,9 +120,25 @@ class Silences:
         if self._watcher is not None:
             self._watcher.join()
 
+    def shed(self) -> None:
+        """Ends the calls that have waited for a message for more than a second, when the memory is nearly used up.
+
+        gRPC holds what it has of a message until the message is complete, and does not say how much that is.
+        """
+        if not self._is_short_of_memory():
+            return
+        now = self._clock()
+        with self._lock:
+            waits = [wait for wait in self._waits if wait.receives and now - wait.started > _MAKES_ROOM_SECONDS]
+        for wait in waits:
+            self._end(
+                wait, Overloaded("the server's memory is in use, and the message was not complete: send it again")
+            )
+
     def _watch(self) -> None:
         while not self._closed.wait(_TICK_SECONDS):
             self.end_late()
+            self.shed()
 
     def _end(self, wait: Wait, error: GramletError) -> None:
         with self._lock:
