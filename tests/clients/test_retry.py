@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import grpc
 import pytest
-from gramlet.errors import DeadlineExceeded, GramletError, OtherWeights, Overloaded, Unavailable
+from gramlet.errors import DeadlineExceeded, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
 from gramlet.transport.connection import Attempts, Contact
-from gramlet.transport.failures import BY_CODE
+from gramlet.transport.failures import BY_CODE, decode_rpc_error
 from gramlet.transport.retry import AT_ONCE, RetryPolicy
 
 POLICY = RetryPolicy(patience=60, first_contact=2, shortest=0.1, longest=5)
@@ -142,3 +145,26 @@ def test_an_error_that_a_server_sent_is_contact() -> None:
     contact = Contact()
     Attempts(POLICY, contact, None, Clock()).delay_after(Unavailable("loading", request_id="abc"))
     assert contact.made
+
+
+@dataclass
+class Failed:
+    """A call that failed on its way."""
+
+    message: str
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.INTERNAL
+
+    def details(self) -> str:
+        return self.message
+
+    def trailing_metadata(self) -> tuple[()]:
+        return ()
+
+
+def test_a_stream_that_a_proxy_could_not_send_again_is_a_lost_server() -> None:
+    """Envoy's words, when it loses a replica after more than its buffer has been sent."""
+    found = decode_rpc_error(Failed("exceeded request buffer limit while retrying upstream"), "gramlet:50051")
+    assert isinstance(found, Unavailable)
+    assert isinstance(decode_rpc_error(Failed("a bug"), "gramlet:50051"), InternalError)

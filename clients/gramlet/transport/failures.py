@@ -64,6 +64,7 @@ _BROKEN_STREAM = (
     "Connection reset",
     "Socket closed",
     "Internal error from Core",
+    "exceeded request buffer limit while retrying",  # Envoy: a replica was lost in the middle of a long stream
 )
 _UNREADY = "backend unhealthy"  # grpc.health.v1 said so to the balancer, which then tells nothing more
 _CANCELLED_HERE = ("ancelled by application", "hannel closed", "hannel is closed")
