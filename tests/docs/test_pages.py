@@ -56,7 +56,19 @@ def test_every_flag_that_a_page_names_exists() -> None:
     commands = [["gramlet_server", "all"], ["gramlet_server", "stylize"]]
     commands += [
         ["gramlet.cli", name]
-        for name in ("stylize", "adjust", "sweep", "features", "train", "embed", "runs", "studio", "status")
+        for name in (
+            "stylize",
+            "adjust",
+            "sweep",
+            "features",
+            "train",
+            "predict",
+            "heads",
+            "embed",
+            "runs",
+            "studio",
+            "status",
+        )
     ]
     shown = [
         subprocess.run([sys.executable, "-m", *command, "--help"], capture_output=True, text=True, check=True).stdout

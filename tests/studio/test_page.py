@@ -175,7 +175,9 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_axe_finds_nothing_serious(browser: Page, studio: StudioProcess, axe: str) -> None:
-    for path in ("/stylize", "/runs", "/map", "/heads", "/sweep"):
+    run_id = studio.call("POST", "/stylizations", studio.sample_order())["run"]
+    studio.events("stylize", run_id)
+    for path in ("/stylize", f"/stylize/{run_id}", "/runs", "/map", "/heads", "/sweep"):
         for scheme in ("dark", "light"):
             browser.prefer(scheme)
             page = at(browser, studio, path)
