@@ -44,15 +44,15 @@ CEILINGS = {
     "gramlet.stylize.v1.StylizeService/GetStatus": 23,
     "gramlet.run.v1.RunService/DeleteRun": 20,
     "gramlet.run.v1.RunService/GetRun": 19,
-    "gramlet.train.v1.TrainService/GetHead": 20,
+    "gramlet.train.v1.TrainService/GetHead": 21,
     "gramlet.embed.v1.EmbedService/GetMap": 21,  # 12
     "gramlet.run.v1.RunService/ListRuns": 18,
-    "gramlet.train.v1.TrainService/ExportHead": 17,
+    "gramlet.train.v1.TrainService/ExportHead": 18,
     "gramlet.embed.v1.EmbedService/DeleteMap": 18,  # 7
-    "gramlet.train.v1.TrainService/DeleteHead": 15,
-    "gramlet.embed.v1.EmbedService/ListMaps": 14,  # 10
-    "gramlet.train.v1.TrainService/ListHeads": 13,
-    "gramlet.feature.v1.FeatureService/GetModel": 12,
+    "gramlet.train.v1.TrainService/DeleteHead": 16,
+    "gramlet.embed.v1.EmbedService/ListMaps": 15,  # 10
+    "gramlet.train.v1.TrainService/ListHeads": 14,
+    "gramlet.feature.v1.FeatureService/GetModel": 14,
 }
 
 

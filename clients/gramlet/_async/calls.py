@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
-from gramlet.errors import GramletError, Unavailable
+from gramlet.errors import GramletError, InternalError, Unavailable
 from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking
 from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
@@ -16,6 +16,9 @@ from gramlet.transport.window import MESSAGE_ITEMS, SLOW_SECONDS, Window
 E = TypeVar("E")
 I = TypeVar("I")  # noqa: E741  # an item
 R = TypeVar("R")
+
+_LARGEST_DOWNLOAD = 2**30
+"""More than any head or drawing has: a server that sends more does not end."""
 
 
 class AsyncCalls(Caller[AsyncConnection]):
@@ -78,11 +81,15 @@ class AsyncCalls(Caller[AsyncConnection]):
         attempts = self._attempts(timeout)
         while True:
             chunks: list[bytes] = []
+            received = 0
             try:
                 async with await self._connection.open(rpc, request, attempts) as stream:
                     async for message in stream.remaining():
                         attempts.answered(new=False)
                         chunks.append(chunk(message))
+                        received += len(chunks[-1])
+                        if received > _LARGEST_DOWNLOAD:
+                            raise InternalError(f"the server sends a file of more than {_LARGEST_DOWNLOAD:,} bytes")
                 return b"".join(chunks)
             except GramletError as error:
                 await self._connection.pause(attempts.delay_after(error))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
-from gramlet.errors import GramletError, Unavailable
+from gramlet.errors import GramletError, InternalError, Unavailable
 from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
@@ -17,6 +17,9 @@ from gramlet.transport.window import MESSAGE_ITEMS, SLOW_SECONDS, Window
 E = TypeVar("E")
 I = TypeVar("I")  # noqa: E741  # an item
 R = TypeVar("R")
+
+_LARGEST_DOWNLOAD = 2**30
+"""More than any head or drawing has: a server that sends more does not end."""
 
 
 class Calls(Caller[Connection]):
@@ -76,11 +79,15 @@ class Calls(Caller[Connection]):
         attempts = self._attempts(timeout)
         while True:
             chunks: list[bytes] = []
+            received = 0
             try:
                 with self._connection.open(rpc, request, attempts) as stream:
                     for message in stream.remaining():
                         attempts.answered(new=False)
                         chunks.append(chunk(message))
+                        received += len(chunks[-1])
+                        if received > _LARGEST_DOWNLOAD:
+                            raise InternalError(f"the server sends a file of more than {_LARGEST_DOWNLOAD:,} bytes")
                 return b"".join(chunks)
             except GramletError as error:
                 self._connection.pause(attempts.delay_after(error))

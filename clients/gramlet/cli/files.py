@@ -163,7 +163,9 @@ def encode_picture_as(image: Image.Image, path: Path) -> bytes:
 
 def png_as(data: bytes, path: Path) -> bytes:
     """A PNG as a file of the format that the path's extension names; a `.png` gets the very bytes."""
-    return data if path.suffix.lower() == ".png" else encode_picture_as(Image.open(BytesIO(data)), path)
+    return (
+        data if path.suffix.lower() == ".png" else encode_picture_as(Image.open(BytesIO(data), formats=("PNG",)), path)
+    )
 
 
 def _temporary(folder: Path) -> Path:

@@ -313,7 +313,7 @@ class Result(PngFile, StylizeEvent):
 def _open_image(data: bytes) -> Image.Image:
     from PIL import Image  # only those who look at a picture pay for the import
 
-    image = Image.open(BytesIO(data))
+    image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))  # others may start other programs
     image.load()
     return image
 

@@ -37,6 +37,9 @@ _OVERSHOOT = 0.25
 # PNG keeps these as they are, so that the server sees what it would have seen in the file.
 _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
 
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""What the services read. For some other formats Pillow starts other programs."""
+
 
 def is_pil(value: object) -> TypeGuard[Image.Image]:
     """Whether the value is a picture of PIL."""
@@ -178,7 +181,7 @@ def decoded_size(picture: Picture, field: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(BytesIO(picture)) as image:
+        with Image.open(BytesIO(picture), formats=_FORMATS) as image:
             _check_pixels(image.width, image.height, field)
             image.load()
             return image.size
@@ -191,7 +194,7 @@ def decoded_size(picture: Picture, field: str) -> tuple[int, int]:
 def _size_of(data: bytes) -> str:
     from PIL import Image
 
-    with Image.open(BytesIO(data)) as image:
+    with Image.open(BytesIO(data), formats=_FORMATS) as image:
         return f"{image.width} x {image.height}"
 
 
@@ -317,7 +320,7 @@ def _reduce_file(data: bytes, resize: Resize | None) -> bytes | None:
     from PIL import Image, ImageOps
 
     try:
-        image: Image.Image = Image.open(BytesIO(data))
+        image: Image.Image = Image.open(BytesIO(data), formats=_FORMATS)
         if image.width * image.height > Limits.decoded_pixels:
             return None
         upright = ImageOps.exif_transpose(image)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gramlet.errors import (
@@ -52,6 +53,7 @@ BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
 _BY_REASON: dict[str, type[GramletError]] = {reason_of(OtherWeights): OtherWeights}
 """Errors that share their status code with another one, by the reason in ErrorInfo."""
 _DETAILS = "grpc-status-details-bin"
+_LONGEST_RETRY = 3600.0
 _REQUEST_ID = "x-request-id"
 _NEVER_CONNECTED = ("failed to connect", "all backends failing", "resolution failed", "errors resolving")
 # A proxy or a dying server resets the stream; gRPC calls that an internal or unknown error. The last one is what
@@ -105,11 +107,15 @@ def _decode_details(code: grpc.StatusCode, message: str, details: bytes) -> Gram
     retry = error_details_pb2.RetryInfo()
     request = error_details_pb2.RequestInfo()
     info = error_details_pb2.ErrorInfo()
-    for detail in status_pb2.Status.FromString(details).details:
+    try:
+        status = status_pb2.Status.FromString(details)
+    except DecodeError:  # not of a server of gramlet: code and message say what there is
+        return _class_of(code)(message)
+    for detail in status.details:
         if detail.Unpack(violation) and violation.field_violations:
             field, message = violation.field_violations[0].field, violation.field_violations[0].description
         elif detail.Unpack(retry):
-            retry_after = retry.retry_delay.ToTimedelta().total_seconds()
+            retry_after = min(max(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9, 0.0), _LONGEST_RETRY)
         elif detail.Unpack(request):
             request_id = request.request_id
         elif detail.Unpack(info):

@@ -166,7 +166,7 @@ def _tiled(library: Library, pictures: Sequence[str], columns: int, side: int) -
     whole = Image.new("RGB", (columns * side, rows * side), (128, 128, 128))
     for place, identifier in enumerate(pictures):
         try:
-            small = Image.open(io.BytesIO(library.thumbnail(identifier, 160)))
+            small = Image.open(io.BytesIO(library.thumbnail(identifier, 160)), formats=("JPEG", "PNG"))
         except GramletError:
             continue
         tile = ImageOps.fit(small, (side, side), Image.Resampling.LANCZOS)

@@ -51,7 +51,7 @@ def unpack(blob: bytes) -> list[bytes | None]:
 
 def decode(jpeg: bytes) -> Image.Image:
     """The picture of a thumbnail, RGB."""
-    return Image.open(io.BytesIO(jpeg)).convert("RGB")
+    return Image.open(io.BytesIO(jpeg), formats=("JPEG",)).convert("RGB")
 
 
 @dataclass(frozen=True)
