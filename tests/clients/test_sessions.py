@@ -23,6 +23,7 @@ from gramlet.stylize.types import (
     Iteration,
     Preview,
     Queued,
+    Reconnecting,
     Recovered,
     RecoveryReason,
     Result,
@@ -163,6 +164,20 @@ def test_a_run_without_a_checkpoint_begins_again_under_its_name() -> None:
 @pytest.mark.parametrize("error", [AlreadyExists("taken"), NotFound("none"), InvalidInput("bad")])
 def test_a_refusal_of_the_first_order_is_final(error: GramletError) -> None:
     assert StylizeRun(NEW).broken(error) is error
+
+
+def test_a_lost_server_is_an_event_once_until_events_come_again() -> None:
+    run, lost = StylizeRun(NEW), Unavailable("the connection broke")
+    assert run.lost(lost) is None  # nothing has come yet
+    run.accept(encode_event(Started(run_id="r", height=8, width=8, settings=StylizeSettings())))
+    run.accept(encode_event(Iteration(run_id="r", iteration=1, loss=2.0, style_loss=1.0, content_loss=1.0)))
+    event = run.lost(lost)
+    assert isinstance(event, Reconnecting)
+    assert (event.iteration, event.loss, event.message) == (1, 2.0, "the connection broke")
+    assert run.lost(lost) is None
+    run.accept(encode_event(Iteration(run_id="r", iteration=2, loss=1.0, style_loss=1.0, content_loss=0.0)))
+    assert run.lost(InvalidInput("no")) is None
+    assert run.lost(lost) is not None
 
 
 def test_a_run_to_resume_that_nobody_knows_is_final() -> None:

@@ -40,7 +40,11 @@ class AsyncCalls(Caller[AsyncConnection]):
                         if event is not None:
                             yield event
             except GramletError as error:
-                await self._connection.pause(attempts.delay_after(run.broken(error)))
+                failure = run.broken(error)
+                delay = attempts.delay_after(failure)
+                if (lost := run.lost(failure)) is not None:
+                    yield lost
+                await self._connection.pause(delay)
 
     async def _outcomes(
         self, rpc: Rpc, window: Window[I, Any, R], items: AsyncIterator[I], attempts: Attempts

@@ -106,7 +106,7 @@ class AsyncFeatureCalls(AsyncCalls):
             in_flight: Most pictures under way at once. Fewer are, while they come slowly or are large.
             timeout: Seconds for the whole call.
         """
-        window = CorpusWindow(self._pinned(extraction), in_flight)
+        window = CorpusWindow(self._pinned(checked(Extraction, extraction, "extraction")), in_flight)
         given = several_pictures(pictures, Iterable | AsyncIterable)
         return self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
 

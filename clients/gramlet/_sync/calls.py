@@ -41,7 +41,11 @@ class Calls(Caller[Connection]):
                         if event is not None:
                             yield event
             except GramletError as error:
-                self._connection.pause(attempts.delay_after(run.broken(error)))
+                failure = run.broken(error)
+                delay = attempts.delay_after(failure)
+                if (lost := run.lost(failure)) is not None:
+                    yield lost
+                self._connection.pause(delay)
 
     def _outcomes(
         self, rpc: Rpc, window: Window[I, Any, R], items: Iterator[I], attempts: Attempts

@@ -107,7 +107,7 @@ class FeatureCalls(Calls):
             in_flight: Most pictures under way at once. Fewer are, while they come slowly or are large.
             timeout: Seconds for the whole call.
         """
-        window = CorpusWindow(self._pinned(extraction), in_flight)
+        window = CorpusWindow(self._pinned(checked(Extraction, extraction, "extraction")), in_flight)
         given = several_pictures(pictures, Iterable)
         return self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
 

@@ -17,6 +17,7 @@ from gramlet.embed.types import (
     MeasuredItems,
     Position,
     Queued,
+    Reconnecting,
     Refused,
     RefusedItem,
     RemoteProgress,
@@ -115,6 +116,9 @@ class MapRun(Run[MapEvent]):
     def _note(self, event: MapEvent) -> None:
         if isinstance(event, Started):
             super()._note(event)
+
+    def _reconnecting(self, message: str) -> MapEvent:
+        return Reconnecting(self.run_id, message)
 
     def _decode(self, message: Message) -> MapEvent | None:
         return decode_event(message)

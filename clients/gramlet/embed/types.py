@@ -234,6 +234,14 @@ class RemoteProgress:
 
 
 @dataclass(frozen=True)
+class Reconnecting:
+    """The server was lost: the client looks for it, or for another one, which goes on."""
+
+    map_id: str
+    message: str
+
+
+@dataclass(frozen=True)
 class MeasuredItems:
     """The event that all distances are known: from here on the making can be resumed."""
 
@@ -260,7 +268,16 @@ class Working:
 
 
 MapEvent = (
-    Queued | Started | Described | RefusedItem | MeasuredItems | LayoutIteration | Working | RemoteProgress | StyleMap
+    Queued
+    | Started
+    | Described
+    | RefusedItem
+    | MeasuredItems
+    | LayoutIteration
+    | Working
+    | RemoteProgress
+    | Reconnecting
+    | StyleMap
 )
 """What the making of a map reports; a `StyleMap` comes last."""
 

@@ -10,6 +10,7 @@ from gramlet.stylize.sweep_types import (
     SweepEvent,
     SweepOrder,
     SweepQueued,
+    SweepReconnecting,
     SweepRemoteProgress,
     SweepResult,
     SweepStarted,
@@ -21,6 +22,7 @@ from gramlet.stylize.types import (
     Iteration,
     Preview,
     Queued,
+    Reconnecting,
     Recovered,
     RecoveryReason,
     RemoteProgress,
@@ -74,6 +76,9 @@ class StylizeRun(Run[StylizeEvent]):
         if event is None or isinstance(event, Iteration | RemoteProgress | Result):
             return event
         return dataclasses.replace(event, loss=self._loss)
+
+    def _reconnecting(self, message: str) -> StylizeEvent:
+        return Reconnecting(run_id=self.run_id, iteration=max(0, self._iteration), loss=self._loss, message=message)
 
     def _decode(self, message: Message) -> StylizeEvent | None:
         return decode_event(message)
@@ -146,6 +151,9 @@ class SweepRun(Run[SweepEvent]):
             return encode_sweep_order(self._order)
         order = SweepOrder(resume_run_id=self.run_id, detached=self._order.detached, take_over=self.take_over)
         return encode_sweep_order(order)
+
+    def _reconnecting(self, message: str) -> SweepEvent:
+        return SweepReconnecting(run_id=self.run_id, message=message)
 
     def _decode(self, message: Message) -> SweepEvent | None:
         return decode_sweep_event(message)

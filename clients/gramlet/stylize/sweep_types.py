@@ -83,6 +83,13 @@ class SweepRemoteProgress(SweepEvent):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepReconnecting(SweepEvent):
+    """The server was lost: the client looks for it, or for another one, which goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepResult(PngFile, SweepEvent):
     """The sweep is done: `png` is the file of the labeled grid, `image` the picture."""
 

@@ -257,6 +257,13 @@ class RemoteProgress(StylizeEvent):
     total: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reconnecting(StylizeEvent):
+    """The server was lost after `iteration`: the client looks for it, or for another one, which goes on there."""
+
+    message: str
+
+
 class PngFile:
     """What has a picture as a PNG file, `png`."""
 

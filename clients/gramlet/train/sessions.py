@@ -18,6 +18,7 @@ from gramlet.train.types import (
     Prediction,
     PredictOptions,
     Queued,
+    Reconnecting,
     RemoteProgress,
     Result,
     Skipped,
@@ -103,6 +104,9 @@ class TrainRun(Run[Event]):
             partial(_read_upload, entry, readers[name])
             for entry, name in zip(accepted.wanted, accepted.names, strict=True)
         ]
+
+    def _reconnecting(self, message: str) -> Event:
+        return Reconnecting(message)
 
     def _decode(self, message: Message) -> Event | None:
         return decode_event(message)

@@ -123,6 +123,13 @@ class RemoteProgress:
 
 
 @dataclass(frozen=True)
+class Reconnecting:
+    """The server was lost: the client looks for it, or for another one, which goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class ClassReport:
     """How well the head does on one class. Precision and recall are 0 where nothing was predicted or is there."""
 
@@ -309,7 +316,7 @@ class HeadDetails:
     confusion_matrix: bytes = field(default=b"", repr=False)
 
 
-Event = Queued | Accepted | Extracting | Skipped | Started | Step | Epoch | RemoteProgress | Result
+Event = Queued | Accepted | Extracting | Skipped | Started | Step | Epoch | RemoteProgress | Reconnecting | Result
 
 
 @dataclass(frozen=True)

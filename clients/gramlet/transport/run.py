@@ -57,6 +57,7 @@ class Run(ABC, Generic[E]):
         self._is_remote = not ordered
         self._arrived = False
         self._broken = False
+        self._is_followed = False  # events come; they do not after a break, until the next one has come
 
     @abstractmethod
     def request(self) -> Message:
@@ -72,6 +73,7 @@ class Run(ABC, Generic[E]):
         if event is None:
             return None
         self._is_remote = isinstance(event, self.remote)
+        self._is_followed = True
         self._note(event)
         if not self._is_new(event):
             return None
@@ -97,6 +99,17 @@ class Run(ABC, Generic[E]):
             self.resuming = True  # the order arrived, but its answer was lost
             return Unavailable(error.message)
         return error
+
+    def lost(self, error: GramletError) -> E | None:
+        """The event that the server was lost: once for each time that events came before. None for other failures."""
+        if not (self._is_followed and isinstance(error, Unavailable | OtherWeights)):
+            return None
+        self._is_followed = False
+        return self._reconnecting(error.message)
+
+    @abstractmethod
+    def _reconnecting(self, message: str) -> E:
+        """The event that the client looks for a server that goes on."""
 
     def _note(self, event: E) -> None:
         """Looks at an event, new or not. Most orders have arrived when the first event comes: after a break, resume."""
