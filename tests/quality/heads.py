@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from gramlet.folders import read_folder
-from gramlet.train.configuration import Entry, HeadKind, Recipe
+from gramlet.train.configuration import ClassWeights, Entry, HeadKind, Recipe, Strategy
 from gramlet.train.types import Findings
 from gramlet_server.backbone.network import Network
+from gramlet_server.backbone.trainable import late_stages
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine
 from gramlet_server.train import calibration, comparison, findings, report
@@ -231,28 +232,46 @@ def noise(of: Folder) -> Iterator[str]:
         )
 
 
+def stages(of: Folder, weights: str, shots: int = 15) -> Iterator[str]:
+    """Unfrozen layer4 at the default rates, beside the head alone."""
+    loaded, rows, test = load("resnet50", weights), drawn(of, shots, 0), np.flatnonzero(~of.train)
+    both, count = np.concatenate([rows, test]), len(rows)
+    engine = Engine(Network(loaded))
+    found = engine.extract((Path(of.files[i]).read_bytes() for i in both), extraction(["layer3"], 224))
+    activations = np.array([item.activations["layer3"] for item in found], dtype=np.float16)
+    engine.close()
+    own = {"train": np.arange(count), "test": np.arange(count, len(both))}
+    boundary = {name: Samples(activations, at, of.y[both][at]) for name, at in own.items()}
+    data = replace(task(of, rows, test), boundaries={"layer4": boundary})
+    for strategy in Strategy:
+        recipe = Recipe(strategy=strategy, stages=() if strategy is Strategy.HEAD else ("layer4",))
+        fit = Fit(recipe, data, late=late_stages(loaded, "layer4") if recipe.stages else None)
+        for _ in fit.epochs():
+            pass
+        kept = fit.finish()
+        report_of = kept.outcome.report("test")
+        assert report_of is not None
+        changed = ", ".join(kept.stages) or "none"
+        yield f"- {of.name}, {shots} a class, {strategy.value}: {report_of.accuracy:.1%}, stages changed: {changed}"
+
+
 def imbalance(of: Folder) -> Iterator[str]:
     rows = np.concatenate(
         [np.flatnonzero(of.train & (of.y == c))[: 5 if c == 0 else 1000] for c in range(len(of.classes))]
     )
     test = np.flatnonzero(~of.train)
-    for weights in ("none", "auto"):
-        data = task(of, rows, test)
-        recipe = Recipe(kind=HeadKind.LOGISTIC)
-        fit = Fit(replace(recipe, class_weights=type(recipe.class_weights)(weights)), data)
-        for _ in fit.epochs():
-            pass
-        found = fit.finish().outcome.report("test")
+    for weights in (ClassWeights.NONE, ClassWeights.AUTO):
+        found = trained(task(of, rows, test), kind=HeadKind.LOGISTIC, class_weights=weights).outcome.report("test")
         assert found is not None
         recall = np.mean([item.recall for item in found.classes])
-        yield f"- {of.name}, 5 pictures of {of.classes[0]}, class weights {weights}: mean recall {recall:.1%}"
+        yield f"- {of.name}, 5 pictures of {of.classes[0]}, class weights {weights.value}: mean recall {recall:.1%}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", metavar="NAME=DIR")
     parser.add_argument("--other", nargs="*", default=[], metavar="NAME=DIR", help="pictures of other domains")
-    parser.add_argument("--only", default="few,coverage,copies,noise,imbalance")
+    parser.add_argument("--only", default="few,coverage,copies,noise,imbalance,stages")
     parser.add_argument("--weights", default="../shared/weights/resnet50.safetensors")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/heads"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/heads/heads.md"))
@@ -274,6 +293,7 @@ def main() -> None:
         "coverage": lambda of: coverage(of, {**others, **{f.name: f.x for f in folders if f is not of}}),
         "copies": lambda of: copies(of, arguments.weights),
         "noise": noise,
+        "stages": lambda of: stages(of, arguments.weights),
         "imbalance": imbalance,
     }
     with arguments.out.open("w") as out:

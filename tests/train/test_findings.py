@@ -34,7 +34,7 @@ def test_copies_that_differ_a_little_are_found_across_sets_and_pictures_of_a_cla
     assert all((pair.first_set, pair.set) == ("train", "test") for pair in pairs)
     (leak, labels) = findings.warnings(outcome(points), {"a": 50, "b": 50}, pairs)
     assert "4 near-copies of training pictures are in set test" in leak
-    assert "1 pairs" in labels
+    assert "with two labels: 1;" in labels
 
 
 def test_near_copies_share_a_fold_and_every_other_picture_of_a_class_is_spread_over_the_folds():

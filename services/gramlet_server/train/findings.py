@@ -219,5 +219,5 @@ def _about_leaks(pairs: Sequence[NearDuplicate]) -> list[str]:
     for name, count in sorted(across.items()):
         found.append(f"{count} near-copies of training pictures are in set {name}: its report is too good by them")
     if conflicting := sum(pair.conflicting for pair in pairs):
-        found.append(f"{conflicting} pairs of near-copies have two labels: one of the two is wrong")
+        found.append(f"pairs of near-copies with two labels: {conflicting}; if they are copies, one label is wrong")
     return found
