@@ -30,8 +30,8 @@ HEADING = "## The path of every call"
 CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 65,
     "gramlet.stylize.v1.StylizeService/Stylize": 63,
-    "gramlet.embed.v1.EmbedService/Embed": 65,  # 33
-    "gramlet.train.v1.TrainService/Train": 68,  # 36
+    "gramlet.embed.v1.EmbedService/Embed": 66,  # 33
+    "gramlet.train.v1.TrainService/Train": 69,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 51,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 43,
     "gramlet.train.v1.TrainService/Predict": 43,  # 23

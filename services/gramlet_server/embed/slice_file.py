@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gramlet.types import Array
 from scipy.linalg.blas import ssyrk
 
 from gramlet_server.embed.threads import one_thread
+from gramlet_server.scratch import refusing_full_disks
 
 SLICE_BYTES = 64 * 2**20
 """Size of a slice of columns when the file is read."""
@@ -43,7 +44,8 @@ class SliceFile:
         self._written: list[int] = []  # rows of each block in the file
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a full disk, which was reported before
+            self._file.close()
 
     def add(self, row: Array) -> None:
         self._block[self._filled] = row
@@ -79,10 +81,15 @@ class SliceFile:
             self._center = block.mean(axis=0)
         block -= self._center
         # A block is written slice by slice, so that each slice of it can be read back in one piece.
-        for start in range(0, self._size, self._columns):
-            self._file.write(np.ascontiguousarray(block[:, start : start + self._columns]).data)
+        with refusing_full_disks():
+            self._write_slices(block)
         self._written.append(self._filled)
         self._filled = 0
+
+    def _write_slices(self, block: Array) -> None:
+        for start in range(0, self._size, self._columns):
+            self._file.write(np.ascontiguousarray(block[:, start : start + self._columns]).data)
+        self._file.flush()
 
     def _read(self, start: int, into: Array) -> None:
         """Reads the columns from `start` on, of all rows, into an array (rows, columns)."""

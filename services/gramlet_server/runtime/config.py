@@ -105,6 +105,18 @@ class ServerSettings:
         """Whether anybody can call: reachable from other machines, with neither TLS nor a token."""
         return not (self.tls_cert or self.tokens or self.token_file or _is_loopback(self.host))
 
+    @property
+    def lets_everybody_in(self) -> bool:
+        """Whether callers from other machines need neither a token nor a certificate."""
+        known = self.tls_client_ca or self.tokens or self.token_file
+        return not (known or _is_loopback(self.host))
+
+    @property
+    def sends_tokens_in_plaintext(self) -> bool:
+        """Whether callers from other machines send their tokens unencrypted."""
+        has_tokens = bool(self.tokens or self.token_file)
+        return has_tokens and not (self.tls_cert or _is_loopback(self.host))
+
 
 @dataclass(frozen=True)
 class NetworkSettings:

@@ -24,6 +24,11 @@ def listen(server: grpc.Server, settings: ServerSettings) -> int:
     """
     if settings.exposed:
         _log.warning("%s is open to everybody who can reach it: it has neither TLS nor a token", settings.address)
+    elif settings.lets_everybody_in:
+        message = "%s has TLS, but lets everybody in: add --token-file, or --tls-client-ca for certificates of clients"
+        _log.warning(message, settings.address)
+    elif settings.sends_tokens_in_plaintext:
+        _log.warning("%s has tokens without TLS: they can be read on the way, unless a proxy adds it", settings.address)
     if not settings.shares_port:
         _check_free(settings.host, settings.port)
     try:

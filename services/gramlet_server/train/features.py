@@ -19,6 +19,7 @@ from gramlet.types import ElementType, Picture
 from numpy.typing import NDArray
 
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.scratch import allocate
 from gramlet_server.train.cache import FeatureCache, FeatureSpace, PackWriter, feature_key
 from gramlet_server.train.classifier import EMBEDDING, extraction, feature_of
 from gramlet_server.train.views import augmented
@@ -68,7 +69,9 @@ class FeatureTable:
         shape = (self._count, *feature.shape)
         if feature.ndim == 1:
             return np.zeros(shape, feature.dtype)
-        return np.lib.format.open_memmap(self._scratch / f"{stage}.npy", mode="w+", dtype=feature.dtype, shape=shape)
+        path = self._scratch / stage
+        allocate(path, self._count * feature.nbytes)
+        return np.memmap(path, mode="r+", dtype=feature.dtype, shape=shape)
 
 
 class FeaturePass:
