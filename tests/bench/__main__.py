@@ -59,6 +59,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "heads": ("bench_heads.py",),
     "maps": ("bench_maps.py",),
     "scale": ("bench_scale.py",),
+    "runs": ("bench_runs.py",),
     "scaling": ("bench_scaling.py",),
 }
 """Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""
