@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gramlet.cli.__main__ import main
+from gramlet_studio.library import Library
 from PIL import Image
 
 from tests.e2e.cluster import GramletServer
@@ -210,3 +213,23 @@ def test_the_next_process_of_the_studio_knows_what_happened(studio: StudioProces
         assert [event for event in again if event["event"] == "iteration"] == events
         assert again[-1]["state"] == "succeeded"
         assert other.call("GET", f"/runs/stylize/{run_id}/pictures/result").startswith(b"\x89PNG")
+
+
+def test_the_command_line_says_how_to_install_a_studio_that_is_absent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("gramlet.cli.studio.find_spec", lambda _: None)
+    assert main(["studio"]) == 1
+    assert "pip install gramlet-studio" in capsys.readouterr().err
+
+
+def test_pictures_that_nothing_names_are_deleted_after_a_day(tmp_path: Path) -> None:
+    library = Library(tmp_path)
+    named, unnamed, new = (library.add_picture(png(color)).id for color in ("red", "green", "blue"))
+    library.save("orders/stylize", "a" * 16, {"content": named})
+    for identifier in (named, unnamed):
+        library.thumbnail(identifier, 64)
+        os.utime(library.path(identifier), (0, 0))
+    library.clean()
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {named, new}
+    assert [path.name for path in (tmp_path / "thumbs").iterdir()] == [f"{named}-64.jpg"]

@@ -25,7 +25,7 @@ from gramlet_studio.library import Library
 PING_SECONDS = 15.0
 """A line is sent at least this often, so that both sides notice a connection that is gone."""
 _RETRY_SECONDS = 2.0
-_MOST_FEEDS = 100
+_MOST_FEEDS = 24  # each may hold a result of some MB
 
 _log = logging.getLogger(__name__)
 

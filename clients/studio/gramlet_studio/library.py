@@ -133,10 +133,14 @@ class Library:
         _write(self._run_thumbnail(f"orders/{kind}-{run_id}"), jpeg)
 
     def clean(self) -> None:
-        """Removes pictures that no order and no folder names, and that nobody has used for a day."""
+        """Removes pictures, with their thumbnails, that no order and no folder names and nobody has used for a day."""
         used = {found for text in self._documents() for found in _ID.findall(text)}
         for path in (self._root / "pictures").iterdir():
             if path.name not in used and time.time() - path.stat().st_mtime > _KEPT_SECONDS:
+                path.unlink(missing_ok=True)
+        for path in (self._root / "thumbs").iterdir():
+            of_picture = _ID.match(path.name)
+            if of_picture and not (self._root / "pictures" / of_picture[0]).exists():
                 path.unlink(missing_ok=True)
 
     def _documents(self) -> Iterator[str]:

@@ -1,5 +1,7 @@
 // Calls of the studio's own backend. There is no other host.
 
+const HIDDEN_MS = 5000;
+
 /** An error that the backend described: `message`, and the `field` that is wrong. */
 export class Failure extends Error {
   constructor(values, status) {
@@ -48,18 +50,27 @@ export async function* lines(path, body) {
 
 /**
  * Follows a run: `handlers[event](values)`. The browser reconnects by itself, with the id of the last event that it saw, so
- * that nothing is missed. Returns a function that stops following.
+ * that nothing is missed. A window that is hidden stops following for a while: browsers open only six connections to one
+ * host, and the seventh window would wait for ever. Returns a function that stops following.
  */
 export function follow(kind, run, handlers) {
-  const source = new EventSource(`/api/runs/${kind}/${run}/events`);
-  source.onmessage = ({ data }) => {
-    const values = JSON.parse(data);
-    handlers[values.event]?.(values);
-    if (values.event === "end") source.close();
-  };
-  source.onerror = () => handlers.cut?.(source.readyState === EventSource.CLOSED);
-  source.onopen = () => handlers.joined?.();
-  return () => source.close();
+  let source = null, ended = false, timer = 0;
+  function join() {
+    source = new EventSource(`/api/runs/${kind}/${run}/events`);
+    source.onmessage = ({ data }) => {
+      const values = JSON.parse(data);
+      handlers[values.event]?.(values);
+      if (values.event === "end") { ended = true; source.close(); }
+    };
+  }
+  function shown() {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(() => { source?.close(); source = null; }, HIDDEN_MS);
+    else if (!source && !ended) join();
+  }
+  document.addEventListener("visibilitychange", shown);
+  join();
+  return () => { clearTimeout(timer); document.removeEventListener("visibilitychange", shown); source?.close(); };
 }
 
 export const pictureUrl = (picture, side = 640) => `/api/pictures/${picture}/jpeg?side=${side}`;
