@@ -91,12 +91,13 @@ class Extractor:
         scheduler = self._passes.scheduler
         cancelled = cancelled or threading.Event()
         with scheduler.caller() as caller, _set_at_end(cancelled):
-            ahead: _MapAhead[Picture | GramletError, Pending] = _MapAhead(2 * scheduler.pictures_per_pass)
+            group_size = _group_size(scheduler.pictures_per_pass, scheduler.queue_limit)
+            ahead: _MapAhead[Picture | GramletError, Pending] = _MapAhead(2 * group_size)
 
             def begin(pictures: Sequence[Picture | GramletError]) -> list[Pending]:
                 return self._begin(caller, pictures, extraction, cancelled)
 
-            for group in ahead.map(begin, _groups(messages, scheduler.pictures_per_pass), _shares):
+            for group in ahead.map(begin, _groups(messages, group_size), _shares):
                 yield [self._finish(pending) for pending in group]
 
     def together(
@@ -317,6 +318,14 @@ def _set_at_end(event: threading.Event) -> Iterator[None]:
         yield
     finally:
         event.set()
+
+
+def _group_size(pass_size: int, queue_limit: int) -> int:
+    """How many pictures a stream hands on together: a pass, or so few that it never fills half of the device's queue.
+
+    A stream has one group that its consumer waits for, and two more ahead of it.
+    """
+    return max(1, min(pass_size, queue_limit // 2 // 3))
 
 
 def _groups(messages: Iterable[Sequence[In]], most: int) -> Iterator[Sequence[In]]:
