@@ -129,7 +129,7 @@ def chromium(offline: bool = True) -> Iterator[Page]:
         wanted = {
             "goog:chromeOptions": {"binary": browser, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},
-            "timeouts": {"script": 30_000},
+            "timeouts": {"script": 120_000},
         }
         root = f"http://127.0.0.1:{port}/session"
         session = f"{root}/{_call(root, {'capabilities': {'alwaysMatch': wanted}})['sessionId']}"
@@ -145,5 +145,5 @@ def chromium(offline: bool = True) -> Iterator[Page]:
 def _call(url: str, values: dict[str, Any] | None) -> Any:
     data = None if values is None else json.dumps(values).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
+    with urllib.request.urlopen(request, timeout=150) as reply:
         return json.load(reply)["value"]

@@ -79,7 +79,7 @@ def test_a_sample_is_stylized_reloaded_and_watched_from_a_second_window(browser:
 
 def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page, studio: StudioProcess) -> None:
     page = at(browser, studio, "/stylize")
-    order_samples(page, iterations=2000)
+    order_samples(page, iterations=10_000)
     page.click("#start")
     page.until("document.querySelector('.stage')?.dataset.state === 'running'")
     set_input(page, "set-content_weight", 2, "input")

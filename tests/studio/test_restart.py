@@ -24,7 +24,7 @@ def test_a_killed_server_is_waited_for_and_the_picture_is_the_undisturbed_one(br
         order_samples(page, iterations=ITERATIONS)
         page.click("#start")
         page.until("document.querySelector('.stage')?.dataset.state === 'running'")
-        page.until("/iteration ([1-9]|1[0-9]) of/.test(document.getElementById('words').textContent)")
+        page.until("/iteration [1-9]|Done/.test(document.getElementById('words').textContent)")
         run_id = run_of(page)
         server.kill()
         page.until("!document.getElementById('banner').hidden")
