@@ -63,7 +63,7 @@ def _awaited(client: Client, wait: float) -> ServerStatus:
 def _table(status: ServerStatus) -> Table:
     table = Table(title=status.address, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("service", "health", "about", "load"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a digest is to be copied whole
     for service, health in status.health.items():
         health_text = Text(health.value, _STYLES.get(health, "red"))
         table.add_row(_short(service), health_text, _about(service, status), _load(service, status))
