@@ -55,6 +55,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "--rounds=1",
         "--calls=24",
     ),
+    "ingress": ("bench_ingress.py",),
     "memory": ("bench_memory.py",),
     "heads": ("bench_heads.py",),
     "maps": ("bench_maps.py",),

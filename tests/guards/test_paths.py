@@ -32,7 +32,7 @@ CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Stylize": 63,
     "gramlet.embed.v1.EmbedService/Embed": 66,  # 33
     "gramlet.train.v1.TrainService/Train": 69,  # 36
-    "gramlet.embed.v1.EmbedService/Transform": 51,  # 24
+    "gramlet.embed.v1.EmbedService/Transform": 52,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 43,
     "gramlet.train.v1.TrainService/Predict": 43,  # 23
     "gramlet.feature.v1.FeatureService/ExtractStream": 34,  # 18

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import queue
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import replace
-from functools import partial
-from typing import Generic, TypeVar
 
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization
-from gramlet.tensor.pixels import picture_bytes
 from gramlet.types import Array, ElementType, Picture, Resize
 from torch import Tensor
 
+from gramlet_server.feature.ahead import PREPARING_THREADS, MapAhead, groups_of, share_bounds, shares_of
 from gramlet_server.feature.cache import FeatureCache
 from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
@@ -30,15 +25,10 @@ from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder
 
-PREPARING_THREADS = min(8, os.cpu_count() or 1)
-"""Threads in which the pictures of one call are decoded and resized."""
-SHARE_BYTES = 64 * 1024
-"""Pictures that are decoded by one thread at a time have together at least so many bytes, as they travel."""
+JOINED = 64
+"""Outcomes that are finished are handed on together, up to about so many."""
 MOST_PIXELS = 4096 * 2304
 """Features are extracted from whole pictures, whose activations must fit into the device's memory."""
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 Outcome = Features | GramletError
 Pending = Outcome | tuple[Hashable, Work]
@@ -74,9 +64,10 @@ class Extractor:
         """Features of each picture, in order, in groups; a picture that fails yields its error.
 
         Messages are taken from the iterable in a thread of their own, up to two passes ahead of the consumer, and
-        pictures are prepared in several threads. A group is at most a pass, and never of several messages: outcomes are
-        yielded as soon as they are ready, however slowly messages come. An element that is already an error is yielded
-        as it is. Features in the cache are neither decoded nor computed; their timing has a batch size of 0.
+        pictures are prepared in several threads. A group is at most a pass of one message, and what else is finished by
+        then: outcomes are yielded as soon as they are ready, however slowly messages come. An element that is already
+        an error is yielded as it is. Features in the cache are neither decoded nor computed; their timing has a batch
+        size of 0.
 
         Args:
             messages: The pictures.
@@ -92,13 +83,16 @@ class Extractor:
         cancelled = cancelled or threading.Event()
         with scheduler.caller() as caller, _set_at_end(cancelled):
             group_size = _group_size(scheduler.pictures_per_pass, scheduler.queue_limit)
-            ahead: _MapAhead[Picture | GramletError, Pending] = _MapAhead(2 * group_size)
+            ahead: MapAhead[Picture | GramletError, Pending] = MapAhead(2 * group_size)
 
             def begin(pictures: Sequence[Picture | GramletError]) -> list[Pending]:
                 return self._begin(caller, pictures, extraction, cancelled)
 
-            for group in ahead.map(begin, _groups(messages, group_size), _shares):
-                yield [self._finish(pending) for pending in group]
+            for group in ahead.map(begin, groups_of(messages, group_size), shares_of):
+                outcomes = [self._finish(pending) for pending in group]
+                while len(outcomes) < JOINED and (more := ahead.next_if(_is_finished)) is not None:
+                    outcomes += [self._finish(pending) for pending in more]
+                yield outcomes
 
     def together(
         self,
@@ -218,7 +212,7 @@ class Extractor:
     ) -> list[Decoded | Outcome]:
         if len(pictures) == 1:
             return self._prepared(pictures, cached, resize, cancelled)
-        shares = [range(start, end) for start, end in _share_bounds(pictures)]
+        shares = [range(start, end) for start, end in share_bounds(pictures)]
         with ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare") as pool:
             parts = [
                 pool.submit(self._prepared, [pictures[n] for n in share], [cached[n] for n in share], resize, cancelled)
@@ -312,6 +306,10 @@ def _in_form(activations: Tensor, form: Form, normalization: GramNormalization) 
     return activations if form is Form.ACTIVATIONS else gram_matrix(activations, normalization)
 
 
+def _is_finished(pending: Pending) -> bool:
+    return not isinstance(pending, tuple) or pending[1].future.done()
+
+
 @contextmanager
 def _set_at_end(event: threading.Event) -> Iterator[None]:
     try:
@@ -326,79 +324,3 @@ def _group_size(pass_size: int, queue_limit: int) -> int:
     A stream has one group that its consumer waits for, and two more ahead of it.
     """
     return max(1, min(pass_size, queue_limit // 2 // 3))
-
-
-def _groups(messages: Iterable[Sequence[In]], most: int) -> Iterator[Sequence[In]]:
-    """The elements of each message, at most so many at a time."""
-    for message in messages:
-        for start in range(0, len(message), most):
-            yield message[start : start + most]
-
-
-def _shares(pictures: Sequence[Picture | GramletError]) -> Iterator[Sequence[Picture | GramletError]]:
-    """The pictures of a group for one thread at a time."""
-    return (pictures[start:end] for start, end in _share_bounds(pictures))
-
-
-def _share_bounds(pictures: Sequence[Picture | GramletError]) -> Iterator[tuple[int, int]]:
-    """Which pictures one thread decodes: several small ones together, because a hand-over costs as much as they do."""
-    start, size = 0, 0
-    for end, picture in enumerate(pictures, 1):
-        size += 0 if isinstance(picture, GramletError) else picture_bytes(picture)
-        if size >= SHARE_BYTES or end == len(pictures):
-            yield start, end
-            start, size = end, 0
-
-
-class _MapAhead(Generic[In, Out]):
-    """Maps over groups of elements in threads, at most `window` elements ahead of the consumer."""
-
-    def __init__(self, window: int) -> None:
-        self._room = threading.Semaphore(window)
-        # The futures of each group; then None at the end, or the exception of the iterable.
-        self._taken: queue.SimpleQueue[list[Future[list[Out]]] | BaseException | None] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
-        self._closed = False
-
-    def map(
-        self,
-        function: Callable[[Sequence[In]], list[Out]],
-        groups: Iterable[Sequence[In]],
-        shares: Callable[[Sequence[In]], Iterable[Sequence[In]]],
-    ) -> Iterator[list[Out]]:
-        """Yields what function returns for each group, in order; it is called for shares of a group.
-
-        An exception of the iterable is raised after the groups before it.
-        """
-        take = partial(copy_context().run, self._take, function, groups, shares)  # the context: whose call it is
-        threading.Thread(target=take, name="ahead", daemon=True).start()
-        try:
-            while (taken := self._taken.get()) is not None:
-                if isinstance(taken, BaseException):
-                    raise taken
-                outcomes = [outcome for share in taken for outcome in share.result()]
-                self._room.release(len(outcomes))
-                yield outcomes
-        finally:
-            # Lets the thread that takes elements end: it may wait for room.
-            self._closed = True
-            self._room.release()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _take(
-        self,
-        function: Callable[[Sequence[In]], list[Out]],
-        groups: Iterable[Sequence[In]],
-        shares: Callable[[Sequence[In]], Iterable[Sequence[In]]],
-    ) -> None:
-        try:
-            for group in groups:
-                for _ in group:
-                    self._room.acquire()
-                    if self._closed:
-                        return
-                self._taken.put([self._pool.submit(copy_context().run, function, share) for share in shares(group)])
-        except BaseException as error:
-            self._taken.put(error)
-        else:
-            self._taken.put(None)
