@@ -77,7 +77,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Step:
-    """A batch of an epoch is done. Sent where epochs are long: with unfrozen stages."""
+    """A batch of an epoch is done. Sent where an epoch takes longer than half a second."""
 
     recipe: int
     epoch: int
