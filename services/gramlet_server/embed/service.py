@@ -16,6 +16,7 @@ from gramlet_server.embed.transform import transform
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
 from gramlet_server.runtime.calls import until_caller_leaves
+from gramlet_server.runtime.incoming import hurry
 
 
 class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
@@ -31,6 +32,7 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
     ) -> Iterator[embed_pb2.EmbedResponse]:
         """Computes a map, or resumes it."""
         start = messages.decode_start(request_iterator)
+        hurry(request_iterator, lambda: self._maps.lifecycle.queue.queued > 0)
         making = self._maps.start(start, messages.decode_items(until_caller_leaves(request_iterator)))
         making.cancel_with_call(context.add_callback)
         yield from map(messages.encode_event, making)

@@ -26,12 +26,12 @@ SERVER = health.OVERALL_HEALTH
 LIVENESS = "liveness"
 """The name under which a process serves for as long as it lives, also while it loads and drains."""
 
-_THREADS = 32
+_THREADS = 64
 # More calls that wait for their request than this many make the oldest of them end.
-_MAY_WAIT = 24
+_MAY_WAIT = 48
 _GROUP = "health"
 # A request of a few bytes comes with its headers.
-_PATIENCE = Patience(first=2.0, idle=5.0)
+_PATIENCE = Patience(first=1.0, idle=5.0)
 # Clients of gRPC keep a watch open for each server that they know. If more are open, the oldest end; their clients open
 # them again.
 _WATCHES = 4096
@@ -173,7 +173,7 @@ class Health:
     def _service(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> str:
         """The name in the request, which is the first message."""
         decode = health_pb2.HealthCheckRequest.FromString
-        self._silences.make_room(_GROUP, at_most=_MAY_WAIT, after=0.0)
+        self._silences.make_room(_GROUP, at_most=_MAY_WAIT, after=0.25)
         try:
             return str(Incoming(messages, context, decode, self._silences, _PATIENCE, _GROUP).only().service)
         except GramletError as error:

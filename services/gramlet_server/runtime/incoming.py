@@ -70,6 +70,7 @@ class Incoming(Iterator[Any]):
         self._joined = PROCESS.reserve(0)
         self._received = 0
         self._may_be_idle = False
+        self._others_wait: Callable[[], bool] = lambda: False
         self.run = ""
 
     def __next__(self) -> Any:
@@ -86,7 +87,12 @@ class Incoming(Iterator[Any]):
         reason = f"{which} did not come within {seconds:g} s: send it sooner, or open the call when it is there"
         limit = 0.0 if self._may_be_idle and not first else seconds
         with self._silences.limited(
-            self._context, limit, reason, group=self._group if first else "", receives=True
+            self._context,
+            limit,
+            reason,
+            group=self._group if first else "",
+            receives=True,
+            others_wait=self._others_wait,
         ) as wait:
             try:
                 data = next(self._messages)
@@ -132,6 +138,10 @@ class Incoming(Iterator[Any]):
         self._held.close()
         self._joined.close()
 
+    def hurry(self, others_wait: Callable[[], bool]) -> None:
+        """Waits for the next messages for some seconds only while this is true."""
+        self._others_wait = others_wait
+
     def let_idle(self) -> None:
         """Waits without a limit from now on, for a caller who need not send anything more."""
         self._may_be_idle = True
@@ -140,6 +150,12 @@ class Incoming(Iterator[Any]):
 def reserve_for(messages: Iterator[Any]) -> Callable[[int], None]:
     """Reserves the bytes of the messages of a call that its service joins, until the call ends."""
     return messages.reserve if isinstance(messages, Incoming) else lambda size: None
+
+
+def hurry(messages: Iterator[Any], others_wait: Callable[[], bool]) -> None:
+    """Says when others wait for what the call of these messages holds: its caller must not be silent for long then."""
+    if isinstance(messages, Incoming):
+        messages.hurry(others_wait)
 
 
 def let_idle(messages: Iterator[Any]) -> None:

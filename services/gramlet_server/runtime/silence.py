@@ -19,6 +19,7 @@ from gramlet.errors import DeadlineExceeded, GramletError, Overloaded
 _TICK_SECONDS = 0.25
 # A message of an honest caller follows its headers at once. A call that has waited longer may make room for another.
 _MAKES_ROOM_SECONDS = 1.0
+_WHILE_OTHERS_WAIT_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Wait:
         late: What the caller is told then.
         receives: Whether the call waits for a message. Otherwise it sends one.
         group: The calls that make room for each other; empty: the call makes room for none.
+        others_wait: Whether others wait for what the call holds.
         error: What the call was ended with, once it was.
     """
 
@@ -41,6 +43,7 @@ class Wait:
     late: GramletError
     receives: bool
     group: str
+    others_wait: Callable[[], bool]
     started: float = field(default_factory=time.monotonic)
     error: GramletError | None = None
 
@@ -75,10 +78,23 @@ class Silences:
         group: str = "",
         receives: bool = False,
         error: type[GramletError] = DeadlineExceeded,
+        others_wait: Callable[[], bool] = lambda: False,
     ) -> Iterator[Wait]:
-        """Ends the call if the wait inside takes longer than `seconds`; 0: there is no limit."""
+        """Ends the call if the wait inside takes longer than `seconds`; 0: there is no limit.
+
+        Args:
+            context: gRPC's.
+            seconds: The limit.
+            reason: What the caller is told then.
+            group: The calls that make room for each other; empty: the call makes room for none.
+            receives: Whether the call waits for a message.
+            error: The kind of the error.
+            others_wait: Whether others wait for what the call holds. It is then ended much sooner.
+        """
         now = self._clock()
-        wait = Wait(context, now + seconds if seconds else float("inf"), error(reason), receives, group, now)
+        wait = Wait(
+            context, now + seconds if seconds else float("inf"), error(reason), receives, group, others_wait, now
+        )
         with self._lock:
             self._waits.add(wait)
             if self._watcher is None and not self._closed.is_set():
@@ -94,9 +110,13 @@ class Silences:
         """Ends the calls whose time is over."""
         now = self._clock()
         with self._lock:
-            late = [wait for wait in self._waits if wait.ends <= now]
-        for wait in late:
-            self._end(wait, wait.late)
+            waits = list(self._waits)
+        for wait in waits:
+            if wait.ends <= now:
+                self._end(wait, wait.late)
+            elif now - wait.started > _WHILE_OTHERS_WAIT_SECONDS and wait.others_wait():
+                message = f"others wait for the turn of this run, and nothing came for {_WHILE_OTHERS_WAIT_SECONDS:g} s"
+                self._end(wait, Overloaded(f"{message}: order it when its data are ready"))
 
     def make_room(self, group: str, at_most: int = 0, after: float = _MAKES_ROOM_SECONDS) -> bool:
         """Ends the call of a group that has waited longest, if more than `at_most` wait.

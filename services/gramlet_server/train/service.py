@@ -13,6 +13,7 @@ from gramlet.train.v1 import train_pb2, train_pb2_grpc
 from gramlet_server.feature_source import FeatureSource
 from gramlet_server.runs.store import Store
 from gramlet_server.runtime.calls import until_caller_leaves
+from gramlet_server.runtime.incoming import hurry
 from gramlet_server.train import report
 from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.export import Exporter
@@ -37,6 +38,7 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
     ) -> Iterator[train_pb2.TrainResponse]:
         """The events of a run."""
         order = messages.decode_order(request_iterator)
+        hurry(request_iterator, lambda: self._runs.lifecycle.queue.queued > 0)
         training = self._runs.start(order, messages.decode_uploads(until_caller_leaves(request_iterator)))
         training.cancel_with_call(context.add_callback)
         for event in training:
