@@ -48,6 +48,7 @@ def test_a_folder_becomes_a_map_whose_regions_become_a_classifier(
     page.until("document.querySelector('main').dataset.recolored")
     assert "has the colors of" in page.run("return document.querySelector('.panel [role=status]').textContent")
     keep(page, "map-test")
+    assert page.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
     # The keyboard goes from picture to picture and says their names.
     page.press(".map", "\ue014", "\ue014")

@@ -32,7 +32,7 @@ export function lossChart(terms = TERMS, step = "iteration") {
     let [low, high] = range(logs);
     low = Math.max(low, high - DECADES);
     if (high - low < 0.3) { low -= 0.15; high += 0.15; }
-    const left = 40, bottom = 18, first = points[0].iteration, last = Math.max(points.at(-1).iteration, first + 1);
+    const left = 48, bottom = 18, first = points[0].iteration, last = Math.max(points.at(-1).iteration, first + 1);
     const x = (iteration) => left + (iteration - first) / (last - first) * (width - left - 6);
     const y = (value) => 6 + (high - Math.log10(value)) / (high - low) * (height - bottom - 12);
     pen.font = "11px ui-sans-serif, system-ui, sans-serif";
