@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime
 from pathlib import Path
 
 from gramlet._sync.client import Client
 from gramlet.cli.embed import PAGES
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
-from gramlet.cli.terminal import Terminal
+from gramlet.cli.terminal import Terminal, local_time
 from gramlet.errors import GramletError, InvalidInput
 
 HELP = "list, show, draw or delete maps, or place pictures on one"
@@ -41,7 +40,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 def _list(client: Client, terminal: Terminal) -> int:
     for summary in client.maps():
         terminal.event("map", **as_json(summary))
-        created = datetime.fromtimestamp(summary.created).isoformat(" ", "minutes")
+        created = local_time(summary.created)
         state = "" if summary.finished else ", not finished"
         terminal.say(f"{summary.map_id}: {summary.items} items by {summary.method.value}, {created}{state}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from gramlet._sync.runs import Run
 from gramlet.cli import embed, stylize, sweep, train
 from gramlet.cli.arguments import whole
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
-from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.terminal import Meter, Terminal, local_time
 from gramlet.errors import InvalidInput
 from gramlet.json_codec import plain
 from gramlet.run.types import RunInfo, RunKind, RunState
@@ -110,7 +109,7 @@ def _line(info: RunInfo) -> str:
     """A run in one line."""
     progress = info.progress
     done = f" {progress.done}/{progress.total} {progress.phase}" if progress.total and not info.state.has_ended else ""
-    created = datetime.fromtimestamp(info.created).isoformat(" ", "minutes")
+    created = local_time(info.created)
     parts = [f"{info.kind.value} {info.state.value}{done}", _size(info.bytes), created, info.owner, info.settings]
     return f"{info.run_id}: {', '.join(filter(None, parts))}"
 

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -140,3 +141,11 @@ class _Notes(logging.Handler):
 def fail(text: str) -> None:
     """Prints the one line that a failed command leaves on stderr."""
     print(f"gramlet: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def local_time(seconds: float) -> str:
+    """A time in seconds since 1970, as a server sent it, for people of this time zone."""
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "minutes")
+    except (ValueError, OverflowError, OSError):
+        return "at an unknown time"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
-from gramlet.errors import InvalidInput, shown
+from gramlet.errors import InternalError, InvalidInput, shown
 from gramlet.feature.descent_types import LineSearch as LineSearch
 from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
@@ -320,8 +320,11 @@ class Result(PngFile, StylizeEvent):
 def _open_image(data: bytes) -> Image.Image:
     from PIL import Image  # only those who look at a picture pay for the import
 
-    image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))  # others may start other programs
-    image.load()
+    try:
+        image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))  # others may start other programs
+        image.load()
+    except Exception as error:  # broken files make decoders raise nearly anything
+        raise InternalError(f"the server sent a picture that cannot be decoded: {error}") from None
     return image
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -49,6 +49,9 @@ class TargetBuilder:
             Cancelled: The caller was closed meanwhile.
         """
         self._check(objective)
+        if not any(objective.style_stages.values()):
+            objective = replace(objective, style_weight=0.0)  # no stage counts: there is no style loss
+            self._check(objective)
         objective, shape = fit_regions(objective)
         statistics = PictureStatistics(self._passes, self._cache, objective)
         whole_pixels = 0
