@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from gramlet import Style, Tls
+from gramlet.embed.drawings import DrawingForm
 from gramlet.embed.inputs import MapOptions
-from gramlet.embed.types import DrawingForm, Item
+from gramlet.embed.types import Item
 from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.inputs import ExtractionOptions
 from gramlet.feature.types import Extraction, Objective

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from gramlet.errors import NotFound, PermissionDenied
 from gramlet.train.configuration import Configuration, HeadKind, Optimizer, Recipe, TrainOrder
-from gramlet.train.types import Accepted, HeadRef, PredictOptions, Result
+from gramlet.train.predictions import PredictOptions
+from gramlet.train.types import Accepted, HeadRef, Result
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature.engine import Engine

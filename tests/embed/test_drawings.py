@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gramlet.embed.drawings import DrawingForm, MapDrawing
 from gramlet.embed.settings import Exactness, MapSettings, Tsne
-from gramlet.embed.types import DrawingForm, Layout, MapDrawing, Measured, Place, Quality, StyleMap
+from gramlet.embed.types import Layout, Measured, Place, Quality, StyleMap
 from gramlet.errors import InvalidInput
 from gramlet_server.embed import plot, thumbnails
 from gramlet_server.embed.drawing import draw

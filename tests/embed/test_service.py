@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from gramlet.embed import map_wire
 from gramlet.embed import wire as messages
+from gramlet.embed.drawings import MapDrawing
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Tsne
-from gramlet.embed.types import BadItem, Item, LayoutIteration, MapDrawing, MapEvent, MapStart, StyleMap
+from gramlet.embed.types import BadItem, Item, LayoutIteration, MapEvent, MapStart, StyleMap
 from gramlet.embed.v1 import embed_pb2, embed_pb2_grpc
 from gramlet.types import Resize, ResizeMode
 from gramlet_server.embed.runs import Maps

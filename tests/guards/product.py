@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import gramlet.embed.drawings
 import gramlet.embed.map_wire
 import gramlet.embed.settings
 import gramlet.embed.types
@@ -25,6 +26,7 @@ import gramlet.feature.types
 import gramlet.feature.wire
 import gramlet.train.configuration
 import gramlet.train.head_wire
+import gramlet.train.predictions
 import gramlet.train.types
 import gramlet.train.wire
 from gramlet import types as shared_types
@@ -68,11 +70,11 @@ def _together(*modules: ModuleType) -> Any:
     return SimpleNamespace(**{name: value for module in modules for name, value in vars(module).items()})
 
 
-embed_types = _together(gramlet.embed.settings, gramlet.embed.types)
+embed_types = _together(gramlet.embed.drawings, gramlet.embed.settings, gramlet.embed.types)
 embed_wire = _together(gramlet.embed.map_wire, gramlet.embed.wire)
 feature_types = _together(gramlet.feature.types, gramlet.feature.descent_types)
 feature_wire = _together(gramlet.feature.wire, gramlet.feature.objective_wire, gramlet.feature.descent_wire)
-train_types = _together(gramlet.train.configuration, gramlet.train.types)
+train_types = _together(gramlet.train.configuration, gramlet.train.predictions, gramlet.train.types)
 train_wire = _together(gramlet.train.head_wire, gramlet.train.wire)
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
 from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder
-from gramlet.train.types import ExportFormat, HeadRef, PredictOptions
+from gramlet.train.predictions import PredictOptions
+from gramlet.train.types import ExportFormat, HeadRef
 from gramlet_server.train.classifier import BaseStages, extraction, feature_of
 from gramlet_server.train.export import Exporter
 from gramlet_server.train.predict import Predictor

@@ -18,7 +18,8 @@ from gramlet.errors import (
     Unavailable,
 )
 from gramlet.train.configuration import HeadKind, Optimizer, Recipe, Strategy, TrainOrder, Unreadable
-from gramlet.train.types import Epoch, Extracting, HeadRef, PredictOptions, Result, Skipped, Started
+from gramlet.train.predictions import PredictOptions
+from gramlet.train.types import Epoch, Extracting, HeadRef, Result, Skipped, Started
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import digest, load
 from gramlet_server.feature.engine import Engine

@@ -25,8 +25,9 @@ from gramlet.train.head_wire import (
     encode_list_heads,
 )
 from gramlet.train.inputs import HeadInput, PicturesInput, TrainOptions, head_ref, make_order, resume_order
+from gramlet.train.predictions import Prediction
 from gramlet.train.sessions import PredictBatches, TrainRun
-from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Prediction, Result
+from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Result
 from gramlet.train.wire import TRAIN
 from gramlet.transport.aio import blocking
 from gramlet.values import choose, flag, name_or_new, text

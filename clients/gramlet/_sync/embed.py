@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Unpack
 
 from gramlet._sync.calls import Calls, Events
+from gramlet.embed.drawings import DrawingForm, MapDrawing
 from gramlet.embed.inputs import (
     ItemsInput,
     MapOptions,
@@ -30,7 +31,7 @@ from gramlet.embed.map_wire import (
     encode_list_maps,
 )
 from gramlet.embed.sessions import MapRun, TransformWindow
-from gramlet.embed.types import DrawingForm, MapDrawing, MapEvent, MapStart, MapSummary, Position, StyleMap
+from gramlet.embed.types import MapEvent, MapStart, MapSummary, Position, StyleMap
 from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput

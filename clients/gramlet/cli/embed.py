@@ -15,12 +15,11 @@ from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
+from gramlet.embed.drawings import WIDTHS, DrawingForm
 from gramlet.embed.inputs import MapOptions
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import (
-    WIDTHS,
     Described,
-    DrawingForm,
     LayoutIteration,
     MapEvent,
     MeasuredItems,

@@ -14,7 +14,7 @@ from gramlet.cli.pictures import pictures_of, show_failure
 from gramlet.cli.terminal import Terminal
 from gramlet.cli.training import as_json
 from gramlet.errors import GramletError
-from gramlet.train.types import Prediction
+from gramlet.train.predictions import Prediction
 
 STRANGE = 0.05
 """A picture with this typicality or less is reported as unlike the training pictures."""

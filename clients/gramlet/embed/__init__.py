@@ -1,5 +1,6 @@
 """The types of EmbedService: settings, events, and maps."""
 
+from gramlet.embed.drawings import DrawingForm
 from gramlet.embed.inputs import (
     ItemsInput,
     MapOptions,
@@ -17,7 +18,6 @@ from gramlet.embed.settings import (
 from gramlet.embed.types import (
     Comparison,
     Described,
-    DrawingForm,
     Item,
     Layout,
     LayoutIteration,

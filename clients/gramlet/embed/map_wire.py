@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from gramlet.embed.drawings import DrawingForm, MapDrawing
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import (
     Comparison,
-    DrawingForm,
     Layout,
-    MapDrawing,
     MapSummary,
     Measured,
     Neighbor,

@@ -17,9 +17,9 @@ from gramlet.train.inputs import (
     RecipeOptions,
     TrainOptions,
 )
+from gramlet.train.predictions import ClassProbability, Prediction, PredictOptions
 from gramlet.train.types import (
     Accepted,
-    ClassProbability,
     ClassReport,
     Duplicate,
     Epoch,
@@ -32,8 +32,6 @@ from gramlet.train.types import (
     HeadRef,
     NearDuplicate,
     Outcome,
-    Prediction,
-    PredictOptions,
     Queued,
     Reconnecting,
     RemoteProgress,

@@ -17,8 +17,8 @@ from gramlet.tensor.wire import (
     encode_picture_error,
 )
 from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
+from gramlet.train.predictions import ClassProbability, Prediction, PredictOptions
 from gramlet.train.types import (
-    ClassProbability,
     ClassReport,
     Duplicate,
     Epoch,
@@ -29,8 +29,6 @@ from gramlet.train.types import (
     HeadRef,
     NearDuplicate,
     Outcome,
-    Prediction,
-    PredictOptions,
     Report,
     Skipped,
     Suspect,

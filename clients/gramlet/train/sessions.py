@@ -11,19 +11,8 @@ from gramlet.inputs import PictureInput, read_picture
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
-from gramlet.train.types import (
-    Accepted,
-    Epoch,
-    Event,
-    Prediction,
-    PredictOptions,
-    Queued,
-    Reconnecting,
-    RemoteProgress,
-    Result,
-    Skipped,
-    Started,
-)
+from gramlet.train.predictions import Prediction, PredictOptions
+from gramlet.train.types import Accepted, Epoch, Event, Queued, Reconnecting, RemoteProgress, Result, Skipped, Started
 from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.rpc import Message

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramlet.embed.types import WIDTHS, DrawingForm, MapDrawing, StyleMap
+from gramlet.embed.drawings import WIDTHS, DrawingForm, MapDrawing
+from gramlet.embed.types import StyleMap
 from gramlet.errors import InvalidInput
 
 from gramlet_server.embed import stored

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from gramlet.errors import GramletError, InvalidInput
-from gramlet.train.types import ClassProbability, Head, HeadRef, Prediction, PredictOptions
+from gramlet.train.predictions import ClassProbability, Prediction, PredictOptions
+from gramlet.train.types import Head, HeadRef
 from gramlet.types import Array, Picture
 
 from gramlet_server.backbone.architecture import architecture

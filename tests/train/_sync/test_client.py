@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from gramlet.errors import InvalidInput, NotFound, PermissionDenied
 from gramlet.train.configuration import HeadKind, Optimizer, Recipe
-from gramlet.train.types import Accepted, Epoch, Extracting, HeadRef, Prediction, Result, Started, Step
+from gramlet.train.predictions import Prediction
+from gramlet.train.types import Accepted, Epoch, Extracting, HeadRef, Result, Started, Step
 from PIL import Image
 
 from tests.clients.servers import collect
