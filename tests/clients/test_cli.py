@@ -748,5 +748,5 @@ def test_a_lost_server_is_told_on_stderr_and_the_run_goes_on(
             *("stylize", picture, picture, "-o", tmp_path / "o.png", "--server", f"127.0.0.1:{server.port}", "--json")
         )
     assert code == 0
-    assert [event["event"] for event in events(said)] == ["started", "result"]
+    assert [event["event"] for event in events(said)] == ["started", "reconnecting", "result"]
     assert "lost its server: going away" in noted

@@ -218,7 +218,8 @@ class Maps:
         bound = memory_bound(size, plan.settings)
         started = Started(run.run_id, plan.settings, bound, item_set is not None, plan.weights_digest)
         tools = self._tools
-        if item_set is None and not plan.items_of_map_id:  # otherwise the network is not needed
+        # Vectors, and the pictures of an earlier map, need no network.
+        if plan.weights_digest and item_set is None and not plan.items_of_map_id:
             tools = replace(tools, features=tools.features.pinned(plan.weights_digest))
         return MapPipeline(tools, run, plan, started, size.count, items, item_set)
 
