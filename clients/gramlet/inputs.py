@@ -220,7 +220,9 @@ def _read_path(path: str | os.PathLike[str], field: str) -> bytes:
             raise InvalidInput(f"{name} is an address: fetch it, and give its bytes", field=field) from None
         raise _missing(name, field) from None
     except IsADirectoryError:
-        raise InvalidInput(f"cannot read {name}: a folder; give read_folder(...)", field=field) from None
+        raise InvalidInput(
+            f"cannot read {name}: a folder, not a picture: gramlet.folders.read_folder lists its pictures", field=field
+        ) from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             short = f"{name[:20]}... is no path: {error.strerror}. Of base64, give the bytes: base64.b64decode(text)"

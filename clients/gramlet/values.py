@@ -129,7 +129,9 @@ def digest_or_any(value: Any, field: str) -> str:
 
 
 def label(value: Any, field: str) -> str:
-    """A label, given as text or any other plain value: a number, a member of an enumeration, a path; None is no label.
+    """A label, given as text or any other plain value: a number, a member of an enumeration, a path.
+
+    None is no label, and neither is NaN.
 
     Raises:
         InvalidInput: A value of another type.
@@ -139,7 +141,7 @@ def label(value: Any, field: str) -> str:
         return as_utf8(os.fsdecode(value))
     if is_array(value) and (array := as_array(value, field)).ndim == 0:
         value = array.item()
-    if value is None:
+    if value is None or value != value:  # NaN: an empty cell of a table
         return ""
     if isinstance(value, str | bool | int | float):
         return as_utf8(value if isinstance(value, str) else shown(value))

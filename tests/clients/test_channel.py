@@ -8,6 +8,7 @@ import gramlet
 import pytest
 from gramlet.errors import InvalidInput, NotFound, Unavailable
 from gramlet.transport.channel import Endpoint, _target, is_loopback, proxy_of
+from gramlet.transport.connection import call_metadata
 
 from tests.clients.servers import free_port
 
@@ -100,6 +101,13 @@ def test_a_list_of_names_that_nobody_knows_is_refused(client: Any) -> None:
 )
 def test_loopback_is_told_from_the_network(address: str, loopback: bool) -> None:
     assert is_loopback(address) is loopback
+
+
+def test_a_token_may_have_the_line_break_of_its_file_and_no_other() -> None:
+    assert ("authorization", "Bearer secret") in call_metadata(Endpoint(token="secret\n").token)
+    for wrong in ("se cret", "a\nb", "a\0b", "gehëim"):
+        with pytest.raises(InvalidInput, match="token is text of ASCII characters without"):
+            Endpoint(token=wrong)
 
 
 def test_a_token_over_plaintext_is_warned_about_unless_it_stays_here() -> None:

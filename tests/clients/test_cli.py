@@ -206,6 +206,17 @@ def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Pat
     assert out.read_bytes() == first
 
 
+def test_a_run_is_no_filter_of_a_list(gramlet: Run) -> None:
+    assert gramlet("runs", "list", "some")[0] == 2
+
+
+@pytest.mark.parametrize("command", ["stylize", "embed", "train"])
+def test_settings_beside_resume_are_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main([command, "--resume", "mine", "--size", "64", "--seed", "3", "--server", "localhost:1"])
+    assert "--resume: the run keeps its own settings: leave out --size, --seed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -457,7 +468,7 @@ def test_an_input_is_never_overwritten(gramlet: Run, picture: Path, tmp_path: Pa
     style.write_bytes(before)
     for out in (picture, link):
         code, _, noted = gramlet("stylize", picture, style, "-o", out, *SMALL)
-        assert (code, "is one of the inputs: choose another name" in noted) == (2, True)
+        assert (code, "is one of the inputs or another output: choose another name" in noted) == (2, True)
     code, _, noted = gramlet("stylize", picture, style, "-o", tmp_path / "o.png", "--preview", style, *SMALL)
     assert (code, "is one of the inputs" in noted) == (2, True)
     code, _, noted = gramlet("stylize", picture, style, "--style", style, "-o", tmp_path, *SMALL)

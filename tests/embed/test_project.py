@@ -180,6 +180,7 @@ def test_too_large_perplexities_are_lowered_with_a_note() -> None:
     settings, notes = project.fit_to_items(MapSettings(tsne=Tsne(perplexities=(5.0, 30.0, 50.0))), 40)
     assert settings.tsne.perplexities == (5.0, 13.0)
     assert "too few for perplexity 5, 30, 50" in notes[0]
+    assert project.fit_to_items(MapSettings(tsne=Tsne(perplexities=(3.0, 3.0))), 12)[1] == ()
 
 
 def test_items_that_are_all_the_same_give_a_finite_map() -> None:

@@ -110,9 +110,9 @@ def serving_all(*flags: str) -> Iterator[str]:
 
 
 def _run(project: Path, script: str, arguments: Sequence[str]) -> int:
-    """Calls the function that pyproject.toml names for the script: a move of it needs no change here."""
-    module, _, function = tomllib.loads(project.read_text())["project"]["scripts"][script].partition(":")
-    main: Callable[[Sequence[str]], Any] = getattr(import_module(module), function)
+    """Calls `main` of the module that pyproject.toml names for the script: a move of it needs no change here."""
+    module = tomllib.loads(project.read_text())["project"]["scripts"][script].partition(":")[0]
+    main: Callable[[Sequence[str]], Any] = import_module(module).main
     try:
         return int(main(arguments))
     except SystemExit as exit_:

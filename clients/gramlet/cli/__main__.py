@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from typing import NoReturn
 
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import Parser, add_server_arguments
@@ -88,5 +89,21 @@ def make_parser() -> Parser:
     return parser
 
 
+def console() -> NoReturn:
+    """The program `gramlet`: runs the command line, and ends the process at once.
+
+    The usual end can hang for ever after Ctrl-C. gRPC's calls take a lock when Python clears its modules, and a thread
+    that Python has stopped by then may hold it.
+    """
+    code = main()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # it was closed by whoever started the program
+                stream.flush()
+        except OSError:
+            code = code or 1
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -25,6 +25,7 @@ _KINDS = {
 }
 """What the types of arguments below take."""
 
+_SERVER = "server"
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$")
 
 
@@ -40,6 +41,8 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in shown for flag in action.option_strings]
             known = [did_you_mean(each.partition("=")[0], flags) for each in unknown if each.startswith("-")]
             parser.error(f"unrecognized: {' '.join(unknown)}{''.join(known[:1])}")
+        if getattr(parsed, "resume", None):
+            self._check_resumed(parsed)
         return parsed
 
     def error(self, message: str) -> Never:
@@ -50,6 +53,15 @@ class Parser(argparse.ArgumentParser):
             message += did_you_mean(found[1], re.findall(r"'(.*?)'", found[2]))
         print(f"{self.prog}: {printable(message.removeprefix('argument '))} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
+
+    def _check_resumed(self, parsed: argparse.Namespace) -> None:
+        """Refuses settings beside --resume, which would have no effect: they stand in groups of their own."""
+        parser = self._parser_of(parsed)
+        groups = [group for group in parser._action_groups[2:] if group.title != _SERVER]
+        settings = [action for group in groups for action in group._group_actions]
+        given = [action.option_strings[0] for action in settings if getattr(parsed, action.dest) != action.default]
+        if given:
+            parser.error(f"argument --resume: the run keeps its own settings: leave out {', '.join(given)}")
 
     def _parser_of(self, parsed: argparse.Namespace) -> argparse.ArgumentParser:
         subparsers = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
@@ -126,7 +138,7 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
     A command may have a `--wait` of its own.
     """
     parser.add_argument("--json", action="store_true", help="one JSON object a line, and no progress")
-    group = parser.add_argument_group("server")
+    group = parser.add_argument_group(_SERVER)
     group.add_argument(
         "--server",
         default=os.environ.get("GRAMLET_SERVER") or DEFAULT_ADDRESS,

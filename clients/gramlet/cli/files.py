@@ -50,7 +50,9 @@ def check_output(path: Path, extensions: Collection[str], option: str, inputs: I
     check_name(path, option)
     for given in inputs:
         if os.path.realpath(given) == os.path.realpath(path):
-            raise InvalidInput(f"{shown(str(path))} is one of the inputs: choose another name", field=option)
+            raise InvalidInput(
+                f"{shown(str(path))} is one of the inputs or another output: choose another name", field=option
+            )
     check_directory(path.parent, option)
 
 

@@ -14,7 +14,7 @@ from gramlet.cli import embed, stylize, sweep, train
 from gramlet.cli.arguments import whole
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal, local_time
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, shown
 from gramlet.json_codec import plain
 from gramlet.run.types import RunInfo, RunKind, RunState
 
@@ -35,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Does it."""
     if arguments.action == "list":
+        if arguments.run:
+            raise InvalidInput(
+                f"list shows all runs: `gramlet runs show {shown(arguments.run)}` shows one", field="run"
+            )
         return _list(arguments, client, terminal)
     if not arguments.run:
         raise InvalidInput(f"say which run to {arguments.action}", field="run")

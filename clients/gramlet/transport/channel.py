@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import socket
 import sys
 import warnings
@@ -47,6 +48,7 @@ _WEB_SCHEMES = ("http:", "https:", "grpc:", "grpcs:")
 
 # Unary calls that may be made twice. gRPC repeats them itself, at once and on another replica if there is one;
 # `gramlet.transport.retry` repeats them after longer failures.
+_TOKEN = re.compile(r"[\x21-\x7e]*")
 _IDEMPOTENT = {
     "gramlet.feature.v1.FeatureService": ("GetModel", "Extract"),
     "gramlet.stylize.v1.StylizeService": ("GetStatus",),
@@ -82,8 +84,9 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.address, str) or not self.address.strip() or not self.address.isprintable():
             raise InvalidInput(f"give an address such as localhost:50051, not {shown(self.address)}", field="address")
-        if self.token is not None and not (isinstance(self.token, str) and self.token.isascii()):
-            raise InvalidInput("a token is text of ASCII characters", field="token")  # never shown
+        if self.token is not None and not (isinstance(self.token, str) and _TOKEN.fullmatch(self.token.strip())):
+            # The token itself is never shown.
+            raise InvalidInput("a token is text of ASCII characters without spaces and line breaks", field="token")
         if not isinstance(self.tls, Tls | bool | None):
             raise InvalidInput(f"give Tls(...), True or None, not {shown(self.tls)}", field="tls")
         if self.address.startswith(_WEB_SCHEMES):

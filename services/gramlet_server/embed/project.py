@@ -63,7 +63,7 @@ def fit_to_items(settings: MapSettings, items: int) -> tuple[MapSettings, tuple[
     notes: list[str] = []
     largest = max((items - 1) / 3, 1.0)
     perplexities = tuple(dict.fromkeys(min(perplexity, largest) for perplexity in settings.tsne.perplexities))
-    if settings.method is Method.TSNE and perplexities != settings.tsne.perplexities:
+    if settings.method is Method.TSNE and max(settings.tsne.perplexities) > largest:
         asked = ", ".join(f"{perplexity:g}" for perplexity in settings.tsne.perplexities)
         used = ", ".join(f"{perplexity:.3g}" for perplexity in perplexities)
         notes.append(f"{items} items are too few for perplexity {asked}: {used} was used.")

@@ -188,7 +188,7 @@ class Execution(Generic[Event]):
         if self._is_lost or isinstance(error, Aborted):
             return Unavailable(f"run {self.run_id} goes on at another replica: resume it", retry_after=0.0)
         if self._stopping:
-            return Cancelled(f"run {self.run_id} was stopped: resume it to go on")
+            return Cancelled(f"run {self.run_id} was stopped: resume it to go on, unless it was deleted")
         return error
 
     def _close_after(self, error: BaseException | None) -> None:

@@ -185,7 +185,7 @@ class StoreWatch(Watch[Event]):
         if info.state is RunState.FAILED and info.error is not None:
             raise error_class(info.error.code)(info.error.message, field=info.error.field)
         if record.requested and info.state is RunState.STOPPED:
-            raise Cancelled(f"run {self.run_id} was stopped: resume it to go on")
+            raise Cancelled(f"run {self.run_id} was stopped: resume it to go on, unless it was deleted")
         is_waiting = info.detached and not info.state.has_ended
         # Its caller may be about to resume it, when its server was lost or shut down.
         lost = time.time() - max(record.renewed, info.updated) > 2 * self._records.lease_seconds
