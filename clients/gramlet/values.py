@@ -109,9 +109,12 @@ def name_or_new(value: Any, field: str) -> str:
     """The name that a caller gives to a run or a map, or a random one.
 
     Raises:
-        InvalidInput: Not text.
+        InvalidInput: Not text, or empty.
     """
-    return new_name() if value is None else text(value, field) or new_name()
+    name = new_name() if value is None else text(value, field)
+    if not name:
+        raise InvalidInput("an empty name: leave it out for a random one", field=field)
+    return name
 
 
 def digest_or_any(value: Any, field: str) -> str:

@@ -51,6 +51,7 @@ from gramlet_server.runs.layout import Folder, Listing, Version
 from gramlet_server.runs.store import Store
 
 _TRIES = 100
+_CALLED = {"stylize": "stylization", "train": "training", "embed": "map"}
 """How often a reader begins again because the run has changed meanwhile."""
 
 Base = Mapping[str, str]
@@ -229,7 +230,7 @@ class Run:
         return folder
 
     def _missing(self, field: str) -> NotFound:
-        return NotFound(f"there is no run {self.run_id}", field=field)
+        return NotFound(f"there is no {_CALLED.get(self._kind, self._kind)} {self.run_id}", field=field)
 
     def _look_up(self, name: str, fetch: Callable[[str], T]) -> T | None:
         folder = self._open()

@@ -58,6 +58,8 @@ def _progress(event: StylizeEvent, before: Progress) -> Progress:
             return Progress(event.iteration, event.settings.iterations or 0, before.loss, "iterations")
         case Iteration():
             return dataclasses.replace(before, done=event.iteration, loss=event.loss)
+        case Result():
+            return dataclasses.replace(before, loss=event.loss)  # of the picture, which is the best one
         case _:
             return before
 
