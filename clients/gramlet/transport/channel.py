@@ -84,7 +84,9 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.address, str) or not self.address.strip() or not self.address.isprintable():
             raise InvalidInput(f"give an address such as localhost:50051, not {shown(self.address)}", field="address")
-        if self.token is not None and not (isinstance(self.token, str) and _TOKEN.fullmatch(self.token.strip())):
+        if isinstance(self.token, str):
+            object.__setattr__(self, "token", self.token.strip())  # a file's line break is no part of it
+        if self.token is not None and not (isinstance(self.token, str) and _TOKEN.fullmatch(self.token)):
             # The token itself is never shown.
             raise InvalidInput("a token is text of ASCII characters without spaces and line breaks", field="token")
         if not isinstance(self.tls, Tls | bool | None):

@@ -102,7 +102,6 @@ class Attempts:
 
 def call_metadata(token: str | None) -> Metadata:
     """The token, if any, and the request id of the current context."""
-    token = token.strip() if token else ""  # a file's line break is no part of it
     found = {"authorization": f"Bearer {token}" if token else "", REQUEST_ID: request_id.get()}
     return tuple((name, value) for name, value in found.items() if value)
 
