@@ -1,6 +1,6 @@
 // The part Heads: a classifier from a folder, what is behind its numbers, and a photo to try it on.
 import { follow, get, pictureUrl, post, remove } from "./api.js";
-import { go } from "./app.js";
+import { go } from "./address.js";
 import { lossChart } from "./chart.js";
 import { confirmed, h, icon, note, opened } from "./dom.js";
 import { folderDrop, folderSummary } from "./folder.js";

@@ -1,6 +1,6 @@
 // The part Map: a folder arranged by style, whose regions become a classifier.
 import { follow, get, lines, pictureUrl, post } from "./api.js";
-import { go } from "./app.js";
+import { go } from "./address.js";
 import { ago, h, icon, note } from "./dom.js";
 import { folderDrop, folderSummary } from "./folder.js";
 import { MapView } from "./mapview.js";

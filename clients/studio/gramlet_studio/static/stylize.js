@@ -1,6 +1,7 @@
 // The part Stylize: an order, the picture that forms, and the sliders that act on it.
 import { follow, get, pictureUrl, post, remove } from "./api.js";
-import { go, onStatus } from "./app.js";
+import { go } from "./address.js";
+import { onStatus } from "./server.js";
 import { lossChart, short } from "./chart.js";
 import { comparison } from "./compare.js";
 import { confirmed, h, icon, note } from "./dom.js";

@@ -1,6 +1,7 @@
 // The part Sweep: a grid of ratios and depths that fills in cell by cell.
 import { follow, get, post } from "./api.js";
-import { go, onStatus } from "./app.js";
+import { go } from "./address.js";
+import { onStatus } from "./server.js";
 import { h, icon, note, opened } from "./dom.js";
 import { picturePicker } from "./picker.js";
 
