@@ -6,25 +6,22 @@ python tests/bench/bench_footprint.py [peak start] [--size 1024]
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gramlet import Client
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.bench_stylize import SAMPLES, WEIGHTS, direct, picture
+from tests.bench.rows import Row, measured
 from tests.e2e.cluster import Cluster, GramletServer
 
-Row = dict[str, Any]
 MIB = 2**20
 THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}
 
@@ -35,14 +32,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--iterations", type=int, default=4)
-    chosen = parser.parse_args(arguments)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
-        for part in chosen.parts:
-            for row in PARTS[part](cluster, chosen):
-                print(json.dumps(row), flush=True)
-                rows.append(row)
-    return rows
+    return measured(PARTS, parser.parse_args(arguments))
 
 
 def status(process: int, line: str) -> int:

@@ -6,15 +6,12 @@ python tests/bench/bench_runs.py [pages size] [--runs 2000] [--page 50]
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from gramlet import Client
@@ -25,9 +22,9 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.bench.rows import Row, measured
 from tests.e2e.cluster import Cluster, variables
 
-Row = dict[str, Any]
 ROUNDS = 5
 
 
@@ -37,14 +34,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("parts", nargs="*", default=list(PARTS))
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--page", type=int, default=50)
-    chosen = parser.parse_args(arguments)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
-        for part in chosen.parts:
-            for row in PARTS[part](cluster, chosen):
-                print(json.dumps(row), flush=True)
-                rows.append(row)
-    return rows
+    return measured(PARTS, parser.parse_args(arguments))
 
 
 def pages(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Row]:
