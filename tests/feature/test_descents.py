@@ -370,10 +370,10 @@ def test_the_load_says_how_much_is_left() -> None:
     ("wanted", "made", "taken", "since", "due"),
     [
         (0.0, 0.0, 0.0, 1e9, False),  # none are wanted
-        (10.0, 0.01, 0.1, 9.0, False),
-        (10.0, 0.01, 0.1, 10.0, True),
-        (10.0, 0.5, 1.0, 49.0, False),  # a second for each state: one in 50
-        (10.0, 0.5, 1.0, 50.0, True),
+        (10.0, 0.01, 0.05, 9.0, False),
+        (10.0, 0.01, 0.05, 10.0, True),
+        (10.0, 0.5, 0.25, 49.0, False),  # a second for each state: one in 50
+        (10.0, 0.5, 0.25, 50.0, True),
     ],
 )
 def test_states_take_at_most_a_fiftieth_of_the_time(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from gramlet.feature.types import GramNormalization
-from gramlet_server.feature.gram import energy, gram_matrix, style_loss
+from gramlet_server.feature.gram import energy, gram_matrix, gram_of_rows, style_loss
 
 DIVISORS = {
     GramNormalization.NONE: 1,
@@ -26,7 +26,15 @@ def test_a_gram_is_exact_in_float32(activations: torch.Tensor, normalization: Gr
     exact = f @ f.T / DIVISORS[normalization]
     gram = gram_matrix(activations, normalization)
     assert gram.dtype == torch.float32
-    torch.testing.assert_close(gram.double(), exact, rtol=2e-6, atol=0)
+    torch.testing.assert_close(gram.double(), exact, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("positions", [0, 1, 20, 64, 300], ids="{} positions".format)
+def test_products_of_64_channels_are_exact_and_symmetric(positions: int) -> None:
+    rows = torch.rand(positions, 64, generator=torch.Generator().manual_seed(3))
+    gram = gram_of_rows(rows)
+    torch.testing.assert_close(gram.double(), rows.double().T @ rows.double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(gram, gram.T, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("normalization", GramNormalization)

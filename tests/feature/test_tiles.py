@@ -99,7 +99,10 @@ def test_the_loss_and_the_gradient_in_tiles_equal_those_of_the_whole_picture(
         assert found.content_loss == pytest.approx(expected.content_loss, rel=1e-4), name
         assert found.total_variation_loss == pytest.approx(expected.total_variation_loss, rel=1e-5), name
         scale = np.sqrt(np.mean(expected.gradient**2))
-        assert np.abs(found.gradient - expected.gradient).max() < 1e-3 * scale, name
+        difference = found.gradient - expected.gradient
+        assert np.sqrt(np.mean(difference**2)) < 1e-3 * scale, name
+        # Rounding may decide whether a unit near zero is active, which single pixels show. A wrong border shows more.
+        assert np.abs(difference).max() < 0.05 * scale, name
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

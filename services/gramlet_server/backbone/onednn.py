@@ -1,4 +1,4 @@
-"""Convolutions of a frozen network on an x86 CPU: weights packed for oneDNN in advance, following operations fused.
+"""oneDNN on an x86 CPU: convolutions of a frozen network, weights packed in advance and following operations fused.
 
 torch packs a convolution's weights again at every call, and runs the ReLU and the addition of the residual as separate
 passes over memory. oneDNN's own operators, which torch's compiler emits, do neither, but they have no gradient. It is
@@ -27,6 +27,32 @@ def available(device: torch.device, dtype: torch.dtype) -> bool:
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def times_transposed(left: Tensor, right: Tensor) -> Tensor:
+    """left (M, K) times the transpose of right (N, K): (M, N). Without a gradient.
+
+    torch multiplies float32 matrices by MKL, which leaves out AVX-512 on AMD's processors: oneDNN takes half the time.
+    """
+    if not available(left.device, left.dtype):
+        return left @ right.T
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
+    return result
+
+
+def kernel_gradient(left: Tensor, right: Tensor) -> Tensor:
+    """The transpose of left (P, M) times right (P, N): (M, N). Without a gradient. For many rows.
+
+    It is the gradient of a convolution of 1 x 1 with respect to its kernel, which oneDNN computes as the rows lie in
+    memory. A product of matrices would need a transposed copy of them.
+    """
+    outputs, inputs = (each.reshape(1, len(each), 1, -1).permute(0, 3, 1, 2) for each in (left, right))
+    kernel = left.new_empty(left.shape[1], right.shape[1], 1, 1)
+    _, gradient, _ = torch.ops.aten.convolution_backward(
+        outputs, inputs, kernel, None, _ONE, [0, 0], _ONE, False, [0, 0], 1, [False, True, False]
+    )
+    result: Tensor = gradient[:, :, 0, 0]
+    return result
 
 
 KEPT_SHAPES = 4

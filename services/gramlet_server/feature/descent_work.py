@@ -89,8 +89,9 @@ class Requests:
 
     def state_taken(self, seconds: float) -> None:
         """The reader has it, and took so long for it."""
-        # The descent went on meanwhile, but shared the processor with the reader.
-        self._state_waits, self._state_seconds = False, self._state_seconds + seconds / 2
+        # The descent went on meanwhile, but on a CPU it shared the processor with the reader, and with StylizeService,
+        # which writes the state afterwards and takes about as long.
+        self._state_waits, self._state_seconds = False, self._state_seconds + 2 * seconds
 
     def state_due(self, wanted: float, since: float) -> bool:
         """Whether it is time for a state.

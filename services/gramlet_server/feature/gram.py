@@ -9,6 +9,9 @@ from gramlet.feature.types import GramNormalization
 from torch import Tensor
 from torch.nn import functional
 
+from gramlet_server.backbone import onednn
+from gramlet_server.backbone.onednn import times_transposed
+
 INSIDE = 0.5
 """A position of a stage lies in a region that covers at least this share of its pixels."""
 
@@ -84,8 +87,17 @@ def gram_matrix(activations: Tensor, normalization: GramNormalization, region: R
     """
     rows = positions_by_channels(activations)  # (H·W, C)
     guided = rows if region is None else region.rows(rows)
-    gram: Tensor = (guided.T @ guided) / divisor(*_sides(rows), normalization)
-    return gram
+    return gram_of_rows(guided).div_(divisor(*_sides(rows), normalization))
+
+
+def gram_of_rows(rows: Tensor) -> Tensor:
+    """AᵀA (C, C) of rows A (P, C), symmetric up to rounding. Without a gradient."""
+    if not onednn.available(rows.device, rows.dtype) or not len(rows):
+        return rows.T @ rows
+    if len(rows) < rows.shape[1]:
+        columns = rows.T.contiguous()
+        return onednn.times_transposed(columns, columns)
+    return onednn.kernel_gradient(rows, rows)
 
 
 def _sides(matrix: Tensor) -> tuple[int, int]:
@@ -111,7 +123,7 @@ class _StyleLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, target: Tensor, by: float) -> Tensor:
-        difference = torch.mm(rows.T, rows)  # (C, C)
+        difference = gram_of_rows(rows)
         if by != 1:
             difference.div_(by)
         difference.sub_(target)
@@ -127,8 +139,8 @@ class _StyleLoss(torch.autograd.Function):
         scale = upstream * ctx.scale
         # Scale the smaller factor.
         if rows.numel() < difference.numel():
-            return (rows * scale) @ difference, None, None
-        return rows @ (difference * scale), None, None
+            return times_transposed(rows * scale, difference), None, None
+        return times_transposed(rows, difference * scale), None, None
 
 
 class _StyleLossOfFewPositions(torch.autograd.Function):
@@ -140,8 +152,8 @@ class _StyleLossOfFewPositions(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, target: Tensor, energy: float, by: float) -> Tensor:
-        own = rows @ rows.T  # (H·W, H·W)
-        across = rows @ target  # (H·W, C)
+        own = times_transposed(rows, rows)  # (H·W, H·W)
+        across = times_transposed(rows, target)  # (H·W, C); T is symmetric
         ctx.scale = 4.0 / (by * target.numel())
         ctx.save_for_backward(torch.addmm(across, own, rows, beta=-1, alpha=1 / by))
         squares = own.double().square().sum() / by**2 - 2 / by * (rows.double() * across).sum() + energy

@@ -19,7 +19,8 @@ from gramlet.types import Array
 from torch import Tensor
 
 from gramlet_server.backbone.architecture import Architecture
-from gramlet_server.feature.gram import Region, divisor, positions_by_channels
+from gramlet_server.backbone.onednn import times_transposed
+from gramlet_server.feature.gram import Region, divisor, gram_of_rows, positions_by_channels
 from gramlet_server.feature.objective import Targets, total_variation
 
 Pixels = TypeVar("Pixels", Array, Tensor)
@@ -158,7 +159,7 @@ class TileSums:
         sums = []
         for stage, region in self._grams:
             rows = core_rows(tile, stage, activations[stage], region)
-            sums.append(rows.T @ rows)
+            sums.append(gram_of_rows(rows))
         for stage in self._stages:
             core = tile.core(stage, activations[stage]).float()
             if stage not in self.activations:
@@ -241,7 +242,7 @@ class TiledEvaluation:
         gradient = torch.zeros_like(activations)
         core = tile.core(stage, gradient)
         for target, direction in zip(self._targets.style.get(stage, ()), self._directions.get(stage, ()), strict=True):
-            guided = core_rows(tile, stage, activations, target.region) @ direction
+            guided = times_transposed(core_rows(tile, stage, activations, target.region), direction)
             rows = guided if target.region is None else target.region.part(*tile.positions(stage)).scatter(guided)
             core += rows.view(*core.shape[1:], len(core)).permute(2, 0, 1)
         if stage == self._targets.content_stage and self._targets.content is not None:
