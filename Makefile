@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml clients/pyproject.toml clients/studio/pyproje
 demo: install
 	$(BIN)/python demo/run.py
 
-# A page over a server on this machine. STUDIO="--port 9000 --open"
+# A page over a server on this machine. STUDIO="--studio-port 9000 --studio-open"
 studio: install
 	$(BIN)/python demo/studio.py $(STUDIO)
 
@@ -41,6 +41,7 @@ lint: install protos-check
 	$(BIN)/buf lint protos
 	BIN=$(BIN) protos/breaking.sh
 	BIN=$(BIN) docker/lint.sh
+	BIN=$(BIN) clients/studio/lint.sh
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,10 @@ const HIDDEN_MS = 5000;
 
 /** An error that the backend described: `message`, and the `field` that is wrong. */
 export class Failure extends Error {
+  /**
+   * @param {{ error?: string, field?: string, code?: string }} values
+   * @param {number} status
+   */
   constructor(values, status) {
     super(values.error || `the studio answered ${status}`);
     this.field = values.field || "";
@@ -12,6 +16,23 @@ export class Failure extends Error {
   }
 }
 
+/**
+ * What went wrong, in words: with the field, if one is named.
+ *
+ * @param {unknown} error
+ */
+export function said(error) {
+  if (error instanceof Failure && error.field) return `${error.field}: ${error.message}`;
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** @param {unknown} error */
+export const isAbsent = (error) => error instanceof Failure && error.status === 404;
+
+/**
+ * @param {string} path
+ * @param {RequestInit} [options]
+ */
 async function answered(path, options) {
   let reply;
   try {
@@ -23,27 +44,43 @@ async function answered(path, options) {
   throw new Failure(await reply.json().catch(() => ({})), reply.status);
 }
 
+/**
+ * @param {string} path
+ * @returns {Promise<any>} the JSON of the reply
+ */
 export const get = async (path) => (await answered(path)).json();
 
-/** Sends JSON or a form; gives the JSON of the reply. */
+/**
+ * Sends JSON or a form; gives the JSON of the reply.
+ *
+ * @param {string} path
+ * @param {object} body
+ * @returns {Promise<any>}
+ */
 export async function post(path, body = {}) {
   const form = body instanceof FormData;
-  const reply = await answered(path, { method: "POST", body: form ? body : JSON.stringify(body), headers: form ? {} : { "content-type": "application/json" } });
+  const reply = await answered(path, { method: "POST", body: form ? body : JSON.stringify(body), headers: form ? undefined : { "content-type": "application/json" } });
   return reply.status === 204 ? null : reply.json();
 }
 
+/** @param {string} path */
 export const remove = (path) => answered(path, { method: "DELETE" });
 
-/** The lines of JSON of a reply, as they come. */
+/**
+ * The lines of JSON of a reply, as they come.
+ *
+ * @param {string} path
+ * @param {object} body
+ */
 export async function* lines(path, body) {
   const reply = await answered(path, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
   const decoder = new TextDecoder();
   let rest = "";
-  for (let reader = reply.body.getReader(); ;) {
+  for (const reader = /** @type {ReadableStream<Uint8Array>} */ (reply.body).getReader(); ;) {
     const { done, value } = await reader.read();
     if (done) return;
     const parts = (rest + decoder.decode(value, { stream: true })).split("\n");
-    rest = parts.pop();
+    rest = parts.pop() ?? "";
     for (const part of parts) yield JSON.parse(part);
   }
 }
@@ -52,15 +89,21 @@ export async function* lines(path, body) {
  * Follows a run: `handlers[event](values)`. The browser reconnects by itself, with the id of the last event that it saw, so
  * that nothing is missed. A window that is hidden stops following for a while: browsers open only six connections to one
  * host, and the seventh window would wait for ever. Returns a function that stops following.
+ *
+ * @param {RunInfo["kind"]} kind
+ * @param {string} run
+ * @param {Handlers} handlers
  */
 export function follow(kind, run, handlers) {
-  let source = null, ended = false, timer = 0;
+  /** @type {EventSource | null} */
+  let source = null;
+  let ended = false, timer = 0;
   function join() {
-    source = new EventSource(`/api/runs/${kind}/${run}/events`);
-    source.onmessage = ({ data }) => {
+    const joined = source = new EventSource(`/api/runs/${kind}/${run}/events`);
+    joined.onmessage = ({ data }) => {
       const values = JSON.parse(data);
       handlers[values.event]?.(values);
-      if (values.event === "end") { ended = true; source.close(); }
+      if (values.event === "end") { ended = true; joined.close(); }
     };
   }
   function shown() {
@@ -73,10 +116,20 @@ export function follow(kind, run, handlers) {
   return () => { clearTimeout(timer); document.removeEventListener("visibilitychange", shown); source?.close(); };
 }
 
+/**
+ * @param {string} picture
+ * @param {64 | 160 | 320 | 640 | 1280} side
+ */
 export const pictureUrl = (picture, side = 640) => `/api/pictures/${picture}/jpeg?side=${side}`;
 
-/** Uploads pictures; returns those that were kept, and says what was not. */
+/**
+ * Uploads pictures; returns those that were kept, and says what was not.
+ *
+ * @param {File[]} files
+ * @param {(text: string) => void} complain
+ */
 export async function upload(files, complain) {
+  /** @type {StoredPicture[]} */
   const kept = [];
   for (let start = 0; start < files.length; start += 8) {
     const form = new FormData();

@@ -1,7 +1,9 @@
 // The frame: tabs, links, the theme.
 import { go, showBy } from "./address.js";
+import { byId } from "./dom.js";
 import { watchServer } from "./server.js";
 
+/** @type {Record<string, () => Promise<Part>>} */
 const TABS = {
   stylize: () => import("./stylize.js"),
   runs: () => import("./runs.js"),
@@ -9,7 +11,7 @@ const TABS = {
   heads: () => import("./heads.js"),
   sweep: () => import("./sweep.js"),
 };
-const main = document.getElementById("main");
+const main = byId("main");
 let close = () => {};
 
 /** Shows the part and the run that the address names. */
@@ -18,7 +20,7 @@ async function show() {
   const name = tab in TABS ? tab : "stylize";
   close();
   close = () => {};
-  for (const link of document.querySelectorAll("nav a")) {
+  for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("nav a"))) {
     if (link.dataset.tab === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
@@ -30,17 +32,17 @@ async function show() {
 }
 
 document.addEventListener("click", (event) => {
-  const link = event.target.closest("a[href^='/']");
-  if (!link || link.hasAttribute("download") || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
-  if (link.getAttribute("href").startsWith("/api/")) return;
+  const link = event.target instanceof Element && event.target.closest("a[href^='/']"), path = link && link.getAttribute("href");
+  if (!link || !path || link.hasAttribute("download") || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
+  if (path.startsWith("/api/")) return;
   event.preventDefault();
-  go(link.getAttribute("href"));
+  go(path);
   main.focus({ preventScroll: true });
 });
 
 // --- the theme ---
 
-document.getElementById("theme").addEventListener("click", () => {
+byId("theme").addEventListener("click", () => {
   const root = document.documentElement;
   const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   root.dataset.theme = dark ? "light" : "dark";

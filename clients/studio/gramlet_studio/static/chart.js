@@ -1,20 +1,32 @@
 // The loss by term, iteration by iteration, on a logarithmic scale.
-import { h } from "./dom.js";
+import { h, penOf } from "./dom.js";
 
+/** @typedef {{ iteration: number, [term: string]: number }} Reading */
+/** @typedef {[term: string, name: string, color: string]} Term */
+
+/** @type {Term[]} */
 const TERMS = [["loss", "Total", "--line-total"], ["style", "Style", "--line-style"], ["content", "Content", "--line-content"], ["variation", "Smoothness", "--line-variation"]];
 const DECADES = 3; // of the scale: the content loss starts at 0
 
-/** A chart with `add(iteration values)`, `mark(iteration, kind)`, `clear()` and `element`. */
+/**
+ * A chart with `add(iteration values)`, `mark(iteration, kind)`, `clear()` and `element`.
+ *
+ * @param {Term[]} terms
+ * @param {string} step
+ */
 export function lossChart(terms = TERMS, step = "iteration") {
   const canvas = h("canvas", { role: "img", "aria-label": "Loss: nothing yet" });
   const legend = h("ul.legend");
   const element = h("figure.chart", {}, canvas, legend);
-  const points = [], marks = [];
+  /** @type {Reading[]} */
+  const points = [];
+  /** @type {{ iteration: number, kind: "scale" | "adjusted" }[]} */
+  const marks = [];
   const values = new Map(terms.map(([term, name, color]) => {
     const value = h("b", {}, "–"), line = h("i", { "aria-hidden": "true" });
     line.style.background = `var(${color})`;
     legend.append(h("li", {}, line, name, " ", value));
-    return [term, value];
+    return /** @type {const} */ ([term, value]);
   }));
   let waiting = false;
 
@@ -24,7 +36,7 @@ export function lossChart(terms = TERMS, step = "iteration") {
     if (!width) return;
     canvas.width = width * scale;
     canvas.height = height * scale;
-    const pen = canvas.getContext("2d"), style = getComputedStyle(element);
+    const pen = penOf(canvas), style = getComputedStyle(element);
     pen.scale(scale, scale);
     pen.clearRect(0, 0, width, height);
     if (!points.length) return;
@@ -32,9 +44,9 @@ export function lossChart(terms = TERMS, step = "iteration") {
     let [low, high] = range(logs);
     low = Math.max(low, high - DECADES);
     if (high - low < 0.3) { low -= 0.15; high += 0.15; }
-    const left = 48, bottom = 18, first = points[0].iteration, last = Math.max(points.at(-1).iteration, first + 1);
-    const x = (iteration) => left + (iteration - first) / (last - first) * (width - left - 6);
-    const y = (value) => 6 + (high - Math.log10(value)) / (high - low) * (height - bottom - 12);
+    const left = 48, bottom = 18, first = points[0].iteration, now = points[points.length - 1], last = Math.max(now.iteration, first + 1);
+    const x = (/** @type {number} */ iteration) => left + (iteration - first) / (last - first) * (width - left - 6);
+    const y = (/** @type {number} */ value) => 6 + (high - Math.log10(value)) / (high - low) * (height - bottom - 12);
     pen.font = "11px ui-sans-serif, system-ui, sans-serif";
     pen.strokeStyle = style.getPropertyValue("--line");
     pen.fillStyle = style.getPropertyValue("--muted");
@@ -64,29 +76,38 @@ export function lossChart(terms = TERMS, step = "iteration") {
       }
       pen.stroke();
     }
-    const now = points.at(-1);
     canvas.setAttribute("aria-label", `Loss ${short(now.loss)} at ${step} ${now.iteration}, from ${short(points[0].loss)} at the start`);
-    for (const [term] of terms) values.get(term).textContent = now[term] > 0 ? short(now[term]) : "–";
+    for (const [term, value] of values) value.textContent = now[term] > 0 ? short(now[term]) : "–";
   }
   function later() { if (!waiting) { waiting = true; requestAnimationFrame(draw); } }
   new ResizeObserver(later).observe(canvas);
   return {
     element,
+    /** @param {Reading} point */
     add(point) {
-      while (points.length && points.at(-1).iteration >= point.iteration) points.pop(); // a run that went on from its checkpoint
+      while (points.length && points[points.length - 1].iteration >= point.iteration) points.pop(); // a run that went on from its checkpoint
       points.push(point);
       later();
     },
+    /**
+     * @param {number} iteration
+     * @param {"scale" | "adjusted"} kind
+     */
     mark(iteration, kind) { marks.push({ iteration, kind }); later(); },
     clear() { points.length = marks.length = 0; later(); },
     draw: later,
   };
 }
 
+/**
+ * @param {number[]} values
+ * @returns {[number, number]}
+ */
 function range(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) { if (value < low) low = value; if (value > high) high = value; }
   return [low, high];
 }
 
+/** @param {number | null | undefined} value */
 export const short = (value) => value == null ? "–" : value >= 1e4 || value < 1e-2 ? value.toExponential(1) : String(Number(value.toPrecision(3)));

@@ -23,7 +23,11 @@ export function comparison({ beforeName = "Before", afterName = "After" } = {}) 
   let newest = 0;
   return {
     element, handle,
-    /** Shows a picture once it is decoded, so that nothing flickers. Older ones that come late are dropped. */
+    /**
+     * Shows a picture once it is decoded, so that nothing flickers. Older ones that come late are dropped.
+     *
+     * @param {string} url
+     */
     async show(url, text = "") {
       const turn = ++newest, next = new Image();
       next.src = url;
@@ -35,9 +39,11 @@ export function comparison({ beforeName = "Before", afterName = "After" } = {}) 
       after.replaceWith(next);
       after = next;
       element.style.aspectRatio = `${next.naturalWidth} / ${next.naturalHeight}`;
-      element.style.setProperty("--ratio", next.naturalWidth / next.naturalHeight);
+      element.style.setProperty("--ratio", String(next.naturalWidth / next.naturalHeight));
     },
+    /** @param {string} url */
     before(url, text = "") { before.src = url; before.alt = text; },
-    at(share) { handle.value = share; move(); },
+    /** @param {number} share in percent */
+    at(share) { handle.value = String(share); move(); },
   };
 }

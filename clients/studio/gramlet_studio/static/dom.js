@@ -1,22 +1,48 @@
 // Building the page. Text is always text: nothing here, or anywhere in the studio, turns a string into markup.
 
-/** An element: h("button.primary", { type: "button", onclick }, "Stylize"). Attributes that are null or false are left out. */
+/**
+ * An element: h("button.primary", { type: "button", onclick }, "Stylize"). Attributes that are null or false are left out.
+ *
+ * @template {string} D
+ * @param {D} description
+ * @param {Attributes<ElementOf<D>>} attributes
+ * @param {...Children} children
+ * @returns {ElementOf<D>}
+ */
 export function h(description, attributes = {}, ...children) {
   const [tag, ...classes] = description.split(".");
   const element = document.createElement(tag || "div");
   if (classes.length) element.className = classes.join(" ");
   for (const [name, value] of Object.entries(attributes)) set(element, name, value);
-  element.append(...children.flat().filter((child) => child != null && child !== false));
-  return element;
+  for (const child of children.flat()) if (child != null && child !== false) element.append(child);
+  return /** @type {ElementOf<D>} */ (element);
 }
 
+/**
+ * The element of an id, which is in the page.
+ *
+ * @param {string} id
+ */
+export const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+/**
+ * @param {HTMLElement} element
+ * @param {string} name
+ * @param {any} value
+ */
 function set(element, name, value) {
   if (value == null || value === false) return;
   if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
   else if (name === "dataset") Object.assign(element.dataset, value);
-  else if (name in element && typeof value !== "string") element[name] = value;
+  else if (name in element && typeof value !== "string") /** @type {any} */ (element)[name] = value;
   else element.setAttribute(name, value === true ? "" : value);
 }
+
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {CanvasRenderingContext2DSettings} [settings]
+ */
+export const penOf = (canvas, settings) => /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d", settings));
 
 const SVG = "http://www.w3.org/2000/svg";
 const SHAPES = {
@@ -32,10 +58,15 @@ const SHAPES = {
   picture: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15 9h.01",
   camera: "M4 8h4l2-3h4l2 3h4v11H4zM12 17a4 4 0 1 0 0-8 4 4 0 0 0 0 8z",
   lasso: "M7 17c-3-1-4-3-4-6 0-4 4-7 9-7s9 3 9 7-4 7-9 7c-2 0-3 0-4 0m-1-1a2 2 0 1 0 1 4 2 2 0 0 0-1-4z",
+  whole: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
   hand: "M8 12V6a1.5 1.5 0 0 1 3 0v5-6a1.5 1.5 0 0 1 3 0v6-4a1.5 1.5 0 0 1 3 0v7c0 4-2 6-5 6s-4-1-6-4l-3-5a1.5 1.5 0 0 1 2.500-1.500z",
 };
 
-/** A line drawing, for the eyes only. */
+/**
+ * A line drawing, for the eyes only.
+ *
+ * @param {keyof typeof SHAPES} name
+ */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg"), path = document.createElementNS(SVG, "path");
   svg.setAttribute("viewBox", "0 0 24 24");
@@ -46,16 +77,36 @@ export function icon(name) {
   return svg;
 }
 
-/** Says something in the corner, and to screen readers. */
+/**
+ * An input with its label.
+ *
+ * @param {string} id of the input
+ * @param {string} label
+ * @param {HTMLElement} input
+ */
+export const field = (id, label, input) => h("div.setting.inline", {}, h("label", { for: id }, label), input);
+
+/**
+ * Says something in the corner, and to screen readers.
+ *
+ * @param {string} text
+ * @param {"" | "bad"} kind
+ */
 export function note(text, kind = "") {
   const line = h(`p.note${kind && "." + kind}`, {}, text);
-  document.getElementById("notes").append(line);
+  byId("notes").append(line);
   setTimeout(() => line.remove(), kind === "bad" ? 9000 : 4500);
 }
 
-/** Asks before something that cannot be undone. */
+/**
+ * Asks before something that cannot be undone.
+ *
+ * @param {string} question
+ * @param {string} action
+ */
 export function confirmed(question, action) {
   return new Promise((answer) => {
+    /** @type {HTMLDialogElement} */
     const dialog = h("dialog.ask", { "aria-label": question, onclose: () => { dialog.remove(); answer(dialog.returnValue === "yes"); } },
       h("p", {}, question),
       h("div.row.end", {},
@@ -66,8 +117,14 @@ export function confirmed(question, action) {
   });
 }
 
-/** A dialog with a title and a way out. */
+/**
+ * A dialog with a title and a way out.
+ *
+ * @param {string} title
+ * @param {...Children} children
+ */
 export function opened(title, ...children) {
+  /** @type {HTMLDialogElement} */
   const dialog = h("dialog.sheet", { "aria-label": title, onclose: () => dialog.remove() },
     h("div.row.between", {}, h("h2", {}, title),
       h("button.quiet.icon", { type: "button", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"))),
@@ -77,9 +134,13 @@ export function opened(title, ...children) {
   return dialog;
 }
 
+/** @param {number} count */
 export const bytesText = (count) => count >= 1e6 ? `${(count / 1e6).toFixed(1)} MB` : `${Math.ceil(count / 1e3)} kB`;
 
+/** @type {[number, string][]} */
 const AGES = [[86400, "day"], [3600, "hour"], [60, "minute"]];
+
+/** @param {number} seconds since the epoch */
 export function ago(seconds) {
   const age = Date.now() / 1000 - seconds;
   for (const [unit, name] of AGES) {

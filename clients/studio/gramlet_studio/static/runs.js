@@ -1,14 +1,18 @@
 // The part Runs: every run in the server's store.
-import { get, post, remove } from "./api.js";
+import { get, post, remove, said } from "./api.js";
 import { comparison } from "./compare.js";
 import { ago, bytesText, confirmed, h, icon, note, opened } from "./dom.js";
 
+const NAMES = { stylize: "Stylization", sweep: "Sweep", train: "Head", embed: "Map" };
+/** @type {Record<string, string>} */
 const KINDS = { "": "All", stylize: "Stylizations", sweep: "Sweeps", train: "Heads", embed: "Maps" };
 const PART = { stylize: "stylize", sweep: "sweep", train: "heads", embed: "map" };
 const REFRESH_MS = 3000;
 
+/** @param {HTMLElement} main */
 export function open(main) {
   let kind = "", timer = 0, shown = "", closed = false;
+  /** @type {Set<string>} */
   const chosen = new Set();
   const grid = h("ul.cards", { "aria-label": "Runs" }), empty = h("p.hint.centered", { hidden: true }, "No runs yet. Start one under Stylize, Map, Heads or Sweep.");
   const filters = h("div.chips", { role: "group", "aria-label": "Kind" }, Object.entries(KINDS).map(([value, name]) =>
@@ -24,22 +28,26 @@ export function open(main) {
   async function load() {
     clearTimeout(timer);
     try {
+      /** @type {{ runs: RunInfo[] }} */
       const { runs } = await get(`/runs${kind ? `?kind=${kind}` : ""}`);
       const now = JSON.stringify(runs.map((run) => [run.run_id, run.state, run.progress.done, run.bytes]));
       if (now !== shown && !closed) draw(runs);
       shown = now;
-    } catch (failure) { if (!closed && !shown) note(failure.message, "bad"); }
+    } catch (failure) { if (!closed && !shown) note(said(failure), "bad"); }
     if (!closed) timer = setTimeout(load, REFRESH_MS);
   }
 
+  /** @param {RunInfo[]} runs */
   function draw(runs) {
     empty.hidden = runs.length > 0;
-    const focus = document.activeElement?.dataset?.focus;
+    const focus = document.activeElement instanceof HTMLElement && document.activeElement.dataset.focus;
     grid.replaceChildren(...runs.map(card));
-    if (focus) grid.querySelector(`[data-focus="${CSS.escape(focus)}"]`)?.focus();
+    const again = focus && grid.querySelector(`[data-focus="${CSS.escape(focus)}"]`);
+    if (again instanceof HTMLElement) again.focus();
     compareButton.disabled = chosen.size !== 2;
   }
 
+  /** @param {RunInfo} run */
   function card(run) {
     const path = `/${PART[run.kind]}/${run.run_id}`, name = `${run.kind}/${run.run_id}`;
     const progress = run.progress.total && !run.hasEnded ? `${run.progress.done} of ${run.progress.total} ${run.progress.phase}` : "";
@@ -47,18 +55,23 @@ export function open(main) {
     const image = h("img", { src: `/api/runs/${name}/thumbnail.jpg?${run.state}${pictured ? run.progress.done : ""}`, alt: "", loading: "lazy", onerror: (event) => event.target.replaceWith(icon(run.kind === "embed" ? "lasso" : "folder")) });
     return h("li.card", { dataset: { state: run.state, run: run.run_id } },
       h("a.picture", { href: path, "aria-label": `Open ${run.kind} ${run.run_id}`, dataset: { focus: `open ${name}` } }, image),
-      h("div.facts", {}, h("p", {}, h("span.state-name", {}, run.state), " ", progress), h("p.muted", {}, run.settings || run.kind), h("p.muted", {}, `${ago(run.created)} · ${bytesText(run.bytes)}`)),
+      h("div.facts", {}, h("p", {}, h("b", {}, NAMES[run.kind]), " ", h("span.state-name", {}, run.state)), progress && h("p", {}, progress), h("p.muted", {}, run.settings || run.kind), h("p.muted", {}, `${ago(run.created)} · ${bytesText(run.bytes)}`)),
       h("div.row.between", {},
-        pictured && run.state === "succeeded" ? h("label.check", {}, h("input", { type: "checkbox", checked: chosen.has(name), dataset: { focus: `pick ${name}` }, onchange: (event) => pick(name, event.target) }), "Compare") : h("span"),
-        !run.hasEnded && h("button.quiet", { type: "button", onclick: () => act(() => post(`/runs/${name}/stop`)) }, icon("stop"), "Stop"),
+        pictured && run.state === "succeeded" ? h("label.check", {}, h("input", { type: "checkbox", checked: chosen.has(name), dataset: { focus: `pick ${name}` }, onchange: (event) => pick(name, event.target) }), "Compare") : run.hasEnded ? h("span") : h("button.quiet", { type: "button", onclick: () => act(() => post(`/runs/${name}/stop`)) }, icon("stop"), "Stop"),
         h("button.quiet.icon", { type: "button", "aria-label": `Delete ${run.run_id}`, dataset: { focus: `delete ${name}` }, onclick: () => erase(name) }, icon("trash"))));
   }
 
+  /**
+   * @param {string} name
+   * @param {HTMLInputElement} box
+   */
   function pick(name, box) {
-    if (box.checked && chosen.size === 2) { box.checked = false; return note("Two at a time: take one away first"); }
+    if (box.checked && chosen.size === 2) {
+      box.checked = false;
+      note("Two at a time: take one away first");
+    }
     if (box.checked) chosen.add(name); else chosen.delete(name);
     compareButton.disabled = chosen.size !== 2;
-    return undefined;
   }
   function compareTwo() {
     const [left, right] = chosen, both = comparison({ beforeName: "First", afterName: "Second" });
@@ -67,10 +80,12 @@ export function open(main) {
     both.at(50);
     opened("Compare two", both.element);
   }
+  /** @param {() => Promise<unknown>} work */
   async function act(work) {
-    try { await work(); } catch (failure) { note(failure.message, "bad"); }
+    try { await work(); } catch (failure) { note(said(failure), "bad"); }
     load();
   }
+  /** @param {string} name */
   async function erase(name) {
     if (!await confirmed("Delete this run with everything that belongs to it?", "Delete")) return;
     chosen.delete(name);

@@ -1,5 +1,5 @@
 // The part Stylize: an order, the picture that forms, and the sliders that act on it.
-import { follow, get, pictureUrl, post, remove } from "./api.js";
+import { follow, get, isAbsent, pictureUrl, post, remove, said } from "./api.js";
 import { go } from "./address.js";
 import { onStatus } from "./server.js";
 import { lossChart, short } from "./chart.js";
@@ -10,14 +10,37 @@ import { settingsPanel } from "./settings.js";
 
 const ADJUST_MS = 180; // a slider that is dragged sends at most so often
 
+/** @typedef {"new" | "queued" | "running" | "succeeded" | "stopped" | "failed"} State */
+
+/** @type {[SettingName, string][]} */
+const FIXED_NAMES = [["size", "size"], ["iterations", "number of iterations"], ["style_size", "stroke size"], ["colors", "colors"], ["preset", "preset"]];
+
+/**
+ * @param {HTMLElement} main
+ * @param {string} run
+ */
 export function open(main, run) {
-  const view = { run: "", order: null, settings: null, state: "new", iteration: 0, total: 0, unfollow: () => {}, initial: null, rate: [] };
+  const view = {
+    run: "", iteration: 0, total: 0, loss: 0, position: 0, error: "", pictured: false, live: false, unfollow: () => {},
+    state: /** @type {State} */ ("new"),
+    order: /** @type {StylizeOrder | null} */ (null),
+    settings: /** @type {StylizeSettings | null} */ (null),
+    scale: /** @type {{ height: number, width: number } | null} */ (null),
+    initial: /** @type {string | null} The picture to start from. */ (null),
+    rate: /** @type {[iteration: number, at: number][]} The last iterations, and when they came. */ ([]),
+  };
   const picker = picturePicker(() => { draw(); offerRestart(); });
   const settings = settingsPanel({ live: adjustSoon, rest: offerRestart });
   const chart = lossChart(), compare = comparison({ beforeName: "Photo", afterName: "Painting" });
   const words = h("p.words", { id: "words" }, "Choose a photo and a style, or take two of the samples.");
   const meter = h("progress", { max: 1, value: 0, "aria-label": "Iterations" });
-  const button = (name, label, symbol, onclick, kind = "") => h(`button${kind && "." + kind}`, { type: "button", id: name, onclick, hidden: true }, icon(symbol), label);
+  /**
+   * @param {string} name
+   * @param {string} label
+   * @param {Parameters<typeof icon>[0]} symbol
+   * @param {() => void} onclick
+   */
+  const button = (name, label, symbol, onclick, kind = "") => h(/** @type {"button"} */ (`button${kind && "." + kind}`), { type: "button", id: name, onclick, hidden: true }, icon(symbol), label);
   const buttons = {
     start: button("start", "Stylize", "play", start, "primary"),
     stop: button("stop", "Stop", "stop", stop),
@@ -71,9 +94,13 @@ export function open(main, run) {
   function speed() {
     const { rate } = view;
     if (rate.length < 3) return "";
-    const perSecond = (rate.at(-1)[0] - rate[0][0]) / ((rate.at(-1)[1] - rate[0][1]) / 1000 || 1);
+    const [first, last] = [rate[0], rate[rate.length - 1]], perSecond = (last[0] - first[0]) / ((last[1] - first[1]) / 1000 || 1);
     return ` · ${perSecond >= 1 ? `${perSecond.toFixed(1)} a second` : `${(1 / perSecond).toFixed(1)} s each`}`;
   }
+  /**
+   * @param {State} state
+   * @param {Partial<typeof view>} more
+   */
   function become(state, more = {}) {
     Object.assign(view, more, { state });
     draw();
@@ -82,7 +109,8 @@ export function open(main, run) {
 
   // --- a run ---
 
-  const picture = (name, turn) => `/api/runs/stylize/${view.run}/pictures/${name}?${turn}`;
+  const picture = (/** @type {string} */ name, /** @type {number} */ turn) => `/api/runs/stylize/${view.run}/pictures/${name}?${turn}`;
+  /** @type {Handlers} */
   const handlers = {
     reset() { chart.clear(); view.rate = []; view.live = false; },
     live() { view.live = true; },
@@ -113,9 +141,10 @@ export function open(main, run) {
     adjusted({ iteration, settings: now }) {
       chart.mark(iteration, "adjusted");
       view.settings = now;
+      if (!settings.element.contains(document.activeElement)) settings.fill(now); // another window may have moved the sliders
       if (view.live) note(`New weights from iteration ${iteration + 1}`);
     },
-    recovered({ message, reason }) { if (view.live) note(message || `Recovered: ${reason}`); },
+    recovered({ message, reason }) { if (view.live) note(sentence(message || reason)); },
     progress({ done, total }) { become("running", { iteration: done, total }); },
     lost() { words.textContent = "The server is lost. The run goes on by itself when it is back."; },
     result({ iteration, loss }) {
@@ -127,8 +156,10 @@ export function open(main, run) {
     end({ state, error }) { if (state !== "succeeded") become(state, { error }); },
   };
 
+  /** @param {string} run */
   async function load(run) {
     try {
+      /** @type {RunInfo & { state: State, order: StylizeOrder | null }} */
       const found = await get(`/runs/stylize/${run}`);
       view.order = found.order;
       if (found.order?.content) {
@@ -139,9 +170,14 @@ export function open(main, run) {
       }
       attach(run, found.state === "queued" ? "queued" : found.hasEnded ? found.state : "running", { iteration: found.progress?.done || 0, total: found.progress?.total || 0, error: found.error?.message });
     } catch (failure) {
-      words.textContent = failure.status === 404 ? "This run does not exist any more." : failure.message;
+      words.textContent = isAbsent(failure) ? "This run does not exist any more." : said(failure);
     }
   }
+  /**
+   * @param {string} run
+   * @param {State} state
+   * @param {Partial<typeof view>} more
+   */
   function attach(run, state, more = {}) {
     view.unfollow();
     Object.assign(view, { run, pictured: false, scale: null, rate: [] });
@@ -152,11 +188,16 @@ export function open(main, run) {
 
   // --- what the user does ---
 
+  /**
+   * @param {() => Promise<unknown>} work
+   * @param {HTMLButtonElement} [element]
+   */
   async function attempt(work, element) {
     if (element) element.disabled = true;
-    try { await work(); } catch (failure) { note(failure.field ? `${failure.field}: ${failure.message}` : failure.message, "bad"); }
+    try { await work(); } catch (failure) { note(said(failure), "bad"); }
     if (element) element.disabled = false;
   }
+  /** @returns {StylizeOrder} */
   const order = () => ({ ...picker.values(), settings: settings.values(), ...(view.initial ? { initial: view.initial } : {}) });
 
   function start() {
@@ -165,7 +206,7 @@ export function open(main, run) {
       const { run } = await post("/stylizations", asked);
       view.order = asked;
       chart.clear();
-      compare.before(pictureUrl(asked.content, 1280), "The photo");
+      if (asked.content) compare.before(pictureUrl(asked.content, 1280), "The photo");
       go(`/stylize/${run}`, { quiet: view.state !== "new" });
       if (view.state !== "new") attach(run, "queued", { iteration: 0 });
     }, buttons.start);
@@ -193,22 +234,22 @@ export function open(main, run) {
   }
 
   let timer = 0;
-  function adjustSoon() {
+  /** @param {StylizeSettings} weights as the sliders are now: an event of the run may move them before they are sent */
+  function adjustSoon(weights) {
     if (view.state !== "running") return;
     clearTimeout(timer);
-    timer = setTimeout(() => attempt(() => post(`/stylizations/${view.run}/adjust`, settings.weights())), ADJUST_MS);
+    timer = setTimeout(() => attempt(() => post(`/stylizations/${view.run}/adjust`, weights)), ADJUST_MS);
   }
 
   /** Says what cannot act on the run under way, and offers to start it anew. */
   function offerRestart() {
     if (view.state === "new" || !view.order) return;
-    const before = { ...view.order.settings }, now = settings.fixed();
-    const names = { size: "size", iterations: "number of iterations", style_size: "stroke size", colors: "colors", preset: "preset" };
-    const changed = Object.keys(names).filter((name) => (before[name] ?? "") !== (now[name] ?? "")).map((name) => names[name]);
-    const pictures = picker.values();
-    if (pictures.content !== view.order.content || JSON.stringify(pictures.styles) !== JSON.stringify(view.order.styles)) changed.push("pictures");
+    const before = view.order.settings, now = settings.fixed(), pictures = picker.values();
+    const changed = FIXED_NAMES.filter(([name]) => (before[name] ?? "") !== (now[name] ?? "")).map(([, words]) => words);
+    if (pictures.content !== view.order.content) changed.push("photo");
+    changed.push(...changesOfStyles(view.order.styles, pictures.styles));
     restart.hidden = !changed.length;
-    restart.replaceChildren(h("span", {}, `A new ${changed.join(", ")} needs a restart.`),
+    restart.replaceChildren(h("span", {}, `The new ${listed(changed)} ${changed.length > 1 || changed[0] === "styles" ? "need" : "needs"} a restart.`),
       h("button", { type: "button", id: "restart", disabled: !picker.isComplete, onclick: async () => {
         if (["running", "queued"].includes(view.state)) await attempt(() => post(`/runs/stylize/${view.run}/stop`));
         await start();
@@ -219,3 +260,22 @@ export function open(main, run) {
   if (run) load(run); else draw();
   return () => { view.unfollow(); offStatus(); clearTimeout(timer); removeEventListener("theme", repaint); };
 }
+
+/**
+ * What differs between the styles of two orders.
+ *
+ * @param {OrderedStyle[]} before
+ * @param {OrderedStyle[]} now
+ */
+function changesOfStyles(before, now) {
+  if (JSON.stringify(before.map((style) => style.picture)) !== JSON.stringify(now.map((style) => style.picture))) return ["styles"];
+  const differ = (/** @type {(style: OrderedStyle) => unknown} */ of) => now.some((style, index) => of(style) !== of(before[index]));
+  return [
+    ...(differ((style) => style.weight) ? ["ratio between the styles"] : []),
+    ...(differ((style) => `${style.content_region} ${style.style_region}`) ? ["region"] : []),
+  ];
+}
+
+const listed = (/** @type {string[]} */ words) => [words.slice(0, -1).join(", "), ...words.slice(-1)].filter(Boolean).join(" and ");
+
+const sentence = (/** @type {string} */ text) => text[0].toUpperCase() + text.slice(1);

