@@ -191,7 +191,7 @@ PARAMETERS: st.SearchStrategy[Any] = st.one_of(
 """Anything."""
 
 _ORDER = ("run_id", "detached", "keep_inputs")
-_RUN = ("preview_every", "state_seconds", "timeout")
+_RUN = ("preview_every", "preview_side", "state_seconds", "timeout")
 # Each method: right arguments by position, and the names of its keywords, which are left out where they are right.
 CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
     "runs": ((), ("kind", "state", "owner", "page_size", "timeout")),

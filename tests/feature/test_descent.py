@@ -336,16 +336,18 @@ def test_a_preview_is_the_picture_after_its_iteration() -> None:
         assert torch.equal(preview.pixels(), reached.clamp(0, 1).mul(255).round().to(torch.uint8))
 
 
-def test_a_large_preview_is_reduced() -> None:
+@pytest.mark.parametrize(("side", "shape"), [(0, (3, 51, 512)), (100, (3, 10, 100)), (4000, (3, 100, 1000))])
+def test_a_large_preview_is_reduced(side: int, shape: tuple[int, ...]) -> None:
     class Flat(Formula):
         def evaluate(self, picture: Tensor) -> Steps[tuple[Tensor, Tensor]]:
             yield
             return torch.ones(5), torch.zeros_like(picture)
 
     wide = torch.zeros(3, 100, 1000)
-    made = Descent(start(1, preview_every=1), Flat(), AllColors(), Device(), Control(), wide)
+    order = start(1, preview_every=1, preview_side=side)
+    made = Descent(order, Flat(), AllColors(), Device(), Control(), wide)
     preview = next(each for each in made.run() if isinstance(each, PreviewPixels))
-    assert preview.pixels().shape == (3, 51, 512)
+    assert preview.pixels().shape == shape
 
 
 BROKEN: dict[str, Callable[[bytes], bytes]] = {

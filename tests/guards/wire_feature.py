@@ -146,6 +146,7 @@ def _descend() -> Iterator[Case]:
         initial=PICTURE * 0.25,
         luminance_only=True,
         preview_every=3,
+        preview_side=1024,
         state_seconds=2.5,
         confirm_last=True,
         weights_digest=DIGEST,

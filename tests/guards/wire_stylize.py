@@ -103,7 +103,7 @@ def cases() -> Iterator[Case]:
 
 def _orders() -> Iterator[Case]:
     orders: dict[str, Any] = {
-        "new": types.StylizeOrder(STYLIZATION, run_id="run", preview_every=10, state_seconds=0.0),
+        "new": types.StylizeOrder(STYLIZATION, run_id="run", preview_every=10, preview_side=1024, state_seconds=0.0),
         "resumed": types.StylizeOrder(resume_run_id="run", state_seconds=2.5),
         "preset": types.StylizeOrder(SMALL),
         "detached": types.StylizeOrder(SMALL, detached=True, keep_inputs=True),

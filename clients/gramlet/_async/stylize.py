@@ -31,6 +31,7 @@ class AsyncStylizeCalls(AsyncCalls):
         initial: Initial | PictureInput | None = None,
         previous: PictureInput | None = None,
         preview_every: int = 0,
+        preview_side: int = 0,
         state_seconds: float | None = None,
         run_id: str | None = None,
         detached: bool = False,
@@ -57,6 +58,7 @@ class AsyncStylizeCalls(AsyncCalls):
             previous: In a sequence: the content of the frame before. `initial` is its painting, and is moved along with
                 what moved since.
             preview_every: Iterations between previews; 0 is none.
+            preview_side: The longest side of a preview in pixels; 0 is 512. Previews are not enlarged.
             state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
             run_id: Name of the run, with which it can be resumed. Default: a random one; every event has it.
             detached: The run goes on without its caller, even if its server is lost. It is ordered when the first event
@@ -80,6 +82,7 @@ class AsyncStylizeCalls(AsyncCalls):
                     stylization,
                     run_id=name,
                     preview_every=preview_every,
+                    preview_side=preview_side,
                     state_seconds=state_seconds,
                     detached=detached,
                     keep_inputs=keep_inputs,
@@ -94,6 +97,7 @@ class AsyncStylizeCalls(AsyncCalls):
         run_id: str,
         *,
         preview_every: int = 0,
+        preview_side: int = 0,
         state_seconds: float | None = None,
         detached: bool = False,
         timeout: float | None = None,
@@ -107,7 +111,11 @@ class AsyncStylizeCalls(AsyncCalls):
             NotFound: The server's store has no such run.
         """
         order = StylizeOrder(
-            resume_run_id=run_id, preview_every=preview_every, state_seconds=state_seconds, detached=detached
+            resume_run_id=run_id,
+            preview_every=preview_every,
+            preview_side=preview_side,
+            state_seconds=state_seconds,
+            detached=detached,
         )
         return self._stylize(text(run_id, "run_id"), blocking(StylizeRun, order), timeout)
 

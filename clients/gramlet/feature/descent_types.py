@@ -75,6 +75,7 @@ class DescentStart:
         luminance_only: Move the luminance only, and show it with the content's chroma. The network sees gray pictures.
         ending: What to hand out at the end.
         preview_every: Iterations between previews; 0: none.
+        preview_side: The longest side of a preview in pixels; 0: 512. Previews are not enlarged.
         state_seconds: Seconds between states; 0: none.
         confirm_last: Report DescentWaiting before the last iteration, and wait there for `proceed` or new weights.
         weights_digest: The only network that may do this; empty: any.
@@ -88,6 +89,7 @@ class DescentStart:
     luminance_only: bool = False
     ending: DescentEnding = DescentEnding.BEST
     preview_every: int = 0
+    preview_side: int = 0
     state_seconds: float = 0.0
     confirm_last: bool = False
     weights_digest: str = ""

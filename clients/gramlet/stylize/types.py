@@ -116,6 +116,7 @@ class StylizeOrder:
         resume_run_id: The run to resume; empty for a new one.
         run_id: The name of a new run; empty lets the server choose.
         preview_every: Iterations between previews; 0 is none.
+        preview_side: The longest side of a preview in pixels; 0 is 512. Previews are not enlarged.
         state_seconds: Seconds between checkpoints; None is the server's choice, 0 none.
         watch_run_id: The run to watch, without any influence on it; empty for none.
         detached: Whether the run goes on when its caller leaves.
@@ -128,6 +129,7 @@ class StylizeOrder:
     resume_run_id: str = ""
     run_id: str = ""
     preview_every: int = 0
+    preview_side: int = 0
     state_seconds: float | None = None
     watch_run_id: str = ""
     detached: bool = False

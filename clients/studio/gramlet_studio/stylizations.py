@@ -20,6 +20,8 @@ from gramlet_studio.context import Studio, in_thread, json_of, list_of, object_o
 
 PREVIEWS = 40
 """Previews that a stylization of usual length sends."""
+PREVIEW_SIDE = 2048
+"""Previews are as large as the picture: another run may start from one."""
 MOST_STYLES = 4
 ADJUSTABLE = ("content_weight", "style_weight", "total_variation_weight")
 
@@ -51,6 +53,7 @@ async def start(studio: Studio, asked: dict[str, Any]) -> str:
         run_id=run_id,
         detached=True,
         preview_every=preview_every(settings),
+        preview_side=PREVIEW_SIDE,
         **settings,
     )
     await begin(studio, RunKind.STYLIZE, events, asked)
@@ -69,7 +72,8 @@ async def resume(request: Request) -> Response:
     """Goes on with a run that was stopped or interrupted."""
     studio, run_id = studio_of(request), request.path_params["run"]
     known = await in_thread(studio.library.load, "orders/stylize", run_id) or {}
-    events = studio.client.resume(run_id, detached=True, preview_every=preview_every(known.get("settings", {})))
+    every = preview_every(known.get("settings", {}))
+    events = studio.client.resume(run_id, detached=True, preview_every=every, preview_side=PREVIEW_SIDE)
     await studio.feeds.go_on(RunKind.STYLIZE, events)
     return JSONResponse({"run": run_id}, 201)
 

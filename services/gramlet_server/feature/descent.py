@@ -34,6 +34,7 @@ from torch import Tensor
 
 from gramlet_server.feature.canvas import Canvas
 from gramlet_server.feature.descent_parts import (
+    PREVIEW_SIDE,
     Control,
     Happening,
     Loss,
@@ -310,7 +311,7 @@ class Descent:
             iteration=self.iteration, evaluations=self._evaluations, **vars(describe(terms, self._loss.stages))
         )
         if self._start.preview_every and self.iteration % self._start.preview_every == 0:
-            small = make_preview(self._canvas.shown(reached))
+            small = make_preview(self._canvas.shown(reached), self._start.preview_side or PREVIEW_SIDE)
             yield PreviewPixels(self.iteration, self._device.fetch(small))
 
     def _has_diverged(self, point: Tensor, terms: Terms) -> Steps[bool]:

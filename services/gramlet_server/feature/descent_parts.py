@@ -26,7 +26,7 @@ COPIED_AT_ONCE = 16 * 2**20
 """Numbers that are copied to the CPU before others have the device: some 20 ms."""
 
 PREVIEW_SIDE = 512
-"""The longest side of a preview, in pixels."""
+"""The longest side of a preview in pixels, where the start names none."""
 
 Terms = tuple[float, ...]
 """The loss, its style, content and total variation terms, and those of each stage; as `Losses.terms`."""
@@ -126,9 +126,9 @@ def copies_on_cpu(tensors: Sequence[Tensor]) -> Steps[tuple[list[Tensor], float]
     return copies, seconds
 
 
-def make_preview(picture: Tensor) -> Tensor:
-    """A picture (3, H, W) as levels 0..255, reduced to PREVIEW_SIDE."""
+def make_preview(picture: Tensor, side: int) -> Tensor:
+    """A picture (3, H, W) as levels 0..255, whose longest side is at most `side` pixels."""
     _, height, width = picture.shape
-    factor = min(1.0, PREVIEW_SIDE / max(height, width))
+    factor = min(1.0, side / max(height, width))
     small = resized(picture, max(1, round(height * factor)), max(1, round(width * factor)))
     return small.clamp(0, 1).mul(255).round().to(torch.uint8)

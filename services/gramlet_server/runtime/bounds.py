@@ -141,6 +141,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.feature.v1.DescendRequest.Start": {
         "iterations": _COUNT,
         "preview_every": ANY,
+        "preview_side": _SIDE,
         "state_seconds": _PERIOD,
         "weights_digest": _DIGEST,
     },
@@ -157,6 +158,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "watch_run_id": NAME,
         "run_id": NAME,
         "preview_every": ANY,
+        "preview_side": _SIDE,
         "state_seconds": _PERIOD,
         "weights_digest": _DIGEST,
     },

@@ -328,6 +328,7 @@ class Runs:
         control = Control(
             save=lambda position: run.put("state", position.to_bytes()),
             preview_every=order.preview_every,
+            preview_side=order.preview_side,
             state_seconds=self._settings.state_seconds if ordered is None else ordered,
             adjustments=inbox.after,
             interruption=interruption,

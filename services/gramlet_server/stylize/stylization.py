@@ -97,6 +97,7 @@ class Control:
     Attributes:
         save: Stores a position; None: nothing is stored.
         preview_every: Iterations between previews; 0 for none.
+        preview_side: The longest side of a preview in pixels; 0 for the network's choice.
         state_seconds: Seconds between states; 0 for none but those of adjustments and of an interrupted run.
         adjustments: Returns the adjustments that follow the first so many, given (applied, last): `last` says that the
             next iteration is the last one, and is then asked until it returns none. None: there are no adjustments.
@@ -106,6 +107,7 @@ class Control:
 
     save: Callable[[Position], None] | None = None
     preview_every: int = 0
+    preview_side: int = 0
     state_seconds: float = STATE_SECONDS
     adjustments: Callable[[int, bool], Sequence[Adjustment]] | None = None
     interruption: Interruption = field(default_factory=Interruption)
@@ -244,6 +246,7 @@ class _Run:
             luminance_only=prepared.luminance_only,
             ending=self._ending(),
             preview_every=control.preview_every,
+            preview_side=control.preview_side,
             state_seconds=control.state_seconds,
             # The last iteration of the run may belong to the scale before the last, if the last one has no iteration.
             confirm_last=control.adjustments is not None and scale.end == self.scales[-1].end,

@@ -169,14 +169,15 @@ def test_a_wrong_objective_is_raised_on_entering(client: gramlet.Client, pixels:
 def test_a_stylization_reports_every_iteration_and_ends_with_the_picture(
     client: gramlet.Client, picture: Path, pixels: Any, tmp_path: Path
 ) -> None:
-    run = client.stylize(picture, Image.fromarray(pixels // 2), size=64, iterations=6, preview_every=3)
+    style = Image.fromarray(pixels // 2)
+    run = client.stylize(picture, style, size=64, iterations=6, preview_every=3, preview_side=32)
     events: list[Any] = collect(run)
     assert isinstance(events[0], Started)
     iterations = [event for event in events if isinstance(event, Iteration)]
     assert [event.iteration for event in iterations] == [1, 2, 3, 4, 5, 6]
     assert {event.run_id for event in events} == {run.run_id}
     previews = [event for event in events if isinstance(event, Preview)]
-    assert [preview.image.size for preview in previews] == [(48, 64)] * len(previews)
+    assert [preview.image.size for preview in previews] == [(24, 32)] * len(previews)
     result = events[-1]
     assert isinstance(result, Result)
     assert result.image.size == (48, 64)

@@ -393,7 +393,7 @@ class DescentWeights(_message.Message):
 class DescendRequest(_message.Message):
     __slots__ = ("start", "reweight", "proceed", "stop", "part", "state")
     class Start(_message.Message):
-        __slots__ = ("objective", "settings", "iterations", "initial", "luminance_only", "ending", "preview_every", "state_seconds", "confirm_last", "weights_digest")
+        __slots__ = ("objective", "settings", "iterations", "initial", "luminance_only", "ending", "preview_every", "preview_side", "state_seconds", "confirm_last", "weights_digest")
         OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
         ITERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -401,6 +401,7 @@ class DescendRequest(_message.Message):
         LUMINANCE_ONLY_FIELD_NUMBER: _ClassVar[int]
         ENDING_FIELD_NUMBER: _ClassVar[int]
         PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+        PREVIEW_SIDE_FIELD_NUMBER: _ClassVar[int]
         STATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
         CONFIRM_LAST_FIELD_NUMBER: _ClassVar[int]
         WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -411,10 +412,11 @@ class DescendRequest(_message.Message):
         luminance_only: bool
         ending: DescentEnding
         preview_every: int
+        preview_side: int
         state_seconds: float
         confirm_last: bool
         weights_digest: str
-        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., settings: _Optional[_Union[DescentSettings, _Mapping]] = ..., iterations: _Optional[int] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., luminance_only: bool = ..., ending: _Optional[_Union[DescentEnding, str]] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., confirm_last: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
+        def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., settings: _Optional[_Union[DescentSettings, _Mapping]] = ..., iterations: _Optional[int] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., luminance_only: bool = ..., ending: _Optional[_Union[DescentEnding, str]] = ..., preview_every: _Optional[int] = ..., preview_side: _Optional[int] = ..., state_seconds: _Optional[float] = ..., confirm_last: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
     class Proceed(_message.Message):
         __slots__ = ()
         def __init__(self) -> None: ...

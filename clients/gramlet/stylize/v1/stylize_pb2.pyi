@@ -36,12 +36,13 @@ COLORS_CONTENT_LUMINANCE: Colors
 COLORS_CONTENT_HISTOGRAM: Colors
 
 class StylizeRequest(_message.Message):
-    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "state_seconds", "detached", "keep_inputs", "take_over", "weights_digest")
+    __slots__ = ("stylization", "resume_run_id", "watch_run_id", "run_id", "preview_every", "preview_side", "state_seconds", "detached", "keep_inputs", "take_over", "weights_digest")
     STYLIZATION_FIELD_NUMBER: _ClassVar[int]
     RESUME_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     WATCH_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_SIDE_FIELD_NUMBER: _ClassVar[int]
     STATE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     DETACHED_FIELD_NUMBER: _ClassVar[int]
     KEEP_INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -52,12 +53,13 @@ class StylizeRequest(_message.Message):
     watch_run_id: str
     run_id: str
     preview_every: int
+    preview_side: int
     state_seconds: float
     detached: bool
     keep_inputs: bool
     take_over: bool
     weights_digest: str
-    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., state_seconds: _Optional[float] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
+    def __init__(self, stylization: _Optional[_Union[Stylization, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., run_id: _Optional[str] = ..., preview_every: _Optional[int] = ..., preview_side: _Optional[int] = ..., state_seconds: _Optional[float] = ..., detached: bool = ..., keep_inputs: bool = ..., take_over: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class Stylization(_message.Message):
     __slots__ = ("content", "styles", "initial", "settings", "previous_content")
