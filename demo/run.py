@@ -55,9 +55,9 @@ def choose_weights() -> list[str]:
 
 
 @contextmanager
-def server(weights: list[str], services: tuple[str, ...] = ("feature", "stylize")) -> Iterator[str]:
-    """Runs a server with these services; yields its address."""
-    command = [BIN / "gramlet-server", *services, *weights, "--port", "0", "--store", OUT / "gramlet-data"]
+def server(weights: list[str]) -> Iterator[str]:
+    """Runs a server for stylizations; yields its address."""
+    command = [BIN / "gramlet-server", "feature", "stylize", *weights, "--port", "0", "--store", OUT / "gramlet-data"]
     print("$", "gramlet-server", *map(str, command[1:]), flush=True)
     with subprocess.Popen([*command, "--log-level", "WARNING"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from gramlet.errors import GramletError, InvalidInput
 
@@ -16,6 +18,7 @@ from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
 from gramlet_server.runtime.server import Server
+from gramlet_server.runtime.studio import check_studio, studio
 from gramlet_server.runtime.tokens import new_token
 from gramlet_server.services import Shared, services_of
 
@@ -82,6 +85,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
 
     Raises:
         InvalidInput: Flags that contradict each other.
+        FailedPrecondition: The studio is wanted and not installed.
         SystemExit: A wrong command line, which is explained on stderr, or `--help`.
     """
     parsed = read(arguments, os.environ)
@@ -95,6 +99,8 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
         raise InvalidInput("several processes serve `feature` alone: start other services beside it", field="--workers")
     if "feature" in names and settings.features.features:
         raise InvalidInput("not together with `feature`, which has the network in this process", field="--features")
+    if _shows_studio(names, settings):
+        check_studio(settings)
     return names, settings
 
 
@@ -103,14 +109,26 @@ def _serve(names: Sequence[str], shared: Shared) -> int:
         keep_large_blocks()
     if shared.settings.server.shares_port:
         end_with_group()
-    code = serve(
-        services_of(names, shared),
-        shared.settings.server,
-        shared.metrics,
-        announce=lambda server: print(_ready_line(names, shared, server), flush=True),
-    )
+    code = serve(services_of(names, shared), shared.settings.server, shared.metrics, partial(_beside, names, shared))
     shared.close()
     return code
+
+
+@contextmanager
+def _beside(names: Sequence[str], shared: Shared, server: Server) -> Iterator[None]:
+    """Says that the server is ready, and serves the page if that was asked for."""
+    settings = shared.settings
+    print(_ready_line(names, shared, server), flush=True)
+    if not _shows_studio(names, settings):
+        yield
+        return
+    with studio(settings.studio, settings.server.host, server.port) as url:
+        print(f"gramlet-server: the studio is at {url}", flush=True)
+        yield
+
+
+def _shows_studio(names: Sequence[str], settings: Settings) -> bool:
+    return settings.studio.studio and names != ["feature"]
 
 
 def _ready_line(names: Sequence[str], shared: Shared, server: Server) -> str:

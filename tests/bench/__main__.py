@@ -61,6 +61,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "maps": ("bench_maps.py",),
     "scale": ("bench_scale.py",),
     "runs": ("bench_runs.py",),
+    "studio": ("bench_studio.py",),
     "scaling": ("bench_scaling.py",),
 }
 """Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""

@@ -85,6 +85,18 @@ class Page:
         """Chooses files in an input."""
         self._post(f"element/{self._element(selector)}/value", text="\n".join(map(str, paths)))
 
+    @contextmanager
+    def second_window(self, url: str) -> Iterator[None]:
+        """Opens an address in a second window, to which everything goes until the block ends."""
+        first = _call(f"{self._session}/window", None)
+        self._post("window", handle=self._post("window/new", type="window")["handle"])
+        try:
+            self.visit(url)
+            yield
+        finally:
+            _call(f"{self._session}/window", None, "DELETE")
+            self._post("window", handle=first)
+
     def screenshot(self) -> bytes:
         """A PNG of the visible part of the page."""
         return base64.b64decode(_call(f"{self._session}/screenshot", None))
@@ -142,8 +154,8 @@ def chromium(offline: bool = True) -> Iterator[Page]:
         process.communicate()
 
 
-def _call(url: str, values: dict[str, Any] | None) -> Any:
+def _call(url: str, values: dict[str, Any] | None, method: str | None = None) -> Any:
     data = None if values is None else json.dumps(values).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=150) as reply:
         return json.load(reply)["value"]

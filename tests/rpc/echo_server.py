@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import grpc
 from gramlet.errors import FailedPrecondition
@@ -18,6 +19,7 @@ from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.process import serve
+from gramlet_server.runtime.server import Server
 
 
 class Slow:
@@ -53,8 +55,15 @@ def build() -> Built:
     return Built(slow, drain=drain, close=lambda: print("closed", flush=True))
 
 
+@contextmanager
+def ready(server: Server) -> Iterator[None]:
+    """Says on which port the server listens."""
+    print("ready", server.port, flush=True)
+    yield
+
+
 if __name__ == "__main__":
     logs.configure("text", "INFO")
     settings = ServerSettings(port=0, drain_seconds=0.2 if "hasty" in sys.argv else 60)
     service = Service("test.Slow", add, build)
-    sys.exit(serve([service], settings, Metrics(), announce=lambda server: print("ready", server.port, flush=True)))
+    sys.exit(serve([service], settings, Metrics(), ready))

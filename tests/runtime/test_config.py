@@ -39,6 +39,11 @@ def test_element_types_may_be_said_in_short() -> None:
     assert parse("--precision", "fp16").network.precision == "float16"
 
 
+def test_a_switch_may_stand_alone() -> None:
+    assert parse("--studio").studio.studio
+    assert not parse("--studio", "off", GRAMLET_STUDIO="on").studio.studio
+
+
 def test_every_flag_has_a_variable_and_a_line_of_help() -> None:
     parser = Parser(prog="gramlet-server")
     add_settings(parser, {})

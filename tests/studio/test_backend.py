@@ -170,9 +170,12 @@ def test_a_result_has_its_settings_in_its_metadata_and_leaves_no_trace_when_dele
 
 
 def test_a_fork_starts_from_the_picture_of_a_run(studio: StudioProcess) -> None:
-    order = studio.sample_order()
+    order = studio.sample_order(size=544, iterations=1, scales=1)
     run_id = studio.call("POST", "/stylizations", order)["run"]
     studio.events("stylize", run_id)
+    # While a run is under way, its preview is the picture: not smaller than the run's own.
+    preview = Image.open(io.BytesIO(studio.call("GET", f"/runs/stylize/{run_id}/pictures/preview")))
+    assert max(preview.size) == 544
     initial = studio.call("POST", f"/stylizations/{run_id}/fork", {})["picture"]
     forked = studio.call("POST", "/stylizations", {**order, "initial": initial})["run"]
     assert studio.events("stylize", forked)[-1][1]["state"] == "succeeded"

@@ -88,7 +88,14 @@ def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page
     )
     set_input(page, "set-style_size", 96, "change")
     assert "stroke size needs a restart" in page.run("return document.querySelector('.restart').textContent")
-    page.click("#stop")
+    page = at(page, studio, f"/stylize/{run_of(page)}")  # a reload in the middle: what has happened is there again
+    page.until("document.querySelector('.chart canvas').getAttribute('aria-label').includes('from')")
+    page.until("document.querySelector('.stage').dataset.state === 'running'")
+    page.until("document.getElementById('set-content_weight').value === '2'")
+    with page.second_window(f"{studio.url}/stylize/{run_of(page)}"):  # it watches, and may act as well
+        page.until("document.querySelector('.stage')?.dataset.state === 'running'")
+        page.click("#stop")
+        page.until("document.querySelector('.stage').dataset.state === 'stopped'")
     page.until("document.querySelector('.stage').dataset.state === 'stopped'")
     page.click("#resume")
     page.until("document.querySelector('.stage').dataset.state === 'running'")
@@ -97,6 +104,39 @@ def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page
     page.click("#remove")
     page.click("dialog .danger")
     page.until("location.pathname === '/stylize'")
+    assert page.errors() == []
+
+
+def test_a_ratio_between_styles_restarts_and_a_fork_starts_from_the_picture_so_far(
+    browser: Page, studio: StudioProcess
+) -> None:
+    page = at(browser, studio, "/stylize")
+    order_samples(page, iterations=2000)
+    page.run("document.querySelectorAll('.samples')[1].querySelectorAll('.sample')[1].click()")
+    page.click("#start")
+    page.until("/preview/.test(document.querySelector('.compare .after')?.src)")
+    first = run_of(page)
+    page.run(
+        "const share = document.querySelectorAll('.ratio input')[1]; share.value = 0.5;"
+        "share.dispatchEvent(new Event('input'))"
+    )
+    assert "ratio between the styles needs a restart" in page.run(
+        "return document.querySelector('.restart').textContent"
+    )
+    page.click("#restart")
+    page.until(f"location.pathname.split('/')[2] !== '{first}'")
+    page.until("/preview/.test(document.querySelector('.compare .after')?.src)")
+    second = run_of(page)
+    page.click("#fork")
+    page.until(f"location.pathname.split('/')[2] !== '{second}'")
+    page.until("document.querySelector('.stage')?.dataset.state === 'running'")
+    orders = [studio.call("GET", f"/runs/stylize/{each}")["order"] for each in (second, run_of(page))]
+    for order in orders:
+        assert [style["weight"] for style in order["styles"]] == [1, 0.5]
+    assert [bool(order.get("initial")) for order in orders] == [False, True]
+    assert studio.call("GET", f"/runs/stylize/{first}")["state"] == "stopped"
+    for run_id in (second, run_of(page)):
+        studio.call("POST", f"/runs/stylize/{run_id}/stop")
     assert page.errors() == []
 
 

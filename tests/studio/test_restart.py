@@ -1,8 +1,18 @@
-"""A gramlet server that is killed under a running stylization: the page says so, and goes on by itself."""
+"""A gramlet server that is killed under a running stylization: the page says so, and goes on by itself.
+
+The server has a page of its own (`--studio`) as well, which ends with it.
+"""
 
 from __future__ import annotations
 
-from tests.e2e.cluster import Cluster
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.cluster import Cluster, GramletServer, wait_until
 from tests.embed.browser import Page
 from tests.studio.conftest import StudioProcess, studio_for
 from tests.studio.test_page import at, order_samples, run_of
@@ -11,14 +21,37 @@ ITERATIONS = 40
 LEASE_SECONDS = 2
 
 
-def test_a_killed_server_is_waited_for_and_the_picture_is_the_undisturbed_one(browser: Page, cluster: Cluster) -> None:
+@pytest.fixture(scope="module")
+def server(cluster: Cluster) -> Iterator[GramletServer]:
     # The device takes 50 ms for a step, so that the run is under way when its server is killed.
     server = cluster.server(
         *("all", "--weights=random:0", f"--store={cluster.folder / 'killed'}", "--state-seconds=0.2"),
-        f"--lease-seconds={LEASE_SECONDS}",
+        *(f"--lease-seconds={LEASE_SECONDS}", "--studio", "--studio-port=0"),
+        environment={"GRAMLET_STUDIO_DATA": str(cluster.folder / "beside")},
         seconds_per_picture=0.05,
     )
     server.wait_until_ready()
+    yield server
+    if server.process and server.process.poll() is None:
+        server.stop()
+
+
+def pages(server: GramletServer) -> list[str]:
+    """The addresses of the pages that the server has named, of all its processes."""
+    return re.findall(r"the studio is at (\S+)", server.log.read_text())
+
+
+def is_served(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}api/status", timeout=30) as reply:
+            return bool(reply.status == 200)
+    except urllib.error.URLError:
+        return False
+
+
+def test_a_killed_server_is_waited_for_and_the_picture_is_the_undisturbed_one(
+    browser: Page, server: GramletServer, cluster: Cluster
+) -> None:
     with studio_for(server.address, cluster.folder / "killed-data") as studio:
         page = at(browser, studio, "/stylize")
         order_samples(page, iterations=ITERATIONS)
@@ -52,3 +85,12 @@ def losses(studio: StudioProcess, run_id: str) -> dict[int, float]:
     found = {event["iteration"]: event["loss"] for event in iterations}
     assert len(found) == len(iterations)
     return found
+
+
+def test_the_page_beside_a_server_ends_with_it(server: GramletServer) -> None:
+    wait_until(lambda: len(pages(server)) == 2)  # the server was killed once
+    killed, now = pages(server)
+    wait_until(lambda: not is_served(killed))
+    assert is_served(now)
+    assert server.stop() == 0
+    assert not is_served(now)

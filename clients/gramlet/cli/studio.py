@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a further name by which browsers may reach the page",
     )
+    parser.add_argument(
+        "--end-with-stdin", action="store_true", help="end when standard input ends: for programs that start the studio"
+    )
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
@@ -49,5 +55,13 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         terminal.event("studio", url=url, server=arguments.server)
         terminal.say(f"the studio is at {url} for the server at {arguments.server}; Ctrl-C ends it")
 
+    if arguments.end_with_stdin:
+        threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
     studio.serve(options, lambda: make_client(AsyncClient, arguments), started)
     return 0
+
+
+def _end_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -52,6 +52,7 @@ class Feed:
         self._replaceable: dict[str, int] = {}
         self._grown = asyncio.Event()
         self._end = asyncio.Event()
+        self._left = False
 
     def put(self, event: PageEvent) -> None:
         """Adds an event."""
@@ -95,7 +96,7 @@ class Feed:
         is_live = False
         if position == 0:  # without an id: the browser goes on asking for all
             yield f'retry: 1000\ndata: {{"event": "reset", "feed": "{self.token}"}}\n\n'
-        while self.has_more(position):
+        while self.has_more(position) and not self._left:
             grown = self._grown
             lines = [
                 f"id: {self.token}-{number}\ndata: {line}\n\n"
@@ -113,6 +114,11 @@ class Feed:
                     await asyncio.wait_for(grown.wait(), PING_SECONDS)
                 except TimeoutError:
                     yield ": still here\n\n"
+
+    def leave(self) -> None:
+        """Ends the streams of all followers. They ask the next process for what follows."""
+        self._left = True
+        self._wake()
 
     def _wake(self) -> None:
         grown, self._grown = self._grown, asyncio.Event()
@@ -170,6 +176,11 @@ class Feeds:
     def drop(self, kind: RunKind, run_id: str) -> None:
         """Forgets the feed of a run."""
         self._feeds.pop((kind.value, run_id), None)
+
+    def leave(self) -> None:
+        """Ends the streams of all browsers."""
+        for feed in self._feeds.values():
+            feed.leave()
 
     async def close(self) -> None:
         """Stops reading. Detached runs go on."""

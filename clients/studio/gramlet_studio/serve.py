@@ -13,7 +13,7 @@ from gramlet.errors import InvalidInput
 from gramlet_studio.app import make_app
 from gramlet_studio.options import StudioOptions
 
-_CLOSE_SECONDS = 1  # browsers keep their event streams open: they are cut off after this
+_CLOSE_SECONDS = 2  # for requests under way
 
 
 def serve(options: StudioOptions, make_client: Callable[[], AsyncClient], started: Callable[[str], None]) -> None:
@@ -22,7 +22,7 @@ def serve(options: StudioOptions, make_client: Callable[[], AsyncClient], starte
     Args:
         options: How to serve.
         make_client: Makes the client of the gramlet server. Called once, in the event loop that uses it.
-        started: Called with the page's URL when the port is open.
+        started: Called with the page's URL when it is served.
 
     Raises:
         InvalidInput: The address cannot be listened on.
@@ -34,10 +34,32 @@ def serve(options: StudioOptions, make_client: Callable[[], AsyncClient], starte
     configuration = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_CLOSE_SECONDS
     )
-    started(url)
-    if options.open:
-        webbrowser.open(url)
-    uvicorn.Server(configuration).run(sockets=[listening])
+
+    def ready() -> None:
+        started(url)
+        if options.open:
+            webbrowser.open(url)
+
+    _Server(configuration, ready, lambda: app.state.studio.feeds.leave()).run(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """A server that reports when it is ready, and lets its browsers go when it ends."""
+
+    def __init__(self, configuration: uvicorn.Config, ready: Callable[[], None], leave: Callable[[], None]) -> None:
+        super().__init__(configuration)
+        self._ready, self._leave = ready, leave
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends the streams of events, which browsers keep open, and then the rest."""
+        self._leave()
+        await super().shutdown(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to serve."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
 
 
 def _listen(options: StudioOptions) -> socket.socket:

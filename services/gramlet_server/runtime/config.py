@@ -248,6 +248,15 @@ class EmbedLimits:
 
 
 @dataclass(frozen=True)
+class StudioSettings:
+    """The web page beside the server."""
+
+    studio: bool = flag(False, "serve a web page beside the server, on this machine only", parse=switch)
+    studio_port: int = flag(8765, "port of the page; 0 takes any free one", parse=port_number)
+    studio_open: bool = flag(False, "open the page in your browser", parse=switch)
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings. Each field is a group of flags."""
 
@@ -260,6 +269,7 @@ class Settings:
     stylize: StylizeLimits = StylizeLimits()
     train: TrainLimits = TrainLimits()
     embed: EmbedLimits = EmbedLimits()
+    studio: StudioSettings = StudioSettings()
 
     @property
     def limits(self) -> Limits:
@@ -299,6 +309,17 @@ def read_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
 def format_address(host: str, port: int) -> str:
     """`host:port`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reachable(host: str) -> str:
+    """The address at which a server that listens on `host` can be called from its own machine."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"
 
 
 def _is_loopback(host: str) -> bool:

@@ -69,6 +69,9 @@ class Parser(argparse.ArgumentParser):
             action = group.add_argument(
                 f"--{name}",
                 action=_Given,
+                # A switch may stand alone: --studio is --studio on.
+                nargs="?" if field.metadata["parse"] is switch else None,
+                const=True,
                 type=_checked(field),
                 default=self._from_environment(field, variable, environ),
                 metavar=_metavar(field),

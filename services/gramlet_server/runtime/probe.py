@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import sys
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gramlet_server.runtime.config import ServerSettings, format_address
+from gramlet_server.runtime.config import ServerSettings, format_address, reachable
 
 _TIMEOUT_SECONDS = 4.0
 
@@ -20,7 +19,7 @@ def probe(settings: ServerSettings) -> int:
 
     With TLS it only opens a connection, because the server's certificate is not issued for the name of this machine.
     """
-    host = _reachable(settings.host)
+    host = reachable(settings.host)
     try:
         if settings.tls_cert:
             socket.create_connection((host, settings.port), _TIMEOUT_SECONDS).close()
@@ -36,14 +35,3 @@ def probe(settings: ServerSettings) -> int:
         print("gramlet-server: not serving yet, or no longer", file=sys.stderr)
         return 1
     return 0
-
-
-def _reachable(host: str) -> str:
-    """The address at which a server that listens on `host` can be called from its own machine."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if not address.is_unspecified:
-        return host
-    return "127.0.0.1" if address.version == 4 else "::1"

@@ -9,12 +9,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 
 from gramlet.errors import GramletError
 
-from gramlet_server.runtime.build import Service, ignore
+from gramlet_server.runtime.build import Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.server import Server
@@ -26,7 +26,7 @@ def serve(
     services: Sequence[Service],
     settings: ServerSettings,
     metrics: Metrics,
-    announce: Callable[[Server], None] = ignore,
+    beside: Callable[[Server], AbstractContextManager[object]] = nullcontext,
 ) -> int:
     """Serves until SIGTERM or SIGINT, then drains without breaking a call. A second signal ends the process at once.
 
@@ -34,7 +34,7 @@ def serve(
         services: What to serve.
         settings: How.
         metrics: Where calls are counted.
-        announce: Called once, when everything is ready.
+        beside: What else happens while the server serves: entered when everything is ready, left at the first signal.
 
     Returns:
         The exit code: 0, or 1 where the server could not start or failed; the reason is on stderr, in one line.
@@ -48,8 +48,11 @@ def serve(
             return _failed(error)
         event = events.get()
         if event is None:
-            announce(server)
-            event = events.get()
+            try:
+                with beside(server):
+                    event = events.get()
+            except GramletError as error:
+                event = error
         if isinstance(event, GramletError):
             return _end(server.stop(drain_seconds=0), _failed(event))
         assert event is not None

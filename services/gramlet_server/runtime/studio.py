@@ -1,0 +1,93 @@
+"""The web page beside a server: `gramlet studio` in a process of its own, which ends with the server.
+
+It is a process, and not a part of this one, because the studio is a client: it has the SDK's dependencies and those of
+a web server, and whatever its browsers do costs the server's threads nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from gramlet.errors import FailedPrecondition, InvalidInput
+
+from gramlet_server.runtime.config import Settings, StudioSettings, format_address, reachable
+
+_END_SECONDS = 10.0
+_FLAG = "--studio"
+
+_log = logging.getLogger(__name__)
+
+
+def check_studio(settings: Settings) -> None:
+    """Checks that the page can be served beside a server with these settings.
+
+    Raises:
+        FailedPrecondition: The studio is not installed.
+        InvalidInput: The studio could not call the server.
+    """
+    if find_spec("gramlet_studio") is None:
+        raise FailedPrecondition(
+            "the studio is not installed: pip install gramlet-studio (make install in a checkout)", field=_FLAG
+        )
+    if settings.server.tls_cert:
+        raise InvalidInput(
+            "the certificate is not issued for the name of this machine's loopback address: start the page with "
+            "`gramlet studio --server NAME:PORT --tls` instead",
+            field=_FLAG,
+        )
+    if (settings.server.tokens or settings.server.token_file) and not os.environ.get("GRAMLET_TOKEN"):
+        raise InvalidInput("the page calls the server with the token in GRAMLET_TOKEN: set it", field=_FLAG)
+
+
+@contextmanager
+def studio(settings: StudioSettings, host: str, port: int) -> Iterator[str]:
+    """Serves the page as long as the block lasts; gives its URL, at which it answers already.
+
+    Args:
+        settings: Of the page.
+        host: On which the server listens.
+        port: Of the server.
+
+    Raises:
+        FailedPrecondition: The page could not start. The reason is on stderr.
+    """
+    command = [sys.executable, "-m", "gramlet.cli", "studio", "--json", "--end-with-stdin"]
+    command += [f"--server={format_address(reachable(host), port)}", f"--port={settings.studio_port}"]
+    command += ["--open"] if settings.studio_open else []
+    # Its standard input ends when this process does, whatever ended it. A session of its own: Ctrl-C is for the server,
+    # which then ends both.
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    ending = threading.Event()
+
+    def watch() -> None:
+        code = process.wait()
+        if not ending.is_set():
+            _log.error("the studio has ended with exit code %d; the server goes on without it", code)
+
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise FailedPrecondition("the page could not start: see the line above", field=_FLAG)
+        threading.Thread(target=watch, name="studio", daemon=True).start()
+        yield str(json.loads(line)["url"])
+    finally:
+        ending.set()
+        process.stdin.close()
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
