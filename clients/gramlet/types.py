@@ -79,6 +79,12 @@ class Limits:
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+def short_digest(digest: str) -> str:
+    """A weights digest in messages: its first 12 digits, and how pictures are decoded where that is not the default."""
+    weights, plus, pixels = digest.partition("+")
+    return f"{weights[:12]}{plus}{pixels}"
+
+
 def check_name(name: str, field: str) -> str:
     """The name itself: the one rule for names of runs, sweeps, maps and heads, which become parts of paths in a store.
 

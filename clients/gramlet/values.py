@@ -121,12 +121,12 @@ def digest_or_any(value: Any, field: str) -> str:
     """The digest of a network's weights; empty for any network, which None stands for as well.
 
     Raises:
-        InvalidInput: Not 64 hexadecimal digits.
+        InvalidInput: Not 64 hexadecimal digits, nor such digits with `+` and a name of how pictures are decoded.
     """
     digest = "" if value is None else text(value, field).strip().lower()
-    if digest and not re.fullmatch("[0-9a-f]{64}", digest):
+    if digest and not re.fullmatch(r"[0-9a-f]{64}(\+[a-z0-9]{1,15})?", digest):
         raise InvalidInput(
-            f"must be the 64 hexadecimal digits that `gramlet status` shows, not {shown(value)}", field=field
+            f"must be the digest that `gramlet status` shows, of 64 hexadecimal digits, not {shown(value)}", field=field
         )
     return digest
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from gramlet.errors import GramletError, OtherWeights
 from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
-from gramlet.types import Array, Picture
+from gramlet.types import Array, Picture, short_digest
 
 
 class Differentiation(Protocol):
@@ -191,4 +191,7 @@ def check_weights(
         OtherWeights: They differ.
     """
     if wanted not in ("", serving):
-        raise OtherWeights(f"{of} {serving[:12]}, and {wanted[:12]} are wanted", field=field)
+        message = f"{of} {short_digest(serving)}, and {short_digest(wanted)} are wanted"
+        if wanted.partition("+")[0] == serving.partition("+")[0]:
+            message += ": the same weights, but pictures are decoded in another way (the server's --decoder)"
+        raise OtherWeights(message, field=field)

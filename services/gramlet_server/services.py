@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gramlet_server.feature.device import Device
     from gramlet_server.feature.engine import Engine
     from gramlet_server.feature_source import FeatureSource
+    from gramlet_server.pictures.workers import Decoder
     from gramlet_server.runs.lifecycle import Lifecycle
     from gramlet_server.runs.readiness import StoreMonitor
     from gramlet_server.runs.store import Store
@@ -48,11 +49,13 @@ class Shared:
         """The network in this process."""
         from gramlet_server.backbone import load_network
         from gramlet_server.feature.descents import DescentLimits
+        from gramlet_server.feature.device_decode import NVJPEG
         from gramlet_server.feature.engine import Engine, EngineSettings
         from gramlet_server.feature.scheduler import Batching
 
         chosen, queue = self.settings.network, self.settings.queue
-        network = load_network(chosen.backbone, chosen.weights, chosen.device, chosen.precision)
+        pixels = NVJPEG if queue.decoder == "device" else ""
+        network = load_network(chosen.backbone, chosen.weights, chosen.device, chosen.precision, pixels)
         settings = EngineSettings(
             batching=Batching(queue.batch_pictures, queue.batch_pixels, queue.queue_limit),
             batch_gradients=queue.batch_gradients,
@@ -61,12 +64,21 @@ class Shared:
             cuda_graphs=chosen.cuda_graphs,
             feature_cache_bytes=queue.feature_cache_bytes,
             descents=DescentLimits(queue.descents, queue.descent_queue_limit),
-            decode_workers=queue.decode_workers,
-            decode_seconds=queue.decode_seconds,
         )
-        engine = Engine(network, settings, self.settings.limits, self.metrics, self._device)
+        engine = Engine(network, settings, self.settings.limits, self.metrics, self._device, self.decoder)
         engine.warm_up()
         return engine
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Decodes files. From now on, what else in this process decodes a costly file has it done there."""
+        from gramlet_server.pictures import elsewhere
+        from gramlet_server.pictures.workers import DecodeWorkers, decoder_for
+
+        chosen = self.settings.decoding
+        decoder = decoder_for(chosen.decode_workers, self.settings.limits, chosen.decode_seconds)
+        elsewhere.use(decoder if isinstance(decoder, DecodeWorkers) else None)
+        return decoder
 
     @cached_property
     def features(self) -> FeatureSource:
@@ -116,8 +128,12 @@ class Shared:
             keep_sweeping(self.store, kind, timedelta(days=days))
 
     def close(self) -> None:
-        """Releases the network, or the connection to it, and ends the watch of the store, if a service used them."""
-        for part in ("engine", "features", "store_monitor"):
+        """Releases the network, or the connection to it, and ends the decoders and the watch of the store, if a service
+        used them."""
+        from gramlet_server.pictures import elsewhere
+
+        elsewhere.use(None)
+        for part in ("engine", "features", "decoder", "store_monitor"):
             if part in vars(self):
                 vars(self)[part].close()
 
@@ -210,5 +226,6 @@ _RUN = partial(_service, "run", _run)
 
 def services_of(names: Sequence[str], shared: Shared) -> list[Service]:
     """The services of these names; and RunService, if any of them executes runs."""
+    _ = shared.decoder  # every service reads pictures
     built = [SERVICES[name](shared) for name in names]
     return built if set(names) <= {"feature"} else [*built, _RUN(shared)]

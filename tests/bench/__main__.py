@@ -56,6 +56,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         "--calls=24",
     ),
     "ingress": ("bench_ingress.py",),
+    "company": ("bench_company.py",),
     "memory": ("bench_memory.py",),
     "heads": ("bench_heads.py",),
     "maps": ("bench_maps.py",),

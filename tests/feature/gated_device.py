@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from gramlet.types import Array
-from gramlet_server.feature.device import AnyPicture, Device
+from gramlet_server.feature.device import AnyPicture, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
 
 
@@ -18,10 +18,14 @@ class GatedDevice(Device):
         self._gate = threading.Event()
         self._gate.set()
 
-    def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
-        results = super().run(pictures, compute, key)
-        self._gate.wait()
-        return results
+    def start(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> Wait:
+        wait = super().start(pictures, compute, key)
+
+        def gated() -> list[Array]:
+            self._gate.wait()
+            return wait()
+
+        return gated
 
     @contextmanager
     def shut(self) -> Iterator[None]:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
-from gramlet.feature.types import Extraction, Form
+from gramlet.feature.types import Extraction, Features, Form
 from gramlet.types import Array
 from gramlet_server.backbone import load_network
 from gramlet_server.feature import graphs as graphs_module
-from gramlet_server.feature.device import CudaDevice, Device
+from gramlet_server.feature.device import CUDA_BATCHING, CudaDevice, Device
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.graphs import (
     RECORD_AFTER,
@@ -25,6 +25,7 @@ from gramlet_server.feature.graphs import (
     Inputs,
     PassKey,
 )
+from gramlet_server.feature.scheduler import Batching
 from torch import Tensor
 
 PICTURE = np.full((3, 32, 32), 0.5, np.float32)
@@ -109,6 +110,45 @@ def test_graphs_are_dropped_when_other_work_needs_their_memory() -> None:
     assert device.with_room(work) == "done"
     with pytest.raises(torch.OutOfMemoryError):
         device.with_room(too_much)
+
+
+def test_passes_suit_the_device_and_what_was_chosen_counts() -> None:
+    assert Batching(0, 0, 0).completed(Device().batching()) == Batching(16, 2 * 2**20, 256)
+    assert Batching(5, 0, 7).completed(CUDA_BATCHING) == Batching(5, CUDA_BATCHING.pixels, 7)
+
+
+def test_passes_are_filled_up_to_a_few_sizes_where_they_are_recorded() -> None:
+    device = object.__new__(CudaDevice)
+    device.graphs = GraphCache(torch.device("cuda"), 10**6)
+    sizes = [device.pass_size(pictures) for pictures in range(1, 129)]
+    assert sorted(set(sizes)) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128]
+    assert all(pictures <= size < 1.5 * pictures for pictures, size in enumerate(sizes, 1))
+    device.graphs = GraphCache(torch.device("cuda"), 0)
+    assert [device.pass_size(pictures) for pictures in (5, 33)] == [5, 33]
+
+
+class FillingDevice(Device):
+    """Fills its passes up, as where they are recorded."""
+
+    def pass_size(self, pictures: int) -> int:
+        return pictures + 3
+
+
+def test_what_a_pass_is_filled_up_with_is_nowhere_in_its_results(engine: Engine) -> None:
+    filling = Engine(engine.network, device=FillingDevice())
+    pictures = [np.full((3, 32, 32), level, np.float32) for level in (0.2, 0.5, 0.9)]
+    extraction = Extraction(("conv1", "layer1"), (Form.ACTIVATIONS, Form.GRAM, Form.POOLED))
+    try:
+        found, expected = (each.extract_together(pictures, extraction) for each in (filling, engine))
+    finally:
+        filling.close()
+    for one, other in zip(found, expected, strict=True):
+        assert isinstance(one, Features)
+        assert isinstance(other, Features)
+        for form in ("activations", "grams", "pooled"):
+            assert list(getattr(one, form)) == ["conv1", "layer1"]
+            for stage, values in getattr(other, form).items():
+                np.testing.assert_allclose(getattr(one, form)[stage], values, rtol=1e-4, atol=1e-5)
 
 
 # --- which passes are recorded; without a CUDA device the recording itself is replaced ---

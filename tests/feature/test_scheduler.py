@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gramlet.errors import Cancelled, InvalidInput, Overloaded, Unavailable
 from gramlet.types import Timing
-from gramlet_server.feature.scheduler import Batching, Caller, Scheduler, Work, outcome
+from gramlet_server.feature.scheduler import Batching, Caller, Later, Scheduler, Work, outcome
 
 from tests.e2e.cluster import wait_until
 
@@ -238,3 +238,79 @@ def test_closing_fails_waiting_work_and_refuses_new_work(device: Device) -> None
     with pytest.raises(Unavailable):
         outcome(waiting)
     assert is_refused(a, device)
+
+
+class Overlapping:
+    """A device on which a pass has begun before its results are there."""
+
+    def __init__(self) -> None:
+        self.begun: list[list[Any]] = []
+        self.ended = 0
+        self.gates = [threading.Event() for _ in range(8)]
+
+    def run(self, payloads: Sequence[Any]) -> Later:
+        number = len(self.begun)
+        self.begun.append(list(payloads))
+
+        def wait() -> list[Any]:
+            assert self.gates[number].wait(30)
+            self.ended += 1
+            if "bad" in payloads:
+                raise InvalidInput("a bad one")
+            return [f"{payload}!" for payload in payloads]
+
+        return Later(wait)
+
+    def work(self, payload: Any, key: Any = "same", overlaps: bool = True) -> Work:
+        return Work("extract", key, 100, self.run, payload, overlaps)
+
+
+def test_the_next_pass_begins_while_one_computes_if_it_is_as_large() -> None:
+    device, scheduler = Overlapping(), Scheduler(Batching(pictures=2))
+    with scheduler.caller() as caller:
+        futures = caller.submit_together([device.work(number) for number in range(4)])
+        wait_until(lambda: len(device.begun) == 2)
+        assert (device.begun, device.ended) == ([[0, 1], [2, 3]], 0)
+        more = caller.submit(device.work(4))  # fewer than the pass that computes has: it waits for others
+        device.gates[0].set()
+        assert [outcome(future)[0] for future in futures[:2]] == ["0!", "1!"]
+        assert len(device.begun) == 2
+        for gate in device.gates:
+            gate.set()
+        assert [outcome(future)[0] for future in [*futures[2:], more]] == ["2!", "3!", "4!"]
+    scheduler.close()
+
+
+def test_work_that_does_not_overlap_waits_for_the_pass_before() -> None:
+    device, scheduler = Overlapping(), Scheduler(Batching(pictures=1))
+    with scheduler.caller() as caller, scheduler.caller() as other:
+        first = caller.submit(device.work("extraction"))
+        wait_until(lambda: device.begun == [["extraction"]])
+        second = other.submit(device.work("gradient", key=None, overlaps=False))
+        device.gates[1].set()
+        assert not second.done()
+        device.gates[0].set()
+        assert [outcome(future)[0] for future in (first, second)] == ["extraction!", "gradient!"]
+    scheduler.close()
+
+
+def test_a_failure_that_shows_late_is_that_of_its_picture_alone() -> None:
+    device, scheduler = Overlapping(), Scheduler(Batching(pictures=2))
+    for gate in device.gates:
+        gate.set()
+    with scheduler.caller() as caller:
+        futures = caller.submit_together([device.work(payload) for payload in ("good", "bad", "next", "last")])
+        assert outcome(futures[0])[0] == "good!"
+        with pytest.raises(InvalidInput):
+            outcome(futures[1])
+        assert [outcome(future)[0] for future in futures[2:]] == ["next!", "last!"]
+    scheduler.close()
+
+
+def test_closing_ends_the_pass_under_way() -> None:
+    device, scheduler = Overlapping(), Scheduler(Batching(pictures=1))
+    future = scheduler.caller().submit(device.work("one"))
+    wait_until(lambda: bool(device.begun))
+    device.gates[0].set()
+    scheduler.close()
+    assert outcome(future)[0] == "one!"

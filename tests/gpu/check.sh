@@ -3,7 +3,7 @@
 # a direct loop. Needs Python 3.12 with torch 2.11 or later and the torchvision that fits it, and no network.
 #
 #   tests/gpu/check.sh --pack              on a machine with a network: gets the wheels into tests/gpu/wheels (32 MB)
-#   tests/gpu/check.sh [--out FOLDER]      on the machine with the GPU: tests.txt, measured.json and measured.txt
+#   tests/gpu/check.sh [--out FOLDER]      on the machine with the GPU: tests.txt, measured.* and features.*
 #   tests/gpu/check.sh --dry-run           on any machine: the same with a fake in the place of CUDA, and small
 #
 # The wheels travel with the repository's files; GRAMLET_GPU_WHEELS names another folder. Without wheels the Python has
@@ -23,7 +23,8 @@ while (($#)); do
 			--python-version 3.12 --abi cp312 --abi abi3 --abi none --platform manylinux2014_x86_64 \
 			--platform manylinux_2_17_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux_2_28_x86_64 \
 			argcomplete fonttools googleapis-common-protos grpcio grpcio-health-checking grpcio-reflection grpcio-status \
-			numpy obstore pillow prometheus-client protobuf pytest pytest-asyncio pytest-timeout pyyaml rich safetensors
+			numpy obstore pillow prometheus-client protobuf pytest pytest-asyncio pytest-timeout pyyaml rich safetensors \
+			simplejpeg
 		;;
 	--dry-run) dry=(--dry-run) ;;
 	--out) out=$2 && shift ;;
@@ -57,14 +58,22 @@ else:
 CHECK
 
 # Measurements first: what a failing test leaves behind on the device does not disturb them.
-measured=(--out "$out/measured.json")
+measured=()
 [[ -n ${GRAMLET_TEST_WEIGHTS:-} ]] && measured+=(--weights "$GRAMLET_TEST_WEIGHTS")
-timeout 230 "$PYTHON" tests/gpu/measure.py --seconds 150 "${measured[@]}" ${dry[@]+"${dry[@]}"} >"$out/measured.txt" 2>"$out/measure.log"
+timeout 170 "$PYTHON" tests/gpu/measure.py --seconds 90 --out "$out/measured.json" ${measured[@]+"${measured[@]}"} \
+	${dry[@]+"${dry[@]}"} >"$out/measured.txt" 2>"$out/measure.log"
 measure=$?
 ((measure)) && tail -n 20 "$out/measure.log"
 # The tables; in their place what was measured before a failure.
 sed -n '/^{/!p' "$out/measured.txt"
 ((measure)) && grep '^{' "$out/measured.txt"
+
+timeout 130 "$PYTHON" tests/gpu/measure_features.py --seconds 90 --out "$out/features.json" \
+	${measured[@]+"${measured[@]}"} ${dry[@]+"${dry[@]}"} >"$out/features.txt" 2>"$out/features.log"
+features=$?
+((features)) && tail -n 20 "$out/features.log"
+sed -n '/^{/!p' "$out/features.txt"
+((features)) && grep '^{' "$out/features.txt"
 
 left=$((345 - (SECONDS - began)))
 ((${#dry[@]})) && left=900
@@ -73,5 +82,5 @@ timeout "$left" "$PYTHON" -m pytest -q -p no:cacheprovider -W default tests/gpu 
 tests=$?
 ((tests)) && grep -E '^(FAILED|ERROR|E  )' "$out/tests.txt"
 tail -n 1 "$out/tests.txt"
-echo "measurements: exit code $measure, tests: exit code $tests, $((SECONDS - began)) s, everything in $out"
-exit $((measure || tests))
+echo "measurements: exit codes $measure and $features, tests: exit code $tests, $((SECONDS - began)) s, everything in $out"
+exit $((measure || features || tests))

@@ -29,8 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @cache
-def _network(device: str, precision: str) -> Network:
-    return load_network("resnet50", "random:0", device, precision)
+def _network(device: str, precision: str, pixels: str) -> Network:
+    return load_network("resnet50", "random:0", device, precision, pixels)
 
 
 @pytest.fixture
@@ -38,11 +38,12 @@ def engines() -> Iterator[Engines]:
     """`engines(precision, batch_gradients=True)`: an engine with random weights on CUDA, closed after the test."""
     with ExitStack() as exits:
 
-        def make(precision: str = "float32", device: str = "cuda", **settings: object) -> Engine:
+        def make(precision: str = "float32", device: str = "cuda", pixels: str = "", **settings: object) -> Engine:
             fake = None
             if DRY_RUN and device == "cuda":
                 device, fake = "cpu", FakeCudaDevice(records=bool(settings.get("cuda_graphs", True)))
-            engine = Engine(_network(device, precision), EngineSettings(**settings), device=fake)  # type: ignore[arg-type]
+            network = _network(device, precision, pixels)
+            engine = Engine(network, EngineSettings(**settings), device=fake)  # type: ignore[arg-type]
             exits.callback(engine.close)
             return engine
 

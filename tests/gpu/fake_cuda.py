@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
+import simplejpeg
 import torch
-from gramlet.types import Array
 from gramlet_server.feature import graphs
-from gramlet_server.feature.device import AnyPicture, CudaDevice, Device
+from gramlet_server.feature.device import CUDA_BATCHING, AnyPicture, CudaDevice, Device, Wait
+from gramlet_server.feature.device_decode import JpegCodec
 from gramlet_server.feature.graphs import ComputeWith, Graph, GraphCache
+from gramlet_server.feature.scheduler import Batching
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,6 +38,12 @@ class FakeCudaDevice(CudaDevice):
     def working(self) -> Iterator[None]:
         yield
 
+    def batching(self) -> Batching:
+        return CUDA_BATCHING
+
+    def jpeg_codec(self) -> JpegCodec:
+        return FakeNvJpeg()
+
     def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
         return Device.upload(self, pictures)
 
@@ -52,8 +60,25 @@ class FakeCudaDevice(CudaDevice):
     def is_lost(self) -> bool:
         return False
 
-    def _arrays(self, results: Iterable[Tensor]) -> list[Array]:
-        return [result.detach().float().numpy().copy() for result in results]
+    def _keep_results(self) -> None:
+        pass
+
+    def _fetched(self, results: Iterable[Tensor]) -> Wait:
+        arrays = [result.detach().float().numpy().copy() for result in results]
+        return lambda: arrays
+
+
+class FakeNvJpeg:
+    """libjpeg-turbo in the place of nvJPEG: the same pixels as by default where nothing is resized."""
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Nothing to do."""
+        yield
+
+    def decode(self, files: Sequence[bytes]) -> list[Tensor]:
+        """(3, H, W) uint8 each."""
+        return [torch.from_numpy(simplejpeg.decode_jpeg(file)).permute(2, 0, 1) for file in files]
 
 
 def _record(pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith, pool: Any) -> Graph:

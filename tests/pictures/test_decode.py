@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits, Resize, ResizeMode
-from gramlet_server.pictures.decode import ORIENTATION, decode, opacity
+from gramlet_server.pictures.decode import decode, opacity
+from gramlet_server.pictures.headers import ORIENTATION
 from gramlet_server.pictures.prepare import prepare
 from PIL import Image
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
-from gramlet_server.pictures.decode import ORIENTATION, decode
+from gramlet_server.pictures.decode import decode
+from gramlet_server.pictures.headers import ORIENTATION
 from gramlet_server.pictures.prepare import prepare
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -11,7 +11,8 @@ import simplejpeg
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from gramlet_server.pictures import decode as decoding
-from gramlet_server.pictures.decode import open_file, read_pixels, reduce_while_decoding, refuse_broken_files
+from gramlet_server.pictures.decode import read_pixels, reduce_while_decoding, refuse_broken_files
+from gramlet_server.pictures.headers import open_file
 from PIL import Image
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -6,15 +6,18 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gramlet.errors import Cancelled, GramletError, InvalidInput
 from gramlet.types import Limits, Resize, ResizeMode
-from gramlet_server.pictures.decode import is_cheap
-from gramlet_server.pictures.prepare import Decoded
+from gramlet_server.pictures import elsewhere
+from gramlet_server.pictures.decode import decode, opacity
+from gramlet_server.pictures.headers import is_cheap, opened
+from gramlet_server.pictures.prepare import Decoded, prepare
 from gramlet_server.pictures.workers import DecodeWorkers, LocalDecoder, decoder_for
 from PIL import Image
 
@@ -134,6 +137,54 @@ def test_with_few_cores_only_costly_files_leave_the_process(monkeypatch: pytest.
         decoder.close()
 
 
+@pytest.fixture
+def used(workers: DecodeWorkers) -> Iterator[DecodeWorkers]:
+    """Decodes what is costly in this process, as gramlet-server has it."""
+    elsewhere.use(workers)
+    yield workers
+    elsewhere.use(None)
+
+
+ROW = Resize(ResizeMode.LONGEST_SIDE, 20)
+CALLS: list[Callable[[bytes], Any]] = [
+    lambda data: prepare(data, ROW, Limits(), "content"),
+    lambda data: decode(data, Limits(), "content", background="black"),
+    lambda data: opacity(data, Limits(), "content"),
+    lambda data: prepare(data, ROW, Limits(decoded_pixels=100), "content"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_other_services_decode_is_the_same_where_it_is_decoded_elsewhere(
+    used: DecodeWorkers, call: Callable[[bytes], Any]
+) -> None:
+    def answer(data: bytes) -> Any:
+        try:
+            return call(data)
+        except InvalidInput as error:
+            return error.message, error.field
+
+    files = [
+        path.read_bytes() for path in sorted(SHARED.glob("malformed/*")) if path.is_file() and "bomb" not in path.name
+    ]
+    files += [file(progressive=True), file(kind="GIF")]
+    found = [answer(data) for data in files]
+    elsewhere.use(None)
+    for one, data in zip(found, files, strict=True):
+        np.testing.assert_array_equal(one, answer(data))
+
+
+def test_a_file_of_another_service_that_takes_too_long_is_refused(huge: bytes) -> None:
+    workers = DecodeWorkers(1, Limits(), seconds=0.1)
+    elsewhere.use(workers)
+    try:
+        with pytest.raises(InvalidInput, match=r"content: .*processor time"):
+            decode(huge, Limits(), "content")
+    finally:
+        elsewhere.use(None)
+        workers.close()
+
+
 @pytest.mark.parametrize(
     ("data", "cheap"),
     [
@@ -146,4 +197,5 @@ def test_with_few_cores_only_costly_files_leave_the_process(monkeypatch: pytest.
     ],
 )
 def test_files_are_cheap_by_their_header(data: bytes, cheap: bool) -> None:
-    assert is_cheap(data, Limits()) == cheap
+    image = opened(data, Limits())
+    assert (image is None or is_cheap(image)) == cheap

@@ -10,6 +10,7 @@ from gramlet.cli.files import check_output, write_atomically
 from gramlet.cli.terminal import Terminal
 from gramlet.cli.training import as_json, describe, report_lines
 from gramlet.errors import InvalidInput
+from gramlet.types import short_digest
 
 HELP = "list, show, delete or export trained heads"
 _FORMATS = {".safetensors": "safetensors", ".onnx": "onnx"}
@@ -40,7 +41,7 @@ def _show(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> 
     head = client.head(arguments.head).head
     terminal.event("head", **as_json(head))
     terminal.say(describe(head))
-    terminal.say(f"network {head.backbone}, weights {head.weights_digest[:12]}, run {head.run_id}")
+    terminal.say(f"network {head.backbone}, weights {short_digest(head.weights_digest)}, run {head.run_id}")
     for report in head.outcome.reports:
         for line in report_lines(report):
             terminal.say(line)

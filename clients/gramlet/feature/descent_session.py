@@ -30,6 +30,7 @@ from gramlet.feature.descent_wire import (
     encode_stop,
 )
 from gramlet.transport.rpc import Message
+from gramlet.types import short_digest
 from gramlet.values import checked
 
 
@@ -203,7 +204,9 @@ class DescentSession:
     def _begun(self, event: DescentReady) -> DescentEvent | None:
         pinned, digest = self.start.weights_digest, event.weights_digest
         if pinned not in ("", digest):
-            raise OtherWeights(f"the network changed from weights {pinned[:12]} to {digest[:12]} during the descent")
+            raise OtherWeights(
+                f"the network changed from weights {short_digest(pinned)} to {short_digest(digest)} during the descent"
+            )
         self.start = dataclasses.replace(self.start, weights_digest=digest)
         if not self._ready:
             self._ready, self._iteration = True, event.iteration

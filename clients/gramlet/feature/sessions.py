@@ -14,7 +14,7 @@ from gramlet.inputs import PictureInput, read_picture
 from gramlet.tensor.pixels import picture_bytes
 from gramlet.transport.rpc import Message
 from gramlet.transport.window import Window
-from gramlet.types import Array, ElementType, Picture
+from gramlet.types import Array, ElementType, Picture, short_digest
 from gramlet.values import checked
 
 
@@ -79,7 +79,8 @@ class DifferentiationState:
         digest = decode_ready(message)
         if self.weights_digest and digest != self.weights_digest:
             raise OtherWeights(
-                f"the network changed from weights {self.weights_digest[:12]} to {digest[:12]} during the work"
+                f"the network changed from weights {short_digest(self.weights_digest)} to {short_digest(digest)} "
+                "during the work"
             )
         self.weights_digest = digest
         self.objective = objective

@@ -92,7 +92,8 @@ class Model:
     """The network behind a FeatureService.
 
     `weights_digest` is a SHA-256 over names, shapes and values of all parameters and buffers: equal digests mean equal
-    networks. `stages` are in the order of the forward pass.
+    networks. A server that decodes pictures in another way than the default adds its name, such as `+nvjpeg`. `stages`
+    are in the order of the forward pass.
     """
 
     backbone: str

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from gramlet_server.backbone.network import Network
 
 
-def load_network(backbone: str, weights: str, device: str = "auto", precision: str = "auto") -> Network:
+def load_network(
+    backbone: str, weights: str, device: str = "auto", precision: str = "auto", pixels: str = ""
+) -> Network:
     """Loads a network onto its device.
 
     Args:
@@ -18,6 +20,7 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
         weights: As `weights.load` takes them.
         device: `cpu`, `cuda`, `cuda:N`; `auto` is CUDA where there is such a device.
         precision: `auto`, `float32`, `mixed`, `tf32`, `bfloat16` or `float16`.
+        pixels: As for `Network`.
 
     Raises:
         InvalidInput: There is no such backbone.
@@ -36,4 +39,4 @@ def load_network(backbone: str, weights: str, device: str = "auto", precision: s
     if device.startswith("cuda") and (torch.device(device).index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count() or "no"
         raise FailedPrecondition(f"{device}: torch {torch.__version__} finds {count} CUDA device(s)", field="device")
-    return Network(load(backbone, weights), device, choose_precision(torch.device(device), precision))
+    return Network(load(backbone, weights), device, choose_precision(torch.device(device), precision), pixels)

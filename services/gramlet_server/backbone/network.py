@@ -27,24 +27,31 @@ class Network:
         weights: As `weights.load` returns them.
         device: Where the network computes.
         precision: What it computes in.
+        pixels: The name of the way in which its pictures are decoded and resized, where it is not the default.
 
     Attributes:
         architecture: Its stages and shapes.
         weights: The weights as they were read, on the CPU.
         device: Where it computes.
         precision: What it computes in.
+        pixels: How its pictures are decoded and resized; empty: as by default.
 
     Raises:
         FailedPrecondition: The device cannot compute in that precision.
     """
 
     def __init__(
-        self, weights: Weights, device: torch.device | str = "cpu", precision: Precision = Precision.FLOAT32
+        self,
+        weights: Weights,
+        device: torch.device | str = "cpu",
+        precision: Precision = Precision.FLOAT32,
+        pixels: str = "",
     ) -> None:
         self.architecture = architecture(weights.backbone)
         self.weights = weights
         self.device = torch.device(device)
         self.precision = precision
+        self.pixels = pixels
         check_precision(self.device, precision)
         self._mean = torch.tensor(MEAN, device=self.device).view(1, 3, 1, 1)
         make = resnet50 if self.name == "resnet50" else vgg
@@ -70,8 +77,8 @@ class Network:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights: equal digests mean equal networks."""
-        return self.weights.digest
+        """SHA-256 of the weights, then `+` and `pixels`, if any: equal digests mean equal features of a picture."""
+        return f"{self.weights.digest}+{self.pixels}" if self.pixels else self.weights.digest
 
     @property
     def can_antialias(self) -> bool:

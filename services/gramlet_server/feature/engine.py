@@ -17,13 +17,14 @@ from gramlet_server.backbone.network import Network
 from gramlet_server.feature.cache import FeatureCache
 from gramlet_server.feature.descents import DescentLimits, Descents, LocalDescent
 from gramlet_server.feature.device import Device, device_for
+from gramlet_server.feature.device_decode import DeviceDecoder
 from gramlet_server.feature.differentiation import Differentiator, LocalDifferentiation
 from gramlet_server.feature.extraction import Extractor, Outcome
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Batching, Scheduler, Work, outcome
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature_source import check_weights
-from gramlet_server.pictures.workers import decoder_for
+from gramlet_server.pictures.workers import Decoder, LocalDecoder
 from gramlet_server.telemetry import Observer
 
 TILE_PIXELS = 2 * 2**20
@@ -34,7 +35,7 @@ class EngineSettings:
     """How the engine uses its device.
 
     Attributes:
-        batching: Limits of a device pass and of the queue.
+        batching: Limits of a device pass and of the queue; 0: those that suit the device.
         batch_gradients: Let stylizations of one size share passes. Off by default: the last bits of a convolution
             may depend on the batch size, and a stylization must not depend on who else is served.
         cache_bytes: Memory for target activations and Gram matrices, shared by all stylizations.
@@ -44,19 +45,15 @@ class EngineSettings:
         cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
         feature_cache_bytes: Memory for features of pictures that may be asked for again; 0: none are kept.
         descents: How many descents run and wait.
-        decode_workers: Processes that decode files; 0: they are decoded in this one; None: chosen by the cores.
-        decode_seconds: Processor time that such a process may take for a file.
     """
 
-    batching: Batching = field(default_factory=Batching)
+    batching: Batching = field(default_factory=lambda: Batching(pictures=0, pixels=0, queue_limit=0))
     batch_gradients: bool = False
     cache_bytes: int = 512 * 1024 * 1024
     tile_pixels: int = TILE_PIXELS
     cuda_graphs: bool = True
     feature_cache_bytes: int = 64 * 1024 * 1024
     descents: DescentLimits = field(default_factory=DescentLimits)
-    decode_workers: int | None = 0
-    decode_seconds: float = 10.0
 
 
 class Engine:
@@ -68,11 +65,13 @@ class Engine:
         limits: The largest pictures and messages that are accepted.
         observer: Receives what happens, for metrics.
         device: Runs the passes; by default the one of the network.
+        decoder: Decodes files; by default on the threads that need them. `close` does not close it.
 
     Attributes:
         network: The network.
         passes: What all work on the network goes through.
-        decoder: Decodes files.
+        decoder: Decodes files in this process or its workers. Features are extracted of pictures that the device
+            decodes, if the network says so (`Network.pixels`).
         extractor: Extracts features.
         targets: Computes the targets of objectives.
         differentiator: Evaluates objectives.
@@ -87,19 +86,26 @@ class Engine:
         limits: Limits | None = None,
         observer: Observer | None = None,
         device: Device | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         settings, observer = settings or EngineSettings(), observer or Observer()
         self.network = network
+        device = device or device_for(network.device, settings.cuda_graphs)
+        batching = settings.batching.completed(device.batching())
         self.passes = Passes(
             network,
-            device or device_for(network.device, settings.cuda_graphs),
-            Scheduler(settings.batching, observer.queue_length, observer.batch),
+            device,
+            Scheduler(batching, observer.queue_length, observer.batch),
             limits or Limits(),
             settings.tile_pixels,
         )
         self.feature_cache = FeatureCache(settings.feature_cache_bytes, observer)
-        self.decoder = decoder_for(settings.decode_workers, self.passes.limits, settings.decode_seconds)
-        self.extractor = Extractor(self.passes, self.feature_cache, self.decoder)
+        self.decoder = decoder or LocalDecoder(self.passes.limits)
+        self._device_decoder: DeviceDecoder | None = None
+        if network.pixels:
+            codec = self.passes.device.jpeg_codec()
+            self._device_decoder = DeviceDecoder(codec, self.decoder, self.passes.limits)
+        self.extractor = Extractor(self.passes, self.feature_cache, self._device_decoder or self.decoder)
         self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
         self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, observer)
@@ -200,5 +206,6 @@ class Engine:
 
     def close(self) -> None:
         """Ends the running pass and rejects all work that still waits."""
-        self.decoder.close()
+        if self._device_decoder:
+            self._device_decoder.close()
         self.passes.scheduler.close()

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
@@ -16,20 +17,24 @@ from torch import Tensor
 
 from gramlet_server.feature.ahead import PREPARING_THREADS, MapAhead, groups_of, share_bounds, shares_of
 from gramlet_server.feature.cache import FeatureCache
+from gramlet_server.feature.device import AnyPicture
+from gramlet_server.feature.device_decode import AnyDecoder
 from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
-from gramlet_server.feature.scheduler import Caller, Work, outcome
+from gramlet_server.feature.pixels import OnDevice
+from gramlet_server.feature.scheduler import Caller, Later, Work, outcome
 from gramlet_server.feature_source import check_weights
 from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.prepare import Decoded
-from gramlet_server.pictures.workers import Decoder
 
 JOINED = 64
 """Outcomes that are finished are handed on together, up to about so many."""
 MOST_PIXELS = 4096 * 2304
 """Features are extracted from whole pictures, whose activations must fit into the device's memory."""
 
+Prepared = Decoded | OnDevice
+"""A picture as it waits for the device."""
 Outcome = Features | GramletError
 Pending = Outcome | tuple[Hashable, Work]
 """Either the finished outcome, or the device work with its cache key."""
@@ -48,7 +53,7 @@ class Extractor:
         decoder: Decodes the pictures.
     """
 
-    def __init__(self, passes: Passes, cache: FeatureCache, decoder: Decoder) -> None:
+    def __init__(self, passes: Passes, cache: FeatureCache, decoder: AnyDecoder) -> None:
         self._passes = passes
         self._network = passes.network
         self._limits = passes.limits
@@ -133,7 +138,7 @@ class Extractor:
         for index, stage in enumerate(extraction.stages):
             self._network.architecture.stage(stage, f"extraction.stages[{index}]")
 
-    def _check_message(self, prepared: Sequence[Decoded | Outcome], extraction: Extraction) -> None:
+    def _check_message(self, prepared: Sequence[Prepared | Outcome], extraction: Extraction) -> None:
         size = sum(self._outcome_bytes(each, extraction) for each in prepared if not isinstance(each, GramletError))
         if size > self._limits.message_bytes:
             raise InvalidInput(
@@ -142,7 +147,7 @@ class Extractor:
                 field="pictures",
             )
 
-    def _check_picture(self, prepared: Decoded | Features, extraction: Extraction) -> None:
+    def _check_picture(self, prepared: Prepared | Features, extraction: Extraction) -> None:
         if not isinstance(prepared, Features):
             height, width = prepared.height, prepared.width
             self._passes.check_size((height, width), extraction.stages, "picture")
@@ -162,7 +167,7 @@ class Extractor:
                 field="picture",
             )
 
-    def _outcome_bytes(self, picture: Decoded | Features, extraction: Extraction) -> int:
+    def _outcome_bytes(self, picture: Prepared | Features, extraction: Extraction) -> int:
         """Size of a picture's features on the wire, without message overhead."""
         elements = 0
         for stage in extraction.stages:
@@ -184,7 +189,7 @@ class Extractor:
         cached: Sequence[Features | None],
         resize: Resize,
         cancelled: threading.Event,
-    ) -> list[Decoded | Outcome]:
+    ) -> list[Prepared | Outcome]:
         """Each picture as it travels to the device; or its features where they are in the cache; or its error."""
         unread = [
             picture
@@ -192,7 +197,7 @@ class Extractor:
             if known is None and not isinstance(picture, GramletError)
         ]
         decoded = iter(self._decoder.decode(unread, resize, cancelled))
-        prepared: list[Decoded | Outcome] = []
+        prepared: list[Prepared | Outcome] = []
         for picture, known in zip(pictures, cached, strict=True):
             if known is not None:
                 prepared.append(known)
@@ -209,7 +214,7 @@ class Extractor:
         cached: Sequence[Features | None],
         resize: Resize,
         cancelled: threading.Event,
-    ) -> list[Decoded | Outcome]:
+    ) -> list[Prepared | Outcome]:
         if len(pictures) == 1:
             return self._prepared(pictures, cached, resize, cancelled)
         shares = [range(start, end) for start, end in share_bounds(pictures)]
@@ -234,7 +239,7 @@ class Extractor:
         caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
         return pending
 
-    def _pending(self, key: Hashable, prepared: Decoded | Outcome, extraction: Extraction) -> Pending:
+    def _pending(self, key: Hashable, prepared: Prepared | Outcome, extraction: Extraction) -> Pending:
         if isinstance(prepared, GramletError):
             return prepared
         try:
@@ -245,7 +250,8 @@ class Extractor:
             return prepared
         height, width = prepared.height, prepared.width
         shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
-        return key, Work("extract", shared, height * width, self._run, (prepared, extraction))
+        payload = prepared, extraction
+        return key, Work("extract", shared, height * width, self._run, payload, self._passes.device.overlaps)
 
     def _finish(self, pending: Pending) -> Outcome:
         """Waits for a picture's features, and puts them into the cache."""
@@ -262,48 +268,63 @@ class Extractor:
 
     # --- on the device thread ---
 
-    def _run(self, batch: Sequence[tuple[Decoded, Extraction]]) -> list[Features]:
+    def _run(self, batch: Sequence[tuple[AnyPicture, Extraction]]) -> Later:
         """One pass over prepared pictures of one size, with one extraction."""
         extraction = batch[0][1]
         stages = [stage.name for stage in self._network.stages if stage.name in extraction.stages]
 
         def compute(pictures: Tensor) -> Iterator[Tensor]:
             for _, found in self._network.by_stage(pictures, stages):
-                if Form.POOLED in extraction.forms:
-                    yield found.float().mean(dim=(2, 3))  # (N, C): one copy to the CPU for all pictures
-                for activations in found:
-                    for form in per_picture:
-                        yield _in_form(activations, form, extraction.gram_normalization)
+                for form in extraction.forms:
+                    yield _in_form(found, form, extraction.gram_normalization)
 
-        per_picture = [form for form in extraction.forms if form is not Form.POOLED]
         key = PassKey(("extract", extraction.stages, extraction.forms, extraction.gram_normalization))
+        pictures = [picture for picture, _ in batch]
+        # What a pass is filled up with is computed for nothing, but the pass may have been recorded.
+        pictures += pictures[-1:] * (self._passes.device.pass_size(len(pictures)) - len(pictures))
         with torch.inference_mode():
-            arrays = iter(self._passes.run([picture for picture, _ in batch], compute, key))
-        forms: list[dict[Form, dict[str, Array]]] = [{form: {} for form in Form} for _ in batch]
+            wait = self._passes.start(pictures, compute, key)
+        return Later(lambda: self._features(batch, stages, wait()))
+
+    def _features(
+        self, batch: Sequence[tuple[Any, Extraction]], stages: Sequence[str], results: Sequence[Array]
+    ) -> list[Features]:
+        """The features of each picture, from the results (N, ...) of each stage in each form."""
+        picture, extraction = batch[0]
+        each = iter(results)
+        forms: dict[Form, dict[str, Array]] = {form: {} for form in Form}
         for stage in stages:
-            if Form.POOLED in extraction.forms:
-                for of_picture, row in zip(forms, next(arrays), strict=True):
-                    of_picture[Form.POOLED][stage] = row
-            for of_picture in forms:
-                for form in per_picture:
-                    of_picture[form][stage] = next(arrays)
-        height, width = batch[0][0].height, batch[0][0].width
+            for form in extraction.forms:
+                forms[form][stage] = next(each)
+
+        def of(form: Form, number: int) -> dict[str, Array]:
+            return {stage: of_all[number] for stage, of_all in forms[form].items()}
+
         return [
             Features(
-                each[Form.ACTIVATIONS],
-                each[Form.GRAM],
-                each[Form.POOLED],
-                height=height,
-                width=width,
+                of(Form.ACTIVATIONS, number),
+                of(Form.GRAM, number),
+                of(Form.POOLED, number),
+                height=picture.height,
+                width=picture.width,
                 weights_digest=self._network.digest,
             )
-            for each in forms
+            for number in range(len(batch))
         ]
 
 
-def _in_form(activations: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
-    """One picture's activations (C, H, W) as they are, or as a Gram matrix (C, C)."""
-    return activations if form is Form.ACTIVATIONS else gram_matrix(activations, normalization)
+def _in_form(found: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
+    """Activations (N, C, H, W) as they are, as Gram matrices (N, C, C), or as their means over positions (N, C)."""
+    match form:
+        case Form.ACTIVATIONS:
+            return found
+        case Form.GRAM:
+            grams = found.new_empty(len(found), found.shape[1], found.shape[1], dtype=torch.float32)
+            for gram, activations in zip(grams, found, strict=True):  # one by one: the bits depend on no other picture
+                gram.copy_(gram_matrix(activations, normalization))
+            return grams
+        case Form.POOLED:
+            return found.float().mean(dim=(2, 3))
 
 
 def _is_finished(pending: Pending) -> bool:

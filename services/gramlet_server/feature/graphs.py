@@ -147,6 +147,11 @@ class GraphCache:
         """How many of them are recorded."""
         return len(self._recorded())
 
+    @property
+    def is_on(self) -> bool:
+        """Whether passes are recorded."""
+        return self._limit > 0
+
     def count(self, shape: tuple[int, ...], key: PassKey) -> KnownPass:
         """Counts one more run of a pass over pictures of a shape, and returns what is known of it."""
         self._drop_orphans()

@@ -22,7 +22,7 @@ from gramlet.types import Array, Limits, Timing
 from torch import Tensor
 
 from gramlet_server.backbone.network import Network
-from gramlet_server.feature.device import AnyPicture, Device
+from gramlet_server.feature.device import AnyPicture, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.feature.scheduler import Caller, Scheduler, Work, outcome
 from gramlet_server.feature.tiles import Tile, cut
@@ -180,8 +180,18 @@ class Passes:
             InvalidInput: The device's memory does not hold so many such pictures.
             Unavailable: The device has failed for good.
         """
+        return self.start(pictures, compute, key)()
+
+    def start(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> Wait:
+        """Begins such a pass; what is returned waits for its results. Both raise as `run` does."""
         with self._running(len(pictures)):
-            return self.device.run(pictures, compute, key)
+            wait = self.device.start(pictures, compute, key)
+
+        def finish() -> list[Array]:
+            with self._running(len(pictures)):
+                return wait()
+
+        return finish
 
     def activations(
         self, picture: Array, stages: Sequence[str], *, antialiased: bool, reduced: bool = False

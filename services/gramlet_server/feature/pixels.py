@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -30,14 +31,29 @@ Stack = Callable[[Sequence[NDArray[Any]]], Tensor]
 """Puts arrays of one shape and type onto the device, as one tensor."""
 
 
-def batch_of(pictures: Sequence[Decoded], stack: Stack, device: torch.device) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class OnDevice:
+    """A picture that was decoded and resized by the device, in whose memory it is.
+
+    Attributes:
+        pixels: (3, height, width) uint8. What has computed them is finished.
+        height, width: In pixels, as the network takes it.
+    """
+
+    pixels: Tensor
+    height: int
+    width: int
+
+
+def batch_of(pictures: Sequence[Decoded | OnDevice], stack: Stack, device: torch.device) -> Tensor:
     """Decoded pictures of one final size as a batch (N, 3, height, width), float32, RGB in 0..1, channels last.
 
     Pictures that are alike before they are resized are resized together.
     """
     alike: dict[Any, list[int]] = {}
     for number, picture in enumerate(pictures):
-        alike.setdefault((picture.pixels.dtype, picture.pixels.shape, picture.box), []).append(number)
+        box = picture.box if isinstance(picture, Decoded) else None
+        alike.setdefault((picture.pixels.dtype, picture.pixels.shape, box), []).append(number)
     if len(alike) == 1:
         return _batch_of_alike(pictures, stack, device)
     first = pictures[0]
@@ -48,14 +64,17 @@ def batch_of(pictures: Sequence[Decoded], stack: Stack, device: torch.device) ->
     return batch
 
 
-def _batch_of_alike(pictures: Sequence[Decoded], stack: Stack, device: torch.device) -> Tensor:
+def _batch_of_alike(pictures: Sequence[Decoded | OnDevice], stack: Stack, device: torch.device) -> Tensor:
     first = pictures[0]
-    stacked = stack([picture.pixels for picture in pictures])
-    if first.pixels.dtype != np.uint8:
-        return stacked
-    levels = stacked.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last
-    if not first.is_final:
-        levels = resized_by_products(levels, first.box, first.height, first.width)
+    if isinstance(first, OnDevice):
+        levels = torch.stack([picture.pixels for picture in pictures if isinstance(picture, OnDevice)])
+    else:
+        stacked = stack([picture.pixels for picture in pictures if isinstance(picture, Decoded)])
+        if first.pixels.dtype != np.uint8:
+            return stacked
+        levels = stacked.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last
+        if not first.is_final:
+            levels = resized_by_products(levels, first.box, first.height, first.width)
     if device.type == "cpu":
         # Not by torch: to share out so little among its threads costs more than it saves.
         return torch.from_numpy(np.divide(levels.numpy(), np.float32(255), dtype=np.float32))

@@ -5,6 +5,9 @@ time that its work took, and the caller with the earliest clock is served next. 
 starts at the clock of the caller served last, so a pause earns no credit. Work with the same key as the first in the
 queue joins its pass, from any caller.
 
+While a pass computes, the next one may begin, so that its pictures are copied to the device meanwhile: if both are of a
+kind that can, and if the next is at least as large. A smaller one waits for more pictures while the device is busy.
+
 Work that takes long, such as a picture in tiles, is submitted in pieces, each a pass of its own. Other callers are
 served between two pieces.
 """
@@ -28,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Batching:
-    """Limits of one device pass, and of the queue.
+    """Limits of one device pass, and of the queue. The defaults suit a CPU.
 
     Attributes:
         pictures: Pictures in one pass.
@@ -42,6 +45,12 @@ class Batching:
     pixels: int = 2 * 1024 * 1024
     queue_limit: int = 256
     linger: float = 0.2
+
+    def completed(self, other: Batching) -> Batching:
+        """This one, with the limits of another where it has 0."""
+        return Batching(
+            self.pictures or other.pictures, self.pixels or other.pixels, self.queue_limit or other.queue_limit
+        )
 
     def room(self, pixels: int) -> int:
         """How many pictures of so many pixels fit one pass."""
@@ -57,6 +66,17 @@ class _Expected:
     until: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Later:
+    """Results of a pass that has begun.
+
+    Attributes:
+        wait: Waits for them: one for each picture.
+    """
+
+    wait: Callable[[], Sequence[Any]]
+
+
 @dataclass(eq=False)
 class Work:
     """Device work for one picture.
@@ -65,17 +85,33 @@ class Work:
         kind: For the metrics.
         key: Work of equal keys may share a pass. None never shares.
         pixels: Estimate of its cost.
-        run: Does the work of a whole pass: takes the payloads of all its pictures, returns one result for each.
+        run: Does the work of a whole pass: takes the payloads of all its pictures, returns one result for each. Or it
+            begins the pass, and the results come later.
         payload: What `run` needs for this picture.
+        overlaps: Whether its pass may begin while another one computes.
     """
 
     kind: str
     key: Hashable
     pixels: int
-    run: Callable[[Sequence[Any]], Sequence[Any]]
+    run: Callable[[Sequence[Any]], Sequence[Any] | Later]
     payload: Any
+    overlaps: bool = False
     future: Future[tuple[Any, Timing]] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
+
+
+Batch = list[tuple["Caller", Work]]
+"""The work of one pass, and whose each is."""
+
+
+@dataclass(frozen=True, eq=False)
+class _UnderWay:
+    """A pass that has begun: when, and what its results will come from."""
+
+    batch: Batch
+    began: float
+    later: Later
 
 
 class Caller:
@@ -161,6 +197,8 @@ class Scheduler:
         self._clock = 0.0
         self._seconds_per_pixel = 0.0
         self._expected = _Expected()
+        self._under_way: _UnderWay | None = None
+        self._ended = 0.0
         self.device_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
         self._thread.start()
@@ -258,25 +296,32 @@ class Scheduler:
             pass
 
     def _serve(self) -> bool:
-        """Waits for the next pass and runs it; whether there was one. Nothing of it is kept: it may hold gigabytes."""
+        """Begins the next pass, and ends the one before; whether there may be more. Nothing is kept of a pass that has
+        ended: it may hold gigabytes."""
         batch = self._next_batch()
+        before, self._under_way = self._under_way, None
         if batch:
-            self._pass(batch)
+            self._under_way = self._begin(batch)
+        if before is not None:
+            self._end(before)
         return batch is not None
 
-    def _next_batch(self) -> list[tuple[Caller, Work]] | None:
-        """Waits for work; None when the scheduler is closed."""
+    def _next_batch(self) -> Batch | None:
+        """Waits for work; None when the scheduler is closed. Empty where a pass under way is to end first."""
         with self._changed:
-            while not self._queued:
-                if self._stopping:
-                    return None
+            while not (self._queued or self._under_way or self._stopping):
                 self._changed.wait()
             if self._stopping:
                 return None
+            if not self._queued:
+                return []
             first = min((caller for caller in self._callers if caller.waiting), key=_priority)
-            self._clock = max(self._clock, first.clock)
             head = first.waiting[0]
-            self._linger(head)
+            if self._under_way and not (head.overlaps and self._waiting(head.key) >= len(self._under_way.batch)):
+                return []
+            self._clock = max(self._clock, first.clock)
+            if not self._under_way:
+                self._linger(head)
             return self._take(head.key)
 
     def _linger(self, head: Work) -> None:
@@ -297,7 +342,7 @@ class Scheduler:
                 return
             self._changed.wait(rest)
 
-    def _expected_after(self, served: list[tuple[Caller, Work]], until: float) -> _Expected:
+    def _expected_after(self, served: Batch, until: float) -> _Expected:
         key = served[0][1].key
         waiting = self._waiting(key)
         returning = [caller for caller, _ in served if not caller.waiting]  # the others still have work in the queue
@@ -308,9 +353,9 @@ class Scheduler:
     def _waiting(self, key: Hashable) -> int:
         return sum(work.key == key for caller in self._callers for work in caller.waiting)
 
-    def _take(self, key: Hashable) -> list[tuple[Caller, Work]]:
+    def _take(self, key: Hashable) -> Batch:
         """The first work of the queue and all that may join it, in the order of the callers' clocks."""
-        batch: list[tuple[Caller, Work]] = []
+        batch: Batch = []
         pixels = 0
         # Each round takes one picture of every caller. So one caller's long collection cannot fill the pass before the
         # other callers had room in it.
@@ -333,27 +378,53 @@ class Scheduler:
             fitting = rest
         return batch
 
-    def _pass(self, batch: list[tuple[Caller, Work]]) -> None:
-        works = [work for _, work in batch]
+    def _begin(self, batch: Batch) -> _UnderWay | None:
+        """Begins a pass; None where it has ended, or has failed."""
         began = time.monotonic()
         try:
-            results: Sequence[Any] = works[0].run([work.payload for work in works])
+            results = batch[0][1].run([work.payload for _, work in batch])
         except Exception as error:
-            if len(batch) > 1:
-                # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
-                _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
-                for one in batch:
-                    self._pass([one])
-                return
-            works[0].future.set_exception(error)
-            results = []
-        seconds = time.monotonic() - began
-        self._account(batch, seconds)
-        for work, result in zip(works, results, strict=False):
-            timing = Timing(began - work.submitted, seconds, len(batch))
-            work.future.set_result((result, timing))
+            self._failed(batch, began, error)
+            return None
+        if not isinstance(results, Later):
+            self._settle(batch, began, results)
+            return None
+        under_way = _UnderWay(batch, began, results)
+        if batch[0][1].overlaps:
+            return under_way
+        self._end(under_way)
+        return None
 
-    def _account(self, batch: list[tuple[Caller, Work]], seconds: float) -> None:
+    def _end(self, under_way: _UnderWay) -> None:
+        """Waits for the results of a pass, and hands them over."""
+        try:
+            results = under_way.later.wait()
+        except Exception as error:
+            self._failed(under_way.batch, under_way.began, error)
+        else:
+            self._settle(under_way.batch, under_way.began, results)
+
+    def _failed(self, batch: Batch, began: float, error: Exception) -> None:
+        if len(batch) > 1:
+            # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
+            _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
+            for one in batch:
+                if (under_way := self._begin([one])) is not None:
+                    self._end(under_way)
+            return
+        batch[0][1].future.set_exception(error)
+        self._account(batch, began)
+
+    def _settle(self, batch: Batch, began: float, results: Sequence[Any]) -> None:
+        seconds = self._account(batch, began)
+        for (_, work), result in zip(batch, results, strict=False):
+            work.future.set_result((result, Timing(began - work.submitted, seconds, len(batch))))
+
+    def _account(self, batch: Batch, began: float) -> float:
+        """Charges the callers of a pass for its seconds, and returns those."""
+        now = time.monotonic()
+        # It may have begun while the one before it computed. Those seconds are charged once.
+        seconds, self._ended = now - max(began, self._ended), now
         pixels = sum(work.pixels for _, work in batch)
         with self._changed:
             self.device_seconds += seconds
@@ -369,6 +440,7 @@ class Scheduler:
                 rate if not self._seconds_per_pixel else 0.8 * self._seconds_per_pixel + 0.2 * rate
             )
         self._report_pass(batch[0][1].kind, len(batch), seconds)
+        return seconds
 
 
 def _closed() -> Unavailable:

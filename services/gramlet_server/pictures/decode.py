@@ -1,14 +1,13 @@
 """Encoded files become upright 8-bit sRGB pictures.
 
-The calls, in this order: `open_file` reads the header and checks the sizes; `reduce_while_decoding` lets a large JPEG
-be decoded at a fraction of its size; `read_pixels` decodes the pixels, converts them to sRGB on a background, and turns
-them upright. They are made inside of `refuse_broken_files`, because hostile bytes make decoders raise nearly any
-exception.
+The calls, in this order: `headers.open_file` reads the header and checks the sizes; `reduce_while_decoding` lets a
+large JPEG be decoded at a fraction of its size; `read_pixels` decodes the pixels, converts them to sRGB on a
+background, and turns them upright. They are made inside of `refuse_broken_files`, because hostile bytes make decoders
+raise nearly any exception.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 import zlib
@@ -17,22 +16,19 @@ from contextlib import contextmanager
 
 import numpy as np
 import simplejpeg
-from gramlet.errors import EMPTY_FILE, GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.folders.rules import NOT_A_PICTURE
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from gramlet_server.memory_budget import PROCESS
+from gramlet_server.pictures.elsewhere import HERE, Kind, Task, carried_out
+from gramlet_server.pictures.headers import UPRIGHT, decoding_bytes, open_file, orientation
 from gramlet_server.pictures.icc import to_srgb
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""The only formats that are opened. For some other formats Pillow starts other programs."""
 
 DRAFT_MARGIN = 2
 """A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result is still this many times as large as wanted."""
-
-CHEAP_PIXELS = 16 * 2**20
 
 ADAM7 = (
     (0, 0, 8, 8),
@@ -44,20 +40,6 @@ ADAM7 = (
     (0, 1, 1, 2),
 )
 """The passes of an interlaced PNG: first column, first row, step between columns, step between rows."""
-
-ORIENTATION = 0x0112
-"""The EXIF tag of the orientation."""
-
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""The operation that turns a picture of an EXIF orientation upright; orientation 1 needs none."""
 
 TransparentColor = int | tuple[int, ...] | None
 """A gray level, or levels of red, green and blue; None if the file declares none."""
@@ -78,6 +60,10 @@ def decode(data: bytes, limits: Limits, field: str = "picture", background: str 
     Raises:
         InvalidInput: The file is broken, of an unknown format, or too large.
     """
+    found = carried_out(data, Task(Kind.WHOLE, limits, background=background), field)
+    if found is not HERE:
+        elsewhere: Pixels = found
+        return elsewhere
     with refuse_broken_files(field):
         image = open_file(data, limits, field)
         with PROCESS.reserve(decoding_bytes(image), field) as room:
@@ -95,6 +81,10 @@ def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | Non
     Raises:
         InvalidInput: As for `decode`.
     """
+    found = carried_out(data, Task(Kind.OPACITY, limits), field)
+    if found is not HERE:
+        elsewhere: Pixels | None = found
+        return elsewhere
     with refuse_broken_files(field):
         image = open_file(data, limits, field)
         if not image.has_transparency_data or image.mode.startswith("I"):
@@ -113,7 +103,7 @@ def _opacity(image: Image.Image) -> Pixels:
     else:
         is_opaque = (np.asarray(image.convert("RGB")) != color).any(axis=2)
         alpha = Image.fromarray(is_opaque * np.uint8(255))
-    turn = UPRIGHT.get(_orientation(image))
+    turn = UPRIGHT.get(orientation(image))
     return np.array(alpha if turn is None else alpha.transpose(turn))
 
 
@@ -136,69 +126,6 @@ def _reason(error: Exception) -> str:
     if "truncated" in str(error).lower():
         return "the file is cut short: part of the picture is missing"
     return f"the file is broken and cannot be decoded ({str(error) or type(error).__name__})"
-
-
-# --- open
-
-
-def open_file(data: object, limits: Limits, field: str) -> Image.Image:
-    """Opens a file and checks its sizes. Reads its header; its pixels are not decoded yet.
-
-    Raises:
-        InvalidInput: `data` is not bytes, is empty, or has too many bytes or too many pixels.
-    """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise InvalidInput(f"a picture is bytes or an array, not {type(data).__name__}", field=field)
-    if len(data) > limits.picture_bytes:
-        raise InvalidInput(
-            f"the file has {len(data):,} bytes; a picture may have {limits.picture_bytes:,}: send it smaller",
-            field=field,
-        )
-    if not data:
-        raise InvalidInput(EMPTY_FILE, field=field)
-    image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    width, height = image.size
-    if width * height > limits.decoded_pixels:
-        raise InvalidInput(
-            f"{width} x {height} is {width * height:,} pixels; a picture may have {limits.decoded_pixels:,}: "
-            "send it smaller",
-            field=field,
-        )
-    return image
-
-
-def is_cheap(data: bytes, limits: Limits) -> bool:
-    """Whether a file takes a fraction of a second at most, by its header; so does one that is refused for its header.
-
-    Baseline JPEGs and PNGs take a time in proportion to their pixels. A progressive JPEG has as many passes over all
-    pixels as its author likes; the other formats are rare enough not to be looked into.
-    """
-    try:
-        image = open_file(data, limits, "picture")
-    except Exception:  # as in `refuse_broken_files`
-        return True
-    is_simple = image.format == "PNG" or (image.format == "JPEG" and "progressive" not in image.info)
-    return is_simple and image.width * image.height <= CHEAP_PIXELS
-
-
-def decoding_bytes(image: Image.Image) -> int:
-    """The memory that decoding an opened file takes at most, from its header: the copies in all steps together.
-
-    Up to 34 bytes for each pixel where 16-bit levels are compared with a transparent color; 12 where a plain picture is
-    turned upright. EXIF is not read here, since Pillow decodes a PNG to find it.
-    """
-    width, height = image.size
-    deep = image.mode.startswith(("I", "F"))
-    blended = image.has_transparency_data or image.info.get("icc_profile") is not None
-    return width * height * (36 if deep else 20 if blended else 12)
-
-
-def decoding_bytes_of(data: bytes, limits: Limits) -> int:
-    """As `decoding_bytes`, of a file; 0 if it is refused for its header."""
-    try:
-        return decoding_bytes(open_file(data, limits, "picture"))
-    except Exception:  # as in `refuse_broken_files`
-        return 0
 
 
 def reduce_while_decoding(image: Image.Image, resize: Resize) -> None:
@@ -225,11 +152,11 @@ def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "
     """
     pixels = _jpeg_pixels(image, data)
     profile = image.info.get("icc_profile")
-    if pixels is not None and profile is None and _orientation(image) not in UPRIGHT:
+    if pixels is not None and profile is None and orientation(image) not in UPRIGHT:
         return pixels  # nearly all pictures: nothing of Pillow's has to copy their pixels
     opened = None if pixels is None else Image.fromarray(pixels)
     rgb = _loaded(image, data, field, background) if opened is None else _in_srgb(opened, profile)
-    turn = UPRIGHT.get(_orientation(image))  # Pillow has turned a TIFF by now, and removed the tag
+    turn = UPRIGHT.get(orientation(image))  # Pillow has turned a TIFF by now, and removed the tag
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
@@ -286,14 +213,6 @@ def _inflated_size(png: bytes, enough: int) -> int:
             pending = inflater.unconsumed_tail
         start += length + 12
     return size
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded picture, 1 to 8; 1 if EXIF is absent or broken."""
-    try:
-        return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # broken EXIF raises many exceptions, and the pixels may be good
-        return 1
 
 
 # --- color

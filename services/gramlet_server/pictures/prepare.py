@@ -13,16 +13,12 @@ from typing import Any
 import numpy as np
 from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
 from numpy.typing import NDArray
+from PIL import Image
 
 from gramlet_server.memory_budget import PROCESS
-from gramlet_server.pictures.decode import (
-    decode,
-    decoding_bytes,
-    open_file,
-    read_pixels,
-    reduce_while_decoding,
-    refuse_broken_files,
-)
+from gramlet_server.pictures.decode import decode, read_pixels, reduce_while_decoding, refuse_broken_files
+from gramlet_server.pictures.elsewhere import HERE, Kind, Task, carried_out
+from gramlet_server.pictures.headers import decoding_bytes, open_file
 from gramlet_server.pictures.resize import (
     Box,
     array_size,
@@ -78,7 +74,10 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     Raises:
         InvalidInput: The picture is broken, of an unknown format, too large, or not of that shape or range.
     """
-    return floats(decode_for(picture, resize, limits, field, most_pixels=0), field)
+    found = carried_out(picture, Task(Kind.RESIZED, limits, resize), field)
+    if found is HERE:
+        return floats(decode_for(picture, resize, limits, field, most_pixels=0), field)
+    return floats(found if found.is_final else _resized(found), field)
 
 
 def floats(decoded: Decoded, field: str = "picture") -> Array:
@@ -92,13 +91,19 @@ def floats(decoded: Decoded, field: str = "picture") -> Array:
 
 
 def decode_for(
-    picture: Picture, resize: Resize, limits: Limits, field: str = "picture", most_pixels: int = MOST_TO_DEVICE
+    picture: Picture,
+    resize: Resize,
+    limits: Limits,
+    field: str = "picture",
+    most_pixels: int = MOST_TO_DEVICE,
+    image: Image.Image | None = None,
 ) -> Decoded:
     """A picture as it travels to the device.
 
     Args:
         picture, resize, limits, field: As for `prepare`.
         most_pixels: A picture of more pixels is resized here, as are floating-point pixels. 0: every picture.
+        image: The file, if it was opened before with these limits.
 
     Raises:
         InvalidInput: As for `prepare`.
@@ -111,7 +116,7 @@ def decode_for(
         pixels = picture
     else:
         with refuse_broken_files(field):
-            image = open_file(picture, limits, field)
+            image = image or open_file(picture, limits, field)
             size = network_size(image.height, image.width, resize, limits, field)
             reduce_while_decoding(image, resize)
             stored = image.size

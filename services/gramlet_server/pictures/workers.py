@@ -17,15 +17,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from gramlet.errors import Cancelled, GramletError, InvalidInput
-from gramlet.types import Limits, Picture, Resize
+from gramlet.types import Limits, Picture, Pixels, Resize
+from PIL import Image
 
 from gramlet_server.memory_budget import PROCESS
-from gramlet_server.pictures.decode import decoding_bytes_of, is_cheap
+from gramlet_server.pictures.elsewhere import Kind, Task
+from gramlet_server.pictures.headers import decoding_bytes, is_cheap, opened
 from gramlet_server.pictures.prepare import Decoded, decode_for
-from gramlet_server.pictures.worker import outcome_of, settings_of
+from gramlet_server.pictures.worker import outcome_of
 
 FILES_BYTES = 64 * 2**20
 """Room for the files of a request, in a worker's memory."""
@@ -39,6 +43,9 @@ ATTEMPTS = 2
 """How often a file is given to a worker that then dies for no reason that is known."""
 
 _log = logging.getLogger(__name__)
+
+LEAST_ROOM = 2**30
+"""Room for pixels in a worker's memory, at least: other services than FeatureService have limits of their own."""
 
 Outcome = Decoded | GramletError
 
@@ -69,18 +76,29 @@ class LocalDecoder:
 
     def decode(self, pictures: Sequence[Picture], resize: Resize, cancelled: threading.Event) -> list[Outcome]:
         """See `Decoder.decode`."""
-        return [self._decode(picture, resize, cancelled) for picture in pictures]
+        return [self.decode_one(picture, resize, cancelled) for picture in pictures]
 
     def close(self) -> None:
         """Does nothing."""
 
-    def _decode(self, picture: Picture, resize: Resize, cancelled: threading.Event) -> Outcome:
+    def decode_one(
+        self, picture: Picture, resize: Resize, cancelled: threading.Event, image: Image.Image | None = None
+    ) -> Outcome:
+        """One of them; `image` is the file if it was opened before."""
         if cancelled.is_set():
             raise Cancelled("the call was cancelled")
         try:
-            return decode_for(picture, resize, self._limits, "picture")
+            return decode_for(picture, resize, self._limits, "picture", image=image)
         except GramletError as error:
             return error
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file for a worker, and the memory that decoding it takes."""
+
+    data: bytes
+    needed: int
 
 
 class _Worker:
@@ -88,7 +106,7 @@ class _Worker:
 
     def __init__(self, limits: Limits, seconds: float) -> None:
         # Sparse: it takes the memory that was written to.
-        size = FILES_BYTES + max(KEPT_BYTES, 3 * limits.decoded_pixels, 3 * limits.network_pixels)
+        size = FILES_BYTES + max(LEAST_ROOM, 3 * limits.decoded_pixels, 3 * limits.network_pixels)
         handle = os.memfd_create("gramlet-decode")
         os.ftruncate(handle, size)
         self.memory = mmap.mmap(handle, size)
@@ -96,7 +114,7 @@ class _Worker:
         with theirs:
             command = [sys.executable, "-m", "gramlet_server.pictures.worker", str(theirs.fileno()), str(handle)]
             self.process = subprocess.Popen(
-                [*command, settings_of(limits, seconds)], pass_fds=(theirs.fileno(), handle), stdin=subprocess.DEVNULL
+                [*command, str(seconds)], pass_fds=(theirs.fileno(), handle), stdin=subprocess.DEVNULL
             )
         os.close(handle)
         self._socket = ours
@@ -172,27 +190,15 @@ class DecodeWorkers:
     def decode(self, pictures: Sequence[Picture], resize: Resize, cancelled: threading.Event) -> list[Outcome]:
         """See `Decoder.decode`. Arrays, and files that are refused by their size, need no process."""
         outcomes: list[Outcome | None] = [None] * len(pictures)
-        files: dict[int, bytes] = {}
+        files: dict[int, _File] = {}
         for number, picture in enumerate(pictures):
-            if isinstance(picture, bytes) and self._needs_process(picture):
-                if error := self._too_large(picture):
-                    outcomes[number] = error
-                else:
-                    files[number] = picture
+            image = self._opened(picture) if isinstance(picture, bytes) else None
+            if isinstance(picture, bytes) and image and (self._all_files or not is_cheap(image)):
+                files[number] = _File(picture, decoding_bytes(image))
             else:
-                (outcomes[number],) = self._local.decode([picture], resize, cancelled)
-        deaths = 0
-        while files:
-            outcome, lost = self._pass(_fitting(files), resize, cancelled)
-            for number, found in outcome.items():
-                outcomes[number] = found
-                del files[number]
-            deaths = deaths + 1 if lost and not outcome else int(lost)
-            if deaths >= ATTEMPTS:
-                first = next(iter(files))
-                outcomes[first] = InvalidInput("the file breaks its decoder: save it anew", field="picture")
-                del files[first]
-                deaths = 0
+                outcomes[number] = self._local.decode_one(picture, resize, cancelled, image)
+        for number, found in self._in_processes(files, Task(Kind.RESIZED, self._limits, resize), cancelled):
+            outcomes[number] = found
         return [outcome for outcome in outcomes if outcome is not None]
 
     def close(self) -> None:
@@ -204,28 +210,49 @@ class DecodeWorkers:
         for worker in running:
             worker.end()
 
-    def _needs_process(self, file: bytes) -> bool:
-        if not 0 < len(file) <= min(self._limits.picture_bytes, FILES_BYTES):
-            return False
-        return self._all_files or not is_cheap(file, self._limits)
+    def needed_for(self, file: bytes, limits: Limits) -> int | None:
+        """See `Pool.needed_for`."""
+        image = opened(file, limits) if len(file) <= FILES_BYTES else None
+        return None if image is None or is_cheap(image) else decoding_bytes(image)
 
-    def _too_large(self, file: bytes) -> InvalidInput | None:
-        """Why a file can never be decoded in this server's memory, if it cannot."""
-        try:
-            PROCESS.check(decoding_bytes_of(file, self._limits), "picture")
-        except InvalidInput as error:
-            return error
-        return None
+    def carry_out(self, file: bytes, needed: int, task: Task) -> Any:
+        """See `Pool.carry_out`."""
+        ((_, found),) = self._in_processes({0: _File(file, needed)}, task, threading.Event())
+        return found
 
-    def _pass(
-        self, files: dict[int, bytes], resize: Resize, cancelled: threading.Event
-    ) -> tuple[dict[int, Outcome], bool]:
+    def _opened(self, file: bytes) -> Image.Image | None:
+        return opened(file, self._limits) if len(file) <= FILES_BYTES else None
+
+    def _in_processes(
+        self, files: dict[int, _File], task: Task, cancelled: threading.Event
+    ) -> Iterator[tuple[int, Any]]:
+        """What came of each file, by its number. A worker that is lost costs its file another attempt."""
+        for number in list(files):
+            try:
+                PROCESS.check(files[number].needed, "picture")
+            except InvalidInput as error:
+                del files[number]
+                yield number, error
+        deaths = 0
+        while files:
+            outcome, lost = self._pass(_fitting(files), task, cancelled)
+            for number, found in outcome.items():
+                del files[number]
+                yield number, found
+            deaths = deaths + 1 if lost and not outcome else int(lost)
+            if deaths >= ATTEMPTS:
+                first = next(iter(files))
+                del files[first]
+                yield first, InvalidInput("the file breaks its decoder: save it anew", field="picture")
+                deaths = 0
+
+    def _pass(self, files: dict[int, _File], task: Task, cancelled: threading.Event) -> tuple[dict[int, Any], bool]:
         """Gives files to a worker; returns the outcomes, and whether the worker has died before the last of them."""
         idle = self._idle.get()
         kept: _Worker | None = idle
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, Any] = {}
         # A worker decodes one file after the other.
-        most = max(decoding_bytes_of(file, self._limits) for file in files.values())
+        most = max(file.needed for file in files.values())
         room = PROCESS.reserve(0)
         try:
             room.resize(most)
@@ -234,7 +261,7 @@ class DecodeWorkers:
             worker = idle or self._start()
             kept = None  # until an orderly end
             try:
-                for number, outcome in self._ask(worker, files, resize, cancelled):
+                for number, outcome in self._ask(worker, files, task, cancelled):
                     outcomes[number] = _held(outcome)
             except Cancelled:
                 self._lose(worker, seconds=0)
@@ -248,7 +275,7 @@ class DecodeWorkers:
             self._idle.put(kept)
 
     def _is_fault_of_none(
-        self, worker: _Worker, error: Exception, files: dict[int, bytes], outcomes: dict[int, Outcome]
+        self, worker: _Worker, error: Exception, files: dict[int, _File], outcomes: dict[int, Any]
     ) -> bool:
         """Buries a worker. Unless its file took too long, which is then refused, the file may be tried again."""
         status = self._lose(worker, seconds=1)
@@ -263,17 +290,17 @@ class DecodeWorkers:
     def _ask(
         self,
         worker: _Worker,
-        files: dict[int, bytes],
-        resize: Resize,
+        files: dict[int, _File],
+        task: Task,
         cancelled: threading.Event,
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, Any]]:
         places, offset = [], 0
         for file in files.values():
-            worker.memory[offset : offset + len(file)] = file
-            places.append((offset, len(file)))
-            offset += len(file)
+            worker.memory[offset : offset + len(file.data)] = file.data
+            places.append((offset, len(file.data)))
+            offset += len(file.data)
         start = -(-offset // 4096) * 4096
-        worker.send({"files": places, "resize": (resize.mode.value, resize.size), "pixels": start})
+        worker.send({"files": places, "task": task.as_json(), "pixels": start})
         most = 0
         for number in files:
             answer = worker.receive(cancelled)
@@ -281,8 +308,9 @@ class DecodeWorkers:
                 worker.send({})
                 answer = worker.receive(cancelled)
             outcome = outcome_of(answer, worker.memory)
-            if isinstance(outcome, Decoded):
-                most = max(most, int(answer["at"]) + outcome.pixels.nbytes)
+            pixels = _pixels_of(outcome)
+            if pixels is not None:
+                most = max(most, int(answer["at"]) + pixels.nbytes)
             yield number, outcome
         if most > KEPT_BYTES:
             worker.release_memory()
@@ -307,22 +335,28 @@ class DecodeWorkers:
         return status
 
 
-def _held(outcome: Outcome) -> Outcome:
+def _held(outcome: Any) -> Any:
     """The outcome, whose pixels count in the server's memory as long as they live; or the error if there is no room."""
-    if isinstance(outcome, Decoded):
+    pixels = _pixels_of(outcome)
+    if pixels is not None:
         try:
-            PROCESS.hold(outcome.pixels)
+            PROCESS.hold(pixels)
         except GramletError as error:
             return error
     return outcome
 
 
-def _fitting(files: dict[int, bytes]) -> dict[int, bytes]:
+def _pixels_of(outcome: Any) -> Pixels | None:
+    pixels = outcome.pixels if isinstance(outcome, Decoded) else outcome
+    return pixels if isinstance(pixels, np.ndarray) else None
+
+
+def _fitting(files: dict[int, _File]) -> dict[int, _File]:
     """The first files, as many as fit a worker's memory."""
-    fitting: dict[int, bytes] = {}
+    fitting: dict[int, _File] = {}
     size = 0
     for number, file in files.items():
-        size += len(file)
+        size += len(file.data)
         if fitting and size > FILES_BYTES:
             break
         fitting[number] = file

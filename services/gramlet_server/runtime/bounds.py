@@ -106,7 +106,7 @@ class Several:
 
 NAME = Name()
 _STAGE = Text(64)
-_DIGEST = Text(64)
+_DIGEST = Text(80)
 _STAGES = Several(32)
 _WEIGHT = Number(0, 1e12)
 _RATE = Number(0, 1e6)

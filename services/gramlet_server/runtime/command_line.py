@@ -28,10 +28,10 @@ ALL = "all"
 TOKEN = "token"
 _ONLY_WITHOUT_FEATURE = "features"
 _USED_BY: Mapping[str, Collection[str]] = {
-    "feature": ("server", "network", "queue", "pictures"),
-    "stylize": ("server", "pictures", _ONLY_WITHOUT_FEATURE, "store", "stylize", "studio"),
-    "train": ("server", "network", _ONLY_WITHOUT_FEATURE, "store", "train", "studio"),
-    "embed": ("server", "pictures", _ONLY_WITHOUT_FEATURE, "store", "embed", "studio"),
+    "feature": ("server", "network", "queue", "decoding", "pictures"),
+    "stylize": ("server", "decoding", "pictures", _ONLY_WITHOUT_FEATURE, "store", "stylize", "studio"),
+    "train": ("server", "network", "decoding", _ONLY_WITHOUT_FEATURE, "store", "train", "studio"),
+    "embed": ("server", "decoding", "pictures", _ONLY_WITHOUT_FEATURE, "store", "embed", "studio"),
     "probe": ("host", "port", "tls_cert", "tls_key", "log_format", "log_level"),
     "weights": ("backbone", "weights", "log_format", "log_level"),
 }

@@ -141,11 +141,22 @@ class NetworkSettings:
 class QueueSettings:
     """How work waits for the device, and what is cached."""
 
-    queue_limit: int = flag(256, "pictures that may wait for the device; more are refused", parse=count)
+    queue_limit: int = flag(
+        0,
+        "pictures that may wait for the device; more are refused; 0: 1024 for a CUDA device, 256 elsewhere",
+        parse=count_or_auto,
+    )
     descents: int = flag(0, "descents under way at once; 0: 16 on a CUDA device, 2 elsewhere", parse=count_or_auto)
     descent_queue_limit: int = flag(64, "descents that may wait; more are refused", parse=count)
-    batch_pictures: int = flag(16, "pictures in one pass over the device", parse=count)
-    batch_pixels: int = flag(2 * 2**20, "pixels in one pass; a larger picture is a pass of its own", parse=count)
+    batch_pictures: int = flag(
+        0, "pictures in one pass over the device; 0: 128 on a CUDA device, 16 elsewhere", parse=count_or_auto
+    )
+    batch_pixels: int = flag(
+        0,
+        "pixels in one pass; a larger picture is a pass of its own; 0: chosen by the memory of a CUDA device, 2097152 "
+        "elsewhere",
+        parse=count_or_auto,
+    )
     tile_pixels: int = flag(
         2 * 2**20, "pixels of a stylization worked on at once; a larger picture is worked on in tiles", parse=count
     )
@@ -161,6 +172,18 @@ class QueueSettings:
         "processes that serve `feature` on the port, each with the network on the device; more carry more unary calls",
         parse=count,
     )
+    decoder: str = flag(
+        "default",
+        "what decodes pictures; device is nvJPEG on a CUDA device, for baseline JPEGs of which features are extracted: "
+        "these differ by about 3 percent, so the network's digest ends in +nvjpeg",
+        choices=("default", "device"),
+    )
+
+
+@dataclass(frozen=True)
+class DecodingSettings:
+    """The processes that decode files."""
+
     decode_workers: int | None = flag(
         None,
         "processes that decode files; 0: none, the server decodes them itself; unless given, one for each core, and on "
@@ -263,6 +286,7 @@ class Settings:
     server: ServerSettings = ServerSettings()
     network: NetworkSettings = NetworkSettings()
     queue: QueueSettings = QueueSettings()
+    decoding: DecodingSettings = DecodingSettings()
     pictures: PictureSettings = PictureSettings()
     features: FeaturesSettings = FeaturesSettings()
     store: StoreSettings = StoreSettings()

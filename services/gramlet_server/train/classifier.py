@@ -15,7 +15,7 @@ from gramlet.feature.types import Extraction, Features, Form
 from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import HeadKind
 from gramlet.train.types import Head, Outcome
-from gramlet.types import Resize, ResizeMode
+from gramlet.types import Resize, ResizeMode, short_digest
 from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor, nn
@@ -235,10 +235,10 @@ class BaseStages:
                     "unfrozen stages need the network's weights in this process: start it with --weights"
                 )
             self._weights = self._read()
-        if self._weights.digest != digest:
+        if self._weights.digest != digest.partition("+")[0]:
             raise FailedPrecondition(
-                f"this process has weights {self._weights.digest[:12]}, the network {digest[:12]}: start it with the "
-                "same --weights as the FeatureService"
+                f"this process has weights {short_digest(self._weights.digest)}, the network {short_digest(digest)}: "
+                "start it with the same --weights as the FeatureService"
             )
         return self._weights
 
