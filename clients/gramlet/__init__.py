@@ -25,6 +25,7 @@ from gramlet.errors import (
     AlreadyExists,
     Cancelled,
     Code,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     GramletError,
@@ -83,7 +84,7 @@ from gramlet.stylize.types import (
     StylizeEvent,
     StylizeSettings,
 )
-from gramlet.transport.channel import Tls, request_id
+from gramlet.transport.channel import Tls, on_behalf_of, request_id
 from gramlet.types import Array, ElementType, Limits, Pixels, Resize, ResizeMode, Timing
 
 __all__ = [
@@ -102,6 +103,7 @@ __all__ = [
     "Client",
     "Code",
     "Colors",
+    "DataLoss",
     "DeadlineExceeded",
     "Descent",
     "DescentSettings",
@@ -173,6 +175,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
+    "on_behalf_of",
     "request_id",
     "validate",
 ]

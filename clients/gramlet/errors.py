@@ -14,6 +14,7 @@ GramletError
 ├── Cancelled             CANCELLED
 ├── Aborted               ABORTED              lost a race: another writer was first
 ├── Unimplemented         UNIMPLEMENTED        the server does not offer this call
+├── DataLoss              DATA_LOSS            what the server has stored is damaged
 └── InternalError         INTERNAL             a bug in gramlet
 
 The server raises these in its domain code, the status of the call carries code, message and details, and the SDK raises
@@ -54,6 +55,7 @@ class Code(IntEnum):
     UNIMPLEMENTED = 12
     INTERNAL = 13
     UNAVAILABLE = 14
+    DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
 
@@ -199,6 +201,12 @@ class Unimplemented(GramletError):
     """The server does not offer this call: another service, or an older release."""
 
     code = Code.UNIMPLEMENTED
+
+
+class DataLoss(GramletError):
+    """What the server has stored is damaged: its operator has to restore or delete it."""
+
+    code = Code.DATA_LOSS
 
 
 class InternalError(GramletError):

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from gramlet.errors import NotFound
+from gramlet.transport.channel import on_behalf_of
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,10 @@ class Caller:
         services: The services that the caller may call, such as "stylize"; None: all.
         read_only: Whether the caller may change nothing.
         most_runs: Runs that the name may have under way and waiting in one service; 0: without a limit.
-        most_bytes: Bytes that its runs may have in the store before it can start another; 0: without a limit.
+        most_bytes: Bytes of the store that its runs, maps and heads may take before it can start a run; 0: without a
+            limit.
+        via: The token that speaks for this name; empty if it is the name's own.
+        may_represent: Whether the caller may speak for other names.
     """
 
     name: str = ""
@@ -31,12 +35,20 @@ class Caller:
     read_only: bool = False
     most_runs: int = 0
     most_bytes: int = 0
+    via: str = ""
+    may_represent: bool = True
 
 
 NOBODY = Caller()
 """The server itself, and every caller of a server without tokens."""
 caller: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
 """The caller whose call is being served."""
+
+
+def act_for(who: Caller) -> None:
+    """Makes this context serve a caller. Its calls to other servers are made on behalf of the name."""
+    caller.set(who)
+    on_behalf_of.set(who.name)
 
 
 def may_see(owner: str) -> bool:

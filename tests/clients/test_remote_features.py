@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Any
 
 import gramlet
@@ -10,6 +11,7 @@ import pytest
 from gramlet import Extraction, Form, Objective
 from gramlet.errors import Unavailable
 from gramlet_server.feature.engine import Engine
+from gramlet_server.identity import Caller, act_for
 from gramlet_server.remote_features import RemoteFeatures
 
 from tests.clients.scripts import GONE, OBJECTIVE, PICTURE, differentiating
@@ -28,6 +30,21 @@ def test_a_remote_source_is_a_source_like_the_engine(address: str, engine: Engin
     with source.differentiate(objective) as remote, engine.differentiate(objective) as local:
         assert remote.evaluate(x).loss == pytest.approx(local.evaluate(x).loss, rel=1e-5)
         assert remote.reconnects == 0
+    source.close()
+
+
+def test_a_picture_of_one_name_is_not_known_to_another(address: str) -> None:
+    source = RemoteFeatures(gramlet.Client(address))
+    picture = np.full((3, 48, 48), 0.625, np.float32)  # no other test sends it
+
+    def passes(name: str) -> int:
+        context = copy_context()
+        context.run(act_for, Caller(name))
+        [features] = context.run(lambda: list(source.extract([picture], Extraction(("conv1",), (Form.POOLED,)))))
+        assert isinstance(features, gramlet.Features)
+        return features.timing.batch_size
+
+    assert [passes(name) for name in ("alice", "alice", "bob", "bob")] == [1, 0, 1, 0]
     source.close()
 
 

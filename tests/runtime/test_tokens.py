@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 import pytest
 from gramlet.errors import GramletError, InvalidInput, Overloaded, PermissionDenied, Unauthenticated
+from gramlet.transport.channel import ON_BEHALF_OF
+from gramlet.transport.connection import call_metadata
 from gramlet_server.__main__ import main
 from gramlet_server.identity import Caller, caller
 from gramlet_server.runtime.interceptors import NameLimits
@@ -19,8 +21,8 @@ from gramlet_server.runtime.tokens import Tokens, new_token, read_tokens
 TRAIN = "/gramlet.train.v1.TrainService/"
 
 
-def call_of(token: str, method: str = TRAIN + "ListHeads") -> Any:
-    metadata = (("authorization", f"Bearer {token}"),)
+def call_of(token: str, method: str = TRAIN + "ListHeads", behalf: str = "") -> Any:
+    metadata = (("authorization", f"Bearer {token}"), *([(ON_BEHALF_OF, behalf)] if behalf else []))
     return SimpleNamespace(method=method, invocation_metadata=metadata)
 
 
@@ -37,7 +39,7 @@ def test_a_new_token_is_shown_once_and_its_line_holds_only_the_hash(
     token, line = printed.out.strip(), printed.err.strip().splitlines()[-1]
     assert token not in line
     tokens = Tokens(write(tmp_path / "tokens", "# who", line))
-    assert tokens(call_of(token)) == Caller("alice", False, frozenset({"train"}), True)
+    assert tokens(call_of(token)) == Caller("alice", False, frozenset({"train"}), True, may_represent=False)
 
 
 @pytest.mark.parametrize("name", ["two words", "", "a:b", "x" * 65])
@@ -73,6 +75,33 @@ def test_scopes_say_which_calls_a_token_is_for() -> None:
         tokens(call_of("b", TRAIN + "Train"))
     assert tokens(call_of("b")).name == "bob"
     assert tokens(call_of("c", TRAIN + "Train")).sees_all
+
+
+def test_a_token_speaks_for_others_only_with_the_scope() -> None:
+    tokens = Tokens(listed=["alice:a", "stylize:s:feature,on-behalf,all", "plain"], most_runs=3)
+    with pytest.raises(PermissionDenied, match="scope on-behalf"):
+        tokens(call_of("a", behalf="bob"))
+    bob = tokens(call_of("s", "/gramlet.feature.v1.FeatureService/Extract", behalf="bob"))
+    assert (bob.name, bob.via, bob.sees_all, bob.most_runs, bob.may_represent) == ("bob", "stylize", False, 3, False)
+    with pytest.raises(PermissionDenied, match="not for the train service"):
+        tokens(call_of("s", behalf="bob"))
+    assert tokens(call_of("plain", behalf="bob")).name == Tokens()(call_of("", behalf="bob")).name == "bob"
+    with pytest.raises(InvalidInput, match="x-gramlet-on-behalf-of"):
+        tokens(call_of("plain", behalf="no name"))
+
+
+def test_a_server_calls_others_on_behalf_of_its_caller(serving: Any) -> None:
+    """As StylizeService calls FeatureService: the name arrives, and the log says through whom."""
+    seen = []
+
+    def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        seen.append(dict(call_metadata("services"))[ON_BEHALF_OF])
+        return request
+
+    with serving(tokens=("alice:a",)) as running:
+        running.echo.answer = answer
+        running.call("unary_unary", metadata=(("authorization", "Bearer a"),))
+    assert seen == ["alice"]
 
 
 def test_the_file_is_read_again_and_a_broken_one_changes_nothing(

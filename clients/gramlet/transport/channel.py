@@ -33,6 +33,12 @@ request_id: ContextVar[str] = ContextVar("gramlet_request_id", default="")
 """The id under which servers log the calls of this context: 1 to 128 visible ASCII characters. If it is empty, the
 server chooses one for every call. A server passes its callers' ids on to the servers that it calls itself."""
 
+ON_BEHALF_OF = "x-gramlet-on-behalf-of"
+
+on_behalf_of: ContextVar[str] = ContextVar("gramlet_on_behalf_of", default="")
+"""The name for which the calls of this context are made: it owns what they make, and its limits count. 1 to 64 letters,
+digits, "-" or "_". Servers accept it with tokens of the scope `on-behalf`. If it is empty, it is the token's own."""
+
 DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_PORT = 50051
 MESSAGE_BYTES = 64 * 1024 * 1024

@@ -9,7 +9,15 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 
 from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError, OtherWeights
-from gramlet.transport.channel import REQUEST_ID, Endpoint, Metadata, Target, request_id
+from gramlet.transport.channel import (
+    ON_BEHALF_OF,
+    REQUEST_ID,
+    Endpoint,
+    Metadata,
+    Target,
+    on_behalf_of,
+    request_id,
+)
 from gramlet.transport.failures import FailedCall, decode_rpc_error, shows_a_server
 from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
@@ -101,8 +109,12 @@ class Attempts:
 
 
 def call_metadata(token: str | None) -> Metadata:
-    """The token, if any, and the request id of the current context."""
-    found = {"authorization": f"Bearer {token}" if token else "", REQUEST_ID: request_id.get()}
+    """The token, if any, and the request id and the name of the current context."""
+    found = {
+        "authorization": f"Bearer {token}" if token else "",
+        REQUEST_ID: request_id.get(),
+        ON_BEHALF_OF: on_behalf_of.get(),
+    }
     return tuple((name, value) for name, value in found.items() if value)
 
 

@@ -17,6 +17,7 @@ from gramlet.errors import (
     Aborted,
     AlreadyExists,
     Cancelled,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     GramletError,
@@ -46,6 +47,7 @@ BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
     grpc.StatusCode.CANCELLED: Cancelled,
     grpc.StatusCode.ABORTED: Aborted,
     grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
+    grpc.StatusCode.DATA_LOSS: DataLoss,
     grpc.StatusCode.INTERNAL: InternalError,
 }
 """The error that is raised for each status code; InternalError for any other."""

@@ -14,6 +14,7 @@ from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Array
 from torch import Tensor
 
+from gramlet_server import identity
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.gram import Region, energy, gram_matrix, region_at
 from gramlet_server.feature.objective import StyleGroup, StyleTarget, Targets, check, fit_regions, style_groups
@@ -133,7 +134,9 @@ class PictureStatistics:
         self._objective = objective
         self._normalization = objective.gram_normalization
         self._antialiased = objective.antialiased
-        self._hashes = {id(picture): picture_hash(picture) for picture in _pictures_and_regions(objective)}
+        # By owner too: how soon a target is there says nothing about the pictures of others.
+        owner = identity.caller.get().name
+        self._hashes = {id(picture): (owner, picture_hash(picture)) for picture in _pictures_and_regions(objective)}
         # What was read in tiles is also kept here: the cache may be too small for it.
         self._kept: dict[_Key, Tensor] = {}
 

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
 from gramlet.run.types import Progress, RunError, RunInfo, RunState
 
-from gramlet_server.identity import caller
+from gramlet_server.identity import act_for, caller
 from gramlet_server.runs.events import Broadcast, EventBuffer
 from gramlet_server.runs.kind import Kind
 from gramlet_server.runs.queue import RunQueue, Ticket
@@ -93,7 +93,7 @@ class Execution(Generic[Event]):
         # The thread runs in the context of its call, so its log lines, and the calls it makes, carry that call's id.
         context = contextvars.copy_context()
         # What the run makes is its owner's, also when the server or another name goes on with it.
-        context.run(caller.set, replace(caller.get(), name=self._record.info.owner))
+        context.run(act_for, replace(caller.get(), name=self._record.info.owner))
         self._thread = threading.Thread(target=context.run, args=[self._execute], name="run", daemon=True)
 
     def start(self) -> None:

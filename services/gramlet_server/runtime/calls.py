@@ -16,7 +16,7 @@ import grpc
 from gramlet.errors import Cancelled, GramletError, Unavailable
 from gramlet.transport.channel import REQUEST_ID
 
-from gramlet_server.identity import NOBODY, Caller, caller
+from gramlet_server.identity import NOBODY, Caller, act_for
 from gramlet_server.runtime.incoming import Incoming, Patience
 from gramlet_server.runtime.silence import Silences
 
@@ -79,7 +79,7 @@ class Call:
         line = f"{self.method} {code.name} {seconds:.3f}s {peer}"
         if self.caller.name:
             fields["caller"] = self.caller.name
-            line += f" ({self.caller.name})"
+            line += f" ({self.caller.name} via {self.caller.via})" if self.caller.via else f" ({self.caller.name})"
         run = "" if self.incoming is None else self.incoming.run
         if run:
             fields["run"] = run
@@ -196,7 +196,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _around(
         self, method: str, context: grpc.ServicerContext, layers: Sequence[Layer], who: Caller = NOBODY
     ) -> Iterator[Call]:
-        caller.set(who)  # in the contextvars context of the call, as the request id
+        act_for(who)  # in the contextvars context of the call, as the request id
         sent = _metadata(context, REQUEST_ID)
         call = Call(method, sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex, context, who)
         with ExitStack() as stack:

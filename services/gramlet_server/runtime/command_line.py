@@ -74,9 +74,8 @@ def read_token_command(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="gramlet-server token", description="Makes a token, and its line for --token-file.")
     parser.add_argument("action", choices=("new",), help="make a token")
     parser.add_argument("name", metavar="NAME", help="who owns what is made with the token")
-    parser.add_argument(
-        "--scopes", default="", help="by commas: feature, stylize, train, embed (default: all of them); read-only; all"
-    )
+    scopes = "by commas: feature, stylize, train, embed (default: all of them); read-only; all; on-behalf"
+    parser.add_argument("--scopes", default="", help=scopes)
     return parser.parse_args(arguments)
 
 

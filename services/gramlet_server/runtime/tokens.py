@@ -4,8 +4,9 @@ A line of a token file is `NAME:TOKEN[:SCOPES]`. TOKEN is `sha256-` and the hash
 read by others lets nobody in; `gramlet-server token new NAME` prints a token and its line. A token as it is works as
 well, with a warning, and so does a line that is only a token: it has no name and sees everything. `#` begins a comment.
 
-SCOPES are separated by commas: the services that may be called (all, unless some are named), `read-only`, and `all`,
-which lets the caller see what others own.
+SCOPES are separated by commas: the services that may be called (all, unless some are named), `read-only`, `all`, which
+lets the caller see what others own, and `on-behalf`, which lets it call for other names: it sends the name with the
+call, as `x-gramlet-on-behalf-of: NAME`. Services that call a FeatureService need it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import grpc
 from gramlet.errors import InvalidInput, PermissionDenied, Unauthenticated
+from gramlet.transport.channel import ON_BEHALF_OF
 
 from gramlet_server.identity import Caller
 
@@ -31,7 +33,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH = re.compile(r"sha256-([0-9a-f]{64})")
 _METHOD = re.compile(r"/gramlet\.(\w+)\.v1\.\w+/(\w+)")
 _WRITES = {"Stylize", "Sweep", "Adjust", "Train", "DeleteHead", "Embed", "DeleteMap", "StopRun", "DeleteRun"}
-_READ_ONLY, _ALL = "read-only", "all"
+_READ_ONLY, _ALL, _ON_BEHALF = _OTHER_SCOPES = ("read-only", "all", "on-behalf")
 _FIELD = "--token-file"
 # How often the file is looked at.
 _RELOAD_SECONDS = 2.0
@@ -95,13 +97,13 @@ def _caller_of(line: str, where: str) -> tuple[bytes, Caller]:
     if not _NAME.fullmatch(name) or not token:
         raise InvalidInput(f"{where}: a line is NAME:TOKEN or NAME:TOKEN:SCOPES", field=_FIELD)
     given = {scope.strip() for scope in scopes.split(",") if scope.strip()}
-    if unknown := sorted(given - {*SERVICES, _READ_ONLY, _ALL}):
-        known = ", ".join((*SERVICES, _READ_ONLY, _ALL))
+    if unknown := sorted(given - {*SERVICES, *_OTHER_SCOPES}):
+        known = ", ".join((*SERVICES, *_OTHER_SCOPES))
         raise InvalidInput(f"{where}: there is no scope {unknown[0]!r}; there are {known}", field=_FIELD)
     services = frozenset(given.intersection(SERVICES)) or None
     hashed = _HASH.fullmatch(token)
     digest = bytes.fromhex(hashed[1]) if hashed else _digest(token)
-    return digest, Caller(name, _ALL in given, services, _READ_ONLY in given)
+    return digest, Caller(name, _ALL in given, services, _READ_ONLY in given, may_represent=_ON_BEHALF in given)
 
 
 def _digest(token: str) -> bytes:
@@ -123,7 +125,7 @@ class Tokens:
     def __init__(
         self, path: Path | None = None, listed: Sequence[str] = (), *, most_runs: int = 0, most_bytes: int = 0
     ) -> None:
-        self._most_runs, self._most_bytes = most_runs, most_bytes
+        self._limits: dict[str, Any] = {"most_runs": most_runs, "most_bytes": most_bytes}
         self._path = path
         self._listed = tuple(listed)
         self._read_at: tuple[int, int] | None = None
@@ -132,17 +134,31 @@ class Tokens:
         self.reload()
 
     def __call__(self, details: grpc.HandlerCallDetails) -> Caller:
-        """Who calls. Without tokens, everybody may do everything.
+        """Who calls, or for whom. Without tokens, everybody may do everything.
 
         Raises:
             Unauthenticated: No token, or one that is not known.
-            PermissionDenied: The token is not for this call.
+            PermissionDenied: The token is not for this call, or not for calls for others.
+            InvalidInput: The call is for something that is no name.
         """
+        represented = _sent(details, ON_BEHALF_OF)
+        holder = self._holder(details)
+        return self._representing(holder, represented) if represented else holder
+
+    def _representing(self, holder: Caller, name: str) -> Caller:
+        if not holder.may_represent:
+            message = f"the token {holder.name} may not call on behalf of others: its line needs the scope {_ON_BEHALF}"
+            raise PermissionDenied(message, field=ON_BEHALF_OF)
+        if not _NAME.fullmatch(name):
+            raise InvalidInput("it is not 1 to 64 letters, digits, '-' or '_'", field=ON_BEHALF_OF)
+        return replace(holder, name=name, via=holder.name, sees_all=False, may_represent=False, **self._limits)
+
+    def _holder(self, details: grpc.HandlerCallDetails) -> Caller:
+        """The caller whose token was sent."""
         callers = self._callers
         if not callers:
             return Caller()
-        sent = next((str(value) for key, value in details.invocation_metadata or () if key == "authorization"), "")
-        scheme, _, token = sent.partition(" ")
+        scheme, _, token = _sent(details, "authorization").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("this server requires a token; send it as authorization: Bearer TOKEN")
         # The hash is looked up, not the token: how long that takes says nothing about the tokens.
@@ -167,8 +183,7 @@ class Tokens:
         self._read_at = self._state()
         lines = read_token_file(self._path) if self._path else []
         callers = read_tokens((*lines, *self._listed), str(self._path or "GRAMLET_TOKENS"))
-        limits: dict[str, Any] = {"most_runs": self._most_runs, "most_bytes": self._most_bytes}
-        self._callers = {digest: replace(caller, **limits) for digest, caller in callers.items()}
+        self._callers = {digest: replace(caller, **self._limits) for digest, caller in callers.items()}
         plain = sum(bool(line.strip()) and not _is_hash(line) for line in lines)
         if plain:
             message = "%s has %d tokens as they are: keep only their hashes (gramlet-server token new NAME)"
@@ -203,6 +218,11 @@ class Tokens:
         except OSError:
             return None
         return stat.st_ino, stat.st_mtime_ns
+
+
+def _sent(details: grpc.HandlerCallDetails, wanted: str) -> str:
+    """What the caller sent under a key, or the empty string."""
+    return next((str(value) for key, value in details.invocation_metadata or () if key == wanted), "")
 
 
 def _is_hash(line: str) -> bool:
