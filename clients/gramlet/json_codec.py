@@ -66,7 +66,11 @@ def plain(value: Any, *, keep_none: bool = True, digits: int | None = None) -> A
 
 
 def from_json(kind: type[T], data: bytes) -> T:
-    """The dataclass that `to_json` wrote."""
+    """The dataclass that `to_json` wrote.
+
+    Raises:
+        ValueError, TypeError: Something else wrote the data.
+    """
     result: T = _build(kind, json.loads(data))
     return result
 
@@ -95,6 +99,8 @@ def _build(kind: Any, value: Any) -> Any:
         return kind(**{name: _build(hints[name], value[name]) for name in names})  # type: ignore[operator]
     if isinstance(kind, type) and issubclass(kind, (Enum, float)):
         return kind(value)
+    if kind in (bool, int, str) and type(value) is not kind:
+        raise TypeError(f"{type(value).__name__} in place of {kind.__name__}")
     return value
 
 

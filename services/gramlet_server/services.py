@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gramlet_server.pictures.workers import Decoder
     from gramlet_server.runs.lifecycle import Lifecycle
     from gramlet_server.runs.readiness import StoreMonitor
+    from gramlet_server.runs.room import Room
     from gramlet_server.runs.store import Store
 
 
@@ -108,9 +109,19 @@ class Shared:
 
         return StoreMonitor(self.store)
 
+    @cached_property
+    def room(self) -> Room:
+        """The limits of what names may store."""
+        from gramlet_server.runs.records import Records
+        from gramlet_server.runs.room import Room
+        from gramlet_server.train.descriptions import HeadSizes
+
+        return Room([Records(self.store).sizes, HeadSizes(self.store)])
+
     def executing(self, servicer: Any, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> Built:
         """A service that executes runs: RunService knows them, and runs that other processes lose go on here."""
         self.lifecycles.append(lifecycle)
+        lifecycle.check_room = self.room.check
         keep_rescuing()
         seconds = self.settings.server.drain_seconds
         return Built(

@@ -13,6 +13,11 @@ from gramlet.stylize.types import Checkpoint, Iteration, RemoteProgress, Result,
 from gramlet_server.runs.store import Store
 
 from tests.e2e.cluster import Cluster, GramletServer, SeaweedFS, is_serving, variables, wait_until
+from tests.runs.test_damaged import (  # noqa: F401
+    test_one_damaged_value_ends_no_list,
+    test_values_that_are_lost_are_not_waited_for,
+    test_what_is_damaged_says_so_itself,
+)
 from tests.runs.test_store import (  # noqa: F401  # collected here again, with the store below
     test_a_missing_key_is_not_found_and_deleting_it_is_no_error,
     test_a_run_that_was_taken_over_cannot_be_written_by_its_first_owner,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from gramlet.errors import NotFound, Overloaded
 from gramlet.run.types import RunFilter, RunKind, RunRef
+from gramlet.train.types import HeadRef
 from gramlet_server.identity import Caller, caller
 from gramlet_server.runs.control import RunControl
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.queue import RunQueue
 from gramlet_server.runs.records import Records
+from gramlet_server.runs.room import Room
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
+from gramlet_server.train.classifier import HeadWeights
+from gramlet_server.train.descriptions import HeadSizes
+from gramlet_server.train.registry import Registry
 
 from tests.runs.kinds import NUMBERS
+from tests.train.test_registry import HEAD, STATE
 
 
 @contextmanager
@@ -99,10 +106,56 @@ def test_a_name_with_all_of_its_runs_leaves_room_for_others() -> None:
         queue.take()
 
 
-def test_a_name_whose_runs_fill_its_share_of_the_store_starts_no_more(lifecycle: Lifecycle) -> None:
+def test_a_name_that_fills_its_share_of_the_store_starts_no_more(lifecycle: Lifecycle) -> None:
+    lifecycle.check_room = room(lifecycle)
     with calling(Caller("alice", most_bytes=1)):
         make(lifecycle, "first")
-        with pytest.raises(Overloaded, match="delete some"):
+        with pytest.raises(Overloaded, match="delete runs, maps or heads") as caught:
             make(lifecycle, "second")
+        assert caught.value.retry_after
     with calling(Caller("bob", most_bytes=1)):
         make(lifecycle, "third")
+
+
+def test_heads_count_and_deleted_things_do_not(lifecycle: Lifecycle) -> None:
+    store = lifecycle.records.store
+    check, registry = room(lifecycle), Registry(store)
+    with calling(Caller("alice", sees_all=False)):
+        head = registry.add(HEAD, HeadWeights(STATE, {}))
+        make(lifecycle, "first")
+    run_bytes = sum(size for owner, size in lifecycle.records.sizes() if owner == "alice")
+    assert run_bytes == sum(entry.size for entry in store.list("runs/train/first")) - len("0123456789abcdef")
+    with calling(Caller("alice", sees_all=False, most_bytes=run_bytes + head.bytes)):
+        with pytest.raises(Overloaded):  # the description of the head counts as well
+            check()
+        registry.delete(HeadRef(HEAD.name, head.version))
+        check()
+    with calling(Caller("alice", sees_all=False, most_bytes=run_bytes)):
+        with pytest.raises(Overloaded):
+            check()
+        RunControl(lifecycle.records, [lifecycle]).delete(RunRef("first"))
+        check()
+
+
+def test_a_run_that_exists_goes_on_however_full_the_share_is(lifecycle: Lifecycle) -> None:
+    lifecycle.check_room = room(lifecycle)
+    store = lifecycle.records.store
+
+    def work() -> Generator[int, None, None]:
+        yield 1
+
+    with calling(Caller("alice", sees_all=False, most_bytes=1)):
+        make(lifecycle, "mine")
+        prepare = partial(Work, kind=NUMBERS, events=work)
+        watch = lifecycle.resume(
+            NUMBERS,
+            "mine",
+            lambda: prepare(Run.take_over(store, "train", "mine")),
+            detached=False,
+            take_over=True,
+        )
+        assert list(watch) == [1]
+
+
+def room(lifecycle: Lifecycle) -> Callable[[], None]:
+    return Room([lifecycle.records.sizes, HeadSizes(lifecycle.records.store)]).check

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from gramlet.embed.settings import MapSettings
 from gramlet.embed.types import Comparison, Layout, MapSummary, Measured, Place, Quality, Refused, StyleMap
-from gramlet.errors import NotFound
+from gramlet.errors import DataLoss, NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunKind
 from gramlet.types import Array
@@ -135,7 +135,8 @@ def put_plan(run: Run, plan: Plan) -> None:
 
 def get_plan(run: Run) -> Plan:
     """The map to compute."""
-    return from_json(Plan, run.get("plan"))
+    with run.intact("plan"):
+        return from_json(Plan, run.get("plan"))
 
 
 def put_items(run: Run, items: ItemSet, kept: Kept, packed_thumbnails: bytes) -> None:
@@ -163,12 +164,14 @@ def get_items(run: Run) -> ItemSet:
     Raises:
         NotFound: They have not all been described yet.
     """
-    return from_json(ItemSet, run.get("items"))
+    with run.intact("items"):
+        return from_json(ItemSet, run.get("items"))
 
 
 def get_thumbnails(run: Run) -> list[bytes | None]:
     """A thumbnail for each item; None where it has no picture."""
-    return thumbnails.unpack(run.get("thumbnails"))
+    with run.intact("thumbnails"):
+        return thumbnails.unpack(run.get("thumbnails"))
 
 
 def put_checkpoint(run: Run, checkpoint: Checkpoint) -> None:
@@ -192,9 +195,10 @@ def get_checkpoint(run: Run) -> Checkpoint | None:
     data = run.value("state")
     if data is None:
         return None
-    arrays = from_npz(data)
-    state = State(arrays["coordinates"], arrays["update"], arrays["gains"], int(arrays["iteration"]))
-    return Checkpoint(int(arrays["layout"]), state, _frames(arrays))
+    with run.intact("state"):
+        arrays = from_npz(data)
+        state = State(arrays["coordinates"], arrays["update"], arrays["gains"], int(arrays["iteration"]))
+        return Checkpoint(int(arrays["layout"]), state, _frames(arrays))
 
 
 def put_layout(run: Run, number: int, stored: StoredLayout) -> None:
@@ -248,7 +252,8 @@ def get_map(store: Store, map_id: str) -> StyleMap:
     data = run.value("map")
     if data is None:
         raise NotFound(f"there is no finished map {map_id}", field="map_id")
-    facts = from_json(_MapFacts, data)
+    with run.intact("map"):
+        facts = from_json(_MapFacts, data)
     layouts = [one.layout for one in get_layouts(run, facts.layouts).values()]
     return _assembled(map_id, get_plan(run), get_items(run), layouts, facts)
 
@@ -259,11 +264,14 @@ def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:
 
 
 def list_maps(store: Store) -> list[MapSummary]:
-    """All maps that the caller may see, finished or not, newest first."""
-    map_ids = {entry.key.split("/")[2] for entry in store.list(f"runs/{KIND}")}
-    if not caller.get().sees_all:
-        map_ids = {map_id for map_id in map_ids if Records(store).read(RunKind.EMBED, map_id)}
-    found = (_summary(Run(store, KIND, map_id)) for map_id in map_ids)
+    """All maps that the caller may see, finished or not, newest first. Damaged ones are left out."""
+    found = []
+    for map_id in {entry.key.split("/")[2] for entry in store.list(f"runs/{KIND}")}:
+        try:
+            if caller.get().sees_all or Records(store).read(RunKind.EMBED, map_id):
+                found.append(_summary(Run(store, KIND, map_id)))
+        except DataLoss as error:
+            store.report(error)
     summaries = [summary for summary in found if summary is not None]
     return sorted(summaries, key=lambda summary: summary.created, reverse=True)
 
@@ -298,10 +306,11 @@ def _get_layout(run: Run, number: int) -> StoredLayout | None:
     data = run.value(f"layout-{number}")
     if data is None:
         return None
-    arrays = from_npz(data)
-    facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
-    layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
-    return StoredLayout(layout, _frames(arrays))
+    with run.intact(f"layout-{number}"):
+        arrays = from_npz(data)
+        facts = from_json(_LayoutFacts, arrays["facts"].tobytes())
+        layout = Layout(arrays["coordinates"], facts.quality, facts.perplexity, facts.kl_divergence)
+        return StoredLayout(layout, _frames(arrays))
 
 
 def _assembled(map_id: str, plan: Plan, items: ItemSet, layouts: Sequence[Layout], facts: _MapFacts) -> StyleMap:

@@ -39,6 +39,11 @@ def put_kept(run: Run, kept: Kept) -> None:
 
 def get_kept(run: Run, *, with_distances: bool = True) -> Kept:
     """What is kept of the descriptors; its exact distances only if they are wanted."""
+    with run.intact("what is kept of the descriptors"):
+        return _get_kept(run, with_distances)
+
+
+def _get_kept(run: Run, with_distances: bool) -> Kept:
     facts = from_npz(run.get("kept"))
     items, width = len(facts["lengths"]), len(facts["ones"])
     rows = np.empty((items, width), np.float32)

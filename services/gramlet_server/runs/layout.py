@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from gramlet.errors import AlreadyExists, NotFound
-from gramlet.types import new_name
+from gramlet.errors import AlreadyExists, DataLoss, InvalidInput, NotFound
+from gramlet.types import check_name, new_name
 
 from gramlet_server.runs.store import Entry, Store
 
@@ -62,7 +62,8 @@ class Listing:
                 owners[int(epoch)] = entry.size
             elif path != "base":
                 name, _, number = path.rpartition(".")
-                versions[name].append(Version(int(epoch), int(number), name, entry.size))
+                if name and number.isdecimal():  # not something that gramlet did not write
+                    versions[name].append(Version(int(epoch), int(number), name, entry.size))
         return cls(entries, owners, {name: sorted(found) for name, found in versions.items()})
 
     @property
@@ -104,11 +105,20 @@ class Folder:
 
     @classmethod
     def current(cls, store: Store, place: str) -> Folder | None:
-        """The folder that `current` names; None if there is no such run."""
+        """The folder that `current` names; None if there is no such run.
+
+        Raises:
+            DataLoss: It does not hold a name.
+        """
+        key = f"{place}/current"
         try:
-            return cls(store, place, store.get(f"{place}/current").decode())
+            data = store.get(key)
         except NotFound:
             return None
+        try:
+            return cls(store, place, check_name(data.decode(), key))
+        except (UnicodeDecodeError, InvalidInput):
+            raise DataLoss(f"{key} in the store is damaged") from None
 
     @classmethod
     def new(cls, store: Store, place: str) -> Folder | None:

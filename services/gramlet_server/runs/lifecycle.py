@@ -59,6 +59,7 @@ class Lifecycle:
     Attributes:
         queue: The queue of the runs.
         records: What the store knows about the runs.
+        check_room: Raises Overloaded where the caller may not store another run. Runs that exist always go on.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Lifecycle:
         changed: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self.records = records
+        self.check_room: Callable[[], None] = _nothing
         self.queue = RunQueue(running_limit, queue_limit, changed)
         self._executions: dict[tuple[RunKind, str], Execution[Any]] = {}
         self._lock = threading.Lock()
@@ -79,11 +81,14 @@ class Lifecycle:
         """Queues a run, prepares it and starts its threads.
 
         Raises:
-            Overloaded: The queue is full. `prepare` was not called.
+            Overloaded: The queue is full, or the caller has too much in the store. `prepare` was not called.
             Unavailable: The server is shutting down. `prepare` was not called.
             GramletError: What `prepare` raises.
         """
-        execution = self._queued(prepare)
+        return self._started(prepare, self.check_room)
+
+    def _started(self, prepare: Callable[[], Work[Event]], check: Callable[[], None]) -> LocalWatch[Event]:
+        execution = self._queued(prepare, check)
         execution.join_caller()
         watch = LocalWatch(execution, keeps=True, ordered=True)
         execution.start()
@@ -91,7 +96,7 @@ class Lifecycle:
 
     def start_alone(self, prepare: Callable[[], Work[Event]]) -> None:
         """Starts a detached run without any caller. Errors are those of `start`."""
-        self._queued(prepare).start()
+        self._queued(prepare, _nothing).start()
 
     def watch(self, kind: Kind[Event], run_id: str) -> Watch[Event]:
         """The events of a run, without any influence on it.
@@ -133,7 +138,7 @@ class Lifecycle:
         record = self.records.read(kind.kind, run_id)
         if record and self.records.is_alive(record) and (record.info.detached or not take_over):
             return self._from_store(kind, run_id, prepare)
-        return self.start(prepare)
+        return self._started(prepare, _nothing)
 
     def execution(self, kind: RunKind, run_id: str) -> Execution[Any] | None:
         """The run in this process; None if it executes no such run."""
@@ -172,10 +177,10 @@ class Lifecycle:
         """Waits until the server shuts down, but not longer than this; whether it does."""
         return self._draining.wait(seconds)
 
-    def _queued(self, prepare: Callable[[], Work[Event]]) -> Execution[Event]:
+    def _queued(self, prepare: Callable[[], Work[Event]], check: Callable[[], None]) -> Execution[Event]:
         ticket = self.queue.take()
         try:
-            self.records.check_room()
+            check()
             work = prepare()
             key = (work.kind.kind, work.run.run_id)
             execution = Execution(work, self.records, self.queue, ticket, lambda: self._forget(key, execution))
@@ -209,6 +214,10 @@ class Lifecycle:
             kind,
             self.records,
             here=lambda: self._here(kind, run_id),
-            take_over=None if prepare is None else lambda: self.start(prepare),
+            take_over=None if prepare is None else lambda: self._started(prepare, _nothing),
             is_draining=lambda: self.draining,
         )
+
+
+def _nothing() -> None:
+    """The check of a run that exists."""

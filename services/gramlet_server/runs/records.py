@@ -16,16 +16,17 @@ import binascii
 import heapq
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from gramlet.errors import InvalidInput, NotFound, Overloaded
+from gramlet.errors import DataLoss, InvalidInput, NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunFilter, RunInfo, RunKind, RunPage, RunState
 
-from gramlet_server.identity import caller, check_may_see, may_see
+from gramlet_server.identity import check_may_see, may_see
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
@@ -33,7 +34,6 @@ SUMMARY = "summary"
 LEASE_SECONDS = 15.0
 PAGE_SIZE, LARGEST_PAGE = 50, 1000
 _READERS = 16
-_ROOM_SECONDS = 60.0
 _LATEST = 10**13 - 1  # milliseconds; reversed times have 13 digits until the year 2286
 
 
@@ -67,6 +67,7 @@ class Records:
     def __init__(self, store: Store, lease_seconds: float = LEASE_SECONDS) -> None:
         self.store = store
         self.lease_seconds = lease_seconds
+        self._owners: Mapping[tuple[RunKind, str, str], str] = {}
 
     def begin(self, run: Run, record: Record) -> Record:
         """Writes the record of a run that is new, or that has a new owner."""
@@ -88,7 +89,11 @@ class Records:
         return record
 
     def read(self, kind: RunKind, run_id: str) -> Record | None:
-        """The record of a run; None if the store has none, or if the run is another's than the caller's."""
+        """The record of a run; None if the store has none, or if the run is another's than the caller's.
+
+        Raises:
+            DataLoss: It is damaged, so that nobody knows whose run it is.
+        """
         record = self._read(kind, run_id)
         return record if record is None or may_see(record.info.owner) else None
 
@@ -101,28 +106,41 @@ class Records:
         record = self._read(kind, run_id)
         check_may_see(record.info.owner if record else "", f"the store has no run {run_id}", field)
 
-    def check_room(self) -> None:
-        """Refuses another run to a name whose runs take as many bytes of the store as they may.
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """The owner and the bytes of every run. Runs that are just being created have no owner yet."""
+        sizes: Counter[tuple[RunKind, str, str]] = Counter()
+        for kind in RunKind:
+            for entry in self.store.list(f"runs/{kind.value}"):
+                if len(parts := entry.key.split("/")) > 4:
+                    sizes[kind, parts[2], parts[3]] += entry.size
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="runs") as pool:
+            owners = list(pool.map(self._owner, sizes))
+        self._owners = {run: owner for run, owner in zip(sizes, owners, strict=True) if owner is not None}
+        for owner, size in zip(owners, sizes.values(), strict=True):
+            yield owner or "", size
 
-        Raises:
-            Overloaded: They do.
-        """
-        who = caller.get()
-        if not (who.name and who.most_bytes):
-            return
-        used, wanted = 0, RunFilter(owner=who.name, page_size=LARGEST_PAGE)
-        while used < who.most_bytes:
-            page = self.page(wanted)
-            used += sum(info.bytes for info in page.runs)
-            if not page.next_page_token and used < who.most_bytes:
-                return
-            wanted = replace(wanted, page_token=page.next_page_token)
-        message = f"the runs of {who.name} take {used:,} bytes of the store, at most {who.most_bytes:,}: delete some"
-        raise Overloaded(message, retry_after=_ROOM_SECONDS)
+    def _owner(self, run: tuple[RunKind, str, str]) -> str | None:
+        """The owner of a run, by its kind, id and folder: it never changes."""
+        if run in self._owners:
+            return self._owners[run]
+        record = self._intact(*run[:2])
+        return record.info.owner if record else None
 
     def _read(self, kind: RunKind, run_id: str) -> Record | None:
-        value = Run(self.store, kind.value, run_id, 0).value(SUMMARY)
-        return from_json(Record, value) if value else None
+        run = Run(self.store, kind.value, run_id, 0)
+        value = run.value(SUMMARY)
+        with run.intact(SUMMARY):
+            return from_json(Record, value) if value else None
+
+    def _intact(self, kind: RunKind, run_id: str) -> Record | None:
+        """The record of a run for a list: None, and a line in the log, if it is damaged."""
+        try:
+            return self._read(kind, run_id)
+        except DataLoss as error:
+            self.store.report(error)
+        except NotFound:  # it was just deleted
+            pass
+        return None
 
     def is_alive(self, record: Record) -> bool:
         """Whether a process executes the run, or lets it wait in its queue."""
@@ -141,7 +159,11 @@ class Records:
         """The ids of the detached runs that nobody executes."""
         for entry in self.store.list(f"detached/{kind.value}"):
             run_id = entry.key.rpartition("/")[2]
-            record = self.read(kind, run_id)
+            try:
+                record = self._read(kind, run_id)
+            except DataLoss as error:
+                self.store.report(error)
+                continue
             if record is None or record.info.state.has_ended:
                 self.store.delete(entry.key)  # the process that should have done it was lost
             elif not self.is_alive(record):
@@ -161,7 +183,7 @@ class Records:
         for run_id in indexed.keys() - runs:
             self.store.delete(f"index/{kind.value}/{indexed[run_id]}")
         for run_id in runs - indexed.keys():
-            if record := self.read(kind, run_id):
+            if record := self._intact(kind, run_id):
                 self.store.put(_index_key(record.info), b"")
 
     def page(self, wanted: RunFilter) -> RunPage:
@@ -188,10 +210,7 @@ class Records:
                         yield key, info
 
     def _info_of(self, key: tuple[str, str]) -> RunInfo | None:
-        try:
-            record = self._read(RunKind(key[1]), key[0].partition("-")[2])
-        except NotFound:  # it was just deleted
-            return None
+        record = self._intact(RunKind(key[1]), key[0].partition("-")[2])
         return self.shown(record) if record else None
 
     def _keys_of(self, kind: RunKind) -> list[tuple[str, str]]:

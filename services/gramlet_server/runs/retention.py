@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from gramlet.errors import GramletError
+from gramlet.errors import DataLoss, GramletError
 from gramlet.run.types import RunKind
 
 from gramlet_server.runs.deletion import erase_left, finish
@@ -47,7 +47,8 @@ def sweep_runs(
     times = _Times(now or datetime.now(UTC), older_than, settled)
     by_run: dict[str, list[Entry]] = defaultdict(list)
     for entry in store.list(f"runs/{kind}"):
-        by_run[entry.key.split("/")[2]].append(entry)
+        if len(parts := entry.key.split("/")) > 3:  # not a file that gramlet did not write
+            by_run[parts[2]].append(entry)
     return sum(_sweep(store, f"runs/{kind}/{run_id}", entries, times) for run_id, entries in by_run.items())
 
 
@@ -83,7 +84,15 @@ class _Times:
 
 
 def _sweep(store: Store, place: str, entries: Sequence[Entry], times: _Times) -> bool:
-    """Sweeps the keys of one run id; returns whether an old run was deleted."""
+    """Sweeps the keys of one run id; returns whether an old run was deleted. A damaged one stays."""
+    try:
+        return _sweep_intact(store, place, entries, times)
+    except DataLoss as error:
+        store.report(error)
+        return False
+
+
+def _sweep_intact(store: Store, place: str, entries: Sequence[Entry], times: _Times) -> bool:
     is_old = times.is_old(entries)
     if not is_old and (_is_in_order(place, entries) or not times.has_settled(entries)):
         return False

@@ -40,19 +40,21 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import TypeVar
 
-from gramlet.errors import Aborted, AlreadyExists, NotFound, Unavailable
+from gramlet.errors import Aborted, AlreadyExists, DataLoss, NotFound, Unavailable
 from gramlet.types import check_name, new_name
 
 from gramlet_server.runs.deletion import delete_run
 from gramlet_server.runs.layout import Folder, Listing, Version
-from gramlet_server.runs.store import Store
+from gramlet_server.runs.store import Store, intact
 
 _TRIES = 100
-_CALLED = {"stylize": "stylization", "train": "training", "embed": "map"}
 """How often a reader begins again because the run has changed meanwhile."""
+_TRIES_UNCHANGED = 20
+"""The same while every list of the run shows the same keys: then something is missing for good."""
+_CALLED = {"stylize": "stylization", "train": "training", "embed": "map"}
 
 Base = Mapping[str, str]
 """The paths of the versions that the owner of an epoch starts with, by name."""
@@ -202,6 +204,10 @@ class Run:
         """The newest value of that name; None if no owner has written one, or it was dropped, or there is no run."""
         return self._look_up(name, lambda key: self._store.get(key))
 
+    def intact(self, name: str) -> AbstractContextManager[None]:
+        """Decodes the value of that name: errors inside become DataLoss."""
+        return intact(f"{name} of run {self.run_id}")
+
     def has(self, name: str) -> bool:
         """Whether there is a value of that name."""
         return self._look_up(name, lambda _: True) is not None
@@ -249,8 +255,12 @@ class Run:
         return self._read(read)
 
     def _read(self, read: Callable[[Listing, Base], T]) -> T | None:
-        """Reads until nothing has changed meanwhile. None if there is no such run."""
-        folder = self._open()
+        """Reads until nothing has changed meanwhile. None if there is no such run.
+
+        Raises:
+            DataLoss: Something is missing, and nothing changes.
+        """
+        folder, before, unchanged = self._open(), Listing(), 0
         for _ in range(_TRIES):
             listing = folder.list() if folder else Listing()
             if folder is None or not listing.is_alive:
@@ -259,7 +269,11 @@ class Run:
                 result = read(listing, self._base(folder, listing.epoch))
                 if not folder.is_owned(listing.epoch + 1):
                     return result
-        raise Unavailable(f"run {self.run_id} changes too fast to be read, or its values were lost")
+            unchanged = unchanged + 1 if listing.entries == before.entries else 0
+            if unchanged == _TRIES_UNCHANGED:
+                raise DataLoss(f"values of run {self.run_id} are missing in the store")
+            before = listing
+        raise Unavailable(f"run {self.run_id} changes too fast to be read")
 
     def _base(self, folder: Folder, epoch: int) -> Base:
         """The base of an epoch whose owner was seen. It is made if it is missing.
@@ -277,7 +291,8 @@ class Run:
                     self._store.create(key, data)
                 except AlreadyExists:
                     data = self._store.get(key)
-            self._bases[epoch] = json.loads(data)
+            with intact(key):
+                self._bases[epoch] = {str(name): str(path) for name, path in json.loads(data).items()}
         return self._bases[epoch]
 
     def _make_base(self, folder: Folder, epoch: int) -> bytes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gramlet.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
+from gramlet.errors import AlreadyExists, DataLoss, GramletError, InvalidInput, NotFound, Unavailable, shown
 from gramlet.types import new_name
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
@@ -32,6 +35,9 @@ _RETRIES: RetryConfig = {
 _CHECKS = "check"
 """The folder of the keys that `check` writes."""
 _CHECK_LASTS = timedelta(hours=1)
+_BEING_WRITTEN = re.compile(r".*#\d+")
+"""The files of a directory that obstore writes before it renames them."""
+_MOST_REPORTS = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +66,7 @@ class Store:
         self._backend = backend
         self.address = address
         self.failed = threading.Event()
+        self._reported: set[str] = set()
 
     @classmethod
     def open(cls, address: str) -> Store:
@@ -102,18 +109,30 @@ class Store:
 
         Raises:
             NotFound: The key does not exist.
+            DataLoss: There is a file in its place that cannot be read.
         """
         with self._errors(key):
-            return bytes(self._backend.get(key).bytes())
+            try:
+                return bytes(self._backend.get(key).bytes())
+            except exceptions.GenericError:
+                self._check_file(key)
+                raise
 
     def list(self, prefix: str) -> list[Entry]:
         """The keys below a prefix, which ends at a `/` of the key, in order.
 
-        It is no snapshot: of the keys that are written or deleted meanwhile it may show some and not others.
+        It is no snapshot: of the keys that are written or deleted meanwhile it may show some and not others. Files of a
+        directory that cannot be keys, or cannot be looked at, are left out.
         """
         with self._errors(prefix):
-            found = [meta for chunk in self._backend.list(prefix) for meta in chunk]
-        return sorted((Entry(m["path"], m["size"], m["last_modified"]) for m in found), key=lambda entry: entry.key)
+            try:
+                chunks = [meta for chunk in self._backend.list(prefix) for meta in chunk]
+                found = [Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in chunks]
+            except (exceptions.GenericError, exceptions.InvalidPathError):
+                if not isinstance(self._backend, LocalStore):
+                    raise
+                found = list(self._walk(prefix))
+        return sorted(found, key=lambda entry: entry.key)
 
     def delete(self, key: str) -> None:
         """Deletes a key, if it exists. On a directory, folders that are empty then are deleted as well."""
@@ -142,6 +161,51 @@ class Store:
         for each in (key, *left):  # the others are of processes that were lost
             self.delete(each)
 
+    def report(self, damage: DataLoss) -> None:
+        """Logs something damaged that a list leaves out: once, however often the list is made."""
+        if damage.message not in self._reported and len(self._reported) < _MOST_REPORTS:
+            self._reported.add(damage.message)
+            _log.warning("left out of lists: %s", damage)
+
+    def _check_file(self, key: str) -> None:
+        """Says what is in the place of a file, after it could not be read. Otherwise the store itself has failed."""
+        if not isinstance(self._backend, LocalStore):
+            return
+        path = Path(self.address, key)
+        try:
+            readable = path.is_file() and os.access(path, os.R_OK)
+            path.stat()
+        except NotADirectoryError:
+            raise NotFound(f"the store has no {key}") from None
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                return
+            readable = False
+        if not readable:
+            raise DataLoss(f"{key} in the store cannot be read: it is no file, or another user's")
+
+    def _walk(self, prefix: str) -> Iterator[Entry]:
+        """The keys of a directory in which something stops obstore's own list: links in a circle, odd names."""
+
+        def skip(error: OSError) -> None:
+            self.report(DataLoss(f"{shown(os.path.relpath(error.filename, self.address))}: {error.strerror}"))
+
+        for folder, _, names in os.walk(Path(self.address, prefix), onerror=skip):
+            for name in names:
+                path = os.path.join(folder, name)
+                key = os.path.relpath(path, self.address)
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    skip(error)
+                    continue
+                if not key.isprintable():  # surrogates stand for bytes that are not UTF-8
+                    self.report(DataLoss(f"{shown(key)}: no key has such a name"))
+                elif not _BEING_WRITTEN.fullmatch(name):
+                    yield Entry(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
     def _value(self, key: str) -> bytes | None:
         try:
             return self.get(key)
@@ -155,6 +219,8 @@ class Store:
             raise self._failure(key, "the directory is gone")
         try:
             yield
+        except ValueError:  # from obstore: a key with an empty part, or with ".."
+            raise NotFound(f"the store has no {shown(key)}") from None
         except (exceptions.NotFoundError, FileNotFoundError) as error:
             if writes:  # the bucket does not exist
                 raise self._failure(key, error) from error
@@ -168,3 +234,22 @@ class Store:
         _log.error("the store %s failed at %s: %s", self.address, key, reason)
         self.failed.set()
         return Unavailable("the store of the server fails; the log of the server says why")
+
+
+@contextmanager
+def intact(what: str) -> Iterator[None]:
+    """Decodes something of the store: whatever goes wrong inside means that it is damaged.
+
+    Args:
+        what: What is decoded, for the error.
+
+    Raises:
+        DataLoss: It could not be decoded.
+    """
+    try:
+        yield
+    except GramletError:
+        raise
+    except Exception as error:  # the decoders of JSON, arrays and tensors raise errors of many types on damaged bytes
+        reason = f"{type(error).__name__}: {error}"
+        raise DataLoss(f"{what} in the store is damaged: {shown(reason)}") from error

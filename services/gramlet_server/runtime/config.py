@@ -64,7 +64,7 @@ class ServerSettings:
     )
     name_store_bytes: int = flag(
         0,
-        "bytes of the store that the runs of one name may take before it starts another; 0: without",
+        "bytes of the store that runs, maps and heads of one name may take before it starts a run; 0: without",
         parse=size_or_none,
     )
     memory_bytes: int = flag(

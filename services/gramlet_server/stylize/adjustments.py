@@ -134,7 +134,8 @@ class Inbox:
 def _read(run: Run, after: int = 0) -> tuple[list[Adjustment], bool]:
     """The adjustments after the first so many, and whether the end is recorded."""
     entries = run.log(_LOG, after)
-    return [from_json(Adjustment, data) for data in entries if data != _END], _END in entries
+    with run.intact(_LOG):
+        return [from_json(Adjustment, data) for data in entries if data != _END], _END in entries
 
 
 def _check(adjustment: Adjustment, settings: StylizeSettings, model: Model) -> None:

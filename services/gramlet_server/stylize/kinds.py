@@ -33,7 +33,9 @@ from gramlet_server.stylize.sweep import result_from_bytes
 
 def stored_result(run: Run) -> Generator[StylizeEvent, None, None]:
     """The result of a stylization."""
-    yield result_from_bytes(run.get(RESULT))
+    with run.intact(RESULT):
+        result = result_from_bytes(run.get(RESULT))
+    yield result
 
 
 def put_sweep_result(run: Run, result: SweepResult) -> None:
@@ -44,7 +46,7 @@ def put_sweep_result(run: Run, result: SweepResult) -> None:
 def stored_sweep_result(run: Run) -> Generator[SweepEvent, None, None]:
     """The result that `put_sweep_result` wrote."""
     stored = run.get(RESULT)
-    yield SweepResult(png=picture_of(stored), weights_digest=stored.partition(b"\n")[0].decode())
+    yield SweepResult(png=picture_of(stored), weights_digest=stored.partition(b"\n")[0].decode(errors="replace"))
 
 
 def in_short(settings: StylizeSettings) -> str:

@@ -298,7 +298,8 @@ class Runs:
 
     def _order(self, run: Run, field: str) -> _Order:
         try:
-            return from_json(_Order, run.get("order"))
+            with run.intact("order"):
+                return from_json(_Order, run.get("order"))
         except NotFound:
             raise NotFound(
                 f"run {run.run_id} ended before its pictures were stored: send the stylization again", field=field
@@ -309,7 +310,8 @@ class Runs:
         return pin_to(self._features, kept.weights_digest, f"run {run.run_id}", field)
 
     def _pictures(self, run: Run) -> Pictures:
-        return Pictures.from_bytes(run.get("pictures"))
+        with run.intact("pictures"):
+            return Pictures.from_bytes(run.get("pictures"))
 
     def _interruption(self, run: Run) -> Interruption:
         return Interruption(partial(self.lifecycle.check_draining, run.run_id), lambda: self.lifecycle.draining)
@@ -361,7 +363,8 @@ class Runs:
 def _position(run: Run) -> Position | None:
     """The position of the last checkpoint; None if there is none."""
     state = run.value("state")
-    return Position.from_bytes(state) if state else None
+    with run.intact("state"):
+        return Position.from_bytes(state) if state else None
 
 
 def _drop_inputs(run: Run, kept: _Order) -> None:

@@ -16,18 +16,18 @@ import io
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gramlet.errors import NotFound
+from gramlet.errors import DataLoss, NotFound
 from gramlet.feature.types import Form
 from gramlet.types import ElementType
 from numpy.typing import NDArray
 
 from gramlet_server.identity import caller
-from gramlet_server.runs.store import Store
+from gramlet_server.runs.store import Store, intact
 
 KEY_BYTES = 32
 PACK_BYTES = 8 * 1024 * 1024
@@ -80,12 +80,16 @@ class FeatureCache:
             by_pack[pack].append((key, row))
         for pack, wanted in by_pack.items():
             try:
-                rows = np.load(io.BytesIO(self._store.get(f"{space.prefix}/{pack}.npy")), allow_pickle=False)
+                found = self._rows(f"{space.prefix}/{pack}.npy", [row for _, row in wanted])
             except NotFound:
                 self._forget(space, pack)
                 continue
-            for key, row in wanted:
-                yield key, rows[row]
+            except DataLoss as error:  # its features are computed again
+                self._store.report(error)
+                self._store.delete(f"{space.prefix}/{pack}.keys")
+                self._forget(space, pack)
+                continue
+            yield from zip((key for key, _ in wanted), found, strict=True)
 
     def write(self, space: FeatureSpace, features: Mapping[bytes, Feature]) -> None:
         """Writes a pack. Writing the same pack again changes nothing."""
@@ -99,6 +103,12 @@ class FeatureCache:
         self._store.put(f"{space.prefix}/{pack}.keys", keys)
         with self._lock:
             self._index(space, pack, keys)
+
+    def _rows(self, key: str, rows: Sequence[int]) -> list[Feature]:
+        data = self._store.get(key)
+        with intact(key):
+            array = np.load(io.BytesIO(data), allow_pickle=False)
+            return [array[row] for row in rows]
 
     def _refresh(self, space: FeatureSpace) -> None:
         for entry in self._store.list(space.prefix):

@@ -1,7 +1,4 @@
-"""Heads in the store, by name and version.
-
-    heads/<name>/<version>.json            the head's description; a head exists if and only if this key does
-    heads/<name>/<content>.safetensors     its weights, under the hash of the file, written before the description
+"""Heads in the store, by name and version. See descriptions.py for their keys.
 
 A run gets its version by creating a description under a number that is free. So two runs under one name get two
 versions, and no reader finds a head without weights. Deleting a version leaves an empty description, so its number is
@@ -11,28 +8,17 @@ not used again.
 from __future__ import annotations
 
 import hashlib
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from gramlet.errors import AlreadyExists, InvalidInput, NotFound
-from gramlet.json_codec import from_json, to_json
+from gramlet.errors import AlreadyExists, DataLoss, InvalidInput, NotFound
+from gramlet.json_codec import to_json
 from gramlet.train.types import Head, HeadRef
 from gramlet.types import check_name
 
 from gramlet_server.identity import caller, may_see
-from gramlet_server.runs.store import Store
+from gramlet_server.runs.store import Store, intact
 from gramlet_server.train.classifier import HeadWeights
-
-_DESCRIPTION = re.compile(r"heads/([^/]+)/(\d+)\.json")
-
-
-@dataclass(frozen=True)
-class _StoredHead:
-    """`content`: the hash of the head's file; `owner`: the name of the caller who trained it."""
-
-    head: Head
-    content: str
-    owner: str = ""
+from gramlet_server.train.descriptions import DESCRIPTION, StoredHead, description_key, get_description, weights_key
 
 
 class Registry:
@@ -50,12 +36,13 @@ class Registry:
         """
         data = weights.to_bytes(to_json(replace(head, version=0)).decode())
         content = hashlib.sha256(data).hexdigest()
-        self._store.put(_tensors_key(head.name, content), data)
+        self._store.put(weights_key(head.name, content), data)
         while True:
             version = max(self._versions(head.name), default=0) + 1
             added = replace(head, version=version, bytes=len(data))
             try:
-                self._store.create(_key(head.name, version), to_json(_StoredHead(added, content, caller.get().name)))
+                stored = StoredHead(added, content, caller.get().name)
+                self._store.create(description_key(head.name, version), to_json(stored))
             except AlreadyExists:
                 continue  # another run took this number first
             return added
@@ -66,6 +53,7 @@ class Registry:
         Raises:
             InvalidInput: Not a valid name.
             NotFound: The store has no such head.
+            DataLoss: Its description is damaged.
         """
         return self.find(ref)[0]
 
@@ -84,14 +72,15 @@ class Registry:
 
     def weights(self, name: str, content: str) -> HeadWeights:
         """The weights of a head: its name, and the hash from `find`."""
-        return HeadWeights.from_bytes(self.file(name, content))[1]
+        with intact(f"the weights of head {name}"):
+            return HeadWeights.from_bytes(self.file(name, content))[1]
 
     def file(self, name: str, content: str) -> bytes:
         """The head's safetensors file, with its description in the metadata."""
-        return self._store.get(_tensors_key(name, content))
+        return self._store.get(weights_key(name, content))
 
     def heads(self, name: str = "") -> list[Head]:
-        """All heads, or all of one name, by name and version.
+        """All heads, or all of one name, by name and version. Damaged ones are left out.
 
         Raises:
             InvalidInput: Not a valid name.
@@ -99,8 +88,13 @@ class Registry:
         if name:
             check_name(name, "name")
         entries = self._store.list(f"heads/{name}" if name else "heads")
-        keys = [match for entry in entries if (match := _DESCRIPTION.fullmatch(entry.key))]
-        found = (self._read(key[1], int(key[2])) for key in keys)
+        keys = [match for entry in entries if (match := DESCRIPTION.fullmatch(entry.key))]
+        found = []
+        for key in keys:
+            try:
+                found.append(self._read(key[1], int(key[2])))
+            except DataLoss as error:
+                self._store.report(error)
         return sorted((item[0] for item in found if item), key=lambda head: (head.name, head.version))
 
     def of_run(self, name: str, run_id: str) -> Head | None:
@@ -117,10 +111,14 @@ class Registry:
         if not ref.version:
             raise InvalidInput("say which version to delete", field="head.version")
         head, content = self.find(ref)
-        self._store.put(_key(head.name, head.version), b"")
-        others = [self._stored(head.name, version) for version in self._versions(head.name)]
+        self._store.put(description_key(head.name, head.version), b"")
+        try:
+            others = [get_description(self._store, head.name, version) for version in self._versions(head.name)]
+        except DataLoss as error:  # it may be the damaged one's file as well
+            self._store.report(error)
+            return
         if not any(other and other.content == content for other in others):
-            self._store.delete(_tensors_key(head.name, content))
+            self._store.delete(weights_key(head.name, content))
 
     def _newest(self, name: str) -> tuple[Head, str] | None:
         for version in sorted(self._versions(name), reverse=True):
@@ -131,26 +129,9 @@ class Registry:
 
     def _versions(self, name: str) -> list[int]:
         """The version numbers in use, and those of deleted versions."""
-        keys = (_DESCRIPTION.fullmatch(entry.key) for entry in self._store.list(f"heads/{name}"))
+        keys = (DESCRIPTION.fullmatch(entry.key) for entry in self._store.list(f"heads/{name}"))
         return [int(key[2]) for key in keys if key]
 
     def _read(self, name: str, version: int) -> tuple[Head, str] | None:
-        stored = self._stored(name, version)
+        stored = get_description(self._store, name, version)
         return (stored.head, stored.content) if stored and may_see(stored.owner) else None
-
-    def _stored(self, name: str, version: int) -> _StoredHead | None:
-        try:
-            data = self._store.get(_key(name, version))
-        except NotFound:
-            return None
-        if not data:  # a deleted version
-            return None
-        return from_json(_StoredHead, data)
-
-
-def _key(name: str, version: int) -> str:
-    return f"heads/{name}/{version:08d}.json"
-
-
-def _tensors_key(name: str, content: str) -> str:
-    return f"heads/{name}/{content}.safetensors"

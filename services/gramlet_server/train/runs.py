@@ -189,4 +189,5 @@ def _stored_configuration(run: Run) -> _StoredConfiguration:
     stored = run.value("configuration")
     if stored is None:
         raise NotFound(f"run {run.run_id} was interrupted before it began: start it again", field="resume_run_id")
-    return from_json(_StoredConfiguration, stored)
+    with run.intact("configuration"):
+        return from_json(_StoredConfiguration, stored)

@@ -108,9 +108,9 @@ class TrainingRun:
     def events(self, uploads: Iterable[Upload]) -> Generator[Event, None, None]:
         """Does the run. Closing the generator stops it, and keeps the best head so far if the configuration says so."""
         set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
-        if stored := self._run.value("result"):
+        if self._run.has("result"):
             yield Accepted(self._run.run_id, len(self._configuration.entries), (), (), self._model.weights_digest)
-            yield _result(from_json(_StoredResult, stored), self._environment.registry)
+            yield stored_result(self._run, self._environment.registry)
             return
         with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
             features, feature_seconds = yield from self._extract(uploads, Path(scratch))
@@ -133,7 +133,8 @@ class TrainingRun:
         """The feature pass, with the seconds that it took."""
         configuration, run = self._configuration, self._run
         stored = run.value("entries")
-        known = from_json(_StoredEntries, stored) if stored else _StoredEntries(configuration.entries, (), 0.0)
+        with run.intact("entries"):
+            known = from_json(_StoredEntries, stored) if stored else _StoredEntries(configuration.entries, (), 0.0)
         if all(entry.sha256 for entry in known.entries):  # then copies are known before anything is sent
             check_remaining(known.entries, *findings.duplicates(known.entries), unreadable={})
         features = FeaturePass(
@@ -176,7 +177,8 @@ class TrainingRun:
     def _train(self, number: int, prepared: Prepared) -> Generator[Event, None, TrainedHead]:
         """Trains a recipe from its last checkpoint on, or returns what an earlier owner of the run trained."""
         if stored := self._run.value(f"recipe-{number}"):
-            return TrainedHead.from_bytes(stored)
+            with self._run.intact(f"recipe-{number}"):
+                return TrainedHead.from_bytes(stored)
         recipe, environment, samples = self._configuration.recipes[number], self._environment, prepared.data
         fit = Fit(
             recipe,
@@ -247,7 +249,12 @@ def stored_result(run: Run, registry: Registry) -> Result:
     Raises:
         NotFound: The head was deleted.
     """
-    return _result(from_json(_StoredResult, run.get("result")), registry)
+    return _result(_stored_result(run), registry)
+
+
+def _stored_result(run: Run) -> _StoredResult:
+    with run.intact("result"):
+        return from_json(_StoredResult, run.get("result"))
 
 
 def _result(stored: _StoredResult, registry: Registry) -> Result:
