@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo studio test lint format unasync protos protos-check quality bench clean
+.PHONY: install demo studio test lint format unasync lock protos protos-check quality bench clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,7 @@ lint: install protos-check
 	BIN=$(BIN) protos/breaking.sh
 	BIN=$(BIN) docker/lint.sh
 	BIN=$(BIN) clients/studio/lint.sh
+	$(BIN)/python scripts/audit.py
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -51,6 +52,10 @@ format: install
 # The synchronous client and its tests, from the asynchronous ones.
 unasync: install
 	$(BIN)/python scripts/unasync.py
+
+# Exact versions and hashes of what the images install.
+lock: install
+	BIN=$(BIN) scripts/lock.sh
 
 # Presets x pictures by a judge: tests/quality/README.md. QUALITY="--size 512 --presets resnet50/default"
 quality: install

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pip._internal.models.index import PyPI
 
-from tests.docker.image_builder import Builder, Image, healthy, started
+from tests.docker.image_builder import Builder, Image, healthy, registry_settings, started
 
 DOCKER = Path(__file__).parents[2] / "docker"
 TARGETS = ("feature", "stylize", "train", "embed", "all")
@@ -36,8 +37,13 @@ def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
     work = tmp_path_factory.mktemp("images")
     # In memory: a layer cannot lie within the root that it is laid over.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8G", "tmpfs", work], check=True)
-    yield Builder(DOCKER / "Dockerfile", DOCKER.parent, work, WEIGHTS="random:0")
+    # This machine's own build of torch, where it has one: the registry's, with its libraries for GPUs, is gigabytes.
+    yield Builder(DOCKER / "Dockerfile", DOCKER.parent, work, WEIGHTS="random:0", TORCH_INDEX=torch_index())
     subprocess.run(["umount", work], check=True)
+
+
+def torch_index() -> str:
+    return registry_settings().get("PIP_INDEX_URL") or PyPI.simple_url
 
 
 @pytest.mark.parametrize("target", TARGETS)
