@@ -268,7 +268,7 @@ def local_configuration(  # type: ignore[type-arg]
         addresses: Of the replicas of each service.
         added: Static resources of a second configuration, merged as Envoy merges --config-yaml.
     """
-    config = yaml.safe_load((DOCKER / "envoy.yaml").read_text())
+    config = yaml.safe_load((DOCKER / "envoy.yaml").read_text().replace("/etc/envoy/", f"{DOCKER}/"))
     static = config["static_resources"]
     for kind, more in (added or {}).items():
         static[kind] += more
