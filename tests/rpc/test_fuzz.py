@@ -107,13 +107,15 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def outcome(channel: grpc.Channel, method: MethodDescriptor, seed: int) -> grpc.StatusCode:
+def outcome(
+    channel: grpc.Channel, method: MethodDescriptor, seed: int, metadata: tuple[tuple[str, str], ...] = ()
+) -> grpc.StatusCode:
     """Sends some messages to an RPC, reads some replies and leaves."""
     rng = random.Random(seed)
     count = rng.choice([1, 2, 5]) if method.client_streaming else 1
     requests = [mutated(message_of(method.input_type, rng).SerializeToString(), rng) for _ in range(count)]
     call: Any = channel.stream_stream(f"/{method.containing_service.full_name}/{method.name}")(
-        iter(requests), timeout=SECONDS
+        iter(requests), timeout=SECONDS, metadata=metadata
     )
     try:
         for _ in zip(range(rng.choice([1, 5, 50])), call, strict=False):
