@@ -37,6 +37,8 @@ from tests.e2e.cluster import SERVICES, Cluster, Daemon, Envoy, GramletServer
 ATTACKERS = Path(__file__).with_name("hostile_attackers.py")
 EVERY = 0.5
 """Seconds between two calls of a good name."""
+SETTLING = 30.0
+"""Seconds before the first measurement, and of the last one."""
 LIMITS = (
     *("--name-calls=64", "--name-calls-per-second=50", "--name-runs=4", "--name-store-bytes=64MiB"),
     *("--memory-bytes=4GiB", "--first-message-seconds=5", "--idle-seconds=30"),
@@ -92,7 +94,7 @@ class GoodCaller(threading.Thread):
         return self._client.model()
 
     def extract(self) -> object:
-        return list(self._client.extract([self._picture()], stages=["layer1"]))
+        return list(self._client.features([self._picture()], ["layer1"]))
 
     def runs(self) -> object:
         return list(self._client.runs())
@@ -145,7 +147,7 @@ def measure(folder: Path, minutes: float, quiet_minutes: float) -> list[dict[str
         memory = Memory(server=server, envoy=envoy)
         for thread in (*callers, memory):
             thread.start()
-        time.sleep(30)  # the first calls load what the others find
+        time.sleep(SETTLING)  # the first calls load what the others find
         for caller in callers:
             caller.phase = "quiet"
         time.sleep(60 * quiet_minutes)
@@ -154,7 +156,7 @@ def measure(folder: Path, minutes: float, quiet_minutes: float) -> list[dict[str
         seconds = time.monotonic() - began
         for caller in callers:
             caller.phase = "after"
-        time.sleep(60)
+        time.sleep(SETTLING)
         memory.over.set()
         for caller in callers:
             caller.stop()
