@@ -55,6 +55,7 @@ from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
 from gramlet.inputs import PictureInput, validate
 from gramlet.run.types import Progress, RunDetails, RunError, RunInfo, RunKind, RunResult, RunState
+from gramlet.stylize.optimizers import LossCurve, OptimizerChoice, OptimizerEvent
 from gramlet.stylize.sets import SetEvent
 from gramlet.stylize.sweep_types import (
     SweepCell,
@@ -129,10 +130,13 @@ __all__ = [
     "LeftOut",
     "Limits",
     "LineSearch",
+    "LossCurve",
     "Model",
     "NotFound",
     "Objective",
     "Optimizer",
+    "OptimizerChoice",
+    "OptimizerEvent",
     "OtherWeights",
     "Overloaded",
     "PermissionDenied",

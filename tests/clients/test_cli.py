@@ -111,6 +111,7 @@ def test_every_setting_is_a_flag(gramlet: Run, picture: Path, tmp_path: Path) ->
         "scales": 1,
         "style-size": 48,
         "colors": "content-histogram",
+        "momentum": 0.5,
     }
     arguments = [text for name, value in flags.items() for text in (f"--{name}", value)]
     code, said, _ = gramlet(
@@ -157,6 +158,47 @@ def test_of_several_contents_each_has_its_file_and_a_bad_one_fails_alone(
     code, _, _ = gramlet("stylize", frames / "a.png", picture, "--style", picture, "-o", out, *how)
     assert code == 0
     assert (out / "picture.png").exists()
+
+
+def test_optimizers_are_compared_on_one_plot(gramlet: Run, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "curves.png"
+    how = ("--preset", "classic", "--size", 64, "--iterations", 3, "--initial", "noise")
+    code, said, _ = gramlet("stylize", picture, picture, "-o", out, "--compare", "lbfgs,gd=0.02,gd", *how, "--json")
+    told = events(said)
+    curves = told[-1]["curves"]
+    assert (code, told[-1]["event"]) == (0, "compared")
+    assert [curve["choice"] for curve in curves] == [
+        {"optimizer": "lbfgs", "learning_rate": None},
+        {"optimizer": "gd", "learning_rate": 0.02},
+        {"optimizer": "gd", "learning_rate": None},
+    ]
+    for curve in curves:
+        assert curve["evaluations"][0] == 1
+        assert len(set(curve["evaluations"])) == len(curve["losses"]) == 3
+        assert curve["losses"][0] == pytest.approx(curves[0]["losses"][0])  # all start at one picture
+        assert curve["seconds"] == sorted(curve["seconds"])
+    assert [event["optimizer"] for event in told if event["event"] == "result"] == ["lbfgs", "gd 0.02", "gd"]
+    assert format_of(out) == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--compare", "lbfgs,newton"], "optimizers[1]: newton is none of lbfgs, adam, gd"),
+        (["--compare", "lbfgs,lbfgs"], "optimizers: lbfgs: named twice"),
+        (["--compare", "gd=0"], "stylization.settings.learning_rate: must be positive"),
+        (["--compare", "adam", "--optimizer", "lbfgs"], "optimizer: belongs to each optimizer that is compared"),
+        (["--compare", "adam", "--scales", "3"], "scales: optimizers are compared at one scale"),
+        (["--compare", "adam", "--detach"], "--detach: does not go with --compare"),
+        (["--optimizer", "gd", "--momentum", "1"], "stylization.settings.momentum: a momentum is 0 or more"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(
+    gramlet: Run, picture: Path, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    code, said, noted = gramlet("stylize", picture, picture, "-o", tmp_path / "o.png", *arguments)
+    assert (code, said, noted.count("\n")) == (2, "", 1)
+    assert noted.startswith(f"gramlet: {complaint}")
 
 
 def test_a_sweep_writes_its_grid_and_its_cells(gramlet: Run, picture: Path, tmp_path: Path) -> None:
@@ -358,6 +400,7 @@ def test_what_a_folder_holds_beside_pictures_is_said_by_every_command(
             ["stylize", "*.jpg", "--style", "{p}", "-o", "out"],
             "there is no file *.jpg: patterns are filled in",
         ),
+        (["stylize", "{p}", "{p}", "-o", "o.png", "--compare", "gd=x"], "--compare: must be optimizers with commas"),
         (["runs", "list", "--limit", "-3"], "--limit: must be a whole number, 0 or more, not '-3'"),
         (["embed", "{p}", "--width", "5"], "--width: must be between 200 and 8000 pixels"),
         (["features", "{p}", "{p}", "--stages", "conv1", "-o", "out"], "pictures: {p} is given twice: name it once"),

@@ -112,6 +112,7 @@ READING: dict[str, Callable[[gramlet.AsyncClient, Path], Any]] = {
         folder / "a/1.png", [folder / "b/1.png"], initial=folder / "a/2.png", previous=folder / "a/1.png"
     ),
     "stylize_set": lambda client, folder: client.stylize_set([folder / "a/1.png"], Style(folder / "b/1.png")),
+    "compare_optimizers": lambda client, folder: client.compare_optimizers(folder / "a/1.png", folder / "b/1.png"),
     "sweep": lambda client, folder: client.sweep(folder / "a/1.png", folder / "b/1.png"),
     "train": lambda client, folder: client.train(folder, name="bees"),
     "resume_training": lambda client, folder: client.resume_training("run", folder),
@@ -147,6 +148,7 @@ def test_the_synchronous_client_reads_files_at_the_call(png: bytes) -> None:
         for call in (
             lambda: client.stylize("/nowhere.jpg", png),
             lambda: client.stylize_set([png], "/nowhere.jpg"),
+            lambda: client.compare_optimizers("/nowhere.jpg", png),
             lambda: client.sweep("/nowhere.jpg", png),
             lambda: client.train("/nowhere", name="bees"),
             lambda: client.embed("/nowhere"),

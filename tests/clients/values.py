@@ -209,6 +209,10 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
         ([PNG], PNG),
         ("sequence", "frame_iterations", "initial", "preview_every", "timeout", *StylizeOptions.__annotations__),
     ),
+    "compare_optimizers": (
+        (PNG, PNG),
+        ("optimizers", "initial", "timeout", *StylizeOptions.__annotations__),
+    ),
     "resume": (("run",), ("detached", *_RUN)),
     "sweep": (
         (PNG, PNG),

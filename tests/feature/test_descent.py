@@ -119,6 +119,7 @@ SETTINGS = {
     "L-BFGS": DescentSettings(history_size=5),
     "strong Wolfe": DescentSettings(history_size=5, line_search=LineSearch.STRONG_WOLFE),
     "Adam": DescentSettings(optimizer=Optimizer.ADAM, learning_rate=0.05),
+    "momentum": DescentSettings(optimizer=Optimizer.GRADIENT_DESCENT, learning_rate=0.05, momentum=0.8),
 }
 every_optimizer = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 

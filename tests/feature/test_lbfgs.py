@@ -1,4 +1,4 @@
-"""L-BFGS takes torch's steps, can be interrupted anywhere, and does not depend on the scale of a loss."""
+"""L-BFGS and gradient descent take torch's steps, can be interrupted, and do not depend on the scale of a loss."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gramlet_server.feature.lbfgs import LBFGS, Adam, Optimizer
+from gramlet_server.feature.lbfgs import LBFGS, Adam, GradientDescent, Optimizer
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -101,6 +101,19 @@ def test_its_steps_are_those_of_torch(formula: Callable[[Tensor], Tensor], searc
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * 2**step)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gradient_descent_takes_torchs_steps_at_a_rate_by_the_first_gradient(momentum: float) -> None:
+    loss, parameter = loss_of(valley), START.clone().requires_grad_()
+    rate = 0.01 * len(START) / float(loss(START)[1].abs().sum())
+    optimizer = torch.optim.SGD([parameter], rate, momentum)
+    ours = points(GradientDescent(len(START), 0.01, momentum), loss, 12)
+    assert float((ours[0] - START).abs().mean()) == pytest.approx(0.01, rel=1e-5)
+    for point in ours:
+        parameter.grad = loss(parameter.detach())[1]
+        optimizer.step()
+        torch.testing.assert_close(point, parameter.detach())
+
+
 def test_with_a_line_search_it_reaches_the_minimum() -> None:
     loss = loss_of(rosenbrock)
     assert loss(points(Searching(len(START), 1.0, 10, loss), loss, 150)[-1])[0] < 1e-6
@@ -109,13 +122,16 @@ def test_with_a_line_search_it_reaches_the_minimum() -> None:
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_the_scale_of_a_loss_does_not_matter(scale: float) -> None:
     loss = loss_of(valley, scale)
+    one, other = (points(GradientDescent(len(START), 0.1, 0.5), loss_of(valley, s), 5)[-1] for s in (1.0, scale))
+    torch.testing.assert_close(one, other)
     assert loss(points(LBFGS(len(START), 1.0, 10), loss, 60)[-1])[0] < 1e-6 * loss(START)[0]
 
 
 def test_at_the_minimum_it_stays() -> None:
     minimum = torch.ones(24)
-    for point in points(LBFGS(24, 1.0, 5), loss_of(valley), 3, start=minimum):
-        assert torch.equal(point, minimum)
+    for optimizer in (LBFGS(24, 1.0, 5), GradientDescent(24, 1.0, 0.9)):
+        for point in points(optimizer, loss_of(valley), 3, start=minimum):
+            assert torch.equal(point, minimum)
 
 
 def test_a_pair_without_curvature_changes_nothing() -> None:
@@ -130,6 +146,8 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "L-BFGS": lambda: LBFGS(len(START), 1.0, 3),
     "strong Wolfe": lambda: Searching(len(START), 1.0, 3, loss_of(valley)),
     "Adam": lambda: Adam(len(START), 0.05),
+    "gradient descent": lambda: GradientDescent(len(START), 0.05, 0.0),
+    "momentum": lambda: GradientDescent(len(START), 0.05, 0.9),
 }
 
 

@@ -113,7 +113,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_the_events_of_every_command_have_the_keys_they_had(world: World) -> None:
-    for record in (_stylize, _several, _adjust, _sweep, _features, _train, _heads, _embed, _maps, _status, _errors):
+    of_pictures = (_stylize, _compare, _several, _adjust, _sweep, _features)
+    for record in (*of_pictures, _train, _heads, _embed, _maps, _status, _errors):
         record(world)
     found = {command: _by_event(events) for command, events in sorted(world.seen.items())}
     golden = golden_json("json_events.json", found)
@@ -135,6 +136,11 @@ def _stylize(world: World) -> None:
     )
     diverging = ("--optimizer", "adam", "--learning-rate", "100", "--iterations", 6, "--size", 64)
     world.record("stylize", 0, "stylize", content, style, "-o", out, *diverging)
+
+
+def _compare(world: World) -> None:
+    content, style = world.picture("content.png", 1), world.picture("style.png", 2)
+    world.record("compare", 0, "stylize", content, style, "-o", world.folder / "c.png", "--compare", "gd", *SMALL)
 
 
 def _several(world: World) -> None:

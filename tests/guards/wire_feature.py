@@ -141,7 +141,7 @@ def _descend() -> Iterator[Case]:
 
     whole = types.DescentStart(
         objective=OBJECTIVE,
-        settings=types.DescentSettings(learning_rate=0.5, history_size=7),
+        settings=types.DescentSettings(learning_rate=0.5, history_size=7, momentum=0.25),
         iterations=12,
         initial=PICTURE * 0.25,
         luminance_only=True,

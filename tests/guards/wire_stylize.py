@@ -38,6 +38,7 @@ SETTINGS = types.StylizeSettings(
     scales=3,
     style_size=96,
     colors=types.Colors.CONTENT_LUMINANCE,
+    momentum=0.25,
 )
 STYLIZATION = types.Stylization(
     content=PIXELS,

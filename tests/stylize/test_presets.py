@@ -38,6 +38,8 @@ def test_each_optimizer_has_its_own_learning_rate(engine: Engine) -> None:
     adam = StylizeSettings(optimizer=Optimizer.ADAM)
     assert resolve(adam, engine.model()).learning_rate == presets.ADAM_RATE
     assert resolve(StylizeSettings(optimizer=Optimizer.ADAM, learning_rate=0.5), engine.model()).learning_rate == 0.5
+    steepest = StylizeSettings(optimizer=Optimizer.GRADIENT_DESCENT)
+    assert resolve(steepest, engine.model()).learning_rate == presets.GRADIENT_DESCENT_RATE
     assert resolve(StylizeSettings(), engine.model()).learning_rate == 1.0
 
 

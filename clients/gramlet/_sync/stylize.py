@@ -10,11 +10,12 @@ from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, several_pictures
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
+from gramlet.stylize.optimizers import Comparison, OptimizerEvent, OptimizerInput, make_comparison
 from gramlet.stylize.sessions import StylizeRun, SweepRun
 from gramlet.stylize.sets import SetEvent, StylizeSet
 from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.sweep_wire import SWEEP
-from gramlet.stylize.types import Initial, Result, StylizeEvent, StylizeOrder, StylizeSettings
+from gramlet.stylize.types import Initial, Optimizer, Result, StylizeEvent, StylizeOrder, StylizeSettings
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.sync import blocking, iter_of
 from gramlet.types import new_name
@@ -162,6 +163,46 @@ class StylizeCalls(Calls):
         given = several_pictures(pictures, Iterable)
         return self._set_events(iter_of(given), blocking(start), preview_every, timeout)
 
+    def compare_optimizers(
+        self,
+        content: PictureInput,
+        style: StyleInput,
+        *,
+        optimizers: Iterable[OptimizerInput] = tuple(Optimizer),
+        initial: Initial | PictureInput | None = None,
+        timeout: float | None = None,
+        **settings: Unpack[StylizeOptions],
+    ) -> Generator[OptimizerEvent, None, None]:
+        """Makes one stylization by several optimizers, one after another, at one scale.
+
+        Returns events as they come: an `OptimizerEvent` for everything that happens. A `LossCurve` collects the losses
+        of an optimizer by evaluations and by seconds. Closing the events cancels the stylization under way.
+
+            curves = {}
+            for step in client.compare_optimizers("a.jpg", "b.jpg", preset="classic", size=256, iterations=100):
+                curves.setdefault(step.choice, gramlet.LossCurve(step.choice)).add(step.event)
+
+        Args:
+            content: The picture whose contents are kept.
+            style: As of `stylize`.
+            optimizers: Each by its name, or with its learning rate: `["lbfgs", "adam", ("gd", 0.01)]`. Default: all.
+            initial: As of `stylize`.
+            timeout: Seconds for each stylization.
+            settings: As of `stylize`, except optimizer, learning rate and scales.
+
+        Raises:
+            NotFound: A file does not exist.
+            InvalidInput: A picture, a setting or an optimizer is wrong.
+            Overloaded: The service's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+
+        def start() -> Comparison:
+            return make_comparison(content, style, optimizers, initial, settings)
+
+        self._connection.check_open()
+        return self._compared(blocking(start), timeout)
+
     def sweep(
         self,
         content: PictureInput,
@@ -259,6 +300,14 @@ class StylizeCalls(Calls):
 
     def _stylize(self, run_id: str, start: StylizeRun, timeout: float | None) -> Stylizing:
         return Stylizing(self, run_id, self._events(STYLIZE, start, self._attempts(timeout)))
+
+    def _compared(self, start: Comparison, timeout: float | None) -> Generator[OptimizerEvent, None, None]:
+        for choice, stylization in start:
+            name = new_name()
+            order = StylizeOrder(stylization, run_id=name, weights_digest=self._weights_digest)
+            with self._stylize(name, blocking(StylizeRun, order), timeout) as events:
+                for event in events:
+                    yield OptimizerEvent(choice, event)
 
     def _set_events(
         self,

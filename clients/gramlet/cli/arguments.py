@@ -21,6 +21,7 @@ _KINDS = {
     "whole": "a whole number, 0 or more",
     "float": "a number",
     "numbers": "numbers with commas between them, such as 0.5,2",
+    "optimizers": "optimizers with commas between them, each with a learning rate after = or none, such as gd=0.01",
     "weights": "names with commas between them, each with a number after = or none, such as layer1=0.5,layer2",
 }
 """What the types of arguments below take."""

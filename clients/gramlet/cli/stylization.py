@@ -45,9 +45,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--initial", help="where to start: content, style, noise, or a picture")
     group.add_argument("--seed", type=int, help="seed of all noise")
     group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the picture")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="of the optimizer (lbfgs 1, adam 0.02)")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of the optimizer (lbfgs 1, adam and gd 0.02)")
     group.add_argument("--history-size", type=int, metavar="N", help="pairs of vectors that L-BFGS remembers")
     group.add_argument("--line-search", choices=values_of(LineSearch), help="of L-BFGS")
+    group.add_argument("--momentum", type=float, metavar="M", help="of gradient descent, 0 to less than 1")
     group.add_argument(
         "--antialiased",
         action=argparse.BooleanOptionalAction,

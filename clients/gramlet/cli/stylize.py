@@ -10,6 +10,7 @@ from typing import Any
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import command_line
+from gramlet.cli.compare import optimizers, run_comparison
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, png_as, write_atomically
 from gramlet.cli.stylization import (
@@ -67,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame-iterations", type=int, metavar="N", help="of each frame after the first; default: a quarter"
     )
     parser.add_argument("--previous", metavar="FILE", help="the frame before, of which --initial is the painting")
+    parser.add_argument(
+        "--compare",
+        type=optimizers,
+        metavar="OPTIMIZER[=RATE],...",
+        help="stylize with each, such as lbfgs,adam,gd, and write a plot of their losses",
+    )
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     add_detach(parser)
@@ -85,6 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a stylization, shows how it goes, and writes the result; 1 if some of several pictures failed."""
     contents = contents_of(arguments)
+    if arguments.compare:
+        return run_comparison(arguments, contents, client, terminal)
     if arguments.sequence or len(contents) > 1 or os.path.isdir(contents[0] if contents else ""):
         return run_set(arguments, contents, client, terminal)
     if arguments.checkpoint_every is not None:

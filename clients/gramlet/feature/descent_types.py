@@ -12,10 +12,11 @@ from gramlet.types import Array, Timing
 
 
 class Optimizer(Enum):
-    """What moves the picture: L-BFGS (Liu and Nocedal, 1989) or Adam (Kingma and Ba, 2015)."""
+    """What moves the picture: L-BFGS (Liu and Nocedal, 1989), Adam (Kingma and Ba, 2015), or gradient descent."""
 
     LBFGS = "lbfgs"
     ADAM = "adam"
+    GRADIENT_DESCENT = "gd"
 
 
 class LineSearch(Enum):
@@ -50,16 +51,19 @@ class DescentSettings:
     """How the optimizer steps.
 
     Attributes:
-        optimizer: L-BFGS or Adam.
-        learning_rate: What a direction is multiplied by.
+        optimizer: L-BFGS, Adam or gradient descent.
+        learning_rate: What a direction is multiplied by. Adam moves each number by about so much; the first step of
+            gradient descent moves the numbers by so much on average, and all its steps have one length per gradient.
         history_size: Pairs of vectors that L-BFGS remembers; at most 1 GiB of them.
         line_search: The line search of L-BFGS.
+        momentum: Of gradient descent (Polyak, 1964): the share of the last step that is taken again; less than 1.
     """
 
     optimizer: Optimizer = Optimizer.LBFGS
     learning_rate: float = 1.0
     history_size: int = 100
     line_search: LineSearch = LineSearch.NONE
+    momentum: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

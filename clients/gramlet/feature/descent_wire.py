@@ -42,7 +42,13 @@ from gramlet.tensor.parts import PART_BYTES, split
 from gramlet.tensor.wire import PICTURE, TIMING, decode_float_picture
 from gramlet.transport.rpc import Kind, Rpc
 
-OPTIMIZER = EnumCodec({Optimizer.LBFGS: feature_pb2.OPTIMIZER_LBFGS, Optimizer.ADAM: feature_pb2.OPTIMIZER_ADAM})
+OPTIMIZER = EnumCodec(
+    {
+        Optimizer.LBFGS: feature_pb2.OPTIMIZER_LBFGS,
+        Optimizer.ADAM: feature_pb2.OPTIMIZER_ADAM,
+        Optimizer.GRADIENT_DESCENT: feature_pb2.OPTIMIZER_GRADIENT_DESCENT,
+    }
+)
 LINE_SEARCH = EnumCodec(
     {
         LineSearch.NONE: feature_pb2.LINE_SEARCH_NONE,
@@ -64,6 +70,12 @@ def _check_rate(rate: float, field: str) -> float:
     return rate
 
 
+def _check_momentum(momentum: float, field: str) -> float:
+    if not 0 <= momentum < 1:
+        raise InvalidInput(f"a momentum is 0 or more and less than 1, not {momentum}", field=field)
+    return momentum
+
+
 def _check_count(count: int, field: str) -> int:
     if count < 1:
         raise InvalidInput("must be at least 1", field=field)
@@ -77,6 +89,7 @@ def _check_seconds(seconds: float, field: str) -> float:
 
 
 SECONDS = checked(_check_seconds)
+MOMENTUM = checked(_check_momentum)
 _SETTINGS = MessageCodec(
     DescentSettings,
     feature_pb2.DescentSettings,
@@ -84,6 +97,7 @@ _SETTINGS = MessageCodec(
     learning_rate=checked(_check_rate),
     history_size=checked(_check_count),
     line_search=LINE_SEARCH,
+    momentum=MOMENTUM,
 )
 _START = MessageCodec(
     DescentStart,

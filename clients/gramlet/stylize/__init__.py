@@ -4,6 +4,12 @@ from gramlet.stylize.inputs import (
     StyleInput,
     StylizeOptions,
 )
+from gramlet.stylize.optimizers import (
+    LossCurve,
+    OptimizerChoice,
+    OptimizerEvent,
+    OptimizerInput,
+)
 from gramlet.stylize.sets import (
     SetEvent,
 )
@@ -45,7 +51,11 @@ __all__ = [
     "Initial",
     "Iteration",
     "LineSearch",
+    "LossCurve",
     "Optimizer",
+    "OptimizerChoice",
+    "OptimizerEvent",
+    "OptimizerInput",
     "Preview",
     "Queued",
     "Reconnecting",

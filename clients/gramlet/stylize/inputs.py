@@ -49,6 +49,7 @@ class StylizeOptions(TypedDict, total=False):
     scales: int | None
     style_size: int | None
     colors: Colors | str | None
+    momentum: float | None
 
 
 def make_stylization(

@@ -58,7 +58,7 @@ class StylizeSettings:
         stage_balance: What losses are divided by before they are weighted.
         initial: The starting picture.
         seed: Seed of all noise.
-        optimizer: L-BFGS or Adam.
+        optimizer: L-BFGS, Adam or gradient descent.
         learning_rate: The optimizer's step length.
         history_size: Pairs of vectors that L-BFGS remembers; at most 1 GiB of them.
         line_search: The line search of L-BFGS.
@@ -68,6 +68,7 @@ class StylizeSettings:
         style_size: Longest side of the style pictures as the network sees them, in pixels: the larger, the larger the
             strokes. None: like `size`.
         colors: Whose colors the result has.
+        momentum: Of gradient descent: the share of the last step that is taken again, less than 1.
     """
 
     preset: str | None = None
@@ -90,6 +91,7 @@ class StylizeSettings:
     scales: int | None = None
     style_size: int | None = None
     colors: Colors | None = None
+    momentum: float | None = None
 
 
 @dataclass(frozen=True)

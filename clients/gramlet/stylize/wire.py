@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from gramlet.errors import InvalidInput
-from gramlet.feature.descent_wire import LINE_SEARCH, OPTIMIZER, SECONDS
+from gramlet.feature.descent_wire import LINE_SEARCH, MOMENTUM, OPTIMIZER, SECONDS
 from gramlet.feature.objective_wire import STAGE_BALANCE, STAGE_LOSSES, STAGE_WEIGHTS, STYLE, WEIGHT
 from gramlet.feature.wire import GRAM_NORMALIZATION
 from gramlet.run.types import Progress
@@ -96,6 +96,7 @@ SETTINGS = MessageCodec(
     scales=_POSITIVE,
     style_size=_POSITIVE,
     colors=_COLORS,
+    momentum=MOMENTUM,
 )
 encode_settings = SETTINGS.encode
 

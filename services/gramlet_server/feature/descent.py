@@ -46,7 +46,7 @@ from gramlet_server.feature.descent_parts import (
     make_preview,
 )
 from gramlet_server.feature.device import Device
-from gramlet_server.feature.lbfgs import LBFGS, Adam, State
+from gramlet_server.feature.lbfgs import LBFGS, Optimizer, State
 from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Counts, Snapshot
 
@@ -112,7 +112,7 @@ class Descent:
         self.queue_seconds, self.compute_seconds = counts.queue_seconds, counts.compute_seconds
         self._restarts = 0
         self._begun: deque[_Begun] = deque()
-        self._optimizer: LBFGS | Adam | None = None
+        self._optimizer: Optimizer | None = None
         if snapshot is not None and snapshot.is_complete and snapshot.picture.shape == point.shape:
             try:
                 self._restore(snapshot, point)
@@ -254,7 +254,7 @@ class Descent:
     # --- one iteration ---
 
     @property
-    def _stepper(self) -> LBFGS | Adam:
+    def _stepper(self) -> Optimizer:
         assert self._optimizer is not None
         return self._optimizer
 

@@ -12,7 +12,8 @@ from gramlet.feature.descent_types import DescentEvent, DescentSettings, Descent
 from torch import Tensor
 
 from gramlet_server.feature.canvas import resized
-from gramlet_server.feature.lbfgs import LBFGS, Adam
+from gramlet_server.feature.lbfgs import LBFGS, Adam, GradientDescent
+from gramlet_server.feature.lbfgs import Optimizer as Stepper
 from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Snapshot
 
@@ -87,11 +88,13 @@ Happening = DescentEvent | PreviewPixels | Snapshot
 """What a descent reports. Previews and snapshots become files only when somebody takes them."""
 
 
-def make_optimizer(settings: DescentSettings, point: Tensor, restarts: int) -> LBFGS | Adam:
+def make_optimizer(settings: DescentSettings, point: Tensor, restarts: int) -> Stepper:
     """An optimizer for points like this one (C, H, W), after so many restarts."""
     rate = settings.learning_rate * RESTART_RATE**restarts
     if settings.optimizer is Optimizer.ADAM:
         return Adam(point.numel(), rate, point.device)
+    if settings.optimizer is Optimizer.GRADIENT_DESCENT:
+        return GradientDescent(point.numel(), rate, settings.momentum, point.device)
     pairs = max(1, min(settings.history_size, HISTORY_BYTES // (8 * point.numel())))
     return LBFGS(point.numel(), rate, pairs, point.device)
 

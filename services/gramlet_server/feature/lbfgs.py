@@ -1,4 +1,4 @@
-"""L-BFGS and Adam for points of millions of numbers, as torch code that runs where the point is.
+"""L-BFGS, Adam and gradient descent for points of millions of numbers, as torch code that runs where the point is.
 
 Nothing here waits for the device: a step takes a gradient and returns the next point, and every decision on the way (is
 this pair of use? does the direction go down?) is made by the device itself. So the host can start the next gradient
@@ -22,6 +22,9 @@ LEAST_CURVATURE = float(np.finfo(np.float32).eps)
 The rule of L-BFGS-B (Zhu, Byrd, Lu, Nocedal, 1997), which holds for losses of any scale. torch's own
 bound, 1e-10, does not.
 """
+
+LEAST_GRADIENT = 1e-20
+"""A gradient whose sum is smaller is one of 0, at the optimum."""
 
 State = Mapping[str, Tensor]
 """What an optimizer remembers, as tensors by name."""
@@ -285,3 +288,45 @@ class Adam:
             size = self._point.shape
             _check_shapes(state, {"step": (), "exp_avg": size, "exp_avg_sq": size})
             self._adam.load_state_dict({**self._adam.state_dict(), "state": {0: dict(state)}})
+
+
+class GradientDescent:
+    """x - s v, where v is the gradient plus `momentum` times the v before (Polyak, 1964), and s is constant.
+
+    A loss may have any scale, and its gradient with it. So the rate is a distance, and the first gradient g gives
+    s = rate * N / |g|_1: with every loss the first step moves the numbers by the rate on average.
+
+    Args:
+        size: N.
+        rate: How far the first step moves the numbers on average.
+        momentum: 0 or more, less than 1.
+        device: Where the points are.
+    """
+
+    def __init__(self, size: int, rate: float, momentum: float, device: torch.device | str = "cpu") -> None:
+        self._size, self._rate, self._momentum, self._device = size, rate, momentum, device
+        self._scale: Tensor | None = None  # s, ()
+        self._velocity: Tensor | None = None  # v, (N,); kept only where there is a momentum
+
+    def step(self, point: Tensor, gradient: Tensor) -> Tensor:
+        """See Optimizer."""
+        scale, velocity = self._scale, gradient
+        if scale is None:
+            scale = self._rate * self._size / torch.linalg.vector_norm(gradient, 1).clamp(min=LEAST_GRADIENT)
+        if self._velocity is not None:
+            velocity = torch.add(gradient, self._velocity, alpha=self._momentum)
+        reached = point - scale * velocity
+        self._scale, self._velocity = scale, velocity if self._momentum else None
+        return reached
+
+    def state(self) -> State:
+        """See Optimizer."""
+        state = {"scale": self._scale, "velocity": self._velocity}
+        return {name: tensor for name, tensor in state.items() if tensor is not None}
+
+    def restore(self, state: State) -> None:
+        """See Optimizer."""
+        if state:
+            _check_shapes(state, {"scale": (), **({"velocity": (self._size,)} if self._momentum else {})})
+            held = {name: tensor.to(self._device) for name, tensor in state.items()}
+            self._scale, self._velocity = held["scale"], held.get("velocity")

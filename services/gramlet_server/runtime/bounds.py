@@ -145,7 +145,11 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "state_seconds": _PERIOD,
         "weights_digest": _DIGEST,
     },
-    "gramlet.feature.v1.DescentSettings": {"learning_rate": _RATE, "history_size": Number(0, 10_000)},
+    "gramlet.feature.v1.DescentSettings": {
+        "learning_rate": _RATE,
+        "history_size": Number(0, 10_000),
+        "momentum": Number(0, 1),
+    },
     "gramlet.feature.v1.DescentWeights": {
         "number": ANY,
         "content_weight": _WEIGHT,
@@ -177,6 +181,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "history_size": Number(0, 10_000),
         "scales": Number(0, 64),
         "style_size": _SIDE,
+        "momentum": Number(0, 1),
     },
     "gramlet.stylize.v1.AdjustRequest": {"run_id": NAME},
     "gramlet.stylize.v1.Adjustment": {

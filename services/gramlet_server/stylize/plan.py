@@ -141,6 +141,7 @@ class PreparedStylization:
             learning_rate=settings.learning_rate or 1.0,
             history_size=settings.history_size or 100,
             line_search=settings.line_search or LineSearch.NONE,
+            momentum=settings.momentum or 0.0,
         )
 
     @property

@@ -22,6 +22,8 @@ LIMITS = {
 
 ADAM_RATE = 0.02
 """The learning rate of Adam if the request gives none: a step of Adam moves each level by about this much."""
+GRADIENT_DESCENT_RATE = 0.02
+"""That of gradient descent: its first step moves the levels by this much on average. Chosen by docs/optimizers.md."""
 
 
 def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
@@ -54,6 +56,7 @@ def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
         scales=1,
         style_size=512,
         colors=Colors.STYLE,
+        momentum=0.0,
     )
 
 
@@ -131,6 +134,8 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
     given = {name: value for name, value in vars(settings).items() if value is not None}
     if settings.optimizer is Optimizer.ADAM:
         given.setdefault("learning_rate", ADAM_RATE)
+    if settings.optimizer is Optimizer.GRADIENT_DESCENT:
+        given.setdefault("learning_rate", GRADIENT_DESCENT_RATE)
     if settings.size is not None:
         given.setdefault("style_size", settings.size)
     resolved = dataclasses.replace(preset, **given)

@@ -42,6 +42,7 @@ MANY: dict[str, Call] = {
     "stylize": lambda client: client.stylize(PICTURE, PICTURE),
     "resume": lambda client: client.resume("run"),
     "stylize_set": lambda client: client.stylize_set([PICTURE], PICTURE),
+    "compare_optimizers": lambda client: client.compare_optimizers(PICTURE, PICTURE),
     "sweep": lambda client: client.sweep(PICTURE, PICTURE),
     "resume_sweep": lambda client: client.resume_sweep("run"),
     "runs": lambda client: client.runs(),

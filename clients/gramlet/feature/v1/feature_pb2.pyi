@@ -28,6 +28,7 @@ class Optimizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OPTIMIZER_UNSPECIFIED: _ClassVar[Optimizer]
     OPTIMIZER_LBFGS: _ClassVar[Optimizer]
     OPTIMIZER_ADAM: _ClassVar[Optimizer]
+    OPTIMIZER_GRADIENT_DESCENT: _ClassVar[Optimizer]
 
 class LineSearch(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -51,6 +52,7 @@ STAGE_BALANCE_CONTENT: StageBalance
 OPTIMIZER_UNSPECIFIED: Optimizer
 OPTIMIZER_LBFGS: Optimizer
 OPTIMIZER_ADAM: Optimizer
+OPTIMIZER_GRADIENT_DESCENT: Optimizer
 LINE_SEARCH_UNSPECIFIED: LineSearch
 LINE_SEARCH_NONE: LineSearch
 LINE_SEARCH_STRONG_WOLFE: LineSearch
@@ -365,16 +367,18 @@ class DifferentiateResponse(_message.Message):
     def __init__(self, ready: _Optional[_Union[DifferentiateResponse.Ready, _Mapping]] = ..., evaluation: _Optional[_Union[DifferentiateResponse.Evaluation, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
 
 class DescentSettings(_message.Message):
-    __slots__ = ("optimizer", "learning_rate", "history_size", "line_search")
+    __slots__ = ("optimizer", "learning_rate", "history_size", "line_search", "momentum")
     OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
     LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
     HISTORY_SIZE_FIELD_NUMBER: _ClassVar[int]
     LINE_SEARCH_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
     optimizer: Optimizer
     learning_rate: float
     history_size: int
     line_search: LineSearch
-    def __init__(self, optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ...) -> None: ...
+    momentum: float
+    def __init__(self, optimizer: _Optional[_Union[Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[LineSearch, str]] = ..., momentum: _Optional[float] = ...) -> None: ...
 
 class DescentWeights(_message.Message):
     __slots__ = ("number", "content_weight", "style_weight", "total_variation_weight", "style_stages")

@@ -76,7 +76,7 @@ class Stylization(_message.Message):
     def __init__(self, content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., styles: _Optional[_Iterable[_Union[_feature_pb2.Style, _Mapping]]] = ..., initial: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., settings: _Optional[_Union[Settings, _Mapping]] = ..., previous_content: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
 
 class Settings(_message.Message):
-    __slots__ = ("preset", "size", "iterations", "content_stage", "style_stages", "content_weight", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial", "seed", "optimizer", "learning_rate", "history_size", "line_search", "antialiased", "scales", "style_size", "colors")
+    __slots__ = ("preset", "size", "iterations", "content_stage", "style_stages", "content_weight", "style_weight", "total_variation_weight", "gram_normalization", "stage_balance", "initial", "seed", "optimizer", "learning_rate", "history_size", "line_search", "antialiased", "scales", "style_size", "colors", "momentum")
     PRESET_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     ITERATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class Settings(_message.Message):
     SCALES_FIELD_NUMBER: _ClassVar[int]
     STYLE_SIZE_FIELD_NUMBER: _ClassVar[int]
     COLORS_FIELD_NUMBER: _ClassVar[int]
+    MOMENTUM_FIELD_NUMBER: _ClassVar[int]
     preset: str
     size: int
     iterations: int
@@ -117,7 +118,8 @@ class Settings(_message.Message):
     scales: int
     style_size: int
     colors: Colors
-    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[_feature_pb2.Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[_feature_pb2.LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ...) -> None: ...
+    momentum: float
+    def __init__(self, preset: _Optional[str] = ..., size: _Optional[int] = ..., iterations: _Optional[int] = ..., content_stage: _Optional[str] = ..., style_stages: _Optional[_Iterable[_Union[_feature_pb2.StageWeight, _Mapping]]] = ..., content_weight: _Optional[float] = ..., style_weight: _Optional[float] = ..., total_variation_weight: _Optional[float] = ..., gram_normalization: _Optional[_Union[_feature_pb2.GramNormalization, str]] = ..., stage_balance: _Optional[_Union[_feature_pb2.StageBalance, str]] = ..., initial: _Optional[_Union[Initial, str]] = ..., seed: _Optional[int] = ..., optimizer: _Optional[_Union[_feature_pb2.Optimizer, str]] = ..., learning_rate: _Optional[float] = ..., history_size: _Optional[int] = ..., line_search: _Optional[_Union[_feature_pb2.LineSearch, str]] = ..., antialiased: bool = ..., scales: _Optional[int] = ..., style_size: _Optional[int] = ..., colors: _Optional[_Union[Colors, str]] = ..., momentum: _Optional[float] = ...) -> None: ...
 
 class StylizeResponse(_message.Message):
     __slots__ = ("run_id", "queued", "started", "iteration", "preview", "checkpoint", "recovered", "result", "adjusted", "progress", "scale_started")
