@@ -14,7 +14,7 @@ class Observer:
     def batch(self, kind: str, pictures: int, device_seconds: float) -> None:
         """A pass on the device has ended.
 
-        Kinds: `extract`, `gradient`, `descent` (a turn of one), `targets` (of an objective), `warm-up`.
+        Kinds: `extract`, `gradient`, `descent` (a turn of one), `targets` (of an objective), `see`, `warm-up`.
         """
 
     def cache(self, name: str, hit: bool) -> None:

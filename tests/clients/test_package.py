@@ -98,12 +98,12 @@ def types_in(hint: Any) -> set[type[Any]]:
     return found | (types_in(origin) if isinstance(origin, type) else set())
 
 
-ALIASES = ("PictureInput", "StyleInput", "PicturesInput", "HeadInput", "ItemsInput")
+ALIASES = ("PictureInput", "StyleInput", "PicturesInput", "HeadInput", "ItemsInput", "SeenInput")
 
 
 def hints_of(thing: Any) -> dict[str, Any]:
     module = sys.modules[thing.__module__]
-    names = {**vars(gramlet.inputs), "Image": Image}
+    names = {**vars(gramlet.inputs), "Folder": gramlet.Folder, "Image": Image}
     for service in (gramlet.feature, gramlet.stylize, gramlet.train, gramlet.embed):
         if service.__name__.rpartition(".")[2] in module.__name__.split("."):
             names |= vars(sys.modules[f"{service.__name__}.inputs"])

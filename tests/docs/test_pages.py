@@ -61,6 +61,7 @@ def test_every_flag_that_a_page_names_exists() -> None:
             "adjust",
             "sweep",
             "features",
+            "see",
             "train",
             "predict",
             "heads",

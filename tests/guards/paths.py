@@ -184,6 +184,11 @@ def _descend(world: World) -> None:
         list(descent)
 
 
+def _see(world: World) -> None:
+    pictures = [world.picture(), world.picture()]
+    list(world.client.see("layer1", 5, pictures, resize=64, steps=2, size=48, preview_every=1))
+
+
 def _floats(world: World) -> Any:
     with Image.open(io.BytesIO(world.picture())) as image:
         return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
@@ -205,6 +210,7 @@ CALLS: dict[str, tuple[Prepare, Call]] = {
     ),
     f"{_FEATURE}/Differentiate": (lambda w: None, lambda w, _: _differentiate(w)),
     f"{_FEATURE}/Descend": (lambda w: None, lambda w, _: _descend(w)),
+    f"{_FEATURE}/See": (lambda w: None, lambda w, _: _see(w)),
     f"{_STYLIZE}/Stylize": (lambda w: None, lambda w, _: list(w.stylized())),
     f"{_STYLIZE}/Adjust": (World.broken_off, lambda w, run: w.client.adjust(run, style_weight=2.0)),
     f"{_STYLIZE}/Sweep": (

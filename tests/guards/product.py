@@ -22,6 +22,8 @@ import gramlet.embed.wire
 import gramlet.feature.descent_types
 import gramlet.feature.descent_wire
 import gramlet.feature.objective_wire
+import gramlet.feature.see_types
+import gramlet.feature.see_wire
 import gramlet.feature.types
 import gramlet.feature.wire
 import gramlet.train.configuration
@@ -72,8 +74,10 @@ def _together(*modules: ModuleType) -> Any:
 
 embed_types = _together(gramlet.embed.drawings, gramlet.embed.settings, gramlet.embed.types)
 embed_wire = _together(gramlet.embed.map_wire, gramlet.embed.wire)
-feature_types = _together(gramlet.feature.types, gramlet.feature.descent_types)
-feature_wire = _together(gramlet.feature.wire, gramlet.feature.objective_wire, gramlet.feature.descent_wire)
+feature_types = _together(gramlet.feature.types, gramlet.feature.descent_types, gramlet.feature.see_types)
+feature_wire = _together(
+    gramlet.feature.wire, gramlet.feature.objective_wire, gramlet.feature.descent_wire, gramlet.feature.see_wire
+)
 train_types = _together(gramlet.train.configuration, gramlet.train.predictions, gramlet.train.types)
 train_wire = _together(gramlet.train.head_wire, gramlet.train.wire)
 

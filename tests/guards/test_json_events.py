@@ -113,7 +113,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_the_events_of_every_command_have_the_keys_they_had(world: World) -> None:
-    of_pictures = (_stylize, _compare, _several, _adjust, _sweep, _features)
+    of_pictures = (_stylize, _compare, _several, _adjust, _sweep, _features, _see)
     for record in (*of_pictures, _train, _heads, _embed, _maps, _status, _errors):
         record(world)
     found = {command: _by_event(events) for command, events in sorted(world.seen.items())}
@@ -180,6 +180,12 @@ def _features(world: World) -> None:
     pictures = [world.picture("one.png", 3), world.bad_picture("bad.png")]
     what = ("--stages", "layer1,layer2", "--activations", "--gram", "--pooled")
     world.record("features", 1, "features", *pictures, "-o", world.folder / "features", *what)
+
+
+def _see(world: World) -> None:
+    pictures = [world.picture("one.png", 3), world.picture("two.png", 4), world.bad_picture("bad.jpg")]
+    how = ("--size", 64, "--patches", 2, "--steps", 9, "--optimized-size", 48)
+    world.record("see", 0, "see", "layer1:5", "--in", *pictures, "-o", world.folder / "see.png", *how)
 
 
 def _train(world: World) -> None:
@@ -266,6 +272,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "adjust": ("adjust", "run", "--style-weight", "2"),
     "sweep": ("sweep", PICTURE, PICTURE, "-o", "o.png"),
     "features": ("features", PICTURE, "-o", "o.npz", "--stages", "layer1"),
+    "see": ("see", "layer1:5", "--in", PICTURE, "-o", "o.png"),
     "train": ("train", "labelled", "--name", "colors"),
     "predict": ("predict", "colors", PICTURE),
     "heads": ("heads",),
@@ -303,6 +310,7 @@ def test_a_missing_file_is_2(command: str, world: World, tmp_path: Path, monkeyp
     [
         (*COMMANDS["stylize"], "--size", "0"),
         (*COMMANDS["features"], "--size", "0"),
+        (*COMMANDS["see"], "--steps", "0"),
         (*COMMANDS["train"], "--epochs", "0"),
         (*COMMANDS["embed"], "--stages", "layer9"),
         ("maps", "show", "no-such-map"),

@@ -34,6 +34,7 @@ CEILINGS = {
     "gramlet.train.v1.TrainService/Train": 72,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 52,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 43,
+    "gramlet.feature.v1.FeatureService/See": 49,
     "gramlet.train.v1.TrainService/Predict": 43,  # 23
     "gramlet.feature.v1.FeatureService/ExtractStream": 36,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 31,  # 18

@@ -62,6 +62,7 @@ def cases() -> Iterator[Case]:
     yield from _differentiate()
     yield from _descend()
     yield from _descended()
+    yield from _see()
 
 
 def _extract() -> Iterator[Case]:
@@ -207,6 +208,60 @@ def _descended() -> Iterator[Case]:
         yield Case(f"descended, {name}", message, lambda sent: wire.DescentReader().events(sent), events)
     (whole,) = wire.encode_descent_events(iterations)
     yield _part("descended, part", whole)
+
+
+def _see() -> Iterator[Case]:
+    def start(sent: Any) -> Any:
+        return wire.decode_see(iter([sent]))[0]
+
+    whole = types.SeeStart(
+        stage="layer3",
+        channels=(712, 5),
+        patches=4,
+        patch_size=96,
+        maximization=types.Maximization(steps=12, size=64, seed=3, preview_every=2),
+        resize=gramlet.Resize(gramlet.ResizeMode.LONGEST_SIDE, 96),
+        weights_digest=DIGEST,
+    )
+    for name, each in with_each(whole, "projection", types.Projection):
+        yield Case(f"see, {name}", wire.encode_see_start(each), start, each)
+    for name, each in with_each(whole, "patch_field", types.PatchField):
+        yield Case(f"see, {name}", wire.encode_see_start(each), start, each)
+    plainest = types.SeeStart(stage="layer3", patches=0)
+    sent = wire.encode_see_start(plainest)
+    yield Case("see, plainest", sent, start, plainest)
+    items = [("a", FILE), ("b", PIXELS)]
+
+    def sent_items(message: Any) -> Any:
+        return list(wire.decode_see(iter([sent, message]))[1])[1]
+
+    yield Case("see, items", wire.encode_see_items(items), sent_items, items)
+    patch = types.Patch(
+        index=3,
+        id="a",
+        activation=2.5,
+        row=4,
+        column=5,
+        box=types.Box(6, 7, 8, 9),
+        height=32,
+        width=48,
+        jpeg=FILE,
+        projection=FILE[:2],
+    )
+    events: dict[str, Any] = {
+        "queued": types.SeeQueued(position=3),
+        "started": types.SeeStarted(
+            channels=1024, stride=16, receptive_field=267, effective_field=95, weights_digest=DIGEST
+        ),
+        "progress": types.SeeProgress(pictures=7),
+        "refused": types.SeeRefused(index=2, id="b", error=InvalidInput("too dark", field="picture")),
+        "patches": types.SeePatches(channel=712, patches=(patch,)),
+        "preview": types.SeePreview(channel=712, step=2, steps=12, activation=0.5, jpeg=FILE),
+        "optimized": types.SeeOptimized(channel=712, activation=1.5, png=FILE, timing=TIMING),
+        "finished": types.SeeFinished(pictures=8, refused=1, timing=TIMING, weights_digest=DIGEST),
+    }
+    for name, event in events.items():
+        yield Case(f"seen, {name}", wire.encode_see_event(event), wire.decode_see_event, event)
 
 
 def _part(name: str, whole: Any) -> Case:

@@ -6,13 +6,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from dataclasses import replace
 from typing import Any, Self, TypeVar, Unpack, overload
 
-from gramlet._async.calls import AsyncCalls
+from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet._async.descent import AsyncDescent
 from gramlet.errors import GramletError
 from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective
 from gramlet.feature.objective_wire import DIFFERENTIATE
+from gramlet.feature.see_inputs import SeenInput, SeeOptions, make_see_start, read_seen
+from gramlet.feature.see_session import SeeCall
+from gramlet.feature.see_types import SeeEvent, SeeResult
+from gramlet.feature.see_wire import SEE
 from gramlet.feature.sessions import CorpusWindow, DifferentiationState
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
 from gramlet.feature.wire import (
@@ -149,6 +153,50 @@ class AsyncFeatureCalls(AsyncCalls):
         start = self._pinned(checked(DescentStart, start, "start"))
         read = blocking(read_descent_start, start)
         return AsyncDescent(self._connection, DescentSession(start), read, self._attempts(timeout))
+
+    def see(
+        self,
+        stage: str,
+        channels: int | Iterable[int] | None = None,
+        pictures: SeenInput | None = None,
+        *,
+        timeout: float | None = None,
+        **what: Unpack[SeeOptions],
+    ) -> AsyncEvents[SeeEvent, SeeResult]:
+        """Shows what channels of a stage respond to, with the caller's own pictures.
+
+            async for event in client.see("layer3", [712, 5], "pictures/"): ...
+
+        For each channel: the strongest patches of the pictures, at most one of a picture, at their receptive fields;
+        their projections back to pixels (Zeiler and Fergus, ECCV 2014); and a picture optimized for the channel (Olah
+        et al., Distill 2017), which is reported while it forms. Without channels: the patches of all channels of the
+        stage, in one pass, for a contact sheet.
+
+        Returns events as they come; the last is the `SeeResult`, which has all patches and optimized pictures. Closing
+        the events cancels the work. If the server is lost, it is done again at the next one that answers, with the same
+        weights, and the events go on. The events' `run_id` is empty: the server stores nothing.
+
+        Args:
+            stage: The name of a stage, from `Client.model()`.
+            channels: Channels of the stage, counted from 0; one or several, at most 64. Default: all of the stage.
+            pictures: A folder; pictures; or one picture. Default: none, so that there are only optimized pictures.
+            timeout: Seconds for the whole call.
+            what: `patches`, `projection`, `optimize` and the other `SeeOptions`.
+
+        Raises:
+            NotFound: There is no such folder or file, or no picture below the folder.
+            InvalidInput: There is no such stage or channel, a setting is wrong, or no picture can be read.
+            Overloaded: The server's queue stayed full.
+            Unavailable: The server was lost for longer than the client's patience.
+        """
+
+        def start() -> SeeCall:
+            unread = read_seen(pictures)
+            digest = self._weights_digest
+            order = make_see_start(stage, channels, what, has_pictures=bool(unread), weights_digest=digest)
+            return SeeCall(order, unread)
+
+        return AsyncEvents("", self._events(SEE, blocking(start), self._attempts(timeout)), SeeResult)
 
     def _pinned(self, order: O) -> O:
         """The order, for the network that the client wants unless the order itself names one."""

@@ -26,6 +26,7 @@ COMMANDS = (
     "sweep",
     "presets",
     "features",
+    "see",
     "train",
     "predict",
     "heads",

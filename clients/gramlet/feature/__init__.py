@@ -23,6 +23,24 @@ from gramlet.feature.descent_types import (
 from gramlet.feature.inputs import (
     ExtractionOptions,
 )
+from gramlet.feature.see_inputs import SeeOptions
+from gramlet.feature.see_types import (
+    Box,
+    Maximization,
+    Patch,
+    PatchField,
+    Projection,
+    SeeEvent,
+    SeeOptimized,
+    SeePatches,
+    SeePreview,
+    SeeProgress,
+    SeeQueued,
+    SeeReconnecting,
+    SeeRefused,
+    SeeResult,
+    SeeStarted,
+)
 from gramlet.feature.types import (
     Evaluation,
     Extraction,
@@ -38,6 +56,7 @@ from gramlet.feature.types import (
 )
 
 __all__ = [
+    "Box",
     "DescentEnding",
     "DescentEvent",
     "DescentFinished",
@@ -61,10 +80,25 @@ __all__ = [
     "LineSearch",
     "Load",
     "LossTerms",
+    "Maximization",
     "Model",
     "Objective",
     "Optimizer",
+    "Patch",
+    "PatchField",
+    "Projection",
     "RecoveryReason",
+    "SeeEvent",
+    "SeeOptimized",
+    "SeeOptions",
+    "SeePatches",
+    "SeePreview",
+    "SeeProgress",
+    "SeeQueued",
+    "SeeReconnecting",
+    "SeeRefused",
+    "SeeResult",
+    "SeeStarted",
     "Stage",
     "StageBalance",
     "Style",

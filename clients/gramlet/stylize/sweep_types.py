@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gramlet.images import PngFile
 from gramlet.run.types import Progress
-from gramlet.stylize.types import PngFile, Stylization, StylizeEvent, StylizeSettings
+from gramlet.stylize.types import Stylization, StylizeEvent, StylizeSettings
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
-from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
-from gramlet.errors import InternalError, InvalidInput, shown
 from gramlet.feature.descent_types import LineSearch as LineSearch
 from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
+from gramlet.images import PngFile, open_image
 from gramlet.types import Picture, Timing
 
 
@@ -216,7 +213,7 @@ class Preview(StylizeEvent):
     @cached_property
     def image(self) -> Image.Image:
         """The picture, decoded when first asked for."""
-        return _open_image(self.jpeg)
+        return open_image(self.jpeg)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,45 +265,6 @@ class Reconnecting(StylizeEvent):
     message: str
 
 
-class PngFile:
-    """What has a picture as a PNG file, `png`."""
-
-    png: bytes
-
-    @cached_property
-    def image(self) -> Image.Image:
-        """The picture, decoded when first asked for."""
-        return _open_image(self.png)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the picture in the format that the path's extension names; a `.png` gets the very bytes that came.
-
-        In formats without transparency it is laid on white.
-
-        Raises:
-            InvalidInput: No known extension, or a file that cannot be written.
-        """
-        try:
-            target = Path(path)
-            if target.suffix.lower() == ".png":
-                target.write_bytes(self.png)
-            else:
-                _opaque(self.image, target).save(target)
-        except (OSError, ValueError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InvalidInput(f"cannot write {shown(path)}: {shown(str(reason))}", field="path") from None
-
-
-def _opaque(image: Image.Image, path: Path) -> Image.Image:
-    """The picture as the format of the path can hold it."""
-    if image.mode != "RGBA" or path.suffix.lower() not in (".jpg", ".jpeg", ".bmp"):
-        return image
-    white: Image.Image = image.copy()
-    white.paste("white", (0, 0, *image.size))
-    white.alpha_composite(image)
-    return white.convert("RGB")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Result(PngFile, StylizeEvent):
     """The run is done: `png` is the file, `image` the picture, and the losses are the returned picture's.
@@ -319,17 +277,6 @@ class Result(PngFile, StylizeEvent):
     content_loss: float = math.nan
     timing: Timing = Timing()
     weights_digest: str = ""
-
-
-def _open_image(data: bytes) -> Image.Image:
-    from PIL import Image  # only those who look at a picture pay for the import
-
-    try:
-        image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))  # others may start other programs
-        image.load()
-    except Exception as error:  # broken files make decoders raise nearly anything
-        raise InternalError(f"the server sent a picture that cannot be decoded: {error}") from None
-    return image
 
 
 @dataclass(frozen=True)

@@ -80,13 +80,21 @@ class Architecture:
 
     def reach(self, stage: str, antialiased: bool = False) -> int:
         """The radius of a stage's receptive field: how many pixels a position sees beyond its own stride."""
+        seen = self.receptive_field(stage, antialiased)
+        return max(-seen.start, seen.stop - self.stride(stage, antialiased))
+
+    def receptive_field(self, stage: str, antialiased: bool = False) -> range:
+        """The pixels along each axis that the first position of a stage sees; those below 0 are padding.
+
+        Position i sees the same pixels, i times the stride further. Not for a stage without positions, which sees all.
+        """
         first = last = 0
         stride = 1
         for window in self._windows_until(stage, antialiased):
             first -= window.padding * stride
             last += (window.size - 1 - window.padding) * stride
             stride *= window.stride
-        return max(-first, last - (stride - 1))
+        return range(first, last + 1)
 
     def _windows_until(self, stage: str, antialiased: bool) -> list[Window]:
         self.stage(stage)

@@ -62,16 +62,20 @@ class WeightsLoader:
         weights: The weights.
         device: Where the layers will compute.
         dtype: What they will compute in.
+        rectify: The ReLU of the layers; it may write to its argument.
 
     Attributes:
-        packs: Whether layers are packed for oneDNN.
+        packs: Whether layers are packed for oneDNN, whose ReLU has no other gradient than its own.
     """
 
-    def __init__(self, weights: Weights, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weights: Weights, device: torch.device, dtype: torch.dtype, rectify: Layer = torch.relu_
+    ) -> None:
         self.weights = weights
         self.device = device
         self.dtype = dtype
-        self.packs = onednn.available(device, dtype)
+        self.rectify = rectify
+        self.packs = rectify is torch.relu_ and onednn.available(device, dtype)
 
     def convolution(self, name: str, batch_norm: str | None = None, stride: int = 1) -> Convolution:
         """The convolution of that name, with the batch norm after it folded in (in float64)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import cached_property
 
 import torch
 from gramlet.feature.types import Stage
@@ -12,6 +13,7 @@ from gramlet_server.backbone.architecture import MEAN, architecture
 from gramlet_server.backbone.half import with_scaled_gradient
 from gramlet_server.backbone.layers import WeightsLoader
 from gramlet_server.backbone.precision import Precision, check_precision, set_arithmetic
+from gramlet_server.backbone.projection import ProjectingNetwork
 from gramlet_server.backbone.resnet import resnet50
 from gramlet_server.backbone.vgg import vgg
 from gramlet_server.backbone.weights import Weights
@@ -84,6 +86,11 @@ class Network:
     def can_antialias(self) -> bool:
         """Whether the network has strides that can be antialiased."""
         return self._path.antialiased is not None
+
+    @cached_property
+    def projecting(self) -> ProjectingNetwork:
+        """The same network for projections. It is built, with weights of its own, when it is first asked for."""
+        return ProjectingNetwork(self.weights, self.device, self._mean)
 
     def set_arithmetic(self) -> None:
         """Sets how CUDA's libraries compute, before a pass of this network; see `precision.set_arithmetic`."""

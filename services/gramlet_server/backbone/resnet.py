@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ def resnet50(loader: WeightsLoader) -> Body:
 
     def path(stem: WeightsLoader) -> Path:
         return replace(
-            _with_stem(stem, loader, 2, _pool, layers),
-            antialiased=_with_stem(stem, loader, 1, _antialiased_pool, antialiased),
+            _with_stem(stem, loader, 2, partial(_pool, loader.rectify), layers),
+            antialiased=_with_stem(stem, loader, 1, partial(_antialiased_pool, loader.rectify), antialiased),
         )
 
     return path
@@ -56,13 +57,13 @@ def _with_stem(stem: WeightsLoader, loader: WeightsLoader, stride: int, pool: La
     return Path(stem.dtype, steps, ("maxpool", lambda x: pool(joined(x))))
 
 
-def _antialiased_pool(x: Tensor) -> Tensor:
-    return blur(functional.max_pool2d(blur(torch.relu_(x)), kernel_size=3, stride=1, padding=1))
+def _antialiased_pool(rectify: Layer, x: Tensor) -> Tensor:
+    return blur(functional.max_pool2d(blur(rectify(x)), kernel_size=3, stride=1, padding=1))
 
 
-def _pool(x: Tensor) -> Tensor:
+def _pool(rectify: Layer, x: Tensor) -> Tensor:
     # torchvision rectifies first. Both orders give the same values; this one rectifies a quarter of the elements.
-    return torch.relu_(functional.max_pool2d(x, kernel_size=3, stride=2, padding=1))
+    return rectify(functional.max_pool2d(x, kernel_size=3, stride=2, padding=1))
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,14 @@ class Bottleneck:
     convolve: Convolution
     expand: Convolution
     downsample: Convolution | None
+    rectify: Layer
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = torch.relu_(self.reduce(x))
-        y = torch.relu_(self.convolve(y))
+        y = self.rectify(self.reduce(x))
+        y = self.rectify(self.convolve(y))
         y = self.expand(y)
         y += x if self.downsample is None else self.downsample(x)
-        return torch.relu_(y)
+        return self.rectify(y)
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ class BlurredBottleneck:
     def __call__(self, x: Tensor) -> Tensor:
         whole = self.whole
         assert whole.downsample is not None
-        y = torch.relu_(whole.reduce(x))
-        y = blur(torch.relu_(replace(whole.convolve, stride=1)(y)))
+        y = whole.rectify(whole.reduce(x))
+        y = blur(whole.rectify(replace(whole.convolve, stride=1)(y)))
         y = whole.expand(y)
         y += replace(whole.downsample, stride=1)(blur(x))
-        return torch.relu_(y)
+        return whole.rectify(y)
 
 
 def _bottleneck(loader: WeightsLoader, layer: str, index: int) -> Bottleneck:
@@ -106,6 +108,7 @@ def _bottleneck(loader: WeightsLoader, layer: str, index: int) -> Bottleneck:
         loader.convolution(f"{block}.conv2", f"{block}.bn2", stride),
         loader.convolution(f"{block}.conv3", f"{block}.bn3"),
         loader.convolution(f"{block}.downsample.0", f"{block}.downsample.1", stride) if index == 0 else None,
+        loader.rectify,
     )
 
 

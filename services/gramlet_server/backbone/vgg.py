@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -34,7 +33,7 @@ def _rectified(loader: WeightsLoader, name: str) -> Layer:
     convolution = loader.convolution(name)
     if loader.packs:
         return onednn.PackedRectified(convolution.packed())
-    return lambda x: torch.relu_(convolution(x))
+    return lambda x: loader.rectify(convolution(x))
 
 
 def _pool(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from gramlet.errors import GramletError
 from gramlet.feature.descent_types import DescentStart
+from gramlet.feature.see_types import SeeStart
 from gramlet.feature.types import Extraction, Features, Load, Model, Objective
 from gramlet.types import Limits, Picture
 
@@ -22,6 +23,7 @@ from gramlet_server.feature.differentiation import Differentiator, LocalDifferen
 from gramlet_server.feature.extraction import Extractor, Outcome
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Batching, Scheduler, Work, outcome
+from gramlet_server.feature.seeing import Seeing, Seer
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.workers import Decoder, LocalDecoder
@@ -76,6 +78,7 @@ class Engine:
         targets: Computes the targets of objectives.
         differentiator: Evaluates objectives.
         descents: Descends on objectives.
+        seer: Shows what channels respond to.
         feature_cache: Features that were extracted before.
     """
 
@@ -109,6 +112,7 @@ class Engine:
         self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
         self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, observer)
+        self.seer = Seer(self.passes, self.decoder, self.descents.queue)
         observer.backlog(lambda: self.backlog_seconds)
 
     @property
@@ -186,6 +190,10 @@ class Engine:
         """Opens a descent; see `Descents.open`."""
         return self.descents.open(start)
 
+    def see(self, start: SeeStart) -> Seeing:
+        """Begins to show what channels respond to; see `Seer.open`."""
+        return self.seer.open(start)
+
     def warm_up(self) -> None:
         """Runs the network once forward and backward, so that the first caller does not pay for lazy initialization."""
         picture = np.full((3, 64, 64), 0.5, np.float32)
@@ -203,6 +211,7 @@ class Engine:
         """Sends descents and differentiations to other servers: they fail with Unavailable. Extractions finish."""
         self.differentiator.drain()
         self.descents.drain()
+        self.seer.drain()
 
     def close(self) -> None:
         """Ends the running pass and rejects all work that still waits."""

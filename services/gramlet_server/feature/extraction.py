@@ -40,7 +40,7 @@ Pending = Outcome | tuple[Hashable, Work]
 """Either the finished outcome, or the device work with its cache key."""
 
 
-_PASS_BYTES = 260
+PASS_BYTES = 260
 """Memory of the activations of a pass on a CPU, for each pixel of the picture; measured with resnet50."""
 
 
@@ -87,13 +87,13 @@ class Extractor:
         scheduler = self._passes.scheduler
         cancelled = cancelled or threading.Event()
         with scheduler.caller() as caller, _set_at_end(cancelled):
-            group_size = _group_size(scheduler.pictures_per_pass, scheduler.queue_limit)
-            ahead: MapAhead[Picture | GramletError, Pending] = MapAhead(2 * group_size)
+            most = group_size(scheduler.pictures_per_pass, scheduler.queue_limit)
+            ahead: MapAhead[Picture | GramletError, Pending] = MapAhead(2 * most)
 
             def begin(pictures: Sequence[Picture | GramletError]) -> list[Pending]:
                 return self._begin(caller, pictures, extraction, cancelled)
 
-            for group in ahead.map(begin, groups_of(messages, group_size), shares_of):
+            for group in ahead.map(begin, groups_of(messages, most), shares_of):
                 outcomes = [self._finish(pending) for pending in group]
                 while len(outcomes) < JOINED and (more := ahead.next_if(_is_finished)) is not None:
                     outcomes += [self._finish(pending) for pending in more]
@@ -158,7 +158,7 @@ class Extractor:
                     field="picture",
                 )
         if not isinstance(prepared, Features) and self._network.device.type == "cpu":
-            PROCESS.check(prepared.height * prepared.width * _PASS_BYTES, "picture")
+            PROCESS.check(prepared.height * prepared.width * PASS_BYTES, "picture")
         size = self._outcome_bytes(prepared, extraction)
         if size > self._limits.message_bytes:
             raise InvalidInput(
@@ -339,7 +339,7 @@ def _set_at_end(event: threading.Event) -> Iterator[None]:
         event.set()
 
 
-def _group_size(pass_size: int, queue_limit: int) -> int:
+def group_size(pass_size: int, queue_limit: int) -> int:
     """How many pictures a stream hands on together: a pass, or so few that it never fills half of the device's queue.
 
     A stream has one group that its consumer waits for, and two more ahead of it.

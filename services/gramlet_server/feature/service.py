@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import grpc
 from gramlet.errors import Cancelled, GramletError, InvalidInput
-from gramlet.feature import descent_wire, objective_wire, wire
+from gramlet.feature import descent_wire, objective_wire, see_wire, wire
 from gramlet.feature.descent_types import DescentEvent
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.parts import joined, split
@@ -20,7 +20,7 @@ from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import floats
-from gramlet_server.runtime.incoming import let_idle, reserve_for
+from gramlet_server.runtime.incoming import hurry, let_idle, reserve_for
 
 
 class _Inbox:
@@ -150,6 +150,19 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
                     yield from _messages(burst)
             except Cancelled as error:
                 raise inbox.error or error from None
+
+    def See(
+        self, request_iterator: Iterator[feature_pb2.SeeRequest], context: grpc.ServicerContext
+    ) -> Iterator[feature_pb2.SeeResponse]:
+        """What channels respond to, as it is found."""
+        start, messages = see_wire.decode_see(request_iterator)
+        with self._engine.see(start) as seeing:
+            hurry(request_iterator, lambda: seeing.keeps_others_waiting)
+            # When the client is gone, its work must not stay in the device's queue.
+            if not context.add_callback(seeing.cancel):
+                seeing.cancel()
+            for event in seeing.events(messages):
+                yield see_wire.encode_see_event(event)
 
     def _picture(self, picture: Picture, field: str) -> Array:
         """(3, H, W) float32."""

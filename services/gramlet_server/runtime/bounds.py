@@ -157,6 +157,21 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "total_variation_weight": _WEIGHT,
         "style_stages": _STAGES,
     },
+    "gramlet.feature.v1.Maximization": {
+        "steps": Number(1, 4096),
+        "size": Number(32, 512),
+        "seed": ANY,
+        "preview_every": ANY,
+    },
+    "gramlet.feature.v1.SeeRequest": {"items": Several(1024)},
+    "gramlet.feature.v1.SeeRequest.Start": {
+        "stage": _STAGE,
+        "channels": Several(4096, _SIDE),
+        "patches": Number(0, 64),
+        "patch_size": Number(16, 512),
+        "weights_digest": _DIGEST,
+    },
+    "gramlet.feature.v1.SeeRequest.Item": {"id": Text(1024)},
     "gramlet.stylize.v1.StylizeRequest": {
         "resume_run_id": NAME,
         "watch_run_id": NAME,

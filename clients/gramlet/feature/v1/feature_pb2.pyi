@@ -42,6 +42,19 @@ class DescentEnding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DESCENT_ENDING_BEST: _ClassVar[DescentEnding]
     DESCENT_ENDING_PICTURE: _ClassVar[DescentEnding]
     DESCENT_ENDING_STATE: _ClassVar[DescentEnding]
+
+class Projection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROJECTION_UNSPECIFIED: _ClassVar[Projection]
+    PROJECTION_NONE: _ClassVar[Projection]
+    PROJECTION_DECONVNET: _ClassVar[Projection]
+    PROJECTION_GUIDED: _ClassVar[Projection]
+
+class PatchField(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PATCH_FIELD_UNSPECIFIED: _ClassVar[PatchField]
+    PATCH_FIELD_EFFECTIVE: _ClassVar[PatchField]
+    PATCH_FIELD_THEORETICAL: _ClassVar[PatchField]
 GRAM_NORMALIZATION_UNSPECIFIED: GramNormalization
 GRAM_NORMALIZATION_NONE: GramNormalization
 GRAM_NORMALIZATION_POSITIONS: GramNormalization
@@ -60,6 +73,13 @@ DESCENT_ENDING_UNSPECIFIED: DescentEnding
 DESCENT_ENDING_BEST: DescentEnding
 DESCENT_ENDING_PICTURE: DescentEnding
 DESCENT_ENDING_STATE: DescentEnding
+PROJECTION_UNSPECIFIED: Projection
+PROJECTION_NONE: Projection
+PROJECTION_DECONVNET: Projection
+PROJECTION_GUIDED: Projection
+PATCH_FIELD_UNSPECIFIED: PatchField
+PATCH_FIELD_EFFECTIVE: PatchField
+PATCH_FIELD_THEORETICAL: PatchField
 
 class GetModelRequest(_message.Message):
     __slots__ = ("weights_digest",)
@@ -555,3 +575,179 @@ class DescendResponse(_message.Message):
     finished: DescendResponse.Finished
     part: Part
     def __init__(self, queued: _Optional[_Union[DescendResponse.Queued, _Mapping]] = ..., ready: _Optional[_Union[DescendResponse.Ready, _Mapping]] = ..., iterations: _Optional[_Union[DescendResponse.Iterations, _Mapping]] = ..., preview: _Optional[_Union[DescendResponse.Preview, _Mapping]] = ..., state: _Optional[_Union[DescendResponse.State, _Mapping]] = ..., diverged: _Optional[_Union[DescendResponse.Diverged, _Mapping]] = ..., waiting: _Optional[_Union[DescendResponse.Waiting, _Mapping]] = ..., finished: _Optional[_Union[DescendResponse.Finished, _Mapping]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+
+class Maximization(_message.Message):
+    __slots__ = ("steps", "size", "seed", "preview_every")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_EVERY_FIELD_NUMBER: _ClassVar[int]
+    steps: int
+    size: int
+    seed: int
+    preview_every: int
+    def __init__(self, steps: _Optional[int] = ..., size: _Optional[int] = ..., seed: _Optional[int] = ..., preview_every: _Optional[int] = ...) -> None: ...
+
+class SeeRequest(_message.Message):
+    __slots__ = ("start", "items")
+    class Start(_message.Message):
+        __slots__ = ("stage", "channels", "patches", "patch_size", "projection", "maximization", "resize", "weights_digest", "patch_field")
+        STAGE_FIELD_NUMBER: _ClassVar[int]
+        CHANNELS_FIELD_NUMBER: _ClassVar[int]
+        PATCHES_FIELD_NUMBER: _ClassVar[int]
+        PATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+        PROJECTION_FIELD_NUMBER: _ClassVar[int]
+        MAXIMIZATION_FIELD_NUMBER: _ClassVar[int]
+        RESIZE_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+        PATCH_FIELD_FIELD_NUMBER: _ClassVar[int]
+        stage: str
+        channels: _containers.RepeatedScalarFieldContainer[int]
+        patches: int
+        patch_size: int
+        projection: Projection
+        maximization: Maximization
+        resize: _picture_pb2.Resize
+        weights_digest: str
+        patch_field: PatchField
+        def __init__(self, stage: _Optional[str] = ..., channels: _Optional[_Iterable[int]] = ..., patches: _Optional[int] = ..., patch_size: _Optional[int] = ..., projection: _Optional[_Union[Projection, str]] = ..., maximization: _Optional[_Union[Maximization, _Mapping]] = ..., resize: _Optional[_Union[_picture_pb2.Resize, _Mapping]] = ..., weights_digest: _Optional[str] = ..., patch_field: _Optional[_Union[PatchField, str]] = ...) -> None: ...
+    class Item(_message.Message):
+        __slots__ = ("id", "picture")
+        ID_FIELD_NUMBER: _ClassVar[int]
+        PICTURE_FIELD_NUMBER: _ClassVar[int]
+        id: str
+        picture: _picture_pb2.Picture
+        def __init__(self, id: _Optional[str] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
+    START_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    start: SeeRequest.Start
+    items: _containers.RepeatedCompositeFieldContainer[SeeRequest.Item]
+    def __init__(self, start: _Optional[_Union[SeeRequest.Start, _Mapping]] = ..., items: _Optional[_Iterable[_Union[SeeRequest.Item, _Mapping]]] = ...) -> None: ...
+
+class SeeResponse(_message.Message):
+    __slots__ = ("queued", "started", "progress", "refused", "patches", "preview", "optimized", "finished")
+    class Queued(_message.Message):
+        __slots__ = ("position",)
+        POSITION_FIELD_NUMBER: _ClassVar[int]
+        position: int
+        def __init__(self, position: _Optional[int] = ...) -> None: ...
+    class Started(_message.Message):
+        __slots__ = ("channels", "stride", "receptive_field", "weights_digest", "effective_field")
+        CHANNELS_FIELD_NUMBER: _ClassVar[int]
+        STRIDE_FIELD_NUMBER: _ClassVar[int]
+        RECEPTIVE_FIELD_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+        EFFECTIVE_FIELD_FIELD_NUMBER: _ClassVar[int]
+        channels: int
+        stride: int
+        receptive_field: int
+        weights_digest: str
+        effective_field: int
+        def __init__(self, channels: _Optional[int] = ..., stride: _Optional[int] = ..., receptive_field: _Optional[int] = ..., weights_digest: _Optional[str] = ..., effective_field: _Optional[int] = ...) -> None: ...
+    class Progress(_message.Message):
+        __slots__ = ("pictures",)
+        PICTURES_FIELD_NUMBER: _ClassVar[int]
+        pictures: int
+        def __init__(self, pictures: _Optional[int] = ...) -> None: ...
+    class Refused(_message.Message):
+        __slots__ = ("index", "id", "error")
+        INDEX_FIELD_NUMBER: _ClassVar[int]
+        ID_FIELD_NUMBER: _ClassVar[int]
+        ERROR_FIELD_NUMBER: _ClassVar[int]
+        index: int
+        id: str
+        error: _picture_pb2.PictureError
+        def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., error: _Optional[_Union[_picture_pb2.PictureError, _Mapping]] = ...) -> None: ...
+    class Box(_message.Message):
+        __slots__ = ("left", "top", "width", "height")
+        LEFT_FIELD_NUMBER: _ClassVar[int]
+        TOP_FIELD_NUMBER: _ClassVar[int]
+        WIDTH_FIELD_NUMBER: _ClassVar[int]
+        HEIGHT_FIELD_NUMBER: _ClassVar[int]
+        left: int
+        top: int
+        width: int
+        height: int
+        def __init__(self, left: _Optional[int] = ..., top: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
+    class Patch(_message.Message):
+        __slots__ = ("index", "id", "activation", "row", "column", "box", "height", "width", "jpeg", "projection")
+        INDEX_FIELD_NUMBER: _ClassVar[int]
+        ID_FIELD_NUMBER: _ClassVar[int]
+        ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+        ROW_FIELD_NUMBER: _ClassVar[int]
+        COLUMN_FIELD_NUMBER: _ClassVar[int]
+        BOX_FIELD_NUMBER: _ClassVar[int]
+        HEIGHT_FIELD_NUMBER: _ClassVar[int]
+        WIDTH_FIELD_NUMBER: _ClassVar[int]
+        JPEG_FIELD_NUMBER: _ClassVar[int]
+        PROJECTION_FIELD_NUMBER: _ClassVar[int]
+        index: int
+        id: str
+        activation: float
+        row: int
+        column: int
+        box: SeeResponse.Box
+        height: int
+        width: int
+        jpeg: bytes
+        projection: bytes
+        def __init__(self, index: _Optional[int] = ..., id: _Optional[str] = ..., activation: _Optional[float] = ..., row: _Optional[int] = ..., column: _Optional[int] = ..., box: _Optional[_Union[SeeResponse.Box, _Mapping]] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., jpeg: _Optional[bytes] = ..., projection: _Optional[bytes] = ...) -> None: ...
+    class Patches(_message.Message):
+        __slots__ = ("channel", "patches")
+        CHANNEL_FIELD_NUMBER: _ClassVar[int]
+        PATCHES_FIELD_NUMBER: _ClassVar[int]
+        channel: int
+        patches: _containers.RepeatedCompositeFieldContainer[SeeResponse.Patch]
+        def __init__(self, channel: _Optional[int] = ..., patches: _Optional[_Iterable[_Union[SeeResponse.Patch, _Mapping]]] = ...) -> None: ...
+    class Preview(_message.Message):
+        __slots__ = ("channel", "step", "steps", "activation", "jpeg")
+        CHANNEL_FIELD_NUMBER: _ClassVar[int]
+        STEP_FIELD_NUMBER: _ClassVar[int]
+        STEPS_FIELD_NUMBER: _ClassVar[int]
+        ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+        JPEG_FIELD_NUMBER: _ClassVar[int]
+        channel: int
+        step: int
+        steps: int
+        activation: float
+        jpeg: bytes
+        def __init__(self, channel: _Optional[int] = ..., step: _Optional[int] = ..., steps: _Optional[int] = ..., activation: _Optional[float] = ..., jpeg: _Optional[bytes] = ...) -> None: ...
+    class Optimized(_message.Message):
+        __slots__ = ("channel", "activation", "png", "timing")
+        CHANNEL_FIELD_NUMBER: _ClassVar[int]
+        ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+        PNG_FIELD_NUMBER: _ClassVar[int]
+        TIMING_FIELD_NUMBER: _ClassVar[int]
+        channel: int
+        activation: float
+        png: bytes
+        timing: _timing_pb2.Timing
+        def __init__(self, channel: _Optional[int] = ..., activation: _Optional[float] = ..., png: _Optional[bytes] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ...) -> None: ...
+    class Finished(_message.Message):
+        __slots__ = ("pictures", "refused", "timing", "weights_digest")
+        PICTURES_FIELD_NUMBER: _ClassVar[int]
+        REFUSED_FIELD_NUMBER: _ClassVar[int]
+        TIMING_FIELD_NUMBER: _ClassVar[int]
+        WEIGHTS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+        pictures: int
+        refused: int
+        timing: _timing_pb2.Timing
+        weights_digest: str
+        def __init__(self, pictures: _Optional[int] = ..., refused: _Optional[int] = ..., timing: _Optional[_Union[_timing_pb2.Timing, _Mapping]] = ..., weights_digest: _Optional[str] = ...) -> None: ...
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    PATCHES_FIELD_NUMBER: _ClassVar[int]
+    PREVIEW_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZED_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    queued: SeeResponse.Queued
+    started: SeeResponse.Started
+    progress: SeeResponse.Progress
+    refused: SeeResponse.Refused
+    patches: SeeResponse.Patches
+    preview: SeeResponse.Preview
+    optimized: SeeResponse.Optimized
+    finished: SeeResponse.Finished
+    def __init__(self, queued: _Optional[_Union[SeeResponse.Queued, _Mapping]] = ..., started: _Optional[_Union[SeeResponse.Started, _Mapping]] = ..., progress: _Optional[_Union[SeeResponse.Progress, _Mapping]] = ..., refused: _Optional[_Union[SeeResponse.Refused, _Mapping]] = ..., patches: _Optional[_Union[SeeResponse.Patches, _Mapping]] = ..., preview: _Optional[_Union[SeeResponse.Preview, _Mapping]] = ..., optimized: _Optional[_Union[SeeResponse.Optimized, _Mapping]] = ..., finished: _Optional[_Union[SeeResponse.Finished, _Mapping]] = ...) -> None: ...

@@ -63,6 +63,11 @@ class FeatureServiceStub(object):
                 request_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendRequest.SerializeToString,
                 response_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendResponse.FromString,
                 _registered_method=True)
+        self.See = channel.stream_stream(
+                '/gramlet.feature.v1.FeatureService/See',
+                request_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.SeeRequest.SerializeToString,
+                response_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.SeeResponse.FromString,
+                _registered_method=True)
 
 
 class FeatureServiceServicer(object):
@@ -115,6 +120,15 @@ class FeatureServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def See(self, request_iterator, context):
+        """Shows what channels of a stage respond to. The caller sends `start` first, then pictures as in ExtractStream, and
+        closes its side of the stream. In one pass over the pictures the server keeps the strongest patches of each channel,
+        projects them back to pixels, and then optimizes a picture for each channel, which it reports while it forms.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeatureServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -142,6 +156,11 @@ def add_FeatureServiceServicer_to_server(servicer, server):
                     servicer.Descend,
                     request_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendRequest.FromString,
                     response_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendResponse.SerializeToString,
+            ),
+            'See': grpc.stream_stream_rpc_method_handler(
+                    servicer.See,
+                    request_deserializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.SeeRequest.FromString,
+                    response_serializer=gramlet_dot_feature_dot_v1_dot_feature__pb2.SeeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -283,6 +302,33 @@ class FeatureService(object):
             '/gramlet.feature.v1.FeatureService/Descend',
             gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendRequest.SerializeToString,
             gramlet_dot_feature_dot_v1_dot_feature__pb2.DescendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def See(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/gramlet.feature.v1.FeatureService/See',
+            gramlet_dot_feature_dot_v1_dot_feature__pb2.SeeRequest.SerializeToString,
+            gramlet_dot_feature_dot_v1_dot_feature__pb2.SeeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -66,6 +66,15 @@ class FeatureServiceStub:
     RESOURCE_EXHAUSTED and RetryInfo.
     """
 
+    See: grpc.StreamStreamMultiCallable[
+        gramlet.feature.v1.feature_pb2.SeeRequest,
+        gramlet.feature.v1.feature_pb2.SeeResponse,
+    ]
+    """Shows what channels of a stage respond to. The caller sends `start` first, then pictures as in ExtractStream, and
+    closes its side of the stream. In one pass over the pictures the server keeps the strongest patches of each channel,
+    projects them back to pixels, and then optimizes a picture for each channel, which it reports while it forms.
+    """
+
 class FeatureServiceAsyncStub:
     """Runs the pretrained network: stage activations, Gram matrices, pooled embeddings, and the loss and gradient of a
     style transfer objective with respect to a picture. This is the only service that runs the network, so the only one
@@ -112,6 +121,15 @@ class FeatureServiceAsyncStub:
     A descent that starts from a state takes the steps that the descent which handed it out took, on any server with
     the same weights and hardware. Descents beyond the server's limit wait; when too many wait, the call fails with
     RESOURCE_EXHAUSTED and RetryInfo.
+    """
+
+    See: grpc.aio.StreamStreamMultiCallable[
+        gramlet.feature.v1.feature_pb2.SeeRequest,
+        gramlet.feature.v1.feature_pb2.SeeResponse,
+    ]
+    """Shows what channels of a stage respond to. The caller sends `start` first, then pictures as in ExtractStream, and
+    closes its side of the stream. In one pass over the pictures the server keeps the strongest patches of each channel,
+    projects them back to pixels, and then optimizes a picture for each channel, which it reports while it forms.
     """
 
 class FeatureServiceServicer(metaclass=abc.ABCMeta):
@@ -170,6 +188,17 @@ class FeatureServiceServicer(metaclass=abc.ABCMeta):
         A descent that starts from a state takes the steps that the descent which handed it out took, on any server with
         the same weights and hardware. Descents beyond the server's limit wait; when too many wait, the call fails with
         RESOURCE_EXHAUSTED and RetryInfo.
+        """
+
+    @abc.abstractmethod
+    def See(
+        self,
+        request_iterator: _MaybeAsyncIterator[gramlet.feature.v1.feature_pb2.SeeRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[gramlet.feature.v1.feature_pb2.SeeResponse], collections.abc.AsyncIterator[gramlet.feature.v1.feature_pb2.SeeResponse]]:
+        """Shows what channels of a stage respond to. The caller sends `start` first, then pictures as in ExtractStream, and
+        closes its side of the stream. In one pass over the pictures the server keeps the strongest patches of each channel,
+        projects them back to pixels, and then optimizes a picture for each channel, which it reports while it forms.
         """
 
 def add_FeatureServiceServicer_to_server(servicer: FeatureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
