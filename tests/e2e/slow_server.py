@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-from gramlet.types import Array
 from gramlet_server.__main__ import main
-from gramlet_server.feature.device import AnyPicture, Device
+from gramlet_server.feature.device import AnyPicture, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.services import Shared
 
@@ -29,9 +28,9 @@ class SlowDevice(Device):
     def __init__(self, seconds_per_picture: float) -> None:
         self._seconds = seconds_per_picture
 
-    def run(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> list[Array]:
+    def start(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> Wait:
         with self._at_least(len(pictures) * self._seconds):
-            return super().run(pictures, compute, key)
+            return super().start(pictures, compute, key)
 
     def with_room(self, work: Callable[[], T]) -> T:
         with self._at_least(self._seconds):
