@@ -94,7 +94,7 @@ class GoodCaller(threading.Thread):
         return self._client.model()
 
     def extract(self) -> object:
-        return list(self._client.features([self._picture()], ["layer1"]))
+        return list(self._client.features([self._picture()], stages=["layer1"]))
 
     def runs(self) -> object:
         return list(self._client.runs())

@@ -182,7 +182,7 @@ class Attacker:
             self._channel.unary_unary(path)(message, timeout=TIMEOUT, metadata=metadata)
             self.codes["OK"] += 1
         except grpc.RpcError as error:
-            self.codes[error.code().name] += 1
+            self._note(error)
 
     def _stream(self, path: str, messages: list[bytes], replies: int) -> None:
         """Sends messages, reads some replies and leaves."""
@@ -191,10 +191,16 @@ class Attacker:
             for _ in zip(range(replies), call, strict=False):
                 pass
             self.codes["OK"] += 1
-        except grpc.RpcError:
-            self.codes[call.code().name] += 1
+        except grpc.RpcError as error:
+            self._note(error)
         finally:
             call.cancel()
+
+    def _note(self, error: grpc.RpcError) -> None:
+        """Counts a status; one that would be a bug, with its message."""
+        code = error.code()
+        is_bug = code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+        self.codes[f"{code.name}: {error.details()[:100]}" if is_bug else code.name] += 1
 
 
 def _gray_png(side: int) -> bytes:
