@@ -63,6 +63,8 @@ def read_picture(value: PictureInput, field: str = "picture", resize: Resize | N
         NotFound: There is no such file.
         InvalidInput: Not a picture, an empty one, one too large, or an array of another shape or type.
     """
+    if isinstance(value, bytes):
+        return _file(value, field, resize)
     if is_pil(value):
         return read_pil(value, field, resize)
     if is_array(value):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ import simplejpeg
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from gramlet_server.pictures import decode as decoding
-from gramlet_server.pictures.decode import read_pixels, reduce_while_decoding, refuse_broken_files
-from gramlet_server.pictures.headers import open_file
+from gramlet_server.pictures import prepare as preparing
+from gramlet_server.pictures.decode import DRAFT_MARGIN, reduction
+from gramlet_server.pictures.headers import is_shown_as_stored, open_file, plain_jpeg_size
+from gramlet_server.pictures.prepare import decode_for
 from PIL import Image
 
 SHARED = Path(__file__).parents[3] / "shared"
-REAL = decoding._jpeg_pixels
+REAL = decoding.plain_pixels
 SIZES = (Resize(), *(Resize(ResizeMode.CENTER_CROP, size) for size in (96, 40, 12)))
 
 
@@ -31,10 +35,7 @@ def picture(random: np.random.Generator) -> Image.Image:
 def read(file: bytes, resize: Resize) -> Pixels | str:
     """The pixels, or why there are none."""
     try:
-        with refuse_broken_files("picture"):
-            image = open_file(file, Limits(), "picture")
-            reduce_while_decoding(image, resize)
-            return read_pixels(image, file, "picture")
+        return decode_for(file, resize, Limits(), most_pixels=10**9).pixels
     except InvalidInput as error:
         return error.message
 
@@ -43,16 +44,17 @@ def check_same(file: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
     """Compares both ways at all sizes; returns how often the fast way was taken."""
     taken = []
 
-    def counted(image: Image.Image, data: bytes) -> Pixels | None:
-        pixels = REAL(image, data)
+    def counted(*given: Any) -> Pixels | None:
+        pixels = REAL(*given)
         taken.extend([1] * (pixels is not None))
         return pixels
 
     for resize in SIZES:
         answers = []
-        for way in (counted, lambda image, data: None):
+        for way in (counted, lambda *_: None):
             with monkeypatch.context() as patch:
-                patch.setattr(decoding, "_jpeg_pixels", way)
+                patch.setattr(decoding, "plain_pixels", way)
+                patch.setattr(preparing, "plain_pixels", way)
                 answers.append(read(file, resize))
         assert type(answers[0]) is type(answers[1])
         assert np.array_equal(*answers)
@@ -97,3 +99,30 @@ def test_mutated_files_have_the_same_answers(monkeypatch: pytest.MonkeyPatch) ->
         for place in random.integers(0, len(data), random.integers(1, 4)):
             data[place] = random.integers(256)
         check_same(bytes(data[: random.integers(len(data) // 2, len(data) + 1)]), monkeypatch)
+
+
+def test_what_is_a_plain_jpeg_by_a_look_at_it_is_one_for_pillow(malformed: Path, samples: Path) -> None:
+    files = [path.read_bytes() for path in [*malformed.glob("*"), *samples.glob("*/*.jpg")] if path.is_file()]
+    found = 0
+    for data in files:
+        if (size := plain_jpeg_size(data, Limits())) is not None:
+            image = open_file(data, Limits(), "picture")
+            assert (image.format, image.mode, (image.height, image.width)) == ("JPEG", "RGB", size)
+            assert is_shown_as_stored(image, data)
+            found += 1
+    assert found > 10
+
+
+@pytest.mark.parametrize("side", [3, 16, 31, 100, 1000, 4001])
+def test_a_jpeg_is_reduced_by_the_factor_that_pillow_chooses(side: int) -> None:
+    data = io.BytesIO()
+    Image.new("RGB", (side, side + 7)).save(data, "JPEG")
+    for size in (1, 2, 5, 30, 124, 125, 126, 249, 500, 2000):
+        image = open_file(data.getvalue(), Limits(), "picture")
+        factor = DRAFT_MARGIN * size / side
+        image.draft(None, (math.ceil(side * factor), math.ceil((side + 7) * factor)))
+        reduced = reduction(side + 7, side, Resize(ResizeMode.SHORTEST_SIDE, size))
+        assert image.size == (-(-side // reduced), -(-(side + 7) // reduced))
+        image = open_file(data.getvalue(), Limits(), "picture")
+        image.draft(None, (side // reduced, (side + 7) // reduced))
+        assert image.size == (-(-side // reduced), -(-(side + 7) // reduced))

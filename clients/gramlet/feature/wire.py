@@ -10,15 +10,15 @@ import numpy as np
 from gramlet.errors import GramletError, InternalError, InvalidInput
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Load, Model, Stage
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
-from gramlet.tensor.arrays import FLOAT_TYPE, decode_tensor, encode_symmetric, encode_tensor
+from gramlet.tensor.arrays import FLOAT_TYPE, decode_tensor, encode_symmetric, encode_tensor, put_tensor
 from gramlet.tensor.codec import EnumCodec, MessageCodec, each
 from gramlet.tensor.v1 import timing_pb2
 from gramlet.tensor.wire import (
     RESIZE,
     decode_picture_error,
     decode_picture_or_error,
-    encode_picture,
     encode_picture_error,
+    put_picture,
 )
 from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import Array, ElementType, Limits, Picture, Timing
@@ -109,11 +109,11 @@ def _encode_stage(
     encode_gram = encode_symmetric if extraction.triangle else encode_tensor
     message = feature_pb2.StageFeatures(stage=stage)
     if stage in features.activations and Form.ACTIVATIONS in forms:
-        message.activations.CopyFrom(encode_tensor(features.activations[stage], element_type))
+        put_tensor(message.activations, features.activations[stage], element_type)
     if stage in features.grams and Form.GRAM in forms:
         message.gram.CopyFrom(encode_gram(features.grams[stage], element_type))
     if stage in features.pooled and Form.POOLED in forms:
-        message.pooled.CopyFrom(encode_tensor(features.pooled[stage], element_type))
+        put_tensor(message.pooled, features.pooled[stage], element_type)
     return message
 
 
@@ -174,9 +174,10 @@ def decode_outcome(
 
 def encode_extract_request(extraction: Extraction, pictures: Iterable[Picture]) -> feature_pb2.ExtractRequest:
     """A few pictures and what to extract from them."""
-    return feature_pb2.ExtractRequest(
-        extraction=encode_extraction(extraction), pictures=[encode_picture(picture) for picture in pictures]
-    )
+    message = feature_pb2.ExtractRequest(extraction=encode_extraction(extraction))
+    for picture in pictures:
+        put_picture(message.pictures.add(), picture)
+    return message
 
 
 def decode_extract_request(
@@ -195,10 +196,10 @@ def decode_extract_request(
 
 def encode_extract_items(items: Iterable[tuple[str, Picture]]) -> feature_pb2.ExtractStreamRequest:
     """Pictures of an ExtractStream, with their ids."""
-    item = feature_pb2.ExtractStreamRequest.Item
-    return feature_pb2.ExtractStreamRequest(
-        items=[item(id=identifier, picture=encode_picture(picture)) for identifier, picture in items]
-    )
+    message = feature_pb2.ExtractStreamRequest()
+    for identifier, picture in items:
+        put_picture(message.items.add(id=identifier).picture, picture)
+    return message
 
 
 def decode_extract_stream(
@@ -264,16 +265,11 @@ def _encode_reply(
         for outcome, result in zip(outcomes, results, strict=True)
         if isinstance(outcome, Features) and result.HasField("features") and outcome.pooled
     ]
-    return feature_pb2.ExtractStreamResponse(
-        ids=ids,
-        results=results,
-        pooled=[
-            feature_pb2.PooledFeatures(
-                stage=stage, pooled=encode_tensor(np.stack([rows[stage] for rows in pooled]), extraction.element_type)
-            )
-            for stage in (pooled[0] if pooled else ())
-        ],
-    )
+    message = feature_pb2.ExtractStreamResponse(ids=ids, results=results)
+    for stage in pooled[0] if pooled else ():
+        of_stage = np.stack([rows[stage] for rows in pooled])
+        put_tensor(message.pooled.add(stage=stage).pooled, of_stage, extraction.element_type)
+    return message
 
 
 def _fitting_float16(outcome: Features | GramletError) -> Features | GramletError:

@@ -53,12 +53,21 @@ def encode_tensor(array: ArrayLike, element_type: ElementType = ElementType.FLOA
     Raises:
         InvalidInput: A finite value is too large for float16.
     """
+    message = tensor_pb2.Tensor()
+    put_tensor(message, array, element_type)
+    return message
+
+
+def put_tensor(message: tensor_pb2.Tensor, array: ArrayLike, element_type: ElementType = ElementType.FLOAT32) -> None:
+    """Packs an array into an empty message. One that is a part of another message is not copied into it then.
+
+    Raises:
+        InvalidInput: A finite value is too large for float16.
+    """
     values = np.asarray(array)
-    return tensor_pb2.Tensor(
-        element_type=ELEMENT_TYPE.encode(element_type),
-        shape=values.shape,
-        data=_to_stored(values, element_type).tobytes(),
-    )
+    message.element_type = ELEMENT_TYPE.encode(element_type)
+    message.shape.extend(values.shape)
+    message.data = _to_stored(values, element_type).tobytes()
 
 
 def encode_symmetric(matrix: ArrayLike, element_type: ElementType = ElementType.FLOAT32) -> tensor_pb2.Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramlet.errors import GramletError, InvalidInput
-from gramlet.tensor.arrays import decode_tensor, encode_tensor
+from gramlet.tensor.arrays import decode_tensor, put_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec
 from gramlet.tensor.v1 import picture_pb2, timing_pb2
 from gramlet.transport.failures import error_class
@@ -29,10 +29,18 @@ TIMING = MessageCodec(Timing, timing_pb2.Timing)
 
 def encode_picture(picture: Picture) -> picture_pb2.Picture:
     """An encoded file (bytes), or pixels: (H, W, 3) uint8, or (3, H, W) floating point in 0..1."""
+    message = picture_pb2.Picture()
+    put_picture(message, picture)
+    return message
+
+
+def put_picture(message: picture_pb2.Picture, picture: Picture) -> None:
+    """Puts a picture into an empty message. One that is a part of another message is not copied into it then."""
     if isinstance(picture, bytes):
-        return picture_pb2.Picture(encoded=picture)
-    is_bytes = picture.dtype == np.uint8
-    return picture_pb2.Picture(pixels=encode_tensor(picture, ElementType.UINT8 if is_bytes else ElementType.FLOAT32))
+        message.encoded = picture
+    else:
+        is_bytes = picture.dtype == np.uint8
+        put_tensor(message.pixels, picture, ElementType.UINT8 if is_bytes else ElementType.FLOAT32)
 
 
 def decode_picture(message: picture_pb2.Picture, field: str = "picture") -> Picture:

@@ -13,8 +13,8 @@ from gramlet.tensor.wire import (
     TIMING,
     decode_picture_error,
     decode_picture_or_error,
-    encode_picture,
     encode_picture_error,
+    put_picture,
 )
 from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
 from gramlet.train.predictions import ClassProbability, Prediction, PredictOptions
@@ -169,14 +169,16 @@ def encode_predict_request(
     ref: HeadRef, pictures: Sequence[Picture], options: PredictOptions
 ) -> train_pb2.PredictRequest:
     """Pictures to classify."""
-    return train_pb2.PredictRequest(
+    message = train_pb2.PredictRequest(
         head=encode_ref(ref),
-        pictures=[encode_picture(picture) for picture in pictures],
         top_k=options.top_k,
         coverage=options.coverage,
         heat_maps=options.heat_maps,
         weights_digest=options.weights_digest,
     )
+    for picture in pictures:
+        put_picture(message.pictures.add(), picture)
+    return message
 
 
 def decode_predict_request(

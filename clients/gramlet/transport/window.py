@@ -22,8 +22,8 @@ SLOW_ITEMS = 16
 """Items under way while the caller's items come slowly: their outcomes do not wait for many more items."""
 
 MESSAGE_ITEMS = 64
-MESSAGE_BYTES = 2**20
-"""What a message holds: a larger one costs no less for each item."""
+MESSAGE_BYTES = 2**18
+"""What a message holds. A larger one costs more for each item: its memory is taken from the system again each time."""
 
 FLIGHT_BYTES = 32 * 2**20
 FEWEST_ITEMS = 4
@@ -46,7 +46,8 @@ class Window(ABC, Generic[I, T, R]):
     def __init__(self, in_flight: int) -> None:
         self._in_flight = whole_number(in_flight, "in_flight", least=1)
         self._unanswered: dict[int, T] = {}
-        self._bytes = 0  # of those
+        self._sizes: dict[int, int] = {}  # of those
+        self._bytes = 0  # of all of them
         self._unsent: list[int] = []
         self._outcomes: dict[int, R | GramletError] = {}
         self._added = 0
@@ -88,7 +89,8 @@ class Window(ABC, Generic[I, T, R]):
                 self._outcomes[number] = _at(number, error)
             else:
                 self._unanswered[number] = read
-                self._bytes += self._size(read)
+                self._sizes[number] = size = self._size(read)
+                self._bytes += size
                 self._unsent.append(number)
 
     @abstractmethod
@@ -100,7 +102,7 @@ class Window(ABC, Generic[I, T, R]):
         unsent, self._unsent = self._unsent, []
         start, size = 0, 0
         for end, number in enumerate(unsent):
-            more = self._size(self._unanswered[number])
+            more = self._sizes[number]
             if end > start and (end - start >= self._message_items or size + more > MESSAGE_BYTES):
                 yield self._encode({number: self._unanswered[number] for number in unsent[start:end]})
                 start, size = end, 0
@@ -120,7 +122,8 @@ class Window(ABC, Generic[I, T, R]):
             if number is None:  # such answers come in order
                 number = next(iter(self._unanswered), -1)
             if number in self._unanswered:
-                self._bytes -= self._size(self._unanswered.pop(number))
+                del self._unanswered[number]
+                self._bytes -= self._sizes.pop(number)
                 self._outcomes[number] = _at(number, outcome) if isinstance(outcome, GramletError) else outcome
 
     def broken(self) -> None:

@@ -19,6 +19,8 @@ PREPARING_THREADS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded and resized."""
 SHARE_BYTES = 64 * 1024
 """Pictures that are decoded by one thread at a time have together at least so many bytes, as they travel."""
+SHARES = 4
+"""Of many pictures, each thread takes a part about so often: often enough to end together."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -38,10 +40,12 @@ def shares_of(pictures: Sequence[Picture | GramletError]) -> Iterator[Sequence[P
 
 def share_bounds(pictures: Sequence[Picture | GramletError]) -> Iterator[tuple[int, int]]:
     """Which pictures one thread decodes: several small ones together, because a hand-over costs as much as they do."""
+    sizes = [0 if isinstance(picture, GramletError) else picture_bytes(picture) for picture in pictures]
+    enough = max(SHARE_BYTES, sum(sizes) // (SHARES * PREPARING_THREADS))
     start, size = 0, 0
-    for end, picture in enumerate(pictures, 1):
-        size += 0 if isinstance(picture, GramletError) else picture_bytes(picture)
-        if size >= SHARE_BYTES or end == len(pictures):
+    for end, more in enumerate(sizes, 1):
+        size += more
+        if size >= enough or end == len(sizes):
             yield start, end
             start, size = end, 0
 

@@ -18,14 +18,14 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import torch
-from gramlet.errors import Cancelled, FailedPrecondition, GramletError
+from gramlet.errors import Cancelled, FailedPrecondition, GramletError, InvalidInput
 from gramlet.types import Limits, Picture, Resize
 from torch import Tensor
 
 from gramlet_server.backbone.torchvision_cpu import import_torchvision
 from gramlet_server.feature.pixels import OnDevice, resized_by_products
 from gramlet_server.pictures.encode import encode_jpeg
-from gramlet_server.pictures.headers import is_plain_jpeg, open_file
+from gramlet_server.pictures.headers import is_shown_as_stored, opened, plain_jpeg_size
 from gramlet_server.pictures.prepare import MOST_TO_DEVICE, Decoded
 from gramlet_server.pictures.resize import Box, kept_box, network_size
 from gramlet_server.pictures.workers import Decoder
@@ -188,16 +188,21 @@ class DeviceDecoder:
         """The work on a file that the device is to decode. A file that is refused is refused by the other decoder."""
         if not isinstance(picture, bytes):
             return None
+        stored = plain_jpeg_size(picture, self._limits) or self._size_of(picture)
+        if stored is None or stored[0] * stored[1] > MOST_PIXELS:
+            return None
         try:
-            image = open_file(picture, self._limits, "picture")
-            stored = image.height, image.width
             height, width = network_size(*stored, resize, self._limits, "picture")
-            is_plain = is_plain_jpeg(image, picture)
-        except Exception:  # as in `refuse_broken_files`
+        except InvalidInput:
             return None
-        if not is_plain or stored[0] * stored[1] > MOST_PIXELS or height * width > MOST_TO_DEVICE:
+        if height * width > MOST_TO_DEVICE:
             return None
-        return _Job(picture, stored, height, width, kept_box(image.width, image.height, resize))
+        return _Job(picture, stored, height, width, kept_box(stored[1], stored[0], resize))
+
+    def _size_of(self, file: bytes) -> tuple[int, int] | None:
+        """Height and width of a file that has more in its header, but nothing that matters."""
+        image = opened(file, self._limits)
+        return (image.height, image.width) if image and is_shown_as_stored(image, file) else None
 
     def _submit(self, jobs: Sequence[_Job]) -> None:
         with self._changed:

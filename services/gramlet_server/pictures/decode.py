@@ -128,14 +128,22 @@ def _reason(error: Exception) -> str:
     return f"the file is broken and cannot be decoded ({str(error) or type(error).__name__})"
 
 
+def reduction(height: int, width: int, resize: Resize) -> int:
+    """By which factor a JPEG is reduced while it is decoded, 1, 2, 4 or 8: less than `resize` will reduce it."""
+    if resize.mode is ResizeMode.KEEP or resize.size < 1:
+        return 1
+    side = max(width, height) if resize.mode is ResizeMode.LONGEST_SIDE else min(width, height)
+    wanted = DRAFT_MARGIN * resize.size / side
+    factor = min(width // math.ceil(width * wanted), height // math.ceil(height * wanted))
+    return next((known for known in (8, 4, 2) if factor >= known), 1)
+
+
 def reduce_while_decoding(image: Image.Image, resize: Resize) -> None:
     """Lets the decoder reduce an opened JPEG to 1/2, 1/4 or 1/8, if `resize` will reduce it much further."""
-    if image.format != "JPEG" or resize.mode is ResizeMode.KEEP or resize.size < 1:
-        return
-    width, height = image.size
-    side = max(width, height) if resize.mode is ResizeMode.LONGEST_SIDE else min(width, height)
-    factor = DRAFT_MARGIN * resize.size / side
-    image.draft(None, (math.ceil(width * factor), math.ceil(height * factor)))
+    if image.format == "JPEG":
+        width, height = image.size
+        factor = reduction(height, width, resize)
+        image.draft(None, (width // factor, height // factor))
 
 
 # --- decode
@@ -150,7 +158,9 @@ def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "
         field: Where the picture is in the request, for errors.
         background: The color under transparent pixels, `white` or `black`.
     """
-    pixels = _jpeg_pixels(image, data)
+    is_color_jpeg = image.format == "JPEG" and image.mode == "RGB"
+    # After `reduce_while_decoding`: the factors of both decoders round up.
+    pixels = plain_pixels(data, image.height, image.width, 1) if is_color_jpeg else None
     profile = image.info.get("icc_profile")
     if pixels is not None and profile is None and orientation(image) not in UPRIGHT:
         return pixels  # nearly all pictures: nothing of Pillow's has to copy their pixels
@@ -160,14 +170,12 @@ def read_pixels(image: Image.Image, data: bytes, field: str, background: str = "
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
-def _jpeg_pixels(image: Image.Image, data: bytes) -> Pixels | None:
-    """The pixels of an opened color JPEG; None for any other file, and for a JPEG with the slightest fault.
+def plain_pixels(data: bytes, height: int, width: int, factor: int) -> Pixels | None:
+    """The pixels of a color JPEG, reduced by a factor; None for one with the slightest fault.
 
     Pillow's libjpeg-turbo gives the same bits. It copies them twice more, and answers for every other file.
     """
-    if image.format != "JPEG" or image.mode != "RGB":
-        return None
-    width, height = image.size  # after `reduce_while_decoding`: the factors of both decoders round up
+    height, width = -(-height // factor), -(-width // factor)
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width, min_factor=1, strict=True)
     except ValueError:

@@ -14,6 +14,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 CHEAP_PIXELS = 16 * 2**20
 
 _END_OF_JPEG = b"\xff\xd9"
+_PLAIN_SEGMENTS = frozenset((0xC0, 0xC4, 0xDB, 0xDD, 0xE0, 0xFE))
+"""Baseline frame, Huffman and quantization tables, restart interval, JFIF, comment."""
+_MOST_SEGMENTS = 64
 
 ORIENTATION = 0x0112
 """The EXIF tag of the orientation."""
@@ -74,8 +77,44 @@ def is_cheap(image: Image.Image) -> bool:
     return is_simple and image.width * image.height <= CHEAP_PIXELS
 
 
-def is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
-    """Whether an opened file is a baseline color JPEG, as cameras and browsers write them, to be shown as it is stored.
+def plain_jpeg_size(data: bytes, limits: Limits) -> tuple[int, int] | None:
+    """Height and width of a JPEG as most programs write them, which is cheap to decode; None for every other file.
+
+    It is a baseline JPEG of 8 bits in color, whole as far as its end tells, without EXIF, ICC profile or anything else
+    that says how to show it, and within the limits. So no more of its header has to be read. See ITU-T T.81, B.1.1.3.
+    """
+    if not (data.startswith(b"\xff\xd8") and data.endswith(_END_OF_JPEG)) or len(data) > limits.picture_bytes:
+        return None
+    at, size = 2, None
+    for _ in range(_MOST_SEGMENTS):
+        if at + 20 > len(data) or data[at] != 0xFF:
+            return None
+        kind = data[at + 1]
+        if kind == 0xDA:  # the scan
+            return size
+        if kind not in _PLAIN_SEGMENTS:
+            return None
+        length = data[at + 2] << 8 | data[at + 3]
+        if kind == 0xC0:
+            # 8 bits; 3 components, named as JFIF names Y, Cb and Cr
+            if (
+                size
+                or length != 17
+                or data[at + 4] != 8
+                or data[at + 9] != 3
+                or data[at + 10 : at + 19 : 3] != b"\x01\x02\x03"
+            ):
+                return None
+            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
+            if not 0 < height * width <= min(CHEAP_PIXELS, limits.decoded_pixels):
+                return None
+            size = height, width
+        at += 2 + length
+    return None
+
+
+def is_shown_as_stored(image: Image.Image, data: bytes) -> bool:
+    """Whether an opened file is a baseline color JPEG, as cameras write them too, to be shown as it is stored.
 
     It has 8 bits, is whole as far as its end tells, upright, and without an ICC profile. Every decoder of JPEGs has an
     answer for such a file.
@@ -90,6 +129,11 @@ def is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
         and data.endswith(_END_OF_JPEG)
         and orientation(image) not in UPRIGHT
     )
+
+
+def plain_bytes(height: int, width: int) -> int:
+    """The memory that decoding a plain picture of 8 bits takes at most: the copies in all steps together."""
+    return 12 * height * width
 
 
 def decoding_bytes(image: Image.Image) -> int:

@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from gramlet.types import Array, Limits, Picture, Resize, ResizeMode
+from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image
 
 from gramlet_server.memory_budget import PROCESS
-from gramlet_server.pictures.decode import decode, read_pixels, reduce_while_decoding, refuse_broken_files
+from gramlet_server.pictures.decode import (
+    decode,
+    plain_pixels,
+    read_pixels,
+    reduce_while_decoding,
+    reduction,
+    refuse_broken_files,
+)
 from gramlet_server.pictures.elsewhere import HERE, Kind, Task, carried_out
-from gramlet_server.pictures.headers import decoding_bytes, open_file
+from gramlet_server.pictures.headers import decoding_bytes, open_file, plain_bytes, plain_jpeg_size
 from gramlet_server.pictures.resize import (
     Box,
     array_size,
@@ -116,17 +123,39 @@ def decode_for(
         pixels = picture
     else:
         with refuse_broken_files(field):
-            image = image or open_file(picture, limits, field)
-            size = network_size(image.height, image.width, resize, limits, field)
-            reduce_while_decoding(image, resize)
-            stored = image.size
-            with PROCESS.reserve(decoding_bytes(image), field) as room:
-                pixels = read_pixels(image, picture, field)
-                room.keep_for(pixels)
-        # A picture may be turned by 90 degrees; all resize modes treat width and height alike.
-        height, width = size if pixels.shape[1::-1] == stored else size[::-1]
+            found = _plain(picture, resize, limits, field) or _decoded(picture, resize, limits, field, image)
+        pixels, (height, width) = found
     decoded = Decoded(pixels, height, width, kept_box(pixels.shape[1], pixels.shape[0], resize))
     return decoded if pixels[:, :, 0].size <= most_pixels or decoded.is_final else _resized(decoded)
+
+
+def _plain(data: Any, resize: Resize, limits: Limits, field: str) -> tuple[Pixels, tuple[int, int]] | None:
+    """The pixels of a plain JPEG, and its size after resizing; None if it is another file, or has a fault."""
+    stored = plain_jpeg_size(data, limits) if isinstance(data, bytes) else None
+    if stored is None:
+        return None
+    size = network_size(*stored, resize, limits, field)
+    with PROCESS.reserve(plain_bytes(*stored), field) as room:
+        pixels = plain_pixels(data, *stored, reduction(*stored, resize))
+        if pixels is None:
+            return None
+        room.keep_for(pixels)
+    return pixels, size
+
+
+def _decoded(
+    data: Any, resize: Resize, limits: Limits, field: str, image: Image.Image | None
+) -> tuple[Pixels, tuple[int, int]]:
+    """The pixels of any file, and its size after resizing."""
+    image = image or open_file(data, limits, field)
+    size = network_size(image.height, image.width, resize, limits, field)
+    reduce_while_decoding(image, resize)
+    stored = image.size
+    with PROCESS.reserve(decoding_bytes(image), field) as room:
+        pixels = read_pixels(image, data, field)
+        room.keep_for(pixels)
+    # A picture may be turned by 90 degrees; all resize modes treat width and height alike.
+    return pixels, size if pixels.shape[1::-1] == stored else size[::-1]
 
 
 def _resized(decoded: Decoded) -> Decoded:

@@ -27,7 +27,7 @@ from PIL import Image
 
 from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.elsewhere import Kind, Task
-from gramlet_server.pictures.headers import decoding_bytes, is_cheap, opened
+from gramlet_server.pictures.headers import decoding_bytes, is_cheap, opened, plain_bytes, plain_jpeg_size
 from gramlet_server.pictures.prepare import Decoded, decode_for
 from gramlet_server.pictures.worker import outcome_of
 
@@ -192,8 +192,11 @@ class DecodeWorkers:
         outcomes: list[Outcome | None] = [None] * len(pictures)
         files: dict[int, _File] = {}
         for number, picture in enumerate(pictures):
-            image = self._opened(picture) if isinstance(picture, bytes) else None
-            if isinstance(picture, bytes) and image and (self._all_files or not is_cheap(image)):
+            size = plain_jpeg_size(picture, self._limits) if isinstance(picture, bytes) else None
+            image = self._opened(picture, self._limits) if isinstance(picture, bytes) and not size else None
+            if isinstance(picture, bytes) and size and self._all_files:
+                files[number] = _File(picture, plain_bytes(*size))
+            elif isinstance(picture, bytes) and image and (self._all_files or not is_cheap(image)):
                 files[number] = _File(picture, decoding_bytes(image))
             else:
                 outcomes[number] = self._local.decode_one(picture, resize, cancelled, image)
@@ -212,7 +215,7 @@ class DecodeWorkers:
 
     def needed_for(self, file: bytes, limits: Limits) -> int | None:
         """See `Pool.needed_for`."""
-        image = opened(file, limits) if len(file) <= FILES_BYTES else None
+        image = self._opened(file, limits)
         return None if image is None or is_cheap(image) else decoding_bytes(image)
 
     def carry_out(self, file: bytes, needed: int, task: Task) -> Any:
@@ -220,8 +223,8 @@ class DecodeWorkers:
         ((_, found),) = self._in_processes({0: _File(file, needed)}, task, threading.Event())
         return found
 
-    def _opened(self, file: bytes) -> Image.Image | None:
-        return opened(file, self._limits) if len(file) <= FILES_BYTES else None
+    def _opened(self, file: bytes, limits: Limits) -> Image.Image | None:
+        return opened(file, limits) if len(file) <= FILES_BYTES else None
 
     def _in_processes(
         self, files: dict[int, _File], task: Task, cancelled: threading.Event
