@@ -19,13 +19,15 @@ compile() { # EXTRAS OUTPUT OPTIONS...
 
 resolved=$(mktemp)
 trap 'rm -f "$resolved"' EXIT
-compile all "$resolved" --upgrade
+compile all,fonts "$resolved" --upgrade
 mapfile -t for_gpus < <(grep -oE '^(nvidia|cuda)-[a-z0-9-]+' "$resolved" | sort -u)
 builds+=("${for_gpus[@]}")
 
 lines='# Made by `make lock` from the pyproject files. Each file is checked by its hash when an image is built.'
 for target in stylize embed train feature all; do
-	compile "$target" docker/requirements/$target.txt --constraint "$resolved" \
+	# What draws needs fonts: the images have none of their own.
+	case $target in embed | train | all) extras=$target,fonts ;; *) extras=$target ;; esac
+	compile "$extras" docker/requirements/$target.txt --constraint "$resolved" \
 		$(printf -- '--no-emit-package %s ' "${builds[@]}")
 	sed -i "1i$lines" docker/requirements/$target.txt
 done
