@@ -7,7 +7,7 @@ from typing import Any
 
 import gramlet
 import numpy as np
-from gramlet import InvalidInput
+from gramlet import InvalidInput, NotFound
 from gramlet.embed.v1 import embed_pb2 as pb
 
 from tests.guards.product import embed_types as types
@@ -119,6 +119,8 @@ def _embed() -> Iterator[Case]:
         yield Case(
             f"embed, item {item.id}", wire.encode_item(item), lambda m: list(wire.decode_items(iter([m]))), [item]
         )
+    unread = types.BadItem("gone", NotFound("there is no file gone.jpg", field="picture"))
+    yield Case("embed, unread item", wire.encode_unread(unread))
 
 
 def _transform() -> Iterator[Case]:

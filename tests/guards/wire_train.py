@@ -144,7 +144,9 @@ def _train() -> Iterator[Case]:
     for name, each in orders.items():
         yield Case(f"train, {name}", wire.encode_order(each), order, each)
     upload = types.Upload(3, PIXELS)
-    yield Case("train, picture", wire.encode_upload(upload), lambda m: list(wire.decode_uploads(iter([m]))), [upload])
+    unread = types.Upload(4, b"", "there is no file gone.jpg")
+    for name, each in {"picture": upload, "unread picture": unread}.items():
+        yield Case(f"train, {name}", wire.encode_upload(each), lambda m: list(wire.decode_uploads(iter([m]))), [each])
 
 
 def _predict() -> Iterator[Case]:

@@ -9,6 +9,7 @@ from functools import partial
 from gramlet.embed.inputs import UnreadItem
 from gramlet.embed.map_wire import decode_position
 from gramlet.embed.types import (
+    BadItem,
     Described,
     Item,
     LayoutIteration,
@@ -18,16 +19,22 @@ from gramlet.embed.types import (
     Position,
     Queued,
     Reconnecting,
-    Refused,
     RefusedItem,
     RemoteProgress,
     Started,
     StyleMap,
 )
-from gramlet.embed.wire import decode_event, encode_item, encode_start, encode_transform_item, encode_transform_start
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.embed.wire import (
+    decode_event,
+    encode_item,
+    encode_start,
+    encode_transform_item,
+    encode_transform_start,
+    encode_unread,
+)
+from gramlet.errors import GramletError
 from gramlet.transport.rpc import Message
-from gramlet.transport.run import Run, unread_error
+from gramlet.transport.run import Run
 from gramlet.transport.window import Window
 from gramlet.types import new_name
 from gramlet.values import fill, text
@@ -39,7 +46,7 @@ class MapRun(Run[MapEvent]):
     remote = RemoteProgress
 
     def __init__(self, start: MapStart, items: Sequence[UnreadItem]) -> None:
-        start = fill(MapStart, vars(start))
+        start = fill(MapStart, vars(start), called={"resume_map_id": "map_id"})
         if start.settings is not None and not start.map_id:
             start = dataclasses.replace(start, map_id=new_name())
         map_id = start.map_id or start.resume_map_id or start.watch_map_id
@@ -53,7 +60,6 @@ class MapRun(Run[MapEvent]):
         self._described = -1
         self._refused = -1
         self._iteration = (0, 0)
-        self._unread: dict[int, GramletError] = {}
 
     def request(self) -> Message:
         """The order, or the request to resume."""
@@ -81,37 +87,12 @@ class MapRun(Run[MapEvent]):
         self._is_sent = True
         return () if self._measured else [partial(self._read, number) for number in range(len(self._items))]
 
-    def accept(self, message: Message) -> MapEvent | None:
-        """The event, or None for one that the caller has seen before."""
-        event = super().accept(message)
-        if isinstance(event, RefusedItem):
-            return dataclasses.replace(event, refused=self._explained(event.refused))
-        if isinstance(event, StyleMap):
-            return dataclasses.replace(event, refused=tuple(map(self._explained, event.refused)))
-        return event
-
-    def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns the error by which the retry policy decides."""
-        if isinstance(error, InvalidInput) and self._unread:
-            reasons = [f"{self._items[number].id}: {each.message}" for number, each in self._unread.items()]
-            return unread_error(error, reasons)
-        return super().broken(error)
-
-    def _explained(self, refused: Refused) -> Refused:
-        """The refusal of an item with its true reason: an item that could not be read here was sent empty."""
-        if refused.index not in self._unread:
-            return refused
-        error = self._unread[refused.index]
-        return dataclasses.replace(refused, code=error.code, message=error.message, field=error.field)
-
     def _read(self, number: int) -> Message:
         unread = self._items[number]
         try:
             return encode_item(unread.read(self._resize))
         except GramletError as error:
-            # The other items go on. The server refuses this one, which is empty now; `accept` gives the true reason.
-            self._unread[number] = error
-            return encode_item(Item(unread.id, unread.label, picture=b""))
+            return encode_unread(BadItem(unread.id, error))  # the other items go on
 
     def _note(self, event: MapEvent) -> None:
         if isinstance(event, Started):

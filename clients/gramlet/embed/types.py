@@ -11,9 +11,11 @@ from enum import Enum
 from gramlet.embed.settings import Descriptor, Exactness, MapSettings, Method
 from gramlet.errors import GramletError
 from gramlet.run.types import Progress
+from gramlet.signatures import checks_calls
 from gramlet.types import Array, Pixels
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Item:
     """One item of a map: a picture, or a vector.
@@ -33,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True)
 class BadItem:
-    """An item that could not even be decoded, and why. It is refused alone."""
+    """An item that could not even be read or decoded, and why. It is refused alone."""
 
     id: str
     error: GramletError

@@ -26,7 +26,7 @@ from gramlet.errors import InvalidInput
 from gramlet.run.wire import PROGRESS
 from gramlet.tensor.arrays import TENSOR
 from gramlet.tensor.codec import EnumCodec, EventCodec, Inner, MessageCodec, checked
-from gramlet.tensor.wire import PICTURE
+from gramlet.tensor.wire import PICTURE, decode_picture_error, encode_picture_error
 from gramlet.transport.rpc import Kind, Rpc
 from gramlet.types import check_name
 
@@ -69,6 +69,12 @@ def encode_item(item: Item) -> embed_pb2.EmbedRequest:
     return embed_pb2.EmbedRequest(item=_ITEM.encode(item))
 
 
+def encode_unread(item: BadItem) -> embed_pb2.EmbedRequest:
+    """An item that could not be read, and why."""
+    unread = embed_pb2.UnreadItem(id=item.id, error=encode_picture_error(item.error))
+    return embed_pb2.EmbedRequest(unread=unread)
+
+
 def encode_transform_start(map_id: str, weights_digest: str = "") -> embed_pb2.TransformRequest:
     """The first message of a Transform."""
     start = embed_pb2.TransformRequest.Start(map_id=map_id, weights_digest=weights_digest)
@@ -101,7 +107,11 @@ def decode_items(
         InvalidInput: A message is not an item.
     """
     for request in requests:
-        if request.WhichOneof("message") != "item":
+        kind = request.WhichOneof("message")
+        if isinstance(request, embed_pb2.EmbedRequest) and kind == "unread":
+            yield BadItem(request.unread.id, decode_picture_error(request.unread.error))
+            continue
+        if kind != "item":
             raise InvalidInput("after the first message, only items", field="item")
         yield _item_or_error(request.item)
 

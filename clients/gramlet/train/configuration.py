@@ -12,6 +12,7 @@ from enum import Enum
 
 from gramlet.folders.rules import TRAIN as TRAIN
 from gramlet.folders.rules import VALIDATION as VALIDATION
+from gramlet.signatures import checks_calls
 from gramlet.types import Picture
 
 OUT_OF_FOLD = "out_of_fold"
@@ -85,6 +86,7 @@ class Unreadable(Enum):
     FAIL = "fail"
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Recipe:
     """How one head is trained.
@@ -205,7 +207,11 @@ class TrainOrder:
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture that the server asked for: its position in the configuration's entries, and the picture."""
+    """A picture that the server asked for: its position in the configuration's entries, and the picture.
+
+    `unread` is why the client could not read it; the picture is empty then.
+    """
 
     entry: int
     picture: Picture
+    unread: str = ""

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from gramlet.errors import GramletError, InvalidInput, as_utf8, shown
-from gramlet.folders import Folder, for_training, read_folder
+from gramlet.folders import Folder, for_training, read_folder, set_of
 from gramlet.inputs import PictureInput, item_name, read_picture, several_pictures
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import (
@@ -29,7 +29,7 @@ from gramlet.train.configuration import (
 )
 from gramlet.train.types import Head, HeadRef, Result
 from gramlet.types import Picture, Resize, ResizeMode
-from gramlet.values import check_keywords, checked, fill, flag, label, name_or_new, several, text
+from gramlet.values import check_keywords, checked, fill, flag, label, name_or_new, several, text, warn_of_lookalikes
 
 PicturesInput: TypeAlias = (
     "str | os.PathLike[str] | Folder | Mapping[Any, Iterable[PictureInput] | PictureInput] "
@@ -87,14 +87,10 @@ class TrainOptions(RecipeOptions, DataOptions, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class LabelledPictures:
-    """A data set as the client has it: its entries, and how to read each picture when the server asks for it.
-
-    `unread` has the errors of pictures that cannot be read, by name. They are sent empty, and the server skips them.
-    """
+    """A data set as the client has it: its entries, and how to read each picture when the server asks for it."""
 
     entries: tuple[Entry, ...]
     readers: tuple[Callable[[], Picture], ...]
-    unread: Mapping[str, GramletError] = dataclasses.field(default_factory=dict)
 
 
 def make_recipe(options: Mapping[str, Any]) -> Recipe:
@@ -130,7 +126,7 @@ def make_order(
     values["recipes"] = (make_recipe(about_recipe),) if recipes is None else recipes
     if "fold_seed" in values:
         values["seed"] = values.pop("fold_seed")
-    configuration = fill(Configuration, {"name": name, **values})
+    configuration = fill(Configuration, {"name": name, **values}, called={"seed": "fold_seed"})
     local = LabelledPictures((), ())
     if flag(on_server, "on_server") or (isinstance(pictures, str) and pictures.startswith("s3://")):
         if not isinstance(pictures, str | os.PathLike):
@@ -157,11 +153,10 @@ def read_labelled(
         NotFound: There is no such folder.
     """
     resize = None if size is None else Resize(ResizeMode.CENTER_CROP, size)
-    found = [_read(picture, resize) for picture in _listed(pictures)]
-    unread = {entry.name: error for entry, _, error in found if error is not None}
-    if unread and unreadable is Unreadable.FAIL:
-        raise next(iter(unread.values()))
-    return LabelledPictures(tuple(entry for entry, _, _ in found), tuple(reader for _, reader, _ in found), unread)
+    listed = _listed(pictures)
+    warn_of_lookalikes((picture.label for picture in listed), "pictures")
+    found = [_read(picture, resize, unreadable) for picture in listed]
+    return LabelledPictures(tuple(entry for entry, _ in found), tuple(reader for _, reader in found))
 
 
 class _Listed(NamedTuple):
@@ -200,19 +195,23 @@ def _of_item(item: Any, number: int) -> _Listed:
     field = f"pictures[{number}]"
     if not isinstance(item, tuple | list) or len(item) not in (2, 3):
         raise InvalidInput(f"give (picture, class) or (picture, class, set), not {shown(item)}", field=field)
-    name, set_name = label(item[1], f"{field}.label"), text(item[2] if len(item) == 3 else TRAIN, f"{field}.set")
+    name, set_name = label(item[1], f"{field}.label"), TRAIN
+    if len(item) == 3:
+        set_name = set_of(text(item[2], f"{field}.set"), f"{field}.set")
     return _Listed(item[0], item_name(item[0], f"{set_name}/{name}/{number}"), name, set_name, field)
 
 
-def _read(listed: _Listed, resize: Resize | None) -> tuple[Entry, Callable[[], Picture], GramletError | None]:
+def _read(listed: _Listed, resize: Resize | None, unreadable: Unreadable) -> tuple[Entry, Callable[[], Picture]]:
     entry = Entry(listed.name, listed.label, listed.set)
+    read = partial(read_picture, listed.picture, listed.field, resize)
     try:
-        picture = read_picture(listed.picture, listed.field, resize)
-    except GramletError as error:
-        return entry, bytes, error
+        picture = read()
+    except GramletError:
+        if unreadable is Unreadable.FAIL:
+            raise
+        return entry, read  # when the server asks for it, it is told why there is none
     is_path = isinstance(listed.picture, str | os.PathLike)
-    read = partial(read_picture, listed.picture, listed.field, resize) if is_path else lambda: picture
-    return dataclasses.replace(entry, sha256=picture_hash(picture)), read, None
+    return dataclasses.replace(entry, sha256=picture_hash(picture)), read if is_path else lambda: picture
 
 
 def head_ref(head: HeadInput) -> HeadRef:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from gramlet.errors import GramletError, InvalidInput, NotFound
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.inputs import PictureInput, read_picture
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
@@ -16,7 +15,7 @@ from gramlet.train.types import Accepted, Epoch, Event, Queued, Reconnecting, Re
 from gramlet.train.wire import decode_event, encode_order, encode_upload
 from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.rpc import Message
-from gramlet.transport.run import Run, unread_error
+from gramlet.transport.run import Run
 from gramlet.types import Picture
 from gramlet.values import any_number, fill, flag, whole_number
 
@@ -30,7 +29,7 @@ class TrainRun(Run[Event]):
     remote = RemoteProgress
 
     def __init__(self, order: TrainOrder, pictures: LabelledPictures) -> None:
-        order = fill(TrainOrder, vars(order))
+        order = fill(TrainOrder, vars(order), called={"resume_run_id": "run_id"})
         run_id = order.run_id or order.resume_run_id or order.watch_run_id
         super().__init__(run_id, ordered=order.configuration is not None, watching=bool(order.watch_run_id))
         self._order = order
@@ -40,28 +39,6 @@ class TrainRun(Run[Event]):
         self._recipe = -1
         self._epoch = (-1, 0)
         self._skipped: set[str] = set()
-
-    def accept(self, message: Message) -> Event | None:
-        """The event, or None for one that the caller has seen before."""
-        event = super().accept(message)
-        if isinstance(event, Skipped):
-            return self._explained(event)
-        if isinstance(event, Result) and self._pictures.unread:
-            findings = event.head.findings
-            findings = dataclasses.replace(findings, skipped=tuple(map(self._explained, findings.skipped)))
-            return dataclasses.replace(event, head=dataclasses.replace(event.head, findings=findings))
-        return event
-
-    def broken(self, error: GramletError) -> GramletError:
-        """Takes note of a failure; returns the error by which the retry policy decides."""
-        if isinstance(error, InvalidInput) and self._pictures.unread:
-            return unread_error(error, [f"{name}: {each.message}" for name, each in self._pictures.unread.items()])
-        return super().broken(error)
-
-    def _explained(self, skipped: Skipped) -> Skipped:
-        """A skipped picture with its true reason: one that could not be read here was sent empty."""
-        error = self._pictures.unread.get(skipped.name)
-        return skipped if error is None else dataclasses.replace(skipped, reason=error.message)
 
     def request(self) -> Message:
         """The order, or the request to resume."""
@@ -130,8 +107,8 @@ class TrainRun(Run[Event]):
 def _read_upload(entry: int, read: Callable[[], Picture]) -> Message:
     try:
         return encode_upload(Upload(entry, read()))
-    except OSError as error:
-        raise NotFound(str(error), field="pictures") from None
+    except GramletError as error:  # the other pictures go on
+        return encode_upload(Upload(entry, b"", unread=error.message))
 
 
 class PredictBatches:

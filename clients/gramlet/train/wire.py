@@ -93,8 +93,9 @@ def _decode_configuration(message: train_pb2.Configuration) -> Configuration:
 
 def encode_upload(upload: Upload) -> train_pb2.TrainRequest:
     """A picture that the server asked for."""
+    picture = None if upload.unread else encode_picture(upload.picture)
     return train_pb2.TrainRequest(
-        picture=train_pb2.LabelledPicture(entry=upload.entry, picture=encode_picture(upload.picture))
+        picture=train_pb2.LabelledPicture(entry=upload.entry, picture=picture, unread=upload.unread)
     )
 
 
@@ -107,8 +108,9 @@ def decode_uploads(requests: Iterator[train_pb2.TrainRequest]) -> Iterator[Uploa
     for request in requests:
         if request.WhichOneof("message") != "picture":
             raise InvalidInput("after the first message only pictures may follow", field="message")
-        field = f"picture.entry[{request.picture.entry}]"
-        yield Upload(request.picture.entry, decode_picture(request.picture.picture, field))
+        entry, unread = request.picture.entry, request.picture.unread
+        picture = b"" if unread else decode_picture(request.picture.picture, f"picture.entry[{entry}]")
+        yield Upload(entry, picture, unread)
 
 
 # --- events of Train ---

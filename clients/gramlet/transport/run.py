@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Generic, TypeVar
 
-from gramlet.errors import EMPTY_FILE, AlreadyExists, GramletError, InvalidInput, NotFound, OtherWeights, Unavailable
+from gramlet.errors import AlreadyExists, GramletError, NotFound, OtherWeights, Unavailable
 from gramlet.transport.rpc import Message
 
 E = TypeVar("E")
 
-_REASONS = 5
-
 _log = logging.getLogger("gramlet")
-
-
-def unread_error(error: InvalidInput, reasons: Sequence[str]) -> InvalidInput:
-    """The server's refusal, with what only this side knows: why pictures could not be read here."""
-    more = f"; and {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else ""
-    # The server knows the first of them as an empty file only.
-    message = f"{error.message.removesuffix(f': {EMPTY_FILE}')}; not sent: {'; '.join(reasons[:_REASONS])}{more}"
-    return InvalidInput(message, field=error.field, request_id=error.request_id)
 
 
 class Run(ABC, Generic[E]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from gramlet.errors import EMPTY_FILE, InvalidInput
+from gramlet.errors import InvalidInput
 from gramlet.types import Limits
 from PIL import Image
 
@@ -47,7 +47,7 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
             field=field,
         )
     if not data:
-        raise InvalidInput(EMPTY_FILE, field=field)
+        raise InvalidInput("the file is empty", field=field)
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > limits.decoded_pixels:

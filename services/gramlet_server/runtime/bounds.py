@@ -107,6 +107,7 @@ class Several:
 NAME = Name()
 _STAGE = Text(64)
 _DIGEST = Text(80)
+_REASON = Text(4096)
 _STAGES = Several(32)
 _WEIGHT = Number(0, 1e12)
 _RATE = Number(0, 1e6)
@@ -118,6 +119,7 @@ _PERIOD = Number(0, 1e9)
 BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.tensor.v1.Resize": {"size": _SIDE},
     "gramlet.tensor.v1.Picture": {"encoded": ANY},
+    "gramlet.tensor.v1.PictureError": {"code": ANY, "message": _REASON, "field": _REASON},
     "gramlet.tensor.v1.Tensor": {"shape": Several(8, Number(0, 2**40)), "data": ANY},
     "gramlet.feature.v1.GetModelRequest": {"weights_digest": _DIGEST},
     "gramlet.feature.v1.ExtractRequest": {"pictures": Several(4096)},
@@ -241,7 +243,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     },
     "gramlet.train.v1.Entries": {"entries": Several(1_000_000)},
     "gramlet.train.v1.Entry": {"name": Text(4096), "label": Text(256), "set": Text(64), "sha256": Bytes(32)},
-    "gramlet.train.v1.LabelledPicture": {"entry": ANY},
+    "gramlet.train.v1.LabelledPicture": {"entry": ANY, "unread": _REASON},
     "gramlet.train.v1.PredictRequest": {
         "pictures": Several(4096),
         "top_k": ANY,
@@ -278,6 +280,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "angle": Number(0, 1),
     },
     "gramlet.embed.v1.Item": {"id": Text(1024), "label": Text(256)},
+    "gramlet.embed.v1.UnreadItem": {"id": Text(1024)},
     "gramlet.embed.v1.TransformRequest.Start": {"map_id": NAME, "weights_digest": _DIGEST},
     "gramlet.embed.v1.DrawMapRequest": {
         "map_id": NAME,

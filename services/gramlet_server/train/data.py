@@ -147,7 +147,8 @@ def check_entries(entries: Sequence[Entry], limits: TrainLimits) -> None:
         first = seen.setdefault(entry.name, number)
         if first != number:
             raise InvalidInput(
-                f"{entry.name!r} already names entries[{first}]; names must be unique", field=f"entries[{number}].name"
+                f"{entry.name!r} is the name of picture {first} as well: names must be unique",
+                field=f"entries[{number}].name",
             )
     classes_of = _classes_by_set(entries)
     trained = classes_of.get(TRAIN, set())

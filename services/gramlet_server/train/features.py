@@ -111,6 +111,7 @@ class FeaturePass:
     ) -> None:
         self.entries = list(entries)
         self.skipped = dict(skipped)
+        self._unread: dict[int, str] = {}  # why the caller could not read a picture, by its position
         self._source, self._model, self._cache = source, model, cache
         self._size, self._views, self._unreadable = size, views, unreadable
         self._spaces = {stage: _space(model, stage, size) for stage in stages}
@@ -175,7 +176,12 @@ class FeaturePass:
             raise InvalidInput("this picture was not asked for, or was sent before", field=field)
         remaining.discard(upload.entry)
         entry = self.entries[upload.entry]
-        sha256 = picture_hash(upload.picture)
+        if upload.unread:
+            self._unread[upload.entry] = upload.unread
+            # The empty picture fails like a broken one. It is no copy of another empty one.
+            sha256 = entry.sha256 or picture_hash(f"entry {upload.entry}".encode())
+        else:
+            sha256 = picture_hash(upload.picture)
         if entry.sha256 and sha256 != entry.sha256:
             raise InvalidInput(f"{entry.name} has another SHA-256 than its entry says", field=field)
         self.entries[upload.entry] = replace(entry, sha256=sha256)
@@ -224,9 +230,10 @@ class FeaturePass:
         name = self.entries[position].name
         if not isinstance(error, InvalidInput):
             raise error
+        reason = self._unread.get(position, error.message)
         if self._unreadable is Unreadable.FAIL:
-            raise InvalidInput(f"{name}: {error.message}", field=f"entries[{position}]")
-        self.skipped[position] = Skipped(name, error.message)
+            raise InvalidInput(f"{name}: {reason}", field=f"entries[{position}]")
+        self.skipped[position] = Skipped(name, reason)
         return self.skipped[position]
 
     def _skip_copies(self) -> Iterator[Skipped]:

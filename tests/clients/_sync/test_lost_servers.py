@@ -9,11 +9,10 @@ from typing import Any
 
 import gramlet
 import pytest
-from gramlet.errors import GramletError, NotFound, Overloaded, Unavailable
+from gramlet.errors import GramletError, InvalidInput, NotFound, Overloaded, Unavailable
 from gramlet.stylize.types import Checkpoint, StylizeEvent
 from gramlet.stylize.wire import encode_event
 from gramlet.train.types import Accepted
-from gramlet.train.v1 import train_pb2
 from gramlet.train.wire import encode_event as encode_training_event
 
 from tests.clients.scripts import (
@@ -168,23 +167,25 @@ def test_leaving_the_loop_cancels_the_call() -> None:
 # --- training ---
 
 
-def test_a_picture_that_cannot_be_read_when_it_is_sent_ends_the_training_with_the_reason(tmp_path: Any) -> None:
+def test_a_picture_that_has_vanished_when_it_is_sent_costs_itself_and_the_server_knows_why(tmp_path: Any) -> None:
+    arrived: list[Any] = []
+
     def wants_all(requests: Iterator[Any], context: Any) -> Iterator[Any]:
         entries = next(requests).configuration.entries.entries
-        for path in tmp_path.glob("*.png"):
-            path.unlink()
+        (tmp_path / "a.png").unlink()
         wanted, wanted_names = tuple(range(len(entries))), tuple(entry.name for entry in entries)
         yield encode_training_event(Accepted("run", len(entries), wanted, wanted_names), "run")
-        for _ in requests:
-            pass
-        yield train_pb2.TrainResponse()
+        arrived.extend(request.picture for request in requests)
+        raise InvalidInput("enough")
 
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
         path.write_bytes(b"GIF89a")
     with client_of({TRAIN: Script(Train=[wants_all])}) as client:
-        with pytest.raises(NotFound, match=r"a\.png"):
+        with pytest.raises(InvalidInput, match="enough"):
             collect(client.train({"bee": paths}, name="bees"))
+    assert [picture.unread for picture in arrived] == [f"there is no file {paths[0]}", ""]
+    assert [picture.picture.encoded for picture in arrived] == [b"", b"GIF89a"]
 
 
 # --- files ---

@@ -140,8 +140,16 @@ class Item(_message.Message):
     vector: _tensor_pb2.Tensor
     def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., vector: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
 
+class UnreadItem(_message.Message):
+    __slots__ = ("id", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    error: _picture_pb2.PictureError
+    def __init__(self, id: _Optional[str] = ..., error: _Optional[_Union[_picture_pb2.PictureError, _Mapping]] = ...) -> None: ...
+
 class EmbedRequest(_message.Message):
-    __slots__ = ("start", "item")
+    __slots__ = ("start", "item", "unread")
     class Start(_message.Message):
         __slots__ = ("settings", "resume_map_id", "watch_map_id", "count", "map_id", "from_map_id", "report_every", "omit_coordinates", "detached", "take_over", "items_of_map_id", "vector_size", "weights_digest")
         SETTINGS_FIELD_NUMBER: _ClassVar[int]
@@ -173,9 +181,11 @@ class EmbedRequest(_message.Message):
         def __init__(self, settings: _Optional[_Union[Settings, _Mapping]] = ..., resume_map_id: _Optional[str] = ..., watch_map_id: _Optional[str] = ..., count: _Optional[int] = ..., map_id: _Optional[str] = ..., from_map_id: _Optional[str] = ..., report_every: _Optional[int] = ..., omit_coordinates: bool = ..., detached: bool = ..., take_over: bool = ..., items_of_map_id: _Optional[str] = ..., vector_size: _Optional[int] = ..., weights_digest: _Optional[str] = ...) -> None: ...
     START_FIELD_NUMBER: _ClassVar[int]
     ITEM_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_FIELD_NUMBER: _ClassVar[int]
     start: EmbedRequest.Start
     item: Item
-    def __init__(self, start: _Optional[_Union[EmbedRequest.Start, _Mapping]] = ..., item: _Optional[_Union[Item, _Mapping]] = ...) -> None: ...
+    unread: UnreadItem
+    def __init__(self, start: _Optional[_Union[EmbedRequest.Start, _Mapping]] = ..., item: _Optional[_Union[Item, _Mapping]] = ..., unread: _Optional[_Union[UnreadItem, _Mapping]] = ...) -> None: ...
 
 class EmbedResponse(_message.Message):
     __slots__ = ("map_id", "queued", "started", "described", "refused", "measured", "iteration", "result", "progress", "working")

@@ -114,12 +114,14 @@ class TrainRequest(_message.Message):
     def __init__(self, configuration: _Optional[_Union[Configuration, _Mapping]] = ..., resume_run_id: _Optional[str] = ..., watch_run_id: _Optional[str] = ..., picture: _Optional[_Union[LabelledPicture, _Mapping]] = ..., detached: bool = ..., take_over: bool = ..., weights_digest: _Optional[str] = ...) -> None: ...
 
 class LabelledPicture(_message.Message):
-    __slots__ = ("entry", "picture")
+    __slots__ = ("entry", "picture", "unread")
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     PICTURE_FIELD_NUMBER: _ClassVar[int]
+    UNREAD_FIELD_NUMBER: _ClassVar[int]
     entry: int
     picture: _picture_pb2.Picture
-    def __init__(self, entry: _Optional[int] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ...) -> None: ...
+    unread: str
+    def __init__(self, entry: _Optional[int] = ..., picture: _Optional[_Union[_picture_pb2.Picture, _Mapping]] = ..., unread: _Optional[str] = ...) -> None: ...
 
 class Configuration(_message.Message):
     __slots__ = ("name", "run_id", "recipes", "entries", "dataset_uri", "size", "views", "folds", "seed", "unreadable", "keep_on_cancel")
