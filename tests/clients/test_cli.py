@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from gramlet.cli import __main__ as cli
 from gramlet.cli import stylize
-from gramlet.cli.arguments import command_line
+from gramlet.cli.arguments import resume_line
 from gramlet.cli.files import write_atomically
 from gramlet.errors import Unavailable
 from gramlet.stylize.inputs import StylizeOptions
@@ -234,7 +234,7 @@ def test_styles_have_regions(gramlet: Run, picture: Path, tmp_path: Path) -> Non
     assert gramlet(*base, *both)[0] == 0
     assert gramlet(*base, *both[:2])[::2] == (2, "gramlet: --content-region: 1 masks for 2 styles\n")
     Image.new("L", (8, 8), 255).save(mask)
-    assert "stylization.styles[0].content_region" in gramlet(*base, *both)[2]
+    assert "--content-region: the mask is 8 x 8" in gramlet(*base, *both)[2]
 
 
 def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Path) -> None:
@@ -268,10 +268,10 @@ def test_settings_beside_resume_are_refused(command: str, capsys: pytest.Capture
         ({"--output": "o.xyz"}, "--output: o.xyz must end in one of .png, .jpg"),
         ({"--output": "/"}, "--output: / must end in"),
         ({"--preview": "p.xyz"}, "--preview: p.xyz must end in"),
-        ({"--size": "0"}, "size: must be a positive whole number"),
+        ({"--size": "0"}, "--size: must be a positive whole number"),
         ({"--resume": "r"}, "--resume: a resumed run has its pictures already"),
-        ({"--preset": "cubist"}, "settings.preset: resnet50 has no preset 'cubist'"),
-        ({"--server": "http://localhost"}, "address: http://localhost is a URL"),
+        ({"--preset": "cubist"}, "--preset: resnet50 has no preset 'cubist'"),
+        ({"--server": "http://localhost"}, "--server: http://localhost is a URL"),
         ({"--token-file": "/nowhere"}, "--token-file: cannot read /nowhere"),
     ],
 )
@@ -618,9 +618,89 @@ def test_hints_are_quoted_for_the_shell() -> None:
     arguments = cli.make_parser().parse(
         ["stylize", "a.png", "b.png", "-o", "my out/r.png", "--server", "h:1", "--token-file", "my token", "--tls"]
     )
-    line = command_line(arguments, "stylize", "--resume", "mine", "-o", arguments.output)
+    line = resume_line(arguments, "mine")
     assert line == "gramlet stylize --resume mine -o 'my out/r.png' --server h:1 --token-file 'my token' --tls"
     assert vars(cli.make_parser().parse(shlex.split(line)[1:]))["output"] == Path("my out/r.png")
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "flags"),
+    [
+        (
+            "stylize a b --size 9",
+            "",
+            "-o o.png --preview p.png --preview-every 5 --state-seconds 2.0 --json --weights-digest d --wait 9.0",
+        ),
+        ("sweep a b --ratios 1,2", "", "-o o.png --cells c --json --timeout 5.0"),
+        ("train pics --name n --epochs 3 --keep-on-cancel", "pics", "--report r --json --wait 5.0"),
+        ("embed pics --method pca", "", "-o o.png --html h.html --width 900 --title 'two words' --coordinates"),
+    ],
+)
+def test_the_hint_has_every_flag_that_has_an_effect_beside_resume(command: str, words: str, flags: str) -> None:
+    parser = cli.make_parser()
+    arguments = parser.parse([*command.split(), *shlex.split(flags), "--server", "h:1"])
+    line = shlex.split(resume_line(arguments, "mine", *words.split()))
+    assert line[: 4 + len(words.split())] == ["gramlet", arguments.command, *words.split(), "--resume", "mine"]
+    resumed = parser.parse(line[1:])
+    assert resumed.given == {"resume": ["--resume", "mine"]} | {
+        dest: given for dest, given in arguments.given.items() if given[0] in f"{flags} --server"
+    }
+    assert all(word in line for word in shlex.split(flags))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("stylize", "-o", "o.png", "--run-id", "other"),
+        ("stylize", "-o", "o.png", "--style", "a.png"),
+        ("stylize", "-o", "o.png", "--keep-inputs"),
+        ("sweep", "-o", "o.png", "--ratios", "1"),
+        ("train", "--name", "other"),
+        ("train", "--keep-on-cancel"),
+        ("embed", "--map-id", "other"),
+    ],
+)
+def test_flags_without_effect_beside_resume_are_refused(gramlet: Run, arguments: tuple[str, ...]) -> None:
+    code, _, noted = gramlet(*arguments, "--resume", "mine")
+    assert code == 2
+    flag = [word for word in arguments if word.startswith("--")][-1]
+    assert f"--resume: the run keeps its own settings: leave out {flag}" in noted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("stylize p.png p.png -o o.png --content-weight -1", "--content-weight: -1 is not between"),
+        ("stylize p.png p.png -o o.png --size 0", "--size: must be a positive whole number"),
+        ("stylize p.png p.png -o o.png --preset baroque", "--preset: "),
+        ("stylize p.png p.png -o o.png --style-stages layer9", "--style-stages: "),
+        ("stylize p.png none.png -o o.png", "style[0]: there is no file none.png"),
+        ("stylize p.png --style none.png -o o.png", "--style: there is no file none.png"),
+        ("stylize p.png p.png -o o.png --preview-every 0", "--preview-every: must be a whole number, 1 or more"),
+        ("stylize p.png p.png -o o.png --preview-every 5", "--preview-every: goes with --preview"),
+        ("stylize p.png p.png -o ''", "-o/--output: must be a path, not ''"),
+        ("stylize --resume nobody -o o.png", "--resume: "),
+        ("stylize p.png p.png -o o.png --run-id 'a b'", "--run-id: "),
+        ("sweep p.png p.png -o o.png --deepest layer9", "--deepest: "),
+        ("adjust nobody --content-weight 1", "run: "),
+        ("features p.png -o o.npz --stages layer9", "--stages: "),
+        ("features p.png p2.png -o two.npz --stages conv1", "--output: two.npz is the name of a file: a folder"),
+        ("features p.png x/p.png -o out --stages conv1", "pictures: p.png and x/p.png have one name, for one file in"),
+        ("embed x -o z.html", "--output: z.html must end in one of .png, .jpg, .jpeg, .webp, .bmp, .tif, .tiff; .html"),
+        ("status --server 'host]:1'", "--server: host]:1 is not an address"),
+        ("status --wait -1", "--wait: must be a number of seconds"),
+    ],
+)
+def test_errors_name_what_was_typed(
+    gramlet: Run, picture: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+) -> None:
+    monkeypatch.chdir(picture.parent)
+    (picture.parent / "x").mkdir()
+    for name in ("p.png", "p2.png", "x/p.png"):
+        (picture.parent / name).write_bytes(picture.read_bytes())
+    code, _, noted = gramlet(*shlex.split(arguments))
+    assert code in (1, 2)
+    assert message in noted.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -768,7 +848,7 @@ def test_ctrl_c_ends_with_130_and_the_way_to_go_on(picture: Path, tmp_path: Path
         _, noted = process.communicate(timeout=60)
     assert process.returncode == 130
     assert noted.splitlines() == [
-        f"gramlet: go on with: gramlet stylize --resume mine -o {out} --server 127.0.0.1:{server.port}",
+        f"gramlet: go on with: gramlet stylize --resume mine -o {out} --json --server 127.0.0.1:{server.port}",
         "gramlet: interrupted",
     ]
     assert not out.exists()

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from types import ModuleType, SimpleNamespace
@@ -32,6 +30,7 @@ import gramlet.train.predictions
 import gramlet.train.types
 import gramlet.train.wire
 from gramlet import types as shared_types
+from gramlet.cli import __main__ as client_command_line
 from gramlet.run import types as run_types
 from gramlet.run import wire as run_wire
 from gramlet.stylize import sweep_types as stylize_sweep_types
@@ -86,12 +85,12 @@ ROOT = Path(__file__).parents[2]
 
 def gramlet_command(arguments: Sequence[str]) -> int:
     """Runs a command line of `gramlet` in this process; returns its exit code."""
-    return _run(ROOT / "clients/pyproject.toml", "gramlet", arguments)
+    return _run(client_command_line.main, arguments)
 
 
 def gramlet_server_command(arguments: Sequence[str]) -> int:
     """Runs a command line of `gramlet-server` in this process; returns its exit code."""
-    return _run(ROOT / "services/pyproject.toml", "gramlet-server", arguments)
+    return _run(command_line.main, arguments)
 
 
 @contextmanager
@@ -113,11 +112,8 @@ def serving_all(*flags: str) -> Iterator[str]:
         shared.close()
 
 
-def _run(project: Path, script: str, arguments: Sequence[str]) -> int:
-    """Calls `main` of the module that pyproject.toml names for the script: a move of it needs no change here."""
-    module = tomllib.loads(project.read_text())["project"]["scripts"][script].partition(":")[0]
-    main: Callable[[Sequence[str]], Any] = import_module(module).main
+def _run(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     try:
-        return int(main(arguments))
+        return main(arguments)
     except SystemExit as exit_:
         return int(exit_.code or 0)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from types import FrameType
 from typing import NoReturn
 
 from gramlet._sync.client import Client
@@ -44,14 +46,14 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line; returns the exit code."""
     escape_what_cannot_be_written()
-    parser = make_parser()
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next: answers and exits
-        import argcomplete
-
-        argcomplete.autocomplete(parser, always_complete_options=False)
-    chosen = parser.parse(arguments)
-    terminal = Terminal(chosen.json)
     try:
+        parser = make_parser()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next: answers and exits
+            import argcomplete
+
+            argcomplete.autocomplete(parser, always_complete_options=False)
+        chosen = parser.parse(arguments)
+        terminal = Terminal(chosen.json)
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: fail(f"warning: {message}")
             return _run(chosen, terminal)
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except GramletError as error:
+        error.field = parser.flag_of(chosen, error.field)
         fail(str(error))
         terminal.event("error", code=error.code.name, message=error.message, field=error.field)
         return 2 if isinstance(error, InvalidInput | NotFound) else 1
@@ -85,6 +88,8 @@ def make_parser() -> Parser:
     for name in COMMANDS:
         module = import_module(f"gramlet.cli.{name}")
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
+        command.with_resume = getattr(module, "WITH_RESUME", ())
+        command.fields = getattr(module, "FIELDS", {})
         module.add_arguments(command)
         add_server_arguments(command)
     return parser
@@ -95,7 +100,11 @@ def console() -> NoReturn:
 
     The usual end can hang for ever after Ctrl-C. gRPC's calls take a lock when Python clears its modules, and a thread
     that Python has stopped by then may hold it.
+
+    The first Ctrl-C raises KeyboardInterrupt, which `main` answers. A second one ends the process where it is.
     """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job of a shell ignores it
+        signal.signal(signal.SIGINT, _interrupt_once)
     code = main()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -104,6 +113,11 @@ def console() -> NoReturn:
         except OSError:
             code = code or 1
     os._exit(code)
+
+
+def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from gramlet.cli.stylization import add_weights
 from gramlet.cli.terminal import Terminal
 from gramlet.json_codec import plain
 
+FIELDS = {"run_id": "run"}
 HELP = "change the weights of a stylization under way"
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Never
 
+from gramlet.cli.flags import Fields, flag_of, given_words
 from gramlet.errors import did_you_mean, printable
 from gramlet.transport.channel import DEFAULT_ADDRESS
 
@@ -19,6 +20,9 @@ _VALUE = re.compile(r"invalid (\w+) value: ('.*')$")
 _KINDS = {
     "int": "a whole number",
     "whole": "a whole number, 0 or more",
+    "positive": "a whole number, 1 or more",
+    "file_path": "a path",
+    "nonempty": "a name",
     "float": "a number",
     "numbers": "numbers with commas between them, such as 0.5,2",
     "optimizers": "optimizers with commas between them, each with a learning rate after = or none, such as gd=0.01",
@@ -27,24 +31,47 @@ _KINDS = {
 """What the types of arguments below take."""
 
 _SERVER = "server"
+SERVER_FLAGS = ("token_file", "tls", "tls_ca", "tls_cert", "tls_key", "weights_digest", "timeout", "wait")
+"""The flags that reach a server, but for its address."""
 _CHOICE = re.compile(r"invalid choice: '(.*?)' \(choose from (.*)\)$")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and name what may be meant."""
+    """A parser whose errors are one line, and name what may be meant.
+
+    Attributes:
+        with_resume: Of a command with --resume: the other flags that have an effect beside it.
+        fields: The flags for keywords of the SDK that have other names.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.with_resume: Sequence[str] = ()
+        self.fields: Fields = {}
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
-        """Reads a command line. A flag that does not exist is an error of its command, which knows its flags."""
+        """Reads a command line. A flag that does not exist is an error of its command, which knows its flags.
+
+        Returns:
+            The values; and as `given`, the words of each flag that was given, by its destination.
+        """
         parsed, unknown = self.parse_known_args(arguments)
+        parser = self.parser_of(parsed)
         if unknown:
-            parser = self._parser_of(parsed)
             shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
             flags = [flag for action in shown for flag in action.option_strings]
             known = [did_you_mean(each.partition("=")[0], flags) for each in unknown if each.startswith("-")]
             parser.error(f"unrecognized: {' '.join(unknown)}{''.join(known[:1])}")
+        parsed.given = given_words(parser, parsed)
+        parsed.with_resume = parser.with_resume
         if getattr(parsed, "resume", None):
-            self._check_resumed(parsed)
+            parser._check_resumed(parsed)
         return parsed
+
+    def flag_of(self, parsed: argparse.Namespace, field: str) -> str:
+        """The flag, or the argument, of the command whose value an error is about."""
+        parser = self.parser_of(parsed)
+        return flag_of(parser, parsed, field, parser.fields)
 
     def error(self, message: str) -> Never:
         """Prints the error in one line, and exits with 2."""
@@ -56,15 +83,14 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
     def _check_resumed(self, parsed: argparse.Namespace) -> None:
-        """Refuses settings beside --resume, which would have no effect: they stand in groups of their own."""
-        parser = self._parser_of(parsed)
-        groups = [group for group in parser._action_groups[2:] if group.title != _SERVER]
-        settings = [action for group in groups for action in group._group_actions]
-        given = [action.option_strings[0] for action in settings if getattr(parsed, action.dest) != action.default]
-        if given:
-            parser.error(f"argument --resume: the run keeps its own settings: leave out {', '.join(given)}")
+        """Refuses flags beside --resume that would have no effect."""
+        allowed = {*self.with_resume, *SERVER_FLAGS, "server", "json", "resume"}
+        ignored = [words[0] for dest, words in parsed.given.items() if dest not in allowed]
+        if ignored:
+            self.error(f"argument --resume: the run keeps its own settings: leave out {', '.join(ignored)}")
 
-    def _parser_of(self, parsed: argparse.Namespace) -> argparse.ArgumentParser:
+    def parser_of(self, parsed: argparse.Namespace) -> Parser:
+        """The parser of the command that was given."""
         subparsers = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]
         return next((group.choices[parsed.command] for group in subparsers), self)
 
@@ -104,6 +130,27 @@ def whole(text: str) -> int:
     if (number := int(text)) < 0:
         raise ValueError
     return number
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def file_path(text: str) -> Path:
+    """The path of a file or folder."""
+    if not text:
+        raise ValueError
+    return Path(text)
+
+
+def nonempty(text: str) -> str:
+    """A name, such as of a run."""
+    if not text:
+        raise ValueError
+    return text
 
 
 def numbers(text: str) -> list[float]:
@@ -146,11 +193,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="host:port, dns:///name:port, or several with commas between them (%(default)s; GRAMLET_SERVER)",
     )
-    group.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token (or GRAMLET_TOKEN)")
+    group.add_argument("--token-file", type=file_path, metavar="FILE", help="file with the token (or GRAMLET_TOKEN)")
     group.add_argument("--tls", action="store_true", help="TLS with the system's authorities")
-    group.add_argument("--tls-ca", type=Path, metavar="FILE", help="TLS with this authority")
-    group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate to show to the server")
-    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    group.add_argument("--tls-ca", type=file_path, metavar="FILE", help="TLS with this authority")
+    group.add_argument("--tls-cert", type=file_path, metavar="FILE", help="certificate to show to the server")
+    group.add_argument("--tls-key", type=file_path, metavar="FILE", help="its key")
     group.add_argument(
         "--weights-digest", metavar="DIGEST", help="use only the network with these weights; `gramlet status` shows it"
     )
@@ -164,7 +211,11 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 def command_line(arguments: argparse.Namespace, *words: object) -> str:
     """A command line to paste into a shell: these words, which are quoted, at the same server."""
     server: list[object] = ["--server", arguments.server] if arguments.server != DEFAULT_ADDRESS else []
-    for flag in ("token_file", "tls_ca", "tls_cert", "tls_key"):
-        if getattr(arguments, flag) is not None:
-            server += [f"--{flag.replace('_', '-')}", getattr(arguments, flag)]
-    return shlex.join(str(word) for word in ["gramlet", *words, *server, *(["--tls"] if arguments.tls else [])])
+    server += [word for flag in SERVER_FLAGS for word in arguments.given.get(flag, ())]
+    return shlex.join(str(word) for word in ["gramlet", *words, *server])
+
+
+def resume_line(arguments: argparse.Namespace, name: str, *words: object) -> str:
+    """A command line that goes on with a run, with every flag of this command that has an effect beside --resume."""
+    flags = [word for flag in (*arguments.with_resume, "json") for word in arguments.given.get(flag, ())]
+    return command_line(arguments, arguments.command, *words, "--resume", name, *flags)

@@ -9,10 +9,14 @@ from typing import TypeVar
 
 from gramlet._async.client import AsyncClient
 from gramlet._sync.client import Client
-from gramlet.errors import InvalidInput, NotFound
+from gramlet.errors import GramletError, InvalidInput, NotFound
+from gramlet.files import open_file
 from gramlet.transport.channel import Tls
 
 C = TypeVar("C", Client, AsyncClient)
+
+_FLAGS = {"address": "--server", "token": "--token-file", "tls": "--tls-*", "patience": "--wait"}
+"""The flags of a client's keywords that have another name."""
 
 
 def make_client(kind: type[C], arguments: argparse.Namespace) -> C:
@@ -21,21 +25,21 @@ def make_client(kind: type[C], arguments: argparse.Namespace) -> C:
     Raises:
         InvalidInput, NotFound: A flag is wrong, or a file that it names.
     """
-    return kind(
-        arguments.server,
-        token=_token(arguments.token_file),
-        tls=_tls(arguments),
-        timeout=arguments.timeout,
-        patience=arguments.wait,
-        weights_digest=arguments.weights_digest,
-    )
+    token, tls = _token(arguments.token_file), _tls(arguments)
+    waits = {"timeout": arguments.timeout, "patience": arguments.wait}
+    try:
+        return kind(arguments.server, token=token, tls=tls, weights_digest=arguments.weights_digest, **waits)
+    except GramletError as error:
+        error.field = _FLAGS.get(error.field, error.field)
+        raise
 
 
 def _token(path: Path | None) -> str | None:
     if path is None:
         return os.environ.get("GRAMLET_TOKEN") or None
     try:
-        token = path.read_text().strip()
+        with open_file(path) as file:
+            token = file.read().decode().strip()
     except OSError as error:
         raise NotFound(f"cannot read {path}: {error.strerror}", field="--token-file") from None
     except ValueError:

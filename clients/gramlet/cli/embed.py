@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import command_line, names, numbers, show_defaults, values_of
+from gramlet.cli.arguments import file_path, names, nonempty, numbers, resume_line, show_defaults, values_of
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
@@ -32,8 +31,17 @@ from gramlet.embed.types import (
     Working,
 )
 from gramlet.errors import InvalidInput, NotFound
+from gramlet.files import open_file
 from gramlet.types import Resize, ResizeMode
 
+FIELDS = {
+    "items": "pictures",
+    "resize": "size",
+    "map_id": ("resume", "map_id"),
+    "from_map_id": "start_from",
+    "items_of_map_id": "from_map",
+}
+WITH_RESUME = ("output", "grid", "html", "width", "title", "detach", "report_every", "coordinates")
 HELP = "map pictures by their style"
 PAGES = (".html", ".htm")
 VECTORS = (".npy",)
@@ -41,15 +49,20 @@ VECTORS = (".npy",)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the pictures, the outputs and every setting."""
-    parser.add_argument("pictures", nargs="?", help="a folder, whose sub-folders are labels; or vectors (N, n) as .npy")
-    parser.add_argument("-o", "--output", type=Path, help="write the map as a picture: .png, .jpg, ...")
-    parser.add_argument("--grid", type=Path, metavar="FILE", help="write the pictures on a grid, without overlaps")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with zoom, hover and sliders")
+    parser.add_argument(
+        "pictures", nargs="?", type=nonempty, help="a folder, whose sub-folders are labels; or vectors (N, n) as .npy"
+    )
+    parser.add_argument("-o", "--output", type=file_path, help="write the map as a picture: .png, .jpg, ...")
+    parser.add_argument("--grid", type=file_path, metavar="FILE", help="write the pictures on a grid, without overlaps")
+    parser.add_argument("--html", type=file_path, metavar="FILE", help="write a page with zoom, hover and sliders")
     parser.add_argument("--width", type=int, default=1600, help="of a drawn map, in pixels (%(default)s)")
     parser.add_argument("--title", default="", help="above the drawings")
     parser.add_argument("--map-id", metavar="NAME", help="name of the map; default: a random one")
     parser.add_argument(
-        "--from-map", metavar="NAME", help="lay out the items of this map once more, without pictures or network"
+        "--from-map",
+        type=nonempty,
+        metavar="NAME",
+        help="lay out the items of this map once more, without pictures or network",
     )
     parser.add_argument(
         "--start-from", metavar="NAME", help="start t-SNE from the positions on this map, so that it stays recognizable"
@@ -57,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", action="store_true", help="also compare descriptors of these pictures by their labels, in a table"
     )
-    parser.add_argument("--resume", metavar="NAME", help="continue an interrupted map instead")
+    parser.add_argument("--resume", type=nonempty, metavar="NAME", help="continue an interrupted map instead")
     add_detach(parser)
     parser.add_argument(
         "--report-every", type=int, default=10, metavar="N", help="iterations between reports (%(default)s)"
@@ -104,9 +117,9 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         return detach(_events(arguments, client), arguments, terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
         if path:
-            check_output(path, PICTURES, option)
+            check_output(path, PICTURES, option, elsewhere=dict.fromkeys(PAGES, "--html"))
     if arguments.html:
-        check_output(arguments.html, PAGES, "--html")
+        check_output(arguments.html, PAGES, "--html", elsewhere=dict.fromkeys(PICTURES, "--output"))
     shown = Shown(terminal, arguments.coordinates)
     try:
         with _events(arguments, client) as events, terminal.progress("mapping") as meter:
@@ -114,10 +127,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.measured:
-            outputs = {"-o": arguments.output, "--grid": arguments.grid, "--html": arguments.html}
-            given = [word for flag, path in outputs.items() if path for word in (flag, path)]
-            again = command_line(arguments, "embed", "--resume", shown.map_id, *given)
-            terminal.note(f"go on with: {again}")
+            terminal.note(f"go on with: {resume_line(arguments, shown.map_id)}")
         raise
     _draw(arguments, client, terminal, shown.map_id)
     return 0
@@ -144,7 +154,8 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, S
 
 def _vectors(path: str) -> Any:
     try:
-        vectors = np.load(path, allow_pickle=False)
+        with open_file(path) as file:
+            vectors = np.load(file, allow_pickle=False)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}", field="pictures") from None
     except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import names, values_of
+from gramlet.cli.arguments import file_path, names, values_of
 from gramlet.cli.files import check_directory, check_output, outputs_of, write_atomically
 from gramlet.cli.pictures import pictures_of, show_failure, with_name
 from gramlet.cli.terminal import Terminal
@@ -19,14 +19,15 @@ from gramlet.feature.types import Extraction, Features, GramNormalization
 from gramlet.folders import FolderPicture
 from gramlet.types import ElementType, Resize, ResizeMode
 
+FIELDS = {"resize": "size"}
 HELP = "write what the network sees in pictures to .npz files"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the pictures, the output and what to extract."""
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="picture", help="files, and folders of them")
+    parser.add_argument("pictures", nargs="+", type=file_path, metavar="picture", help="files, and folders of them")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help=".npz file; for several pictures a folder of them"
+        "-o", "--output", type=file_path, required=True, help=".npz file; for several pictures a folder of them"
     )
     parser.add_argument("--stages", type=names, required=True, metavar="STAGE,...", help="see `gramlet status`")
     parser.add_argument(
@@ -94,6 +95,7 @@ def _outputs(arguments: argparse.Namespace, pictures: list[FolderPicture]) -> li
     if is_one and not output.is_dir():
         check_output(output, [".npz"], "--output", [picture.source for picture in pictures])
         return [output]
+    check_directory(output, "--output")
     outputs = outputs_of(pictures, output, ".npz", replace=False)
     for folder in dict.fromkeys(path.parent for path in outputs):
         check_directory(folder, "--output")

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -26,11 +26,19 @@ PICTURES = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
+_OTHER_FILES = (".npz", ".npy", ".html", ".htm", ".safetensors", ".onnx", ".gif")
 _JPEG_QUALITY = 95
 _FREE_BYTES = 16 * 1024 * 1024
 
 
-def check_output(path: Path, extensions: Collection[str], option: str, inputs: Iterable[str | Path] = ()) -> None:
+def check_output(
+    path: Path,
+    extensions: Collection[str],
+    option: str,
+    inputs: Iterable[str | Path] = (),
+    *,
+    elsewhere: Mapping[str, str] = {},  # never changed
+) -> None:
     """Finds out whether a file can be written before anybody works for it, and makes its folder.
 
     Args:
@@ -38,13 +46,16 @@ def check_output(path: Path, extensions: Collection[str], option: str, inputs: I
         extensions: Those of the known formats, in lower case.
         option: The option that names it, for errors.
         inputs: Files that must not be overwritten.
+        elsewhere: Extensions for which there is another option.
 
     Raises:
         InvalidInput: An extension of no known format; a folder; a name that is too long; one of the inputs; or its
             folder cannot be made or written to, or is full.
     """
-    if path.suffix.lower() not in extensions:
-        raise InvalidInput(f"{shown(str(path))} must end in one of {', '.join(extensions)}", field=option)
+    suffix = path.suffix.lower()
+    if suffix not in extensions:
+        hint = f"; {suffix} goes to {elsewhere[suffix]}" if suffix in elsewhere else ""
+        raise InvalidInput(f"{shown(str(path))} must end in one of {', '.join(extensions)}{hint}", field=option)
     if os.path.isdir(path):
         raise InvalidInput(f"{shown(str(path))} is a folder", field=option)
     check_name(path, option)
@@ -75,9 +86,11 @@ def check_directory(path: Path, option: str) -> None:
     """Makes a folder, and finds out whether files can be written to it.
 
     Raises:
-        InvalidInput: It cannot be made or written to, or has no room.
+        InvalidInput: It cannot be made or written to, has no room, or is new and has the name of a file.
     """
     name = shown(str(path))
+    if path.suffix.lower() in (*PICTURES, *_OTHER_FILES) and not path.exists():
+        raise InvalidInput(f"{name} is the name of a file: a folder is wanted here, for several files", field=option)
     if path.is_file():
         raise InvalidInput(f"{name} is a file, not a folder", field=option)
     try:
@@ -127,10 +140,12 @@ def outputs_of(pictures: Sequence[FolderPicture], folder: Path, extension: str, 
     repeated = [source for source, count in Counter(picture.source for picture in pictures).items() if count > 1]
     if repeated:
         raise InvalidInput(f"{shown(repeated[0])} is given twice: name it once", field="pictures")
-    twice = [path for path, count in Counter(outputs).items() if count > 1]
-    if twice:
+    twice = next((path for path, count in Counter(outputs).items() if count > 1), None)
+    if twice is not None:
+        first, second = [shown(each.source) for each, path in zip(pictures, outputs, strict=True) if path == twice][:2]
         raise InvalidInput(
-            f"two pictures would become {shown(str(twice[0]))}: call the command for each of their folders",
+            f"{first} and {second} have one name, for one file in {shown(str(twice.parent))}: call the command once "
+            "for each, with another --output",
             field="pictures",
         )
     return outputs

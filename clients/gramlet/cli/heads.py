@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import file_path
 from gramlet.cli.files import check_output, write_atomically
 from gramlet.cli.terminal import Terminal
 from gramlet.cli.training import as_json, describe, report_lines
 from gramlet.errors import InvalidInput
 from gramlet.types import short_digest
 
+FIELDS = {"name": "head"}
 HELP = "list, show, delete or export trained heads"
 _FORMATS = {".safetensors": "safetensors", ".onnx": "onnx"}
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what to do, and with which head."""
     parser.add_argument("action", nargs="?", default="list", choices=("list", "show", "delete", "export"))
     parser.add_argument("head", nargs="?", help="name, or name/version")
-    parser.add_argument("-o", "--output", type=Path, help="export: where to write, .safetensors or .onnx")
+    parser.add_argument("-o", "--output", type=file_path, help="export: where to write, .safetensors or .onnx")
     parser.add_argument("--with-backbone", action="store_true", help="export: the network too, in one ONNX graph")
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import file_path
 from gramlet.cli.embed import PAGES
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.terminal import Terminal, local_time
 from gramlet.errors import GramletError, InvalidInput
 
+FIELDS = {"map_id": "map", "items": "pictures"}
 HELP = "list, show, draw or delete maps, or place pictures on one"
 
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", default="list", choices=("list", "show", "draw", "place", "delete"))
     parser.add_argument("map", nargs="?", help="its name")
     parser.add_argument("pictures", nargs="*", help="place: new pictures")
-    parser.add_argument("-o", "--output", type=Path, help="draw: where to write, .png, .jpg, ... or .html")
+    parser.add_argument("-o", "--output", type=file_path, help="draw: where to write, .png, .jpg, ... or .html")
     parser.add_argument("--grid", action="store_true", help="draw: the pictures on a grid")
     parser.add_argument("--layout", type=int, metavar="N", help="draw: this layout alone, counted from 0")
     parser.add_argument("--width", type=int, default=1600, help="draw: of one layout, in pixels (%(default)s)")

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import file_path
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.heat import overlay
 from gramlet.cli.pictures import pictures_of, show_failure
@@ -19,13 +20,14 @@ from gramlet.train.predictions import Prediction
 STRANGE = 0.05
 """A picture with this typicality or less is reported as unlike the training pictures."""
 
+FIELDS = {"top_k": "top"}
 HELP = "classify pictures with a trained head"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the head and the pictures."""
     parser.add_argument("head", help="name, or name/version; default: the newest version")
-    parser.add_argument("pictures", nargs="+", type=Path, metavar="picture", help="files, and folders of them")
+    parser.add_argument("pictures", nargs="+", type=file_path, metavar="picture", help="files, and folders of them")
     parser.add_argument(
         "--top", type=int, default=3, metavar="K", help="classes to show for each picture (%(default)s)"
     )
@@ -33,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--coverage", type=float, default=0.9, metavar="C", help="how often the right class is plausible (%(default)s)"
     )
     parser.add_argument(
-        "--heat-maps", type=Path, metavar="DIR", help="write there where the most probable class is seen, as PNG files"
+        "--heat-maps",
+        type=file_path,
+        metavar="DIR",
+        help="write there where the most probable class is seen, as PNG files",
     )
 
 

@@ -11,13 +11,14 @@ from typing import Any
 from gramlet._sync.client import Client
 from gramlet._sync.runs import Run
 from gramlet.cli import embed, stylize, sweep, train
-from gramlet.cli.arguments import whole
+from gramlet.cli.arguments import file_path, whole
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal, local_time
 from gramlet.errors import InvalidInput, shown
 from gramlet.json_codec import plain
 from gramlet.run.types import RunInfo, RunKind, RunState
 
+FIELDS = {"run_id": "run"}
 HELP = "list, show, watch, stop or delete runs"
 
 
@@ -29,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=[state.value for state in RunState], help="list: only runs in this state")
     parser.add_argument("--owner", default="", help="list: only runs of this token's name")
     parser.add_argument("--limit", type=whole, default=50, metavar="N", help="list: the newest N (%(default)s); 0: all")
-    parser.add_argument("-o", "--output", type=Path, help="show, watch: where to write the picture: .png, .jpg, ...")
+    parser.add_argument(
+        "-o", "--output", type=file_path, help="show, watch: where to write the picture: .png, .jpg, ..."
+    )
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gramlet._sync.client import Client
 from gramlet.cli.terminal import Terminal
-from gramlet.errors import Unavailable
+from gramlet.errors import DeadlineExceeded, Unavailable
 from gramlet.health import FEATURE, STYLIZE, Health, ServerStatus
 from gramlet.json_codec import plain
 from gramlet.stylize.types import StylizeStatus
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Shows the status; 1 if a service that is offered does not serve."""
-    status = _awaited(client, arguments.wait)
+    status = _awaited(client, min(arguments.wait, arguments.timeout or arguments.wait))
     terminal.event("status", **_values(status))
     terminal.table(_table(status))
     return 0 if status.is_serving else 1
@@ -50,10 +50,13 @@ def _awaited(client: Client, wait: float) -> ServerStatus:
     """
     until = time.monotonic() + wait
     while True:
+        left = max(until - time.monotonic(), _POLL_SECONDS)
         try:
-            status = client.status()
+            status = client.status(timeout=left if wait else None)
             if status.is_serving or time.monotonic() >= until:
                 return status
+        except DeadlineExceeded:
+            raise Unavailable(f"no answer from {client.address} in {wait:g} s") from None
         except Unavailable:
             if time.monotonic() >= until:
                 raise

@@ -8,10 +8,10 @@ import signal
 import threading
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from gramlet._async.client import AsyncClient
 from gramlet._sync.client import Client
+from gramlet.cli.arguments import file_path
 from gramlet.cli.connection import make_client
 from gramlet.cli.terminal import Terminal
 from gramlet.errors import FailedPrecondition
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine only)")
     parser.add_argument("--port", type=int, default=8765, help="port to listen on (%(default)s); 0: a free one")
     parser.add_argument("--open", action="store_true", help="open the page in your browser")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of uploads and orders (your data folder)")
+    parser.add_argument("--data", type=file_path, metavar="DIR", help="folder of uploads and orders (your data folder)")
     parser.add_argument(
         "--allow-host",
         action="append",

@@ -13,6 +13,16 @@ from gramlet.inputs import PictureInput, existing
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import Colors, LineSearch, Optimizer
 
+FIELDS = {
+    "style": ("styles", "style"),
+    "style.weight": "blend",
+    "style.content_region": "content_region",
+    "style.style_region": "style_region",
+    "run_id": ("resume", "run_id"),
+    "deepest_stages": "deepest",
+}
+"""The flags for keywords of `stylize` and `sweep` that have other names."""
+
 _OPTIONS = tuple(StylizeOptions.__annotations__)
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import command_line
+from gramlet.cli.arguments import file_path, nonempty, positive, resume_line
 from gramlet.cli.compare import optimizers, run_comparison
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, png_as, write_atomically
+from gramlet.cli.stylization import (
+    FIELDS as FIELDS,
+)
 from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
@@ -26,6 +29,7 @@ from gramlet.cli.stylization import (
 )
 from gramlet.cli.stylize_set import run_set
 from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import InvalidInput
 from gramlet.json_codec import plain
 from gramlet.stylize.types import (
     Adjusted,
@@ -41,6 +45,7 @@ from gramlet.stylize.types import (
     StylizeEvent,
 )
 
+WITH_RESUME = ("output", "preview", "preview_every", "state_seconds", "detach", "checkpoint_every")
 HELP = "paint a picture in the style of another"
 _PREVIEW_EVERY = 10
 
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=file_path,
         help="where to write the result: .png, .jpg, ...; of several, a folder",
     )
     parser.add_argument(
@@ -65,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sequence", action="store_true", help="the contents are frames: each starts from the last result"
     )
     parser.add_argument(
-        "--frame-iterations", type=int, metavar="N", help="of each frame after the first; default: a quarter"
+        "--frame-iterations", type=positive, metavar="N", help="of each frame after the first; default: a quarter"
     )
     parser.add_argument("--previous", metavar="FILE", help="the frame before, of which --initial is the painting")
     parser.add_argument(
@@ -74,13 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OPTIMIZER[=RATE],...",
         help="stylize with each, such as lbfgs,adam,gd, and write a plot of their losses",
     )
-    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run instead")
+    parser.add_argument("--resume", type=nonempty, metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     add_detach(parser)
     parser.add_argument("--keep-inputs", action="store_true", help="keep the pictures in the server's store")
-    parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as the run goes on")
+    parser.add_argument("--preview", type=file_path, metavar="FILE", help="rewrite this picture as the run goes on")
     parser.add_argument(
-        "--preview-every", type=int, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
+        "--preview-every", type=positive, metavar="N", help=f"iterations between previews ({_PREVIEW_EVERY})"
     )
     parser.add_argument(
         "--state-seconds", type=float, metavar="S", help="seconds between checkpoints; default: the server's, 10"
@@ -92,6 +97,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a stylization, shows how it goes, and writes the result; 1 if some of several pictures failed."""
     contents = contents_of(arguments)
+    for option, of in {"preview_every": "preview", "frame_iterations": "sequence"}.items():
+        if getattr(arguments, option) is not None and not getattr(arguments, of):
+            raise InvalidInput(f"goes with --{of}", field=option)
     if arguments.compare:
         return run_comparison(arguments, contents, client, terminal)
     if arguments.sequence or len(contents) > 1 or os.path.isdir(contents[0] if contents else ""):
@@ -113,8 +121,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     except KeyboardInterrupt:
         if shown.run_id:
             where = "" if shown.checkpoint else ", from its first iteration, as it had no checkpoint yet"
-            again = command_line(arguments, "stylize", "--resume", shown.run_id, "-o", arguments.output)
-            terminal.note(f"go on with{where}: {again}")
+            terminal.note(f"go on with{where}: {resume_line(arguments, shown.run_id)}")
         raise
     return 0
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import command_line, names, numbers
+from gramlet.cli.arguments import file_path, names, nonempty, numbers, resume_line
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import PICTURES, check_directory, check_output, png_as, write_atomically
+from gramlet.cli.stylization import (
+    FIELDS as FIELDS,
+)
 from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
@@ -32,21 +35,22 @@ from gramlet.stylize.sweep_types import (
 )
 from gramlet.stylize.types import Result
 
+WITH_RESUME = ("output", "cells", "detach")
 HELP = "stylize with many ratios and depths, into one labelled grid"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the pictures, the grid and every setting."""
     add_pictures(parser)
-    parser.add_argument("-o", "--output", type=Path, help="where to write the grid: .png, .jpg, ...")
-    parser.add_argument("--cells", type=Path, metavar="DIR", help="write every cell there as well")
+    parser.add_argument("-o", "--output", type=file_path, help="where to write the grid: .png, .jpg, ...")
+    parser.add_argument("--cells", type=file_path, metavar="DIR", help="write every cell there as well")
     parser.add_argument(
         "--ratios", type=numbers, default=(), metavar="R,R,...", help="columns: content weight / style weight"
     )
     parser.add_argument(
         "--deepest", type=names, default=(), metavar="STAGE,...", help="rows: the deepest style stage that is used"
     )
-    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted sweep instead")
+    parser.add_argument("--resume", type=nonempty, metavar="RUN", help="go on with an interrupted sweep instead")
     parser.add_argument("--run-id", help="name of the sweep; default: a random one")
     add_detach(parser)
     parser.add_argument("--keep-inputs", action="store_true", help="keep the pictures in the server's store")
@@ -67,8 +71,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            again = command_line(arguments, "sweep", "--resume", shown.run_id, "-o", arguments.output)
-            terminal.note(f"go on with: {again}")
+            terminal.note(f"go on with: {resume_line(arguments, shown.run_id)}")
         raise
     return 0
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import command_line, members_of, names, show_defaults, values_of, weights
+from gramlet.cli.arguments import file_path, members_of, names, nonempty, resume_line, show_defaults, values_of, weights
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import as_json, describe, report_lines
-from gramlet.errors import InvalidInput
+from gramlet.errors import GramletError, InvalidInput
 from gramlet.train.configuration import (
     ClassWeights,
     Configuration,
@@ -40,6 +40,8 @@ from gramlet.train.types import (
     Step,
 )
 
+FIELDS = {"run_id": ("resume", "run_id")}
+WITH_RESUME = ("report", "detach")
 HELP = "train a classification head on labelled pictures"
 _RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)
 _SHOWN_FINDINGS = 10
@@ -50,10 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pictures", nargs="?", help="a folder <class>/* or {train,val,...}/<class>/*; or an s3:// URI")
     parser.add_argument("--name", help="of the head; training again gives its next version")
     parser.add_argument("--on-server", action="store_true", help="the folder is the server's: nothing is sent")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a run that was cut off")
+    parser.add_argument("--resume", type=nonempty, metavar="RUN", help="go on with a run that was cut off")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     add_detach(parser)
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write learning curves and confusion matrix there")
+    parser.add_argument(
+        "--report", type=file_path, metavar="DIR", help="write learning curves and confusion matrix there"
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--size", type=int, help="pictures are cut to squares of this side, in pixels")
     data.add_argument("--views", type=int, metavar="N", help="augmented views of each training picture")
@@ -124,19 +128,33 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     except KeyboardInterrupt:
         if shown.run_id:
             pictures = [arguments.pictures] if arguments.pictures else []
-            again = command_line(arguments, "train", *pictures, "--resume", shown.run_id)
-            terminal.note(f"go on with: {again}")
+            terminal.note(f"go on with: {resume_line(arguments, shown.run_id, *pictures)}")
+            if arguments.keep_on_cancel:
+                terminal.note(_kept(client, arguments.name, shown.run_id))
         raise
     if shown.result is not None:
         _tell(shown.result, terminal)
     return 0
 
 
+def _kept(client: Client, name: str, run_id: str) -> str:
+    """Whether the server kept a head of a run that was cancelled; waits until the run has stopped."""
+    try:
+        client.run(run_id).stop()
+        kept = [head for head in client.heads(name) if head.run_id == run_id]
+    except GramletError as error:
+        return f"not known whether a head was kept: {error.message}"
+    if not kept:
+        return "no head was kept: no epoch had ended"
+    return f"kept the best head so far: {describe(kept[0])}"
+
+
 def _events(arguments: argparse.Namespace, client: Client) -> Events[Event, Result]:
     if arguments.resume:
         return client.resume_training(arguments.resume, arguments.pictures, detached=arguments.detach)
     if not arguments.pictures or not arguments.name:
-        raise InvalidInput("give the pictures, and a name for the head", field="--name" if arguments.pictures else "")
+        missing = "name" if arguments.pictures else "pictures"
+        raise InvalidInput("give the pictures, and a name for the head", field=missing)
     recipes = _recipes(_given(arguments, _RECIPE))
     return client.train(
         arguments.pictures,
