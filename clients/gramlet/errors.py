@@ -2,6 +2,7 @@
 
 GramletError
 ├── InvalidInput          INVALID_ARGUMENT     the request is at fault: `field` says where
+│   └── InvalidCall                            an argument that does not exist, or one that is missing
 ├── NotFound              NOT_FOUND
 ├── AlreadyExists         ALREADY_EXISTS
 ├── FailedPrecondition    FAILED_PRECONDITION  right request, wrong state: a closed client, a run that is done
@@ -32,7 +33,6 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, ClassVar
 
-EMPTY_FILE = "the file is empty"
 _SHOWN_CHARACTERS = 300
 _LIKENESS = 0.65  # of 0 to 1, of a name that may be meant
 _NOT_PRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, separators of lines and paragraphs
@@ -131,6 +131,10 @@ class InvalidInput(GramletError):
     """The request is at fault. Sending it again changes nothing."""
 
     code = Code.INVALID_ARGUMENT
+
+
+class InvalidCall(InvalidInput, TypeError):
+    """A method was called with an argument that it does not have, or without one that it needs."""
 
 
 class NotFound(GramletError):

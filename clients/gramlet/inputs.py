@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from numpy.typing import NDArray
 
 from gramlet.errors import InvalidInput, NotFound, as_utf8, shown
+from gramlet.files import open_file
 from gramlet.folders.rules import NOT_A_PICTURE, PEEK_BYTES, is_picture
+from gramlet.tensor.fitting import fitting
 from gramlet.tensor.pixels import (
     as_array,
     decoded_size,
-    fitting,
     is_array,
     is_encoded,
     is_pil,
@@ -42,13 +43,13 @@ PictureInput: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any] | Image.Image"
 )
 """A path, or a data: or file: URI; the bytes of a file, or a file opened in binary mode; a picture of PIL; or an array
-or tensor of pixels, (H, W) or with 1, 3 or 4 channels first or last: whole numbers 0..255, uint16, or floating point in
-0..1."""
+or tensor of pixels, (H, W) or with 1, 3 or 4 channels first or last: whole numbers 0..255, uint16 of 0..65535, or
+floating point in 0..1."""
 
 _UNNAMED = "the file"
 _LONGEST_PATH = 4096
 _MOST_BYTES = 1024 * 1024 * 1024
-"""No file is read beyond this: devices and pipes may not end."""
+"""No file is read beyond this: pipes may not end."""
 
 
 def read_picture(value: PictureInput, field: str = "picture", resize: Resize | None = None) -> Picture:
@@ -100,7 +101,8 @@ def read_mask(value: PictureInput, field: str = "mask") -> Picture:
         NotFound: There is no such file.
         InvalidInput: Not a picture, an empty one, or an array of another shape or type.
     """
-    if is_array(value) and not is_encoded(array := as_array(value, field)):
+    is_deep = is_pil(value) and value.mode.startswith(("I", "F"))
+    if (is_array(value) or is_deep) and not is_encoded(array := as_array(value, field)):
         return read_mask_array(array, field)
     return read_picture(value, field)
 
@@ -215,7 +217,9 @@ def _read_bytes(value: Any, field: str) -> bytes:
 def _read_path(path: str | os.PathLike[str], field: str) -> bytes:
     name = shown(os.fsdecode(path))
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _MOST_BYTES:
+                raise InvalidInput(f"{name} has {size / 1e6:,.0f} MB: send it smaller", field=field)
             return _read_file(file, field)
     except FileNotFoundError:
         if "://" in name:
@@ -252,16 +256,33 @@ def _read_file(file: Any, field: str) -> bytes:
         raise InvalidInput("the file is opened as text: open it with mode 'rb'", field=field)
     seekable = bool(file.seekable()) if hasattr(file, "seekable") else False
     start = file.tell() if seekable else 0
-    data = file.read(_MOST_BYTES)
+    data = _read_picture_of(file, field)
     if seekable and start and not data:
         file.seek(0)
-        data = file.read(_MOST_BYTES)
+        data = _read_picture_of(file, field)
     if seekable:
         file.seek(start)
-    if inspect.iscoroutine(data):
-        data.close()
-        raise InvalidInput("its read() is asynchronous: give the bytes, `await file.read()`", field=field)
-    return bytes(memoryview(data))
+    return data
+
+
+def _read_picture_of(file: Any, field: str) -> bytes:
+    """The rest of an open file; its first bytes alone if they are not those of a picture, as it may never end."""
+    head = _read_some(file, PEEK_BYTES, field)
+    return head + _read_some(file, _MOST_BYTES - len(head), field) if is_picture(head) else head
+
+
+def _read_some(file: Any, count: int, field: str) -> bytes:
+    """The next `count` bytes, or fewer at the end: of pipes and sockets, `read` may return fewer before it."""
+    data = bytearray()
+    while len(data) < count:
+        part = file.read(count - len(data))
+        if inspect.iscoroutine(part):
+            part.close()
+            raise InvalidInput("its read() is asynchronous: give the bytes, `await file.read()`", field=field)
+        if not len(part):
+            break
+        data += memoryview(part)
+    return bytes(data)
 
 
 def _read_uri(uri: str, field: str) -> bytes:

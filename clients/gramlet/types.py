@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramlet.errors import InvalidInput
+from gramlet.signatures import checks_calls
 
 Array = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
@@ -42,6 +43,7 @@ class ResizeMode(Enum):
     STRETCH = "stretch"
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Resize:
     """How a picture is brought to the size that the network sees.

@@ -9,6 +9,8 @@ import dataclasses
 import math
 import os
 import re
+import unicodedata
+import warnings
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -23,6 +25,7 @@ from gramlet.types import Resize, ResizeMode, new_name
 
 E = TypeVar("E", bound=Enum)
 T = TypeVar("T")
+_ALIKE_SHOWN = 5
 
 
 def choose(kind: type[E], value: E | str, field: str) -> E:
@@ -151,6 +154,20 @@ def label(value: Any, field: str) -> str:
     raise InvalidInput(f"a label is text or a number, not {shown(value)}", field=field)
 
 
+def warn_of_lookalikes(labels: Iterable[str], field: str) -> None:
+    """Warns of classes that people take for one: their names differ only in case, spaces, or how letters are composed.
+
+    File systems differ in all of these, so that copies of one folder come to differ in them.
+    """
+    by_look: dict[str, list[str]] = {}
+    for name in dict.fromkeys(labels):
+        by_look.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    for alike in by_look.values():
+        if len(alike) > 1:
+            names = ", ".join(ascii(name) for name in alike[:_ALIKE_SHOWN])
+            warnings.warn(f"{field}: the classes {names} look alike: are they one?", stacklevel=2)
+
+
 def several(value: Any, field: str) -> list[Any]:
     """The values of a list or any other iterable.
 
@@ -212,7 +229,14 @@ def check_keywords(options: Mapping[str, Any], known: Collection[str]) -> None:
             raise InvalidInput(f"there is no such option{did_you_mean(name, known)}", field=name)
 
 
-def fill(kind: type[T], options: Mapping[str, Any], *, positive: Collection[str] = (), at: str = "") -> T:
+def fill(
+    kind: type[T],
+    options: Mapping[str, Any],
+    *,
+    positive: Collection[str] = (),
+    at: str = "",
+    called: Mapping[str, str] = {},  # never changed
+) -> T:
     """A dataclass of settings from keywords, each value brought to the type of its field.
 
     Enumerations may be given by their values, tuples as one value or any iterable, numbers as any type of number.
@@ -222,13 +246,17 @@ def fill(kind: type[T], options: Mapping[str, Any], *, positive: Collection[str]
         options: The keywords; fields that they do not name keep their defaults.
         positive: Whole numbers that must not be 0.
         at: Where the settings are, for errors: a prefix of the keyword.
+        called: What callers call a field by another name, for errors.
 
     Raises:
         InvalidInput: There is no such keyword, or a value that the field cannot have; the error names the keyword.
     """
     hints = _hints(cast(Hashable, kind))
     check_keywords(options, hints)
-    return kind(**{name: _as(hints[name], value, at + name, name in positive) for name, value in options.items()})
+    values = {
+        name: _as(hints[name], value, at + called.get(name, name), name in positive) for name, value in options.items()
+    }
+    return kind(**values)
 
 
 @lru_cache(maxsize=64)

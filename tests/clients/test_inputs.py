@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import array
 import base64
+import os
 import urllib.parse
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -9,6 +10,7 @@ from io import BytesIO, StringIO, TextIOBase
 from pathlib import Path
 from typing import Any
 
+import gramlet
 import numpy as np
 import pytest
 import torch
@@ -513,3 +515,75 @@ def test_mappings_are_refused_where_their_values_would_be_lost() -> None:
         several_pictures({"a": b""}, Iterable)
     with pytest.raises(InvalidInput, match="mapping"):
         several({"style.png": 2.0}, "style")
+
+
+@pytest.mark.parametrize("given", [np.uint16, "I;16", "I", ">u2"])
+def test_eight_bit_levels_in_sixteen_bits_are_refused_instead_of_being_black(pixels: Any, given: Any) -> None:
+    levels = pixels[:, :, 0].astype(np.uint16)
+    value = Image.fromarray(levels).convert(given) if given in ("I;16", "I") else levels.astype(given)
+    for read in (read_picture, read_mask)[: 1 if given == "I" else 2]:  # masks of 32 bits may have 8-bit levels
+        with pytest.raises(InvalidInput, match=r"these end at 255, which is black: give 8-bit levels as uint8"):
+            read(value)
+    assert as_seen(read_picture(np.zeros((4, 4), np.uint16))).max() == 0  # black is black
+
+
+def test_levels_that_hardly_use_their_scale_are_warned_about() -> None:
+    with pytest.warns(UserWarning, match="style: uint16 levels .* these end at 4000: a dark picture"):
+        read_picture(np.full((4, 4), 4000, np.uint16), "style")
+    for kind in (np.uint8, np.int64):
+        with pytest.warns(UserWarning, match="levels go from 0 to 255, and these are 0 and 1: black. Give bool"):
+            read_picture(np.eye(4, dtype=kind))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.full((4, 4), 300, np.int32), r"are in 300\.\.300: give 16 bits as uint16"),
+        (np.full((4, 4), 70_000, np.int64), r"are in 70000\.\.70000: scale them"),
+        (np.ma.masked_greater(np.arange(16, dtype=np.uint8).reshape(4, 4), 7), "a masked array: say what is in its"),
+    ],
+)
+def test_arrays_whose_meaning_is_not_clear_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        read_picture(given)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int64, np.float64, np.bool_, "I", "I;16"])
+def test_masks_of_0_and_1_are_outside_and_inside_in_every_type(kind: Any) -> None:
+    mask = np.eye(8)
+    given = Image.fromarray(mask.astype(np.uint16)).convert(kind) if isinstance(kind, str) else mask.astype(kind)
+    np.testing.assert_array_equal(region(read_mask(given), Limits()), mask)
+
+
+def test_what_is_no_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path, kind in ((pipe, "a named pipe"), ("/dev/zero", "a device")):
+        with pytest.raises(InvalidInput, match=f"{kind}, not a file"):
+            read_picture(path)
+    with open("/dev/zero", "rb") as endless, pytest.raises(InvalidInput, match="not a picture"):
+        read_picture(endless)
+
+
+def test_a_pipe_that_the_process_was_given_is_read(png: bytes) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as file:
+        file.write(png)
+    assert read_picture(f"/dev/fd/{reader}") == png
+    os.close(reader)
+
+
+@pytest.mark.parametrize("kind", [gramlet.Client, gramlet.AsyncClient])
+def test_arguments_that_do_not_exist_are_answered_with_those_that_do(kind: Any) -> None:
+    client = kind("localhost:1")
+    for call, message in {
+        lambda: kind("localhost:1", tokn="x"): "tokn: there is no such argument: did you mean 'token'?",
+        lambda: client.with_options(timeot=3): "timeot: there is no such argument: did you mean 'timeout'?",
+        lambda: client.predict("bees", "a.jpg", topk=3): "topk: there is no such argument: did you mean 'top_k'?",
+        lambda: client.stylize("a.jpg"): "stylize: missing a required argument: 'style'",
+        lambda: Style(pictur="a.jpg"): "pictur: there is no such argument: did you mean 'picture'?",
+    }.items():
+        with pytest.raises(gramlet.InvalidCall) as caught:
+            call()
+        assert str(caught.value) == message
+        assert isinstance(caught.value, TypeError)

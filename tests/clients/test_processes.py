@@ -1,4 +1,4 @@
-"""The synchronous client in processes that were forked, and with gevent."""
+"""The synchronous client in processes that were forked, that use gevent, and that end with calls under way."""
 
 from __future__ import annotations
 
@@ -40,6 +40,21 @@ with gramlet.Client(sys.argv[1]) as client:
 """
 
 
+# What is registered first at exit runs last: after the calls were ended. Otherwise some such programs never end.
+_ENDING = """
+import atexit, threading
+atexit.register(lambda: print("threads", threading.active_count(), flush=True))
+import sys, gramlet, numpy as np
+picture = np.zeros((64, 64, 3), np.uint8)
+client = gramlet.Client(sys.argv[1])
+events = client.stylize(picture, picture, size=64, iterations=10_000)
+next(events)
+outcomes = client.features((picture for _ in iter(int, 1)), stages="conv1", pooled=True)
+next(outcomes)
+print("ends")
+"""
+
+
 def run(script: str, address: str) -> list[str]:
     """What a script prints, in a process of its own."""
     command = [sys.executable, "-c", script, address]
@@ -58,3 +73,7 @@ def test_a_forked_process_has_a_channel_of_its_own_and_no_streams(address: str) 
 
 def test_the_client_works_with_gevent(address: str) -> None:
     assert run(_WITH_GEVENT, address) == ["[64, 64, 64] 2"]
+
+
+def test_a_program_that_ends_with_calls_under_way_ends_the_threads_of_grpc(address: str) -> None:
+    assert run(_ENDING, address) == ["ends", "threads 1"]

@@ -6,17 +6,22 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gramlet
+import numpy as np
 import pytest
 from gramlet.errors import FailedPrecondition, GramletError, InvalidInput, NotFound
 from gramlet.feature.types import Objective, Style
+from gramlet.stylize.types import Started, StylizeSettings
+from gramlet.stylize.wire import encode_event
 
 from tests.clients._async.calls import MANY, ONE, Call
 from tests.clients.scripts import OBJECTIVE, PICTURE
 from tests.clients.servers import EMBED, FEATURE, STYLIZE, TRAIN, Script, free_port, serving
 
+PIXELS = np.zeros((4, 4, 3), np.uint8)
 ELSEWHERE = "belongs to another event loop"
 
 
@@ -67,6 +72,31 @@ def test_a_differentiation_and_closing_refuse_another_event_loop(address: str) -
 
     asyncio.run(begin())
     asyncio.run(go_on())
+
+
+def test_events_that_were_begun_in_an_event_loop_are_refused_in_another(address: str) -> None:
+    made: list[Any] = []
+
+    def stream(request: Any, context: Any) -> Iterator[Any]:
+        yield encode_event(Started(height=4, width=4, settings=StylizeSettings(iterations=4)), request.run_id)
+        left = Event()
+        context.add_callback(left.set)
+        left.wait(30)
+
+    with serving({STYLIZE: Script(Stylize=[stream])}) as server:
+        client = gramlet.AsyncClient(f"127.0.0.1:{server.port}")
+
+        async def begin() -> None:
+            made.append(client.stylize(PIXELS, PIXELS))
+            await anext(made[0])
+
+        async def go_on() -> None:
+            for use in (made[0].result, made[0].close):
+                with pytest.raises(FailedPrecondition, match="these events belong to another event loop"):
+                    await use()
+
+        asyncio.run(begin())
+        asyncio.run(go_on())
 
 
 def test_an_asynchronous_client_may_be_made_outside_of_its_event_loop(address: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, Self, TypeVar
 
 from gramlet.errors import GramletError, InternalError, Unavailable
-from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking
+from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking, one_reader
 from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
@@ -136,7 +136,8 @@ class AsyncEvents(Generic[E, R], AsyncIterator[E]):
     """Events of long work as they come; the last one is the result.
 
     `close()`, or leaving an `async with` block, cancels the work on the server, unless it is detached or only watched.
-    So does leaving a loop early, once nothing refers to the events any more.
+    So does leaving a loop early, once nothing refers to the events any more. One thread or task reads them, and others
+    get them from it.
 
     Attributes:
         run_id: The id of the work, with which it can be resumed, watched, stopped and deleted. For a map: its id.
@@ -144,7 +145,7 @@ class AsyncEvents(Generic[E, R], AsyncIterator[E]):
 
     def __init__(self, run_id: str, events: AsyncGenerator[E, None], result: type[R] | tuple[type[R], ...]) -> None:
         self.run_id = run_id
-        self._events = events
+        self._events = one_reader(events)
         self._type = result
         self._result: R | None = None
 

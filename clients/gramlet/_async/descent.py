@@ -10,7 +10,7 @@ from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.descent_wire import DESCEND
 from gramlet.tensor.parts import Joiner
-from gramlet.transport.aio import AsyncConnection, AsyncStream
+from gramlet.transport.aio import AsyncConnection, AsyncStream, one_reader
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
 
@@ -32,7 +32,7 @@ class AsyncDescent(AsyncIterator[DescentEvent]):
         self._stream: AsyncStream | None = None
         self._replies: AsyncIterator[Message] | None = None
         self._joiner: Joiner[Any] = Joiner()
-        self._events = self._read()
+        self._events = one_reader(self._read())
 
     async def __aenter__(self) -> Self:
         return self

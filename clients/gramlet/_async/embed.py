@@ -34,10 +34,12 @@ from gramlet.embed.types import MapEvent, MapStart, MapSummary, Position, StyleM
 from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput
-from gramlet.transport.aio import aiter_of, blocking
+from gramlet.signatures import checks_calls
+from gramlet.transport.aio import aiter_of, blocking, one_reader
 from gramlet.values import fill, name_or_new, text
 
 
+@checks_calls
 class AsyncEmbedCalls(AsyncCalls):
     """Maps of style: making them, finding the positions of new pictures, drawing them, and looking after them."""
 
@@ -188,7 +190,8 @@ class AsyncEmbedCalls(AsyncCalls):
         """
         items = aiter_of(blocking(read_new_items, pictures))
         window = TransformWindow(map_id, in_flight, self._weights_digest)
-        return self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
+        outcomes = self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
+        return one_reader(outcomes)
 
     async def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""

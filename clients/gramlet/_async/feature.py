@@ -11,7 +11,7 @@ from gramlet._async.descent import AsyncDescent
 from gramlet.errors import GramletError
 from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentStart
-from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective
+from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective, read_point
 from gramlet.feature.objective_wire import DIFFERENTIATE
 from gramlet.feature.see_inputs import SeenInput, SeeOptions, make_see_start, read_seen
 from gramlet.feature.see_session import SeeCall
@@ -29,9 +29,10 @@ from gramlet.feature.wire import (
     encode_get_model,
 )
 from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
+from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
-from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking
-from gramlet.transport.connection import Attempts
+from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking, one_reader
+from gramlet.transport.connection import Alone, Attempts
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
 from gramlet.values import checked, choose
@@ -40,6 +41,7 @@ T = TypeVar("T")
 O = TypeVar("O", Extraction, DescentStart)  # noqa: E741  # what one network is to do
 
 
+@checks_calls
 class AsyncFeatureCalls(AsyncCalls):
     """The network: its features of pictures, and the gradients of losses."""
 
@@ -112,7 +114,8 @@ class AsyncFeatureCalls(AsyncCalls):
         """
         window = CorpusWindow(self._pinned(checked(Extraction, extraction, "extraction")), in_flight)
         given = several_pictures(pictures, Iterable | AsyncIterable)
-        return self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
+        outcomes = self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
+        return one_reader(outcomes)
 
     def differentiate(
         self,
@@ -211,6 +214,7 @@ class AsyncFeatureCalls(AsyncCalls):
         return outcome
 
 
+@checks_calls
 class AsyncDifferentiation:
     """An objective at the network, until the `async with` block ends.
 
@@ -230,6 +234,7 @@ class AsyncDifferentiation:
         self._unread: Awaitable[Objective] | None = objective
         self._attempts = attempts
         self._stream: AsyncStream | None = None
+        self._alone = Alone("this differentiation: ask one after the other, or open one for each")
 
     @property
     def reconnects(self) -> int:
@@ -262,10 +267,10 @@ class AsyncDifferentiation:
             OtherWeights: No server has the weights of the one that was lost.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        message = self._state.evaluate(picture)
+        point = read_point(picture)
 
         async def ask(stream: AsyncStream) -> Evaluation:
-            await _send(stream, message)
+            await _send(stream, self._state.evaluate(point))
             while (evaluation := self._state.evaluation(await _receive(stream))) is None:
                 pass
             return evaluation
@@ -282,6 +287,10 @@ class AsyncDifferentiation:
         await self._patiently(lambda stream: self._set(stream, new))
 
     async def _patiently(self, ask: Callable[[AsyncStream], Awaitable[T]]) -> T:
+        with self._alone:
+            return await self._asked(ask)
+
+    async def _asked(self, ask: Callable[[AsyncStream], Awaitable[T]]) -> T:
         while True:
             try:
                 answer = await ask(await self._opened())

@@ -22,9 +22,11 @@ from gramlet.run.wire import (
     encode_list_runs,
     encode_stop_run,
 )
-from gramlet.transport.aio import blocking
+from gramlet.signatures import checks_calls
+from gramlet.transport.aio import blocking, one_reader
 
 
+@checks_calls
 class AsyncRunCalls(AsyncCalls):
     """The runs in the server's store: stylizations, sweeps, trainings and maps."""
 
@@ -51,7 +53,7 @@ class AsyncRunCalls(AsyncCalls):
         """
         wanted = make_filter(kind, state, owner, page_size)
         self._connection.check_open()
-        return self._pages(wanted, timeout)
+        return one_reader(self._pages(wanted, timeout))
 
     def run(self, run_id: str, kind: RunKind | str | None = None) -> AsyncRun:
         """A run, by its id; the id of a map is that of its run. Nothing is asked of the server yet.
@@ -75,6 +77,7 @@ class AsyncRunCalls(AsyncCalls):
             is_last = not page.next_page_token
 
 
+@checks_calls
 class AsyncRun:
     """A run in the server's store. Every method raises NotFound if there is no such run.
 

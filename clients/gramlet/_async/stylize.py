@@ -8,6 +8,7 @@ from typing import Unpack
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, several_pictures
+from gramlet.signatures import checks_calls
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.optimizers import Comparison, OptimizerEvent, OptimizerInput, make_comparison
 from gramlet.stylize.sessions import StylizeRun, SweepRun
@@ -16,11 +17,12 @@ from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.sweep_wire import SWEEP
 from gramlet.stylize.types import Initial, Optimizer, Result, StylizeEvent, StylizeOrder, StylizeSettings
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
-from gramlet.transport.aio import aiter_of, blocking
+from gramlet.transport.aio import aiter_of, blocking, one_reader
 from gramlet.types import new_name
 from gramlet.values import name_or_new, several, text
 
 
+@checks_calls
 class AsyncStylizeCalls(AsyncCalls):
     """Stylizations: running, resuming and changing them, and sweeping over their settings."""
 
@@ -160,7 +162,7 @@ class AsyncStylizeCalls(AsyncCalls):
 
         self._connection.check_open()
         given = several_pictures(pictures, Iterable | AsyncIterable)
-        return self._set_events(aiter_of(given), blocking(start), preview_every, timeout)
+        return one_reader(self._set_events(aiter_of(given), blocking(start), preview_every, timeout))
 
     def compare_optimizers(
         self,
@@ -332,6 +334,7 @@ class AsyncStylizeCalls(AsyncCalls):
                 yield SetEvent(index, painted.failed(error))
 
 
+@checks_calls
 class AsyncStylizing(AsyncEvents[StylizeEvent, Result]):
     """The events of a stylization, whose weights can be changed meanwhile."""
 

@@ -11,7 +11,7 @@ from gramlet.errors import GramletError, InternalError, Unavailable
 from gramlet.transport.connection import Attempts, Caller
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
-from gramlet.transport.sync import Connection, Stream, blocking
+from gramlet.transport.sync import Connection, Stream, blocking, one_reader
 from gramlet.transport.window import MESSAGE_ITEMS, SLOW_SECONDS, Window
 
 E = TypeVar("E")
@@ -134,7 +134,8 @@ class Events(Generic[E, R], Iterator[E]):
     """Events of long work as they come; the last one is the result.
 
     `close()`, or leaving an `with` block, cancels the work on the server, unless it is detached or only watched.
-    So does leaving a loop early, once nothing refers to the events any more.
+    So does leaving a loop early, once nothing refers to the events any more. One thread or task reads them, and others
+    get them from it.
 
     Attributes:
         run_id: The id of the work, with which it can be resumed, watched, stopped and deleted. For a map: its id.
@@ -142,7 +143,7 @@ class Events(Generic[E, R], Iterator[E]):
 
     def __init__(self, run_id: str, events: Generator[E, None, None], result: type[R] | tuple[type[R], ...]) -> None:
         self.run_id = run_id
-        self._events = events
+        self._events = one_reader(events)
         self._type = result
         self._result: R | None = None
 

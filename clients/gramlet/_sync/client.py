@@ -15,9 +15,11 @@ from gramlet.embed.map_wire import LIST_MAPS, encode_list_maps
 from gramlet.errors import GramletError
 from gramlet.feature.wire import GET_MODEL, decode_model, encode_get_model
 from gramlet.health import EMBED, FEATURE, SERVICES, STYLIZE, TRAIN, Health, ServerStatus, health_by_service
+from gramlet.signatures import checks_calls
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.train.head_wire import LIST_HEADS, encode_list_heads
 from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint, Tls
+from gramlet.transport.connection import Attempts
 from gramlet.transport.health import CHECK, check_metadata, decode_health, encode_check
 from gramlet.transport.retry import AT_ONCE, make_policy
 from gramlet.transport.rpc import Message, Rpc
@@ -33,6 +35,7 @@ _CHEAPEST: dict[str, tuple[Rpc, Callable[[], Message]]] = {
 """A call of each service that does little."""
 
 
+@checks_calls
 class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
     """A gramlet server, or several of one kind.
 
@@ -116,7 +119,9 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
             Unavailable: No server answers.
         """
         asking = self.with_options(timeout=timeout, patience=AT_ONCE.patience)
-        answers = gather(*[asking._health(service) for service in SERVICES])
+        attempts = [asking._attempts(None) for _ in SERVICES]  # whose time runs from now on, even one after the other
+        checks = zip(SERVICES, attempts, strict=True)
+        answers = gather(*[asking._health(service, each) for service, each in checks])
         health = health_by_service(dict(zip(SERVICES, answers, strict=True)))
         model, stylize = None, None
         if health[FEATURE] is Health.SERVING:
@@ -136,8 +141,8 @@ class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
             return error.message
         return ""  # it serves by now
 
-    def _health(self, service: str) -> Health | GramletError:
-        attempts, metadata = self._attempts(None), check_metadata(service)
+    def _health(self, service: str, attempts: Attempts) -> Health | GramletError:
+        metadata = check_metadata(service)
         try:
             return decode_health(self._connection.unary(CHECK, encode_check(service), attempts, metadata))
         except GramletError as error:

@@ -13,7 +13,7 @@ from gramlet.feature.descent_wire import DESCEND
 from gramlet.tensor.parts import Joiner
 from gramlet.transport.connection import Attempts
 from gramlet.transport.rpc import Message
-from gramlet.transport.sync import Connection, Stream
+from gramlet.transport.sync import Connection, Stream, one_reader
 
 
 class Descent(Iterator[DescentEvent]):
@@ -33,7 +33,7 @@ class Descent(Iterator[DescentEvent]):
         self._stream: Stream | None = None
         self._replies: Iterator[Message] | None = None
         self._joiner: Joiner[Any] = Joiner()
-        self._events = self._read()
+        self._events = one_reader(self._read())
 
     def __enter__(self) -> Self:
         return self

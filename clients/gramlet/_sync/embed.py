@@ -35,10 +35,12 @@ from gramlet.embed.types import MapEvent, MapStart, MapSummary, Position, StyleM
 from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput
-from gramlet.transport.sync import blocking, iter_of
+from gramlet.signatures import checks_calls
+from gramlet.transport.sync import blocking, iter_of, one_reader
 from gramlet.values import fill, name_or_new, text
 
 
+@checks_calls
 class EmbedCalls(Calls):
     """Maps of style: making them, finding the positions of new pictures, drawing them, and looking after them."""
 
@@ -189,7 +191,8 @@ class EmbedCalls(Calls):
         """
         items = iter_of(blocking(read_new_items, pictures))
         window = TransformWindow(map_id, in_flight, self._weights_digest)
-        return self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
+        outcomes = self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
+        return one_reader(outcomes)
 
     def maps(self, *, timeout: float | None = None) -> list[MapSummary]:
         """The stored maps in short, newest first."""

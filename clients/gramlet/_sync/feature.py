@@ -12,7 +12,7 @@ from gramlet._sync.descent import Descent
 from gramlet.errors import GramletError
 from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentStart
-from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective
+from gramlet.feature.inputs import ExtractionOptions, make_extraction, read_descent_start, read_objective, read_point
 from gramlet.feature.objective_wire import DIFFERENTIATE
 from gramlet.feature.see_inputs import SeenInput, SeeOptions, make_see_start, read_seen
 from gramlet.feature.see_session import SeeCall
@@ -30,10 +30,11 @@ from gramlet.feature.wire import (
     encode_get_model,
 )
 from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
+from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
-from gramlet.transport.connection import Attempts
+from gramlet.transport.connection import Alone, Attempts
 from gramlet.transport.rpc import Message
-from gramlet.transport.sync import Connection, Stream, blocking, iter_of
+from gramlet.transport.sync import Connection, Stream, blocking, iter_of, one_reader
 from gramlet.types import Array, ElementType
 from gramlet.values import checked, choose
 
@@ -41,6 +42,7 @@ T = TypeVar("T")
 O = TypeVar("O", Extraction, DescentStart)  # noqa: E741  # what one network is to do
 
 
+@checks_calls
 class FeatureCalls(Calls):
     """The network: its features of pictures, and the gradients of losses."""
 
@@ -113,7 +115,8 @@ class FeatureCalls(Calls):
         """
         window = CorpusWindow(self._pinned(checked(Extraction, extraction, "extraction")), in_flight)
         given = several_pictures(pictures, Iterable)
-        return self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
+        outcomes = self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
+        return one_reader(outcomes)
 
     def differentiate(
         self,
@@ -212,6 +215,7 @@ class FeatureCalls(Calls):
         return outcome
 
 
+@checks_calls
 class Differentiation:
     """An objective at the network, until the `with` block ends.
 
@@ -231,6 +235,7 @@ class Differentiation:
         self._unread: Objective | None = objective
         self._attempts = attempts
         self._stream: Stream | None = None
+        self._alone = Alone("this differentiation: ask one after the other, or open one for each")
 
     @property
     def reconnects(self) -> int:
@@ -263,10 +268,10 @@ class Differentiation:
             OtherWeights: No server has the weights of the one that was lost.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        message = self._state.evaluate(picture)
+        point = read_point(picture)
 
         def ask(stream: Stream) -> Evaluation:
-            _send(stream, message)
+            _send(stream, self._state.evaluate(point))
             while (evaluation := self._state.evaluation(_receive(stream))) is None:
                 pass
             return evaluation
@@ -283,6 +288,10 @@ class Differentiation:
         self._patiently(lambda stream: self._set(stream, new))
 
     def _patiently(self, ask: Callable[[Stream], T]) -> T:
+        with self._alone:
+            return self._asked(ask)
+
+    def _asked(self, ask: Callable[[Stream], T]) -> T:
         while True:
             try:
                 answer = ask(self._opened())

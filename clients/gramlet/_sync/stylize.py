@@ -9,6 +9,7 @@ from typing import Unpack
 from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, several_pictures
+from gramlet.signatures import checks_calls
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.optimizers import Comparison, OptimizerEvent, OptimizerInput, make_comparison
 from gramlet.stylize.sessions import StylizeRun, SweepRun
@@ -17,11 +18,12 @@ from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.sweep_wire import SWEEP
 from gramlet.stylize.types import Initial, Optimizer, Result, StylizeEvent, StylizeOrder, StylizeSettings
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
-from gramlet.transport.sync import blocking, iter_of
+from gramlet.transport.sync import blocking, iter_of, one_reader
 from gramlet.types import new_name
 from gramlet.values import name_or_new, several, text
 
 
+@checks_calls
 class StylizeCalls(Calls):
     """Stylizations: running, resuming and changing them, and sweeping over their settings."""
 
@@ -161,7 +163,7 @@ class StylizeCalls(Calls):
 
         self._connection.check_open()
         given = several_pictures(pictures, Iterable)
-        return self._set_events(iter_of(given), blocking(start), preview_every, timeout)
+        return one_reader(self._set_events(iter_of(given), blocking(start), preview_every, timeout))
 
     def compare_optimizers(
         self,
@@ -331,6 +333,7 @@ class StylizeCalls(Calls):
                 yield SetEvent(index, painted.failed(error))
 
 
+@checks_calls
 class Stylizing(Events[StylizeEvent, Result]):
     """The events of a stylization, whose weights can be changed meanwhile."""
 

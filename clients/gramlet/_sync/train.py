@@ -10,6 +10,7 @@ from typing import Unpack, cast, overload
 from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
 from gramlet.inputs import PictureInput, is_one_picture
+from gramlet.signatures import checks_calls
 from gramlet.train.configuration import Recipe
 from gramlet.train.head_wire import (
     DELETE_HEAD,
@@ -30,10 +31,11 @@ from gramlet.train.predictions import Prediction
 from gramlet.train.sessions import PredictBatches, TrainRun
 from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Result
 from gramlet.train.wire import TRAIN
-from gramlet.transport.sync import blocking
+from gramlet.transport.sync import blocking, one_reader
 from gramlet.values import choose, flag, name_or_new, text
 
 
+@checks_calls
 class TrainCalls(Calls):
     """Training heads, using them, and looking after them."""
 
@@ -166,7 +168,8 @@ class TrainCalls(Calls):
         options = top_k, coverage, heat_maps, self._weights_digest
         if is_one_picture(pictures) or not isinstance(pictures, Iterable):
             return self._predict(PredictBatches(head, [cast(PictureInput, pictures)], *options), timeout)
-        return self._predictions(PredictBatches(head, cast(Iterable[PictureInput], pictures), *options), timeout)
+        batches = PredictBatches(head, cast(Iterable[PictureInput], pictures), *options)
+        return one_reader(self._predictions(batches, timeout))
 
     def heads(self, name: str = "", *, timeout: float | None = None) -> list[Head]:
         """All heads, or all versions of one, without histories and confusion matrices."""

@@ -16,9 +16,9 @@ from gramlet.embed.types import Item
 from gramlet.errors import GramletError, InvalidInput, shown
 from gramlet.folders import Folder, read_folder
 from gramlet.inputs import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
-from gramlet.tensor.pixels import as_array, is_array
+from gramlet.tensor.pixels import as_array, as_float32, is_array, is_encoded
 from gramlet.types import Array, Resize, ResizeMode
-from gramlet.values import as_resize, check_keywords, fill, label, several
+from gramlet.values import as_resize, check_keywords, fill, label, several, warn_of_lookalikes
 
 _log = logging.getLogger(__name__)
 _REASONS = 3
@@ -72,7 +72,8 @@ def make_settings(options: MapOptions, vectors: bool = False) -> MapSettings:
         values["perplexities"] = values.pop("perplexity")
     if "resize" in values:
         values["resize"] = as_resize(values["resize"], ResizeMode.CENTER_CROP)
-    tsne = fill(Tsne, {name: values.pop(name) for name in _OF_TSNE & values.keys()})
+    of_tsne = {name: values.pop(name) for name in _OF_TSNE & values.keys()}
+    tsne = fill(Tsne, of_tsne, called={"perplexities": "perplexity"})
     return fill(MapSettings, {**values, "tsne": tsne})
 
 
@@ -111,23 +112,26 @@ def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> lis
         given = read_folder(given, field="items")
     if isinstance(given, Folder):
         items = _of_folder(given)
-    elif is_array(given) and (array := as_array(given, "items")).ndim == 2:
+    elif is_array(given) and (array := as_array(given, "items")).ndim <= 2 and not is_encoded(array):
         items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(_vectors(array))]
     elif is_one_picture(given):
         raise InvalidInput(_SEVERAL, field="items")
     else:
         items = [_of_one(one, number) for number, one in enumerate(several(given, "items"))]
-        _check_any_readable(items)
+    _check_any_readable(items)
     if labels is None:
         return items
     names = [label(each, f"labels[{number}]") for number, each in enumerate(several(labels, "labels"))]
     if len(names) != len(items):
         raise InvalidInput(f"{len(names)} labels for {len(items)} items", field="labels")
+    warn_of_lookalikes(names, "labels")
     return [dataclasses.replace(item, label=name) for item, name in zip(items, names, strict=True)]
 
 
 def _check_any_readable(items: Sequence[UnreadItem]) -> None:
-    if items and all(item.error is not None for item in items):
+    if not items:
+        raise InvalidInput("there are no items: give pictures, or an array of vectors (N, n)", field="items")
+    if all(item.error is not None for item in items):
         reasons = [f"{item.id}: {item.error.message}" for item in items[:_REASONS] if item.error]
         more = f"; and {len(items) - _REASONS} more" if len(items) > _REASONS else ""
         raise InvalidInput(f"no item can be read: {'; '.join(reasons)}{more}", field="items")
@@ -159,6 +163,7 @@ def vector_size(items: Sequence[UnreadItem]) -> int:
 def _of_folder(folder: Folder) -> list[UnreadItem]:
     for remark in folder.remarks():
         _log.info("%s", remark)
+    warn_of_lookalikes((picture.label for picture in folder.pictures), folder.where)
     return [UnreadItem(picture.name, picture.label, picture.source) for picture in folder.pictures]
 
 
@@ -184,5 +189,6 @@ def _vector(given: Any) -> Array:
 
 def _vectors(array: Any, field: str = "items") -> Array:
     if array.ndim != 2 or array.dtype.kind not in "buif":
-        raise InvalidInput(f"vectors are numbers (N, n), not {shown(array.dtype)} {array.shape}", field=field)
-    return np.ascontiguousarray(array, dtype=np.float32)
+        fix = ": for N vectors of one number, array[:, None]" if array.ndim == 1 and array.dtype.kind in "buif" else ""
+        raise InvalidInput(f"vectors are numbers (N, n), not {shown(array.dtype)} {array.shape}{fix}", field=field)
+    return as_float32(array)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from gramlet.feature.types import Objective
+from gramlet.signatures import checks_calls
 from gramlet.types import Array, Timing
 
 
@@ -46,6 +47,7 @@ class RecoveryReason(Enum):
     RECONNECTED = "reconnected"
 
 
+@checks_calls
 @dataclass(frozen=True, kw_only=True)
 class DescentSettings:
     """How the optimizer steps.
@@ -66,6 +68,7 @@ class DescentSettings:
     momentum: float = 0.0
 
 
+@checks_calls
 @dataclass(frozen=True, kw_only=True)
 class DescentStart:
     """A descent, from its first iteration or from a state that was handed out before.
@@ -99,6 +102,7 @@ class DescentStart:
     weights_digest: str = ""
 
 
+@checks_calls
 @dataclass(frozen=True, kw_only=True)
 class DescentWeights:
     """All weights of an objective, for a descent under way; each as in Objective.

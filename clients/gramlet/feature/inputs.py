@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Required, TypedDict, Unpack
 
-import numpy as np
-
 from gramlet.errors import InvalidInput, shown
 from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Form, GramNormalization, Objective, Style
 from gramlet.inputs import read_mask, read_picture
-from gramlet.tensor.pixels import as_array, is_array
+from gramlet.tensor.pixels import as_array, as_float32, is_array
 from gramlet.types import Array, ElementType, Picture, Resize, ResizeMode
 from gramlet.values import as_resize, check_keywords, checked, fill, flag
 
@@ -93,13 +91,13 @@ def read_point(picture: Any) -> Array:
     point = as_array(picture, "picture")
     if point.ndim != 3 or point.dtype.kind not in "fiu" or len(point) != 3 or not point.size:
         raise InvalidInput(f"must be an array (3, H, W), not {shown(point.dtype)} {point.shape}", field="picture")
-    return np.ascontiguousarray(point, dtype=np.float32)
+    return as_float32(point)
 
 
 def _read_point(value: Any, field: str) -> Any:
     """A picture of an objective. One made by arithmetic may leave 0..1: such arrays pass as they are."""
     if is_array(value) and (array := as_array(value, field)).dtype.kind == "f" and array.ndim == 3 and len(array) == 3:
-        return np.ascontiguousarray(array, dtype=np.float32)
+        return as_float32(array)
     return read_picture(value, field)
 
 

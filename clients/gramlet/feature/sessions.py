@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 
 from gramlet.errors import GramletError, OtherWeights, Unavailable
-from gramlet.feature.inputs import read_point
 from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.wire import decode_extract_reply, encode_extract_items, encode_extract_start
 from gramlet.inputs import PictureInput, read_picture
-from gramlet.tensor.pixels import picture_bytes
+from gramlet.tensor.fitting import picture_bytes
 from gramlet.transport.rpc import Message
 from gramlet.transport.window import Window
 from gramlet.types import Array, ElementType, Picture, short_digest
@@ -66,9 +65,9 @@ class DifferentiationState:
         return encode_setup(objective, self._element_type, self.weights_digest)
 
     def evaluate(self, picture: Array) -> Message:
-        """The message that asks for loss and gradient at a picture."""
+        """The message that asks for loss and gradient at a picture, which `read_point` has read."""
         self._sequence += 1
-        return encode_evaluate(read_point(picture), self._sequence)
+        return encode_evaluate(picture, self._sequence)
 
     def ready(self, message: Message, objective: Objective) -> None:
         """Takes the answer to a setup.

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from gramlet.errors import InvalidInput, did_you_mean
+from gramlet.signatures import checks_calls
 from gramlet.types import Array, ElementType, Limits, Picture, Resize, Timing
 
 P_co = TypeVar("P_co", covariant=True)
@@ -111,6 +112,7 @@ class Model:
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Extraction:
     """What to extract from each picture: every stage in every form.
@@ -148,6 +150,7 @@ class Features:
     weights_digest: str = ""
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Style(Generic[P_co]):
     """A style picture of any size, its share of the style loss, and the regions that it is taken from and given to.
@@ -170,6 +173,7 @@ class Style(Generic[P_co]):
     style_region: P_co | None = None
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Objective:
     """The loss of neural style transfer as a function of a picture x (Gatys, Ecker, Bethge, CVPR 2016).

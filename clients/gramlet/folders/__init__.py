@@ -24,6 +24,7 @@ from gramlet.folders.rules import (
     arrange,
     for_training,
     natural_key,
+    set_of,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "natural_key",
     "read_folder",
     "read_pictures",
+    "set_of",
 ]

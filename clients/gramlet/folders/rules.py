@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from gramlet.errors import InvalidInput, NotFound
+from gramlet.errors import InvalidInput, NotFound, did_you_mean
 
 TRAIN = "train"
 VALIDATION = "val"
@@ -26,6 +27,8 @@ _SETS = {
     "testing": "test",
 }
 """The set that a folder's name, in lower case, stands for."""
+
+_MISSPELT = 0.75  # of 0 to 1: how alike a name of letters is to that of a set
 
 PEEK_BYTES = 32
 """How many bytes of a file show whether it is a picture."""
@@ -116,6 +119,19 @@ class Listing:
     peek: Callable[[str], bytes]
     folders: Sequence[str] = ()
     left_out: Sequence[LeftOut] = ()
+
+
+def set_of(name: str, field: str) -> str:
+    """The set that people mean by a name: those of folders, in any case, or a further set of that name.
+
+    Raises:
+        InvalidInput: It is probably misspelt. Its pictures would silently not be trained on.
+    """
+    known = _SETS.get(name.strip().lower())
+    if known is None and name.isalpha() and difflib.get_close_matches(name.lower(), _SETS, 1, _MISSPELT):
+        hint = did_you_mean(name.lower(), _SETS)
+        raise InvalidInput(f"{name!r} is no usual set{hint} Call a set of your own less like it", field=field)
+    return known or name
 
 
 def arrange(listing: Listing, *, labels: bool = True, field: str = "pictures") -> Folder:

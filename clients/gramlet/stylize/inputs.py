@@ -12,7 +12,7 @@ from gramlet.feature.inputs import read_regions
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance, Style
 from gramlet.inputs import PictureInput, is_one_picture, read_picture
 from gramlet.stylize.types import Adjustment, Colors, Initial, LineSearch, Optimizer, Stylization, StylizeSettings
-from gramlet.tensor.pixels import MESSAGE_MEGABYTES, picture_bytes, reduced
+from gramlet.tensor.fitting import MESSAGE_MEGABYTES, picture_bytes, reduced
 from gramlet.types import Picture, Resize, ResizeMode
 from gramlet.values import any_number, check_keywords, checked, fill, several, text
 

@@ -45,7 +45,7 @@ class StylizeRun(Run[StylizeEvent]):
     remote = RemoteProgress
 
     def __init__(self, order: StylizeOrder) -> None:
-        order = fill(StylizeOrder, vars(order))
+        order = fill(StylizeOrder, vars(order), called={"resume_run_id": "run_id"})
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
         run_id = order.run_id or order.resume_run_id or order.watch_run_id
@@ -136,7 +136,7 @@ class SweepRun(Run[SweepEvent]):
     remote = SweepRemoteProgress
 
     def __init__(self, order: SweepOrder) -> None:
-        order = fill(SweepOrder, vars(order))
+        order = fill(SweepOrder, vars(order), called={"resume_run_id": "run_id"})
         if order.stylization is not None and not order.run_id:
             order = dataclasses.replace(order, run_id=new_name())
         run_id = order.run_id or order.resume_run_id or order.watch_run_id

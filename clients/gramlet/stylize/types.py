@@ -16,6 +16,7 @@ from gramlet.feature.descent_types import Optimizer as Optimizer
 from gramlet.feature.descent_types import RecoveryReason as RecoveryReason
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance
 from gramlet.images import PngFile, open_image
+from gramlet.signatures import checks_calls
 from gramlet.types import Picture, Timing
 
 
@@ -40,6 +41,7 @@ class Colors(Enum):
     CONTENT_HISTOGRAM = "content-histogram"
 
 
+@checks_calls
 @dataclass(frozen=True)
 class StylizeSettings:
     """The settings of a stylization. What is None follows the preset.

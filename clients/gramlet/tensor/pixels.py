@@ -5,40 +5,30 @@ Nothing here imports torch or PIL before somebody hands in a value of theirs.
 
 from __future__ import annotations
 
-import logging
 import math
+import warnings
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gramlet.errors import InvalidInput, shown
 from gramlet.folders.rules import PEEK_BYTES, is_picture
-from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
+from gramlet.tensor.fitting import FORMATS, LARGEST, encode_png, fitting, reduction
+from gramlet.types import Array, Limits, Picture, Pixels, Resize
 
 if TYPE_CHECKING:
     from PIL import Image
 
-P = TypeVar("P", bound=Picture | None)
-
-_log = logging.getLogger("gramlet")
-_LARGEST = Limits.message_bytes - 2**20  # the rest of a message is for everything but pictures
-
-MESSAGE_MEGABYTES = _LARGEST / 1e6
-"""What the pictures of one message may have together."""
-
-_MARGIN = 2
-"""A picture is reduced on its way to at least this many times the size that the service will reduce it to."""
-
 _OVERSHOOT = 0.25
 """Cubic and Lanczos filters overshoot: pixels may leave 0..1 by so much, and so large a share of them may."""
 
+_DEEP = 2**16 - 1
+_EIGHT_BITS, _TWELVE_BITS = 2**8 - 1, 2**12 - 1
+
 # PNG keeps these as they are, so that the server sees what it would have seen in the file.
 _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""What the services read. For some other formats Pillow starts other programs."""
 
 
 def is_pil(value: object) -> TypeGuard[Image.Image]:
@@ -66,10 +56,20 @@ def as_array(value: Any, field: str) -> NDArray[Any]:
         except TypeError:
             array = np.asarray(value.float())  # NumPy has no bfloat16
         is_small_float = array.dtype.name.startswith(("bfloat16", "float8"))  # of ml_dtypes, as jax has them
-        return array.astype(np.float32) if is_small_float else array
+        array = array.astype(np.float32 if is_small_float else array.dtype.newbyteorder("="), copy=False)
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise InvalidInput(f"cannot be read as an array: {shown(reason)}", field=field) from None
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        # NumPy hands out what is below the mask, which nobody is meant to see.
+        raise InvalidInput("a masked array: say what is in its gaps, array.filled(0)", field=field)
+    return array
+
+
+def as_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """The numbers as they travel. Those too large become infinite, which the service refuses by name."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def is_encoded(values: NDArray[Any]) -> bool:
@@ -83,6 +83,7 @@ def is_encoded(values: NDArray[Any]) -> bool:
 def read_array(values: NDArray[Any], field: str, resize: Resize | None = None) -> Picture:
     """The picture in an array: levels 0..255 of integers, 0..65535 of uint16, 0..1 of floating point numbers.
 
+    The type alone says which scale is meant. Values that hardly use it are refused or warned about: see `_check_scale`.
     Its shape is (H, W), or has 1, 3 or 4 channels first or last. Where both could be meant, they are last in integers
     and first in floating point numbers.
 
@@ -91,15 +92,16 @@ def read_array(values: NDArray[Any], field: str, resize: Resize | None = None) -
     """
     planes = _channels_last(values, field)
     _check_pixels(planes.shape[1], planes.shape[0], field)
+    _check_scale(planes, field)
     if planes.dtype.kind == "f" or planes.dtype == np.uint16:
         return _fitting_floats(_unit_planes(planes, field), resize, field)
     levels = _levels(planes, field)
-    if levels.shape[2] == 3 and levels.nbytes <= _LARGEST:
+    if levels.shape[2] == 3 and levels.nbytes <= LARGEST:
         return np.ascontiguousarray(levels)
     from PIL import Image
 
     image = Image.fromarray(np.ascontiguousarray(levels[:, :, 0] if levels.shape[2] == 1 else levels))
-    return fitting(_encode(image), resize, field, "the array")
+    return fitting(encode_png(image), resize, field, "the array")
 
 
 def read_mask_array(values: NDArray[Any], field: str) -> Picture:
@@ -112,10 +114,12 @@ def read_mask_array(values: NDArray[Any], field: str) -> Picture:
     if planes.shape[2] != 1:
         return read_array(values, field)
     _check_pixels(planes.shape[1], planes.shape[0], field)
+    if planes.dtype.kind in "ui" and planes.min() >= 0 and planes.max() <= 1:
+        planes = planes.astype(np.bool_)
+    _check_scale(planes, field)
     if planes.dtype.kind == "f" or planes.dtype == np.uint16:
         return np.ascontiguousarray(_unit_planes(planes, field)[0])
-    levels = _levels(planes, field)[:, :, 0]
-    return np.ascontiguousarray(levels if levels.max() > 1 else levels * np.uint8(255))
+    return np.ascontiguousarray(_levels(planes, field)[:, :, 0])
 
 
 def read_pil(image: Image.Image, field: str, resize: Resize | None = None) -> Picture:
@@ -124,49 +128,26 @@ def read_pil(image: Image.Image, field: str, resize: Resize | None = None) -> Pi
     Raises:
         InvalidInput: Its file is closed, cut short or broken, or it is too large.
     """
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
     try:
         _check_pixels(image.width, image.height, field)
         upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("F", "I"):  # "I" is how older releases of PIL open 16-bit files
-            return read_array(_of_deep(np.asarray(upright), field), field, resize)
+        if upright.mode == "F" or upright.mode.startswith("I"):  # "I" is how older releases of PIL open 16-bit files
+            array = _of_deep(np.asarray(upright), field)
+            if array.dtype.kind == "f":
+                return read_array(array, field, resize)
+            _check_scale(array, field)
+            upright = upright if upright.mode == "I;16" else Image.fromarray(array)
         if upright.mode in _PNG_MODES:
-            data = _encode(upright)
+            data = encode_png(upright)
         else:
-            data = _encode(upright.convert("RGBA" if upright.has_transparency_data else "RGB"), icc_profile=None)
+            data = encode_png(upright.convert("RGBA" if upright.has_transparency_data else "RGB"), icc_profile=None)
     except InvalidInput:
         raise
     except Exception as error:  # broken files make decoders raise nearly anything
         raise InvalidInput(f"the picture of PIL cannot be read: {_reason(error)}", field=field) from None
     return fitting(data, resize, field, "the picture")
-
-
-def fitting(data: bytes, resize: Resize | None, field: str, name: str) -> bytes:
-    """A file that a message can hold: itself, or reduced where the service would reduce it anyway.
-
-    Args:
-        data: The file.
-        resize: What the service will do; None: unknown.
-        field: What the caller calls it, for errors.
-        name: What the file is, for errors.
-
-    Raises:
-        InvalidInput: Too large.
-    """
-    if len(data) <= Limits.picture_bytes:
-        return data
-    smaller = _reduce_file(data, resize)
-    if smaller is not None and len(smaller) <= Limits.picture_bytes:
-        _log.info("%s has %.1f MB: sent reduced, to %s pixels", name, len(data) / 1e6, _size_of(smaller))
-        return smaller
-    if len(data) > _LARGEST:
-        raise InvalidInput(
-            f"{name} has {len(data) / 1e6:.1f} MB and does not fit a message, which holds {MESSAGE_MEGABYTES:.0f}: "
-            "send it smaller",
-            field=field,
-        )
-    return data
 
 
 def decoded_size(picture: Picture, field: str) -> tuple[int, int]:
@@ -181,7 +162,7 @@ def decoded_size(picture: Picture, field: str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(BytesIO(picture), formats=_FORMATS) as image:
+        with Image.open(BytesIO(picture), formats=FORMATS) as image:
             _check_pixels(image.width, image.height, field)
             image.load()
             return image.size
@@ -189,29 +170,6 @@ def decoded_size(picture: Picture, field: str) -> tuple[int, int]:
         raise
     except Exception as error:  # broken files make decoders raise nearly anything
         raise InvalidInput(f"the file cannot be decoded: {_reason(error)}", field=field) from None
-
-
-def _size_of(data: bytes) -> str:
-    from PIL import Image
-
-    with Image.open(BytesIO(data), formats=_FORMATS) as image:
-        return f"{image.width} x {image.height}"
-
-
-def reduced(picture: P, resize: Resize | None) -> P | bytes:
-    """A picture that travels, smaller if the service would reduce it anyway."""
-    if picture is None or (isinstance(picture, np.ndarray) and picture.dtype != np.uint8):
-        return picture
-    from PIL import Image
-
-    data = picture if isinstance(picture, bytes) else _encode(Image.fromarray(picture))
-    smaller = _reduce_file(data, resize)
-    return picture if smaller is None or len(smaller) >= picture_bytes(picture) else smaller
-
-
-def picture_bytes(picture: Picture | None) -> int:
-    """The bytes of a picture that travels."""
-    return 0 if picture is None else len(picture) if isinstance(picture, bytes) else picture.nbytes
 
 
 # --- arrays
@@ -255,14 +213,36 @@ def _levels(planes: NDArray[Any], field: str) -> Pixels:
     if planes.dtype == np.bool_:
         return planes.astype(np.uint8) * np.uint8(255)
     low, high = planes.min(), planes.max()
-    if low < 0 or high > 255:
-        raise InvalidInput(f"whole numbers as pixels are in 0..255, these are in {low}..{high}", field=field)
+    if low < 0 or high > _EIGHT_BITS:
+        fix = "scale them to it" if low < 0 or high > _DEEP else "give 16 bits as uint16, array.astype('uint16')"
+        raise InvalidInput(f"whole numbers as pixels are in 0..255, these are in {low}..{high}: {fix}", field=field)
     return planes.astype(np.uint8)
+
+
+def _check_scale(values: NDArray[Any], field: str) -> None:
+    """Refuses 16-bit levels that are 8-bit levels: they would be black. Warns of others that are nearly black.
+
+    Raises:
+        InvalidInput: Levels of uint16 that are not all 0, and none above 255.
+    """
+    if values.dtype.kind not in "ui" or not (high := int(values.max(initial=0))) > 0:
+        return
+    if values.dtype == np.uint16 and high <= _EIGHT_BITS:
+        raise InvalidInput(
+            f"uint16 levels go from 0 to {_DEEP}, and these end at {high}, which is black: give 8-bit levels as uint8, "
+            "array.astype('uint8')",
+            field=field,
+        )
+    if values.dtype == np.uint16 and high <= _TWELVE_BITS:
+        what = f"uint16 levels go from 0 to {_DEEP}, and these end at {high}"
+        warnings.warn(f"{field}: {what}: a dark picture. Of 12 bits, give array * 16", stacklevel=2)
+    elif high == 1:
+        warnings.warn(f"{field}: levels go from 0 to 255, and these are 0 and 1: black. Give bool", stacklevel=2)
 
 
 def _unit_planes(planes: NDArray[Any], field: str) -> Array:
     """(3, H, W) or (1, H, W) in 0..1; what is transparent is white, as the service lays it on white."""
-    floats = _unit_floats(planes / np.float32(65535) if planes.dtype == np.uint16 else planes, field)
+    floats = _unit_floats(planes / np.float32(_DEEP) if planes.dtype == np.uint16 else planes, field)
     if floats.shape[2] == 4:
         alpha = floats[:, :, 3:]
         floats = floats[:, :, :3] * alpha + (1 - alpha)
@@ -286,11 +266,11 @@ def _unit_floats(values: NDArray[Any], field: str) -> Array:
 
 def _fitting_floats(floats: Array, resize: Resize | None, field: str) -> Array:
     floats = np.repeat(floats, 3, axis=0) if len(floats) == 1 else floats
-    if floats.nbytes <= _LARGEST:
+    if floats.nbytes <= LARGEST:
         return floats
-    factor = _factor(floats.shape[2], floats.shape[1], resize)
-    if floats.nbytes // factor**2 > _LARGEST:
-        megabytes = f"{floats.nbytes / 1e6:.1f} MB do not fit a message, which holds {_LARGEST / 1e6:.0f}"
+    factor = reduction(floats.shape[2], floats.shape[1], resize)
+    if floats.nbytes // factor**2 > LARGEST:
+        megabytes = f"{floats.nbytes / 1e6:.1f} MB do not fit a message, which holds {LARGEST / 1e6:.0f}"
         raise InvalidInput(f"the array has {megabytes}: send it smaller, or as uint8", field=field)
     from PIL import Image
 
@@ -301,43 +281,9 @@ def _of_deep(values: NDArray[Any], field: str) -> NDArray[Any]:
     """16 bits of PIL's 32-bit mode; floating point numbers as they are."""
     if values.dtype.kind == "f":
         return values
-    if values.min() < 0 or values.max() > 65535:
-        raise InvalidInput("whole numbers of more than 16 bits have no known range", field=field)
+    if values.min() < 0 or values.max() > _DEEP:
+        raise InvalidInput("whole numbers of more than 16 bits have no known range: scale them to 16", field=field)
     return values.astype(np.uint16)
-
-
-# --- files
-
-
-def _encode(image: Image.Image, **options: Any) -> bytes:
-    file = BytesIO()
-    image.save(file, format="PNG", compress_level=1, **options)
-    return file.getvalue()
-
-
-def _reduce_file(data: bytes, resize: Resize | None) -> bytes | None:
-    """The picture as a PNG file, as small as the service's resizing allows; None if it cannot be read."""
-    from PIL import Image, ImageOps
-
-    try:
-        image: Image.Image = Image.open(BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > Limits.decoded_pixels:
-            return None
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in ("L", "LA", "RGB", "RGBA"):
-            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-        factor = _factor(upright.width, upright.height, resize)
-        return _encode(upright.reduce(factor) if factor > 1 else upright)
-    except Exception:  # the service says what is wrong with it
-        return None
-
-
-def _factor(width: int, height: int, resize: Resize | None) -> int:
-    """By which whole number a picture can be reduced, so that the service still has _MARGIN times what it needs."""
-    if resize is None or resize.mode is ResizeMode.KEEP or resize.size < 1:
-        return 1
-    side = max(width, height) if resize.mode is ResizeMode.LONGEST_SIDE else min(width, height)
-    return max(1, side // (_MARGIN * resize.size))
 
 
 def _reason(error: Exception) -> str:

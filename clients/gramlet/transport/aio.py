@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from contextlib import contextmanager, suppress
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 from weakref import WeakSet
@@ -13,7 +23,7 @@ import grpc.aio
 
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import LOOK_SECONDS, Attempts, BaseConnection
+from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import Kind, Message, Rpc
@@ -62,6 +72,44 @@ class aiter_of(AsyncIterator[T], Generic[T]):  # a class, but used like the func
         return cast(T, value)
 
 
+class one_reader(AsyncGenerator[T, None]):  # a class, but used like a decorator of generators
+    """The values of a generator, for one reader at a time, in one event loop. Another one is refused.
+
+    When an event loop ends, it closes its generators: in the next one they would seem to have come to their end.
+    """
+
+    def __init__(self, values: AsyncGenerator[T, None]) -> None:
+        self._values = values
+        self._alone = Alone(EVENTS)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def asend(self, value: None) -> T:
+        """The next value."""
+        with self._in_one_loop():
+            return await self._values.asend(value)
+
+    async def athrow(self, *error: Any) -> T:
+        """Raises an exception where the generator waits."""
+        with self._in_one_loop():
+            return await self._values.athrow(*error)
+
+    async def aclose(self) -> None:
+        """Ends the generator."""
+        with self._in_one_loop():
+            await self._values.aclose()
+
+    @contextmanager
+    def _in_one_loop(self) -> Iterator[None]:
+        running = asyncio.get_running_loop()
+        if self._loop not in (None, running):
+            raise FailedPrecondition(
+                "these events belong to another event loop: read them in that one, or ask for them again in this one"
+            )
+        self._loop = running
+        with self._alone:
+            yield
+
+
 class AsyncConnection(BaseConnection):
     """A channel through which every RPC of a client goes. It belongs to the event loop in which it is first used."""
 
@@ -79,7 +127,7 @@ class AsyncConnection(BaseConnection):
         Raises:
             FailedPrecondition: The connection is closed, or belongs to another event loop.
         """
-        self._check_loop()
+        self.check_loop()
         self.check_open()
         if self._channel is None:
             self._loop = asyncio.get_running_loop()
@@ -97,7 +145,7 @@ class AsyncConnection(BaseConnection):
         Raises:
             FailedPrecondition: The connection belongs to another event loop.
         """
-        self._check_loop()
+        self.check_loop()
         self._closed.set()
         for call in list(self._calls):
             call.cancel()
@@ -128,7 +176,7 @@ class AsyncConnection(BaseConnection):
         """
         while True:
             try:
-                with self.translating():
+                with self.translating(rpc):
                     call = self._method(rpc)(request, timeout=attempts.remaining(), metadata=self._metadata(metadata))
                     self._calls.add(call)
                     reply = await call
@@ -141,10 +189,10 @@ class AsyncConnection(BaseConnection):
     async def open(self, rpc: Rpc, request: Message, attempts: Attempts) -> AsyncStream:
         """Starts a call of many messages with its first request."""
         arguments = () if rpc.kind is Kind.STREAM else (request,)
-        with self.translating():
+        with self.translating(rpc):
             call = self._method(rpc)(*arguments, timeout=attempts.remaining(), metadata=self._metadata())
         self._calls.add(call)
-        stream = AsyncStream(self, call)
+        stream = AsyncStream(self, rpc, call)
         if rpc.kind is Kind.STREAM:
             await self._unless_closed(stream.send(request))
         return stream
@@ -160,20 +208,25 @@ class AsyncConnection(BaseConnection):
                 task.cancel()
 
     @contextmanager
-    def translating(self) -> Iterator[None]:
+    def translating(self, rpc: Rpc) -> Iterator[None]:
         """Turns what gRPC raises into the errors of `gramlet.errors`."""
-        self._check_loop()
+        self.check_loop()
         self.check_open()
         try:
             yield
         except grpc.RpcError as failed:
-            raise self._failure(failed) from None
+            raise self._failure(failed, rpc) from None
         except asyncio.CancelledError:
             if not _is_being_cancelled():
                 self.check_open()  # gRPC raises it in calls that `close` has canceled
             raise
 
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
+        """Refuses a use in another event loop.
+
+        Raises:
+            FailedPrecondition: The connection belongs to another one.
+        """
         if self._loop not in (None, asyncio.get_running_loop()):
             raise FailedPrecondition(
                 f"this client of {self.address} belongs to another event loop: make one in each loop"
@@ -183,8 +236,9 @@ class AsyncConnection(BaseConnection):
 class AsyncStream:
     """One call of many messages, on one connection. Leaving its `async with` block cancels it, if it has not ended."""
 
-    def __init__(self, connection: AsyncConnection, call: Any) -> None:
+    def __init__(self, connection: AsyncConnection, rpc: Rpc, call: Any) -> None:
         self._connection = connection
+        self._rpc = rpc
         self._call = call
         self._uploading: asyncio.Task[None] | None = None
         self._failure: Exception | None = None
@@ -199,6 +253,7 @@ class AsyncStream:
 
     async def send(self, message: Message) -> None:
         """Sends a message. Failures show at the next `receive`."""
+        self._connection.check_loop()
         # gRPC takes one message at a time, and a call may be used by several tasks.
         async with self._sending:
             with _failing_later():
@@ -250,6 +305,7 @@ class AsyncStream:
 
     async def close(self) -> None:
         """Cancels the call, if it has not ended."""
+        self._connection.check_loop()
         self._closed = True
         self._call.cancel()
         if self._uploading is not None:
@@ -258,7 +314,7 @@ class AsyncStream:
 
     async def _read(self) -> Message:
         try:
-            with self._connection.translating():
+            with self._connection.translating(self._rpc):
                 return await self._call.read()
         except (GramletError, asyncio.CancelledError) as error:
             if _is_being_cancelled():

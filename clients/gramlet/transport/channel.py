@@ -24,6 +24,8 @@ import grpc
 import grpc.aio
 
 from gramlet.errors import InvalidInput, NotFound, Unavailable, shown
+from gramlet.files import open_file
+from gramlet.signatures import checks_calls
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -47,14 +49,17 @@ _CONFIG = "grpc.service_config"
 _KEEPALIVE_MILLISECONDS = 30_000
 _KEEPALIVE_TIMEOUT_MILLISECONDS = 10_000
 _RECONNECT_MILLISECONDS = 100, 2_000  # first and longest wait between two attempts to connect
+_CONNECT_MILLISECONDS = 5_000  # an attempt; something else than a server may accept it, and then say nothing
 
 _PROXY, _NO_PROXY = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")  # in gRPC's order
 _TARGET_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "xds:")
 _WEB_SCHEMES = ("http:", "https:", "grpc:", "grpcs:")
 
+_TOKEN = re.compile(r"[\x21-\x7e]*")
+_HOST = re.compile(r"[^\s\[\]/@?#\\,:]+")
+
 # Unary calls that may be made twice. gRPC repeats them itself, at once and on another replica if there is one;
 # `gramlet.transport.retry` repeats them after longer failures.
-_TOKEN = re.compile(r"[\x21-\x7e]*")
 _IDEMPOTENT = {
     "gramlet.feature.v1.FeatureService": ("GetModel", "Extract"),
     "gramlet.stylize.v1.StylizeService": ("GetStatus",),
@@ -64,6 +69,7 @@ _IDEMPOTENT = {
 }
 
 
+@checks_calls
 @dataclass(frozen=True)
 class Tls:
     """TLS files, PEM. Without `ca` the system's authorities are trusted; `cert` with `key` proves who the client is."""
@@ -208,6 +214,7 @@ def _parts(address: str) -> list[str]:
 def _target(address: str) -> str:
     """The gRPC target of an address. Names in a list are looked up once, here: gRPC takes only numbers in a list."""
     if address.startswith(_TARGET_SCHEMES):
+        _check_target(address)
         return address
     parts = _parts(address)
     if len(parts) == 1:
@@ -224,10 +231,33 @@ def _split(part: str) -> tuple[str, int]:
     host, colon, port = part.rpartition(":")
     if not colon or part.endswith("]") or (host.count(":") and not host.startswith("[")):
         host, port = part, str(DEFAULT_PORT)  # no port, or a bare IPv6 address
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InvalidInput(f"{part!r} is not an address: give host:port", field="address")
+    if host.startswith("[") and host.endswith("]"):
+        host, is_host = host[1:-1], _is_ipv6(host[1:-1])
+    else:
+        is_host = _is_ipv6(host) if ":" in host else bool(_HOST.fullmatch(host))
+    if not is_host or not port.isdecimal() or not port.isascii() or not 0 < int(port) < 65536:
+        raise InvalidInput(f"{shown(part)} is not an address: give host:port, or [IPv6]:port", field="address")
     return host, int(port)
+
+
+def _check_target(target: str) -> None:
+    """Refuses a target that gRPC would take, and fail with later."""
+    if target.startswith("dns:///"):
+        _split(target.removeprefix("dns:///"))
+    elif target.startswith(("ipv4:", "ipv6:")):
+        for part in _parts(target[len("ipv4:") :]):
+            try:
+                ipaddress.ip_address(_split(part)[0])
+            except ValueError:
+                message = f"{shown(part)} is not a number and a port: names go without {target[:5]}"
+                raise InvalidInput(message, field="address") from None
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(host))
+    except ValueError:
+        return False
 
 
 def _resolve(host: str, port: int) -> list[tuple[str, int]]:
@@ -244,6 +274,7 @@ def _options(address: str, watched: bool) -> list[tuple[str, Any]]:
         ("grpc.max_receive_message_length", MESSAGE_BYTES),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MILLISECONDS),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MILLISECONDS),
+        ("grpc.min_reconnect_backoff_ms", _CONNECT_MILLISECONDS),  # which is its name for the time of an attempt
         ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[0]),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MILLISECONDS[1]),
         (_CONFIG, _service_config(watched=watched)),
@@ -296,7 +327,7 @@ def _read(path: str | os.PathLike[str] | None) -> bytes | None:
     if not isinstance(path, str | os.PathLike):
         raise InvalidInput(f"a TLS file is given as its path, not {shown(path)}", field="tls")
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

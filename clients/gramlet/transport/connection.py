@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -19,12 +20,36 @@ from gramlet.transport.channel import (
     request_id,
 )
 from gramlet.transport.failures import FailedCall, decode_rpc_error, shows_a_server
+from gramlet.transport.fields import keyword_of
 from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.values import seconds
 
 LOOK_SECONDS = 1.0
 """How long to look for servers that are not ready."""
+
+
+class Alone:
+    """Lets one thread or task at a time use something that has a state, and refuses a second one.
+
+    Args:
+        what: What it uses, and what to do instead, for the error.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._used = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._used.acquire(blocking=False):
+            raise FailedPrecondition(f"another thread or task is using {self._what}")
+
+    def __exit__(self, *_: object) -> None:
+        self._used.release()
+
+
+EVENTS = "these events: let one read them, and hand them on by a queue"
+"""What `Alone` says of an iterator."""
 
 
 class Contact:
@@ -188,12 +213,14 @@ class BaseConnection:
     def _metadata(self, more: Metadata = ()) -> Metadata:
         return (*call_metadata(self._token), *more)
 
-    def _failure(self, failed: grpc.RpcError) -> GramletError:
+    def _failure(self, failed: grpc.RpcError, rpc: Rpc) -> GramletError:
         # Closing the connection ends its calls in several ways; all of them are the caller's doing.
         self.check_open()
         call = cast(FailedCall, failed)
         self._contact.made = self._contact.made or shows_a_server(call)
-        return decode_rpc_error(call, self.address)
+        error = decode_rpc_error(call, self.address)
+        error.field = keyword_of(error.field, rpc)
+        return error
 
 
 C = TypeVar("C", bound=BaseConnection)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, Self, TypeVar, cast
 from weakref import WeakSet
@@ -14,7 +15,8 @@ import grpc
 
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import LOOK_SECONDS, Attempts, BaseConnection
+from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection
+from gramlet.transport.ending import calls_under_way
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import Kind, Message, Rpc
@@ -37,6 +39,29 @@ def gather(*results: T) -> tuple[T, ...]:
 def iter_of(values: Iterable[T]) -> Iterator[T]:
     """The values one by one."""
     return iter(values)
+
+
+class one_reader(Generator[T, None, None]):  # a class, but used like a decorator of generators
+    """The values of a generator, for one reader at a time. A second one is refused."""
+
+    def __init__(self, values: Generator[T, None, None]) -> None:
+        self._values = values
+        self._alone = Alone(EVENTS)
+
+    def send(self, value: None) -> T:
+        """The next value."""
+        with self._alone:
+            return self._values.send(value)
+
+    def throw(self, *error: Any) -> T:
+        """Raises an exception where the generator waits."""
+        with self._alone:
+            return self._values.throw(*error)
+
+    def close(self) -> None:
+        """Ends the generator."""
+        with self._alone:
+            self._values.close()
 
 
 class Connection(BaseConnection):
@@ -111,7 +136,7 @@ class Connection(BaseConnection):
         """
         while True:
             try:
-                with self.translating():
+                with self.translating(rpc):
                     reply = self._method(rpc)(request, timeout=attempts.remaining(), metadata=self._metadata(metadata))
             except GramletError as error:
                 self.pause(attempts.delay_after(error))
@@ -123,20 +148,21 @@ class Connection(BaseConnection):
         """Starts a call of many messages with its first request."""
         self._leave_parent()
         requests = Requests(request) if rpc.kind is Kind.STREAM else None
-        with self._lock, self.translating():
+        with self._lock, self.translating(rpc):
             call = self._method(rpc)(requests or request, timeout=attempts.remaining(), metadata=self._metadata())
-            stream = Stream(self, call, requests)
+            stream = Stream(self, rpc, call, requests)
             self._streams.add(stream)
+        calls_under_way.add(call, partial(_close, call, requests))
         return stream
 
     @contextmanager
-    def translating(self) -> Iterator[None]:
+    def translating(self, rpc: Rpc) -> Iterator[None]:
         """Turns what gRPC raises into the errors of `gramlet.errors`."""
         self.check_open()
         try:
             yield
         except grpc.RpcError as failed:
-            raise self._failure(failed) from None
+            raise self._failure(failed, rpc) from None
         except ValueError:
             self.check_open()  # gRPC raises a ValueError when another thread has closed the channel meanwhile
             raise
@@ -152,6 +178,7 @@ class Requests(Iterator[Message]):
     def __init__(self, first: Message) -> None:
         self._waiting: SimpleQueue[Callable[[], Message] | None] = SimpleQueue()
         self.put(lambda: first)
+        self._is_served = False
         self.failure: Exception | None = None
         self.cancel: Callable[[], Any] = lambda: None
 
@@ -164,6 +191,9 @@ class Requests(Iterator[Message]):
         self._waiting.put(None)
 
     def __next__(self) -> Message:
+        if not self._is_served:
+            self._is_served = True
+            calls_under_way.served_by_this_thread()
         make = self._waiting.get()
         if make is None:
             raise StopIteration
@@ -178,8 +208,9 @@ class Requests(Iterator[Message]):
 class Stream:
     """One call of many messages, on one connection. Leaving its `with` block cancels it, if it has not ended."""
 
-    def __init__(self, connection: Connection, call: Any, requests: Requests | None) -> None:
+    def __init__(self, connection: Connection, rpc: Rpc, call: Any, requests: Requests | None) -> None:
         self._connection = connection
+        self._rpc = rpc
         self._call = call
         self._requests = requests
         self._process = os.getpid()
@@ -238,19 +269,22 @@ class Stream:
 
     def close(self) -> None:
         """Cancels the call, if it has not ended and is of this process."""
-        if self._process != os.getpid():
-            return
-        if self._requests is not None:
-            self._requests.end()
-        self._call.cancel()
+        if self._process == os.getpid():
+            _close(self._call, self._requests)
 
     def _read(self) -> Message:
         if self._process != os.getpid():
             raise FailedPrecondition(f"this call belongs to process {self._process}: make it again in this one")
         try:
-            with self._connection.translating():
+            with self._connection.translating(self._rpc):
                 return next(self._call, _END)
         except GramletError:
             if self._requests is not None and self._requests.failure is not None:
                 raise self._requests.failure from None
             raise
+
+
+def _close(call: Any, requests: Requests | None) -> None:
+    if requests is not None:
+        requests.end()
+    call.cancel()

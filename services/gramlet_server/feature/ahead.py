@@ -12,7 +12,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from gramlet.errors import GramletError
-from gramlet.tensor.pixels import picture_bytes
+from gramlet.tensor.fitting import picture_bytes
 from gramlet.types import Picture
 
 PREPARING_THREADS = min(8, os.cpu_count() or 1)

@@ -1,4 +1,4 @@
-"""A closed client refuses every use at once, with an error that names the mistake."""
+"""Every use of a closed client, and a second reader of an iterator, are refused at once by an error that says why."""
 
 from __future__ import annotations
 
@@ -166,3 +166,28 @@ async def test_a_client_is_closed_once_for_all_its_options(client: gramlet.Async
     await client.close()
     with pytest.raises(FailedPrecondition, match=CLOSED):
         await other.model()
+
+
+@pytest.mark.parametrize("call", MANY.values(), ids=MANY.keys())
+async def test_a_second_reader_of_an_iterator_is_refused_and_the_first_one_goes_on(
+    client: gramlet.AsyncClient, call: Call, asked: Event
+) -> None:
+    iterator = call(client)
+    first = AsyncBeside(lambda: anext(iterator))
+    assert await ahappened(asked)
+    with pytest.raises(FailedPrecondition, match="another thread or task is using these events: let one read them"):
+        await anext(iterator)
+    await client.close()
+    with pytest.raises(FailedPrecondition, match=CLOSED):
+        await first.outcome()
+
+
+async def test_a_second_question_to_a_differentiation_is_refused(client: gramlet.AsyncClient, asked: Event) -> None:
+    differentiation = client.differentiate(OBJECTIVE)
+    first = AsyncBeside(lambda: differentiation.evaluate(PICTURE))
+    assert await ahappened(asked)
+    with pytest.raises(FailedPrecondition, match="ask one after the other, or open one for each"):
+        await differentiation.evaluate(PICTURE)
+    await client.close()
+    with pytest.raises(FailedPrecondition, match=CLOSED):
+        await first.outcome()

@@ -132,7 +132,7 @@ def test_a_mistake_is_named_with_its_field(client: gramlet.Client, folder: Path)
         client.train(folder, name="x", kind="deep").result()
     with pytest.raises(InvalidInput) as caught:
         client.train(folder, name="x", strategy="all_at_once").result()
-    assert caught.value.field == "recipes[0].stages"
+    assert caught.value.field == "stages"
     with pytest.raises(NotFound):
         client.train(folder / "nowhere", name="x").result()
     with pytest.raises(NotFound):
