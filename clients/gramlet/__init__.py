@@ -103,7 +103,8 @@ from gramlet.stylize.types import (
     StylizeEvent,
     StylizeSettings,
 )
-from gramlet.transport.channel import Tls, on_behalf_of, request_id
+from gramlet.transport.channel import on_behalf_of, request_id
+from gramlet.transport.tls import Tls
 from gramlet.types import Array, ElementType, Limits, Pixels, Resize, ResizeMode, Timing
 
 __all__ = [

@@ -154,18 +154,22 @@ def label(value: Any, field: str) -> str:
     raise InvalidInput(f"a label is text or a number, not {shown(value)}", field=field)
 
 
-def warn_of_lookalikes(labels: Iterable[str], field: str) -> None:
-    """Warns of classes that people take for one: their names differ only in case, spaces, or how letters are composed.
+def lookalikes(labels: Iterable[str]) -> list[str]:
+    """A sentence for classes that people take for one: their names differ in case, spaces, or how letters are composed.
 
     File systems differ in all of these, so that copies of one folder come to differ in them.
     """
     by_look: dict[str, list[str]] = {}
     for name in dict.fromkeys(labels):
         by_look.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
-    for alike in by_look.values():
-        if len(alike) > 1:
-            names = ", ".join(ascii(name) for name in alike[:_ALIKE_SHOWN])
-            warnings.warn(f"{field}: the classes {names} look alike: are they one?", stacklevel=2)
+    several = [", ".join(ascii(name) for name in alike[:_ALIKE_SHOWN]) for alike in by_look.values() if len(alike) > 1]
+    return [f"the classes {names} look alike: are they one?" for names in several]
+
+
+def warn_of_lookalikes(labels: Iterable[str], field: str) -> None:
+    """Warns of classes that people take for one."""
+    for sentence in lookalikes(labels):
+        warnings.warn(f"{field}: {sentence}", stacklevel=2)
 
 
 def several(value: Any, field: str) -> list[Any]:

@@ -9,6 +9,7 @@ import pytest
 from gramlet.errors import InvalidInput, NotFound, Unavailable
 from gramlet.transport.channel import Endpoint, _target, is_loopback, proxy_of
 from gramlet.transport.connection import call_metadata
+from gramlet.transport.failures import _nobody_answers
 
 from tests.clients.servers import free_port
 
@@ -72,7 +73,21 @@ both_clients = pytest.mark.parametrize("client", [gramlet.Client, gramlet.AsyncC
 
 @both_clients
 @pytest.mark.parametrize(
-    "address", ["", " ", "http://localhost:1", "localhost:", ":1", "localhost:x", "localhost:1,localhost:70000"]
+    "address",
+    [
+        *("", " ", "http://localhost:1", "localhost:", ":1", "localhost:x", "localhost:1,localhost:70000", "a b:1"),
+        *(
+            "[::1",
+            "::1]",
+            "[::1]]:1",
+            "host]:1",
+            "[host]:1",
+            "ho/st:1",
+            "dns:///host]:1",
+            "ipv4:host:1",
+            "ipv4:1.2.3.400:1",
+        ),
+    ],
 )
 def test_a_text_that_is_not_an_address_is_refused_before_any_network(client: Any, address: str) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -125,3 +140,34 @@ def test_tls_files_are_read_before_any_network(client: Any, tmp_path: Path) -> N
         client(tls=gramlet.Tls(ca=tmp_path / "nowhere.pem"))
     with pytest.raises(InvalidInput, match="needs its key"):
         client(tls=gramlet.Tls(cert=tmp_path / "cert.pem"))
+
+
+@both_clients
+@pytest.mark.parametrize("name", ["ca", "cert"])
+def test_tls_files_that_are_no_pem_are_refused_here_and_not_by_grpc_on_stderr(
+    client: Any, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    files = {"ca": {"ca": junk}, "cert": {"cert": junk, "key": junk}}[name]
+    with pytest.raises(InvalidInput, match=r"junk\.pem: no certificate.* in PEM form") as caught:
+        client(tls=gramlet.Tls(**files))
+    assert caught.value.field == f"tls.{name}"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (
+            "DNS resolution failed for host:1: UNKNOWN: errors resolving host: [Domain name not found]",
+            "(Domain name",
+        ),
+        ("failed to connect to all addresses; last error: UNKNOWN: Socket closed", "one that wants TLS"),
+        ("failed to connect: handshake: Hostname Verification Check failed.", "its certificate is for another name"),
+    ],
+)
+def test_what_grpc_says_of_a_server_that_is_not_reached_is_said_in_words_of_the_caller(said: str, message: str) -> None:
+    shown = _nobody_answers(said, "host:1")
+    assert message in shown
+    assert "]" not in shown

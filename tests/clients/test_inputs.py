@@ -14,7 +14,7 @@ import gramlet
 import numpy as np
 import pytest
 import torch
-from gramlet.embed.inputs import make_settings
+from gramlet.embed.inputs import make_settings, read_items
 from gramlet.embed.settings import Method
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.feature.inputs import make_extraction
@@ -23,7 +23,7 @@ from gramlet.inputs import is_one_picture, read_mask, read_picture, several_pict
 from gramlet.stylize.inputs import make_stylization
 from gramlet.stylize.types import Initial, Optimizer
 from gramlet.train.configuration import HeadKind, Recipe
-from gramlet.train.inputs import make_recipe
+from gramlet.train.inputs import make_recipe, read_labelled
 from gramlet.types import Limits, Picture, Resize, ResizeMode
 from gramlet.values import several
 from gramlet_server.pictures.masks import region
@@ -587,3 +587,28 @@ def test_arguments_that_do_not_exist_are_answered_with_those_that_do(kind: Any) 
             call()
         assert str(caught.value) == message
         assert isinstance(caught.value, TypeError)
+
+
+def test_sets_are_named_as_people_write_them_and_misspelt_ones_are_refused(png: bytes) -> None:
+    sets = ["Val", "TRAIN ", "validation", "Test", "holdout", "test2"]
+    entries = read_labelled([(png, "a", name) for name in sets]).entries
+    assert [entry.set for entry in entries] == ["val", "train", "val", "test", "holdout", "test2"]
+    with pytest.raises(InvalidInput, match=r"pictures\[0\]\.set: 'trian' is no usual set: did you mean 'train'\?"):
+        read_labelled([(png, "a", "trian")])
+
+
+@pytest.mark.parametrize("names", [("Ant", "ant"), ("ant", "ant "), ("\u00e4", "a\u0308"), ("new york", "newyork")])
+def test_classes_that_look_alike_are_warned_about(png: bytes, names: tuple[str, str]) -> None:
+    for read in (lambda: read_labelled({name: [png] for name in names}), lambda: read_items([png, png], names)):
+        with pytest.warns(UserWarning, match="look alike: are they one?"):
+            read()
+
+
+def test_vectors_of_one_number_and_numbers_that_are_too_large_are_answered() -> None:
+    with pytest.raises(InvalidInput, match=r"vectors are numbers \(N, n\), not float64 \(5,\): for N vectors of one"):
+        read_items(np.arange(5.0))
+    with pytest.raises(InvalidInput, match="there are no items"):
+        read_items([])
+    (item,) = read_items(np.array([[1e300]]))  # without a warning of NumPy; the service refuses it by name
+    assert item.vector is not None
+    assert np.isinf(item.vector).all()

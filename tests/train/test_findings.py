@@ -96,6 +96,8 @@ def test_warnings_name_small_and_imbalanced_classes():
     _, imbalance = findings.warnings(outcome(None, class_weights=ClassWeights.NONE), {"a": 100, "b": 5}, ())
     assert "use class weights" in imbalance
     assert findings.warnings(outcome(None), {"a": 100, "b": 90}, ()) == []
+    (alike,) = findings.warnings(outcome(None), {"Ant": 90, "ant ": 90, "b": 90}, ())
+    assert alike == "the classes 'Ant', 'ant ' look alike: are they one?"
 
 
 def test_recipes_are_told_apart_by_mcnemars_test():

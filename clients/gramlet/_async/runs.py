@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.run.inputs import make_filter, make_ref
-from gramlet.run.sessions import RESULTS, AnyEvent, AnyResult, watching
+from gramlet.run.sessions import RESULTS, AnyEvent, AnyResult, as_called, watching
 from gramlet.run.types import RunDetails, RunFilter, RunInfo, RunKind, RunRef, RunState
 from gramlet.run.wire import (
     DELETE_RUN,
@@ -72,7 +72,7 @@ class AsyncRunCalls(AsyncCalls):
         while not is_last:
             page = decode_page(await self._unary(LIST_RUNS, encode_list_runs(wanted), timeout))
             for run in page.runs:
-                yield run
+                yield as_called(run)
             wanted = replace(wanted, page_token=page.next_page_token)
             is_last = not page.next_page_token
 
@@ -97,7 +97,8 @@ class AsyncRun:
     async def details(self, *, include_result: bool = True, timeout: float | None = None) -> RunDetails:
         """Its state, and if it has succeeded its result: the picture, the name of the head, or the id of the map."""
         reply = await self._client._unary(GET_RUN, encode_get_run(self._ref, include_result), timeout)
-        return decode_details(reply)
+        details = decode_details(reply)
+        return replace(details, run=as_called(details.run))
 
     def watch(self, *, timeout: float | None = None) -> AsyncEvents[AnyEvent, AnyResult]:
         """Its events from now on, without any influence on it; the last one is the result.
@@ -116,7 +117,7 @@ class AsyncRun:
 
     async def stop(self, *, timeout: float | None = None) -> RunInfo:
         """Stops it, and returns when it has stopped. What the store has of it is kept, so that it can be resumed."""
-        return decode_stopped(await self._client._unary(STOP_RUN, encode_stop_run(self._ref), timeout))
+        return as_called(decode_stopped(await self._client._unary(STOP_RUN, encode_stop_run(self._ref), timeout)))
 
     async def delete(self, *, timeout: float | None = None) -> None:
         """Deletes it with its pictures, states and result. If it is executed, it is stopped first."""

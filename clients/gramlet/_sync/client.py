@@ -18,12 +18,13 @@ from gramlet.health import EMBED, FEATURE, SERVICES, STYLIZE, TRAIN, Health, Ser
 from gramlet.signatures import checks_calls
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.train.head_wire import LIST_HEADS, encode_list_heads
-from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint, Tls
+from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint
 from gramlet.transport.connection import Attempts
 from gramlet.transport.health import CHECK, check_metadata, decode_health, encode_check
 from gramlet.transport.retry import AT_ONCE, make_policy
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.sync import Connection, gather
+from gramlet.transport.tls import Tls
 from gramlet.values import digest_or_any, seconds
 
 _CHEAPEST: dict[str, tuple[Rpc, Callable[[], Message]]] = {

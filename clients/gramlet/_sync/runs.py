@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from gramlet._sync.calls import Calls, Events
 from gramlet.run.inputs import make_filter, make_ref
-from gramlet.run.sessions import RESULTS, AnyEvent, AnyResult, watching
+from gramlet.run.sessions import RESULTS, AnyEvent, AnyResult, as_called, watching
 from gramlet.run.types import RunDetails, RunFilter, RunInfo, RunKind, RunRef, RunState
 from gramlet.run.wire import (
     DELETE_RUN,
@@ -72,7 +72,8 @@ class RunCalls(Calls):
         is_last = False
         while not is_last:
             page = decode_page(self._unary(LIST_RUNS, encode_list_runs(wanted), timeout))
-            yield from page.runs
+            for run in page.runs:
+                yield as_called(run)
             wanted = replace(wanted, page_token=page.next_page_token)
             is_last = not page.next_page_token
 
@@ -97,7 +98,8 @@ class Run:
     def details(self, *, include_result: bool = True, timeout: float | None = None) -> RunDetails:
         """Its state, and if it has succeeded its result: the picture, the name of the head, or the id of the map."""
         reply = self._client._unary(GET_RUN, encode_get_run(self._ref, include_result), timeout)
-        return decode_details(reply)
+        details = decode_details(reply)
+        return replace(details, run=as_called(details.run))
 
     def watch(self, *, timeout: float | None = None) -> Events[AnyEvent, AnyResult]:
         """Its events from now on, without any influence on it; the last one is the result.
@@ -116,7 +118,7 @@ class Run:
 
     def stop(self, *, timeout: float | None = None) -> RunInfo:
         """Stops it, and returns when it has stopped. What the store has of it is kept, so that it can be resumed."""
-        return decode_stopped(self._client._unary(STOP_RUN, encode_stop_run(self._ref), timeout))
+        return as_called(decode_stopped(self._client._unary(STOP_RUN, encode_stop_run(self._ref), timeout)))
 
     def delete(self, *, timeout: float | None = None) -> None:
         """Deletes it with its pictures, states and result. If it is executed, it is stopped first."""

@@ -11,11 +11,11 @@ from gramlet._async.client import AsyncClient
 from gramlet._sync.client import Client
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.files import open_file
-from gramlet.transport.channel import Tls
+from gramlet.transport.tls import Tls
 
 C = TypeVar("C", Client, AsyncClient)
 
-_FLAGS = {"address": "--server", "token": "--token-file", "tls": "--tls-*", "patience": "--wait"}
+_FLAGS = {"address": "--server", "token": "--token-file", "patience": "--wait"}
 """The flags of a client's keywords that have another name."""
 
 
@@ -30,7 +30,8 @@ def make_client(kind: type[C], arguments: argparse.Namespace) -> C:
     try:
         return kind(arguments.server, token=token, tls=tls, weights_digest=arguments.weights_digest, **waits)
     except GramletError as error:
-        error.field = _FLAGS.get(error.field, error.field)
+        field, _, file = error.field.partition(".")
+        error.field = f"--tls-{file}" if field == "tls" else _FLAGS.get(error.field, error.field)
         raise
 
 

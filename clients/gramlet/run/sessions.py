@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from gramlet.embed.sessions import MapRun
@@ -19,6 +20,7 @@ from gramlet.train.sessions import TrainRun
 from gramlet.train.types import Event as TrainEvent
 from gramlet.train.types import Result as TrainResult
 from gramlet.train.wire import TRAIN
+from gramlet.transport.fields import keyword_of
 from gramlet.transport.rpc import Rpc
 from gramlet.transport.run import Run
 
@@ -27,6 +29,16 @@ AnyEvent: TypeAlias = StylizeEvent | SweepEvent | TrainEvent | MapEvent
 AnyResult: TypeAlias = Result | SweepResult | TrainResult | StyleMap
 """The result of a run of any kind."""
 RESULTS: tuple[type[AnyResult], ...] = (Result, SweepResult, TrainResult, StyleMap)
+
+
+_ORDERS = {RunKind.STYLIZE: STYLIZE, RunKind.SWEEP: SWEEP, RunKind.TRAIN: TRAIN, RunKind.EMBED: EMBED}
+
+
+def as_called(run: RunInfo) -> RunInfo:
+    """The run, whose error names its field as the call that orders such runs does."""
+    if run.error is None:
+        return run
+    return replace(run, error=replace(run.error, field=keyword_of(run.error.field, _ORDERS[run.kind])))
 
 
 def watching(run: RunInfo) -> tuple[Rpc, Run[Any]]:

@@ -23,9 +23,8 @@ from urllib.parse import urlsplit
 import grpc
 import grpc.aio
 
-from gramlet.errors import InvalidInput, NotFound, Unavailable, shown
-from gramlet.files import open_file
-from gramlet.signatures import checks_calls
+from gramlet.errors import InvalidInput, Unavailable, shown
+from gramlet.transport.tls import Tls, credentials_of
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -67,16 +66,6 @@ _IDEMPOTENT = {
     "gramlet.embed.v1.EmbedService": ("GetMap", "ListMaps"),
     "gramlet.run.v1.RunService": ("ListRuns", "GetRun", "StopRun"),
 }
-
-
-@checks_calls
-@dataclass(frozen=True)
-class Tls:
-    """TLS files, PEM. Without `ca` the system's authorities are trusted; `cert` with `key` proves who the client is."""
-
-    ca: str | os.PathLike[str] | None = None
-    cert: str | os.PathLike[str] | None = None
-    key: str | os.PathLike[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +123,7 @@ class Target:
             NotFound: A TLS file does not exist.
             Unavailable: A name in a list of addresses is not known.
         """
-        credentials = _credentials(endpoint.tls) if endpoint.tls else None
+        credentials = credentials_of(endpoint.tls) if endpoint.tls else None
         watched = "," in endpoint.address or endpoint.address.startswith("dns:")
         return cls(_target(endpoint.address), _options(endpoint.address, watched), credentials, watched)
 
@@ -310,25 +299,3 @@ def _service_config(*, watched: bool) -> str:
         # A single server answers itself that it is loading or draining, with a better message.
         config["healthCheckConfig"] = {"serviceName": ""}
     return json.dumps(config)
-
-
-def _credentials(tls: Tls | bool) -> grpc.ChannelCredentials:
-    files = tls if isinstance(tls, Tls) else Tls()
-    if (files.cert is None) != (files.key is None):
-        raise InvalidInput("a client certificate needs its key, and a key its certificate", field="tls")
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(files.ca), private_key=_read(files.key), certificate_chain=_read(files.cert)
-    )
-
-
-def _read(path: str | os.PathLike[str] | None) -> bytes | None:
-    if path is None:
-        return None
-    if not isinstance(path, str | os.PathLike):
-        raise InvalidInput(f"a TLS file is given as its path, not {shown(path)}", field="tls")
-    try:
-        with open_file(path) as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise NotFound(f"cannot read {shown(os.fsdecode(path))}: {reason}", field="tls") from None

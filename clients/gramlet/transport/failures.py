@@ -166,6 +166,8 @@ def _mentions(message: str, signs: tuple[str, ...]) -> bool:
 def _nobody_answers(message: str, address: str) -> str:
     # gRPC names every address and layer; the last part says why.
     reason = message.removesuffix(": OK").rstrip("]").rsplit(": ", 1)[-1].removesuffix(" (111)")
+    if "Hostname Verification" in message:
+        return f"no TLS with {address}: its certificate is for another name than this one"
     if "handshake" in message.lower():
         return f"no TLS with {address} ({reason}): does it speak TLS, and did the given authority sign its certificate?"
     if proxy := proxy_of(address):
@@ -173,4 +175,6 @@ def _nobody_answers(message: str, address: str) -> str:
             f"no way to {address} through the proxy {proxy.url} ({reason}), which {proxy.variable} names: unset it, or "
             "list the host in no_proxy"
         )
+    if "Socket closed" in reason:  # something accepted the connection
+        return f"no server of gramlet at {address}, or one that wants TLS ({reason}): give tls=, or --tls, if it does"
     return f"no server at {address} ({reason}): start one with `gramlet-server all`, or name another address"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, Entry
 from gramlet.train.types import Duplicate, NearDuplicate, Outcome
+from gramlet.values import lookalikes
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA
@@ -177,6 +178,7 @@ def warnings(outcome: Outcome, counts: Mapping[str, int], pairs: Sequence[NearDu
         *_about_size(outcome, counts),
         *_about_balance(outcome, counts),
         *_about_leaks(pairs),
+        *lookalikes(counts),
     ]
 
 
