@@ -165,7 +165,7 @@ def _mentions(message: str, signs: tuple[str, ...]) -> bool:
 
 def _nobody_answers(message: str, address: str) -> str:
     # gRPC names every address and layer; the last part says why.
-    reason = message.removesuffix(": OK").rstrip("]").rsplit(": ", 1)[-1].removesuffix(" (111)")
+    reason = message.removesuffix(": OK").rsplit(": ", 1)[-1].strip("[]").removesuffix(" (111)")
     if "Hostname Verification" in message:
         return f"no TLS with {address}: its certificate is for another name than this one"
     if "handshake" in message.lower():
