@@ -88,7 +88,7 @@ async def test_wrong_settings_name_their_field(client: gramlet.AsyncClient) -> N
     assert error.value.field == "metric"
     with pytest.raises(InvalidInput) as error:
         await client.embed(vectors, dimensions=7).result()
-    assert error.value.field == "start.settings.dimensions"
+    assert error.value.field == "dimensions"
 
 
 async def test_leaving_the_block_frees_the_server(client: gramlet.AsyncClient, idle: Idle) -> None:

@@ -87,7 +87,7 @@ def test_wrong_settings_name_their_field(client: gramlet.Client) -> None:
     assert error.value.field == "metric"
     with pytest.raises(InvalidInput) as error:
         client.embed(vectors, dimensions=7).result()
-    assert error.value.field == "start.settings.dimensions"
+    assert error.value.field == "dimensions"
 
 
 def test_leaving_the_block_frees_the_server(client: gramlet.Client, idle: Idle) -> None:
