@@ -605,7 +605,7 @@ def test_classes_that_look_alike_are_warned_about(png: bytes, names: tuple[str, 
 
 
 def test_vectors_of_one_number_and_numbers_that_are_too_large_are_answered() -> None:
-    with pytest.raises(InvalidInput, match="vectors are numbers .* for N vectors of one"):
+    with pytest.raises(InvalidInput, match=r"vectors are numbers .* for N vectors of one"):
         read_items(np.arange(5.0))
     with pytest.raises(InvalidInput, match="there are no items"):
         read_items([])
