@@ -202,7 +202,7 @@ class AsyncStylizeCalls(AsyncCalls):
             return make_comparison(content, style, optimizers, initial, settings)
 
         self._connection.check_open()
-        return self._compared(blocking(start), timeout)
+        return one_reader(self._compared(blocking(start), timeout))
 
     def sweep(
         self,
