@@ -186,11 +186,11 @@ def test_optimizers_are_compared_on_one_plot(gramlet: Run, picture: Path, tmp_pa
     [
         (["--compare", "lbfgs,newton"], "optimizers[1]: newton is none of lbfgs, adam, gd"),
         (["--compare", "lbfgs,lbfgs"], "optimizers: lbfgs: named twice"),
-        (["--compare", "gd=0"], "stylization.settings.learning_rate: must be positive"),
-        (["--compare", "adam", "--optimizer", "lbfgs"], "optimizer: belongs to each optimizer that is compared"),
-        (["--compare", "adam", "--scales", "3"], "scales: optimizers are compared at one scale"),
+        (["--compare", "gd=0"], "--learning-rate: must be positive"),
+        (["--compare", "adam", "--optimizer", "lbfgs"], "--optimizer: belongs to each optimizer that is compared"),
+        (["--compare", "adam", "--scales", "3"], "--scales: optimizers are compared at one scale"),
         (["--compare", "adam", "--detach"], "--detach: does not go with --compare"),
-        (["--optimizer", "gd", "--momentum", "1"], "stylization.settings.momentum: a momentum is 0 or more"),
+        (["--optimizer", "gd", "--momentum", "1"], "--momentum: a momentum is 0 or more"),
     ],
 )
 def test_what_cannot_be_compared_is_said(
