@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import show_defaults, values_of
+from gramlet.cli.arguments import file_path, show_defaults, values_of
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.pictures import pictures_of
 from gramlet.cli.sheets import channel_sheet, contact_sheet
@@ -37,6 +37,7 @@ from gramlet.feature.see_types import (
 from gramlet.folders import Folder
 from gramlet.json_codec import plain
 
+FIELDS = {"resize": "size", "stage": "what", "channels": "what"}
 HELP = "draw what channels of the network respond to"
 
 
@@ -46,10 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what", metavar="STAGE[:CHANNEL,...]", help="a stage, or channels of it: layer3:712 or layer3:0-15,712"
     )
     parser.add_argument(
-        "--in", dest="pictures", nargs="+", type=Path, metavar="PICTURE", help="folders of pictures, and files"
+        "--in", dest="pictures", nargs="+", type=file_path, metavar="PICTURE", help="folders of pictures, and files"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the sheet: .png, .jpg, ...")
-    parser.add_argument("--preview", type=Path, metavar="FILE", help="rewrite this picture as an optimized one forms")
+    parser.add_argument("-o", "--output", type=file_path, required=True, help="the sheet: .png, .jpg, ...")
+    parser.add_argument(
+        "--preview", type=file_path, metavar="FILE", help="rewrite this picture as an optimized one forms"
+    )
     group = parser.add_argument_group("settings", "With the defaults of a setting that is left out.")
     group.add_argument("--size", type=int, help=f"longest side of the pictures, in pixels ({SIZE})")
     group.add_argument("--patches", type=int, metavar="N", help="of each channel")

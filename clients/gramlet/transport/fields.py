@@ -20,6 +20,7 @@ _RULES: dict[str, _Rules] = {
         (r"^setup$", "objective"),
         *_PICTURE,
     ),
+    "FeatureServiceStub/See": ((r"^start\.", ""), (r"^resize\.size$", "resize"), *_PICTURE),
     "StylizeServiceStub": (
         (r"^(stylization|adjustment|start)\.", ""),
         (r"^(settings|objective)\.", ""),
@@ -50,11 +51,12 @@ _RULES: dict[str, _Rules] = {
     ),
     "RunServiceStub": (),
 }
-"""For the stub of each service: what is replaced in the names of fields, in this order."""
+"""For the stub of each service, or one method: what is replaced in the names of fields, in this order."""
 
 
 def keyword_of(field: str, rpc: Rpc) -> str:
     """The keyword of the SDK whose value went into a field of an RPC's request."""
-    for pattern, replacement in _RULES.get(rpc.stub.__name__, ()):
+    service = rpc.stub.__name__
+    for pattern, replacement in _RULES.get(f"{service}/{rpc.method}", _RULES.get(service, ())):
         field = re.sub(pattern, replacement, field)
     return field
