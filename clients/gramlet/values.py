@@ -147,7 +147,7 @@ def label(value: Any, field: str) -> str:
         return as_utf8(os.fsdecode(value))
     if is_array(value) and (array := as_array(value, field)).ndim == 0:
         value = array.item()
-    if value is None or value != value:  # NaN: an empty cell of a table
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # an empty cell of a table
         return ""
     if isinstance(value, str | bool | int | float):
         return as_utf8(value if isinstance(value, str) else shown(value))

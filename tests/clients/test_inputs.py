@@ -604,6 +604,13 @@ def test_classes_that_look_alike_are_warned_about(png: bytes, names: tuple[str, 
             read()
 
 
+def test_labels_that_are_arrays_are_refused_and_empty_cells_are_none(png: bytes) -> None:
+    for wrong in (np.zeros(0), np.zeros(2), np.zeros((1, 0), bool)):
+        with pytest.raises(InvalidInput, match="a label is text or a number"):
+            read_items([png], [wrong])
+    assert [item.label for item in read_items([png] * 3, [None, np.nan, np.float64("nan")])] == ["", "", ""]
+
+
 def test_vectors_of_one_number_and_numbers_that_are_too_large_are_answered() -> None:
     with pytest.raises(InvalidInput, match=r"vectors are numbers .* for N vectors of one"):
         read_items(np.arange(5.0))

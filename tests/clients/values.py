@@ -20,6 +20,7 @@ from gramlet.embed.inputs import MapOptions
 from gramlet.embed.types import Item
 from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.inputs import ExtractionOptions
+from gramlet.feature.see_inputs import SeeOptions
 from gramlet.feature.types import Extraction, Objective
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.train.configuration import Recipe
@@ -228,6 +229,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
         ),
     ),
     "resume_sweep": (("run",), ("timeout",)),
+    "see": (("conv1", [3], [PNG]), ("timeout", *SeeOptions.__annotations__)),
     "descend": ((_WHOLE[DescentStart],), ("timeout",)),
     "adjust": (
         ("run",),

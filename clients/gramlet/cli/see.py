@@ -37,7 +37,7 @@ from gramlet.feature.see_types import (
 from gramlet.folders import Folder
 from gramlet.json_codec import plain
 
-FIELDS = {"resize": "size", "stage": "what", "channels": "what"}
+FIELDS = {"resize": "size", "size": "optimized_size", "stage": "what", "channels": "what"}
 HELP = "draw what channels of the network respond to"
 
 

@@ -20,7 +20,13 @@ _RULES: dict[str, _Rules] = {
         (r"^setup$", "objective"),
         *_PICTURE,
     ),
-    "FeatureServiceStub/See": ((r"^start\.", ""), (r"^resize\.size$", "resize"), *_PICTURE),
+    "FeatureServiceStub/See": (
+        (r"^start\.", ""),
+        (r"^maximization\.", ""),
+        (r"^resize\.size$", "resize"),
+        (r"^items\b", "pictures"),
+        *_PICTURE,
+    ),
     "StylizeServiceStub": (
         (r"^(stylization|adjustment|start)\.", ""),
         (r"^(settings|objective)\.", ""),

@@ -39,6 +39,7 @@ MANY: dict[str, Call] = {
     "features": lambda client: client.features([PICTURE], stages="conv1"),
     "extract": lambda client: client.extract([PICTURE], Extraction(("conv1",))),
     "descend": lambda client: client.descend(DescentStart(objective=OBJECTIVE, iterations=3)),
+    "see": lambda client: client.see("layer1", 5, [PICTURE]),
     "stylize": lambda client: client.stylize(PICTURE, PICTURE),
     "resume": lambda client: client.resume("run"),
     "stylize_set": lambda client: client.stylize_set([PICTURE], PICTURE),

@@ -98,8 +98,8 @@ def test_a_caller_who_leaves_ends_the_work(engine: Engine, folder: Path) -> None
 def test_what_is_wrong_is_named(engine: Engine, folder: Path, tmp_path: Path) -> None:
     with client_of({FEATURE: FeatureServicer(engine)}) as client:
         wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
-            (("layer9", 5, folder), {}, "start.stage"),
-            (("layer1", 256, folder), {}, "start.channels[0]"),
+            (("layer9", 5, folder), {}, "stage"),
+            (("layer1", 256, folder), {}, "channels[0]"),
             (("layer1", [5, 5], folder), {}, "channels"),
             (("layer1", range(65), folder), {}, "channels"),
             (("layer1", "5", folder), {}, "channels"),
@@ -107,8 +107,8 @@ def test_what_is_wrong_is_named(engine: Engine, folder: Path, tmp_path: Path) ->
             (("layer1", 5, []), {}, "pictures"),
             (("layer1", 5, tmp_path), {}, "pictures"),
             (("layer1", 5, "no such file.jpg"), {}, "pictures"),
-            (("layer1", 5, [b"\xff\xd8\xff broken"]), {}, "items"),
-            (("layer1", 5, folder), {"steps": 5000}, "start.maximization.steps"),
+            (("layer1", 5, [b"\xff\xd8\xff broken"]), {}, "pictures"),
+            (("layer1", 5, folder), {"steps": 5000}, "steps"),
             (("layer1", 5, folder), {"projection": "guide"}, "projection"),
         ]
         for arguments, options, field in wrong:
