@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from gramlet.embed.settings import MapSettings
 from gramlet.errors import NotFound, Overloaded
-from gramlet.run.types import RunFilter, RunKind, RunRef
+from gramlet.run.types import RunFilter, RunInfo, RunKind, RunRef
 from gramlet.train.types import HeadRef
+from gramlet_server.embed.stored import Plan, list_maps, put_plan
 from gramlet_server.identity import Caller, caller
 from gramlet_server.runs.control import RunControl
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.queue import RunQueue
-from gramlet_server.runs.records import Records
+from gramlet_server.runs.records import Record, Records
 from gramlet_server.runs.room import Room
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
@@ -75,6 +77,40 @@ def test_another_names_run_does_not_exist(lifecycle: Lifecycle) -> None:
     for who in (ALICE, OPERATOR):
         with calling(who):
             assert [info.run_id for info in control.page(RunFilter()).runs] == ["mine"]
+
+
+def test_lists_read_only_once_what_others_have(lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
+    records, registry = lifecycle.records, Registry(lifecycle.records.store)
+    with calling(ALICE):
+        for number in range(3):
+            make(lifecycle, f"r{number}")
+        registry.add(HEAD, HeadWeights(STATE, {}))
+    with calling(BOB):
+        assert (records.page(RunFilter()).runs, registry.heads()) == ((), [])
+        with monkeypatch.context() as patched:
+            patched.setattr(records.store, "get", pytest.fail)
+            assert (records.page(RunFilter()).runs, registry.heads()) == ((), [])
+        make(lifecycle, "mine")
+        assert [info.run_id for info in records.page(RunFilter()).runs] == ["mine"]
+    with calling(ALICE):
+        RunControl(records, [lifecycle]).delete(RunRef("r0"))
+    with calling(BOB):
+        make(lifecycle, "r0")
+        assert [info.run_id for info in records.page(RunFilter()).runs] == ["r0", "mine"]
+    with calling(ALICE):
+        assert [info.run_id for info in records.page(RunFilter()).runs] == ["r2", "r1"]
+        assert len(registry.heads()) == 1
+
+
+def test_maps_of_others_are_not_listed(lifecycle: Lifecycle) -> None:
+    store = lifecycle.records.store
+    for owner, map_id in (("alice", "hers"), ("bob", "his")):
+        run = Run.create(store, "embed", map_id)
+        lifecycle.records.begin(run, Record(RunInfo(map_id, RunKind.EMBED, created=1.0, owner=owner)))
+        put_plan(run, Plan(MapSettings(), 1.0))
+    for who, seen in ((ALICE, {"hers"}), (BOB, {"his"}), (OPERATOR, {"hers", "his"})):
+        with calling(who):
+            assert {summary.map_id for summary in list_maps(store)} == seen
 
 
 def test_a_run_that_another_process_goes_on_with_stays_its_owners(lifecycle: Lifecycle) -> None:

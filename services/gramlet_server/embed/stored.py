@@ -268,7 +268,7 @@ def list_maps(store: Store) -> list[MapSummary]:
     found = []
     for map_id in {entry.key.split("/")[2] for entry in store.list(f"runs/{KIND}")}:
         try:
-            if caller.get().sees_all or Records(store).read(RunKind.EMBED, map_id):
+            if caller.get().sees_all or Records(store).owner(RunKind.EMBED, map_id) == caller.get().name:
                 found.append(_summary(Run(store, KIND, map_id)))
         except DataLoss as error:
             store.report(error)

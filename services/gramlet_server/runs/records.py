@@ -17,7 +17,7 @@ import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,6 +27,7 @@ from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunFilter, RunInfo, RunKind, RunPage, RunState
 
 from gramlet_server.identity import check_may_see, may_see
+from gramlet_server.runs.layout import Folder
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
@@ -34,6 +35,7 @@ SUMMARY = "summary"
 LEASE_SECONDS = 15.0
 PAGE_SIZE, LARGEST_PAGE = 50, 1000
 _READERS = 16
+_KINDS = {kind.value for kind in RunKind}
 _LATEST = 10**13 - 1  # milliseconds; reversed times have 13 digits until the year 2286
 
 
@@ -67,7 +69,6 @@ class Records:
     def __init__(self, store: Store, lease_seconds: float = LEASE_SECONDS) -> None:
         self.store = store
         self.lease_seconds = lease_seconds
-        self._owners: Mapping[tuple[RunKind, str, str], str] = {}
 
     def begin(self, run: Run, record: Record) -> Record:
         """Writes the record of a run that is new, or that has a new owner."""
@@ -108,23 +109,33 @@ class Records:
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """The owner and the bytes of every run. Runs that are just being created have no owner yet."""
-        sizes: Counter[tuple[RunKind, str, str]] = Counter()
-        for kind in RunKind:
-            for entry in self.store.list(f"runs/{kind.value}"):
-                if len(parts := entry.key.split("/")) > 4:
-                    sizes[kind, parts[2], parts[3]] += entry.size
+        sizes: Counter[str] = Counter()
+        for entry in self.store.list("runs"):
+            if len(parts := entry.key.split("/")) > 4:
+                sizes["/".join(parts[:4])] += entry.size
         with ThreadPoolExecutor(_READERS, thread_name_prefix="runs") as pool:
             owners = list(pool.map(self._owner, sizes))
-        self._owners = {run: owner for run, owner in zip(sizes, owners, strict=True) if owner is not None}
         for owner, size in zip(owners, sizes.values(), strict=True):
             yield owner or "", size
 
-    def _owner(self, run: tuple[RunKind, str, str]) -> str | None:
-        """The owner of a run, by its kind, id and folder: it never changes."""
-        if run in self._owners:
-            return self._owners[run]
-        record = self._intact(*run[:2])
-        return record.info.owner if record else None
+    def owner(self, kind: RunKind, run_id: str) -> str | None:
+        """The owner of a run; None if the store has none, or its record is damaged.
+
+        Raises:
+            DataLoss: It cannot be found any more.
+        """
+        folder = Folder.current(self.store, f"runs/{kind.value}/{run_id}")
+        return self._owner(folder.key("").rstrip("/")) if folder else None
+
+    def _owner(self, folder: str) -> str | None:
+        """The owner of the run with this folder, `runs/<kind>/<run id>/<folder>`."""
+        found = self.store.owners.get(folder)
+        if found is None:
+            _, kind, run_id, _ = folder.split("/")
+            record = self._intact(RunKind(kind), run_id) if kind in _KINDS else None
+            if record:
+                self.store.owners.note(folder, found := record.info.owner)
+        return found
 
     def _read(self, kind: RunKind, run_id: str) -> Record | None:
         run = Run(self.store, kind.value, run_id, 0)
@@ -204,14 +215,23 @@ class Records:
     ) -> Iterator[tuple[tuple[str, str], RunInfo]]:
         """The runs that the filters let through, with their keys. Reads many at once: a read waits for the store."""
         with ThreadPoolExecutor(_READERS, thread_name_prefix="runs") as pool:
-            while batch := list(islice(keys, size + 1)):
+            unknown = (key for key in keys if self._may_match(key, wanted))
+            while batch := list(islice(unknown, size + 1)):
                 for key, info in zip(batch, pool.map(self._info_of, batch), strict=True):
                     if info is not None and _matches(info, wanted):
                         yield key, info
 
+    def _may_match(self, key: tuple[str, str], wanted: RunFilter) -> bool:
+        """Whether a run has to be read: false where its owner is known, and not the one that is wanted."""
+        owner = self.store.owners.get(f"index/{key[1]}/{key[0]}")
+        return owner is None or _is_of(owner, wanted)
+
     def _info_of(self, key: tuple[str, str]) -> RunInfo | None:
         record = self._intact(RunKind(key[1]), key[0].partition("-")[2])
-        return self.shown(record) if record else None
+        if record is None:
+            return None
+        self.store.owners.note(f"index/{key[1]}/{key[0]}", record.info.owner)
+        return self.shown(record)
 
     def _keys_of(self, kind: RunKind) -> list[tuple[str, str]]:
         return [(key, kind.value) for key in self._keys(kind)]
@@ -229,7 +249,12 @@ def _detached_key(info: RunInfo) -> str:
 
 
 def _matches(info: RunInfo, wanted: RunFilter) -> bool:
-    return may_see(info.owner) and wanted.state in (None, info.state) and wanted.owner in ("", info.owner)
+    return _is_of(info.owner, wanted) and wanted.state in (None, info.state)
+
+
+def _is_of(owner: str, wanted: RunFilter) -> bool:
+    """Whether the caller sees the runs of an owner, and wants them."""
+    return may_see(owner) and wanted.owner in ("", owner)
 
 
 def _filters(wanted: RunFilter) -> list[str]:

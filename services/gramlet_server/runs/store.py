@@ -38,8 +38,26 @@ _CHECK_LASTS = timedelta(hours=1)
 _BEING_WRITTEN = re.compile(r".*#\d+")
 """The files of a directory that obstore writes before it renames them."""
 _MOST_REPORTS = 10_000
+_MOST_OWNERS = 200_000
 
 _log = logging.getLogger(__name__)
+
+
+class Owners:
+    """Names by key, some of which may be forgotten. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def get(self, key: str) -> str | None:
+        """The owner; None if it is not known."""
+        return self._names.get(key)
+
+    def note(self, key: str, owner: str) -> None:
+        """Remembers the owner."""
+        if len(self._names) >= _MOST_OWNERS:
+            self._names = {}
+        self._names[key] = owner
 
 
 @dataclass(frozen=True)
@@ -60,12 +78,15 @@ class Store:
     Attributes:
         address: The directory, or `s3://bucket/prefix`.
         failed: Set when a method has raised Unavailable. Whoever watches the store clears it.
+        owners: Of what is in the store, by keys of it. They never change, so that lists read only once what their
+            caller may not see, however much others have.
     """
 
     def __init__(self, backend: ObjectStore, address: str) -> None:
         self._backend = backend
         self.address = address
         self.failed = threading.Event()
+        self.owners = Owners()
         self._reported: set[str] = set()
 
     @classmethod

@@ -91,8 +91,10 @@ class Registry:
         keys = [match for entry in entries if (match := DESCRIPTION.fullmatch(entry.key))]
         found = []
         for key in keys:
+            owner = self._store.owners.get(key[0])
             try:
-                found.append(self._read(key[1], int(key[2])))
+                if owner is None or may_see(owner):
+                    found.append(self._read(key[1], int(key[2])))
             except DataLoss as error:
                 self._store.report(error)
         return sorted((item[0] for item in found if item), key=lambda head: (head.name, head.version))
@@ -134,4 +136,6 @@ class Registry:
 
     def _read(self, name: str, version: int) -> tuple[Head, str] | None:
         stored = get_description(self._store, name, version)
+        if stored:
+            self._store.owners.note(description_key(name, version), stored.owner)
         return (stored.head, stored.content) if stored and may_see(stored.owner) else None
