@@ -12,6 +12,7 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from datetime import timedelta
 from enum import Enum
 from functools import lru_cache
 from types import NoneType, UnionType
@@ -40,7 +41,7 @@ def choose(kind: type[E], value: E | str, field: str) -> E:
         if isinstance(value, str) and member.value == value:
             return member
     members = [str(member.value) for member in kind]
-    raise InvalidInput(f"{shown(value)} is none of {', '.join(members)}{did_you_mean(value, members)}", field=field)
+    raise InvalidInput(f"{_quoted(value)} is none of {', '.join(members)}{did_you_mean(value, members)}", field=field)
 
 
 def whole_number(value: Any, field: str, *, least: int = 0, most: int = 2**32 - 1) -> int:
@@ -86,11 +87,13 @@ def _quoted(value: Any) -> str:
 
 
 def seconds(value: Any, field: str) -> float | None:
-    """A time in seconds; None and infinity are no limit.
+    """A time in seconds, as a number or a timedelta; None and infinity are no limit.
 
     Raises:
         InvalidInput: Not a number, or less than 0.
     """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     number = math.inf if value is None else any_number(value, field)
     if not number >= 0:  # NaN fails as well
         raise InvalidInput(f"must be a number of seconds, 0 or more, not {_quoted(value)}", field=field)

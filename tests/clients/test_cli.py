@@ -184,7 +184,7 @@ def test_optimizers_are_compared_on_one_plot(gramlet: Run, picture: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--compare", "lbfgs,newton"], "optimizers[1]: newton is none of lbfgs, adam, gd"),
+        (["--compare", "lbfgs,newton"], "optimizers[1]: 'newton' is none of lbfgs, adam, gd"),
         (["--compare", "lbfgs,lbfgs"], "optimizers: lbfgs: named twice"),
         (["--compare", "gd=0"], "--learning-rate: must be positive"),
         (["--compare", "adam", "--optimizer", "lbfgs"], "--optimizer: belongs to each optimizer that is compared"),

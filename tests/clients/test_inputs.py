@@ -6,6 +6,7 @@ import os
 import urllib.parse
 from collections.abc import Iterable
 from contextlib import nullcontext
+from datetime import timedelta
 from io import BytesIO, StringIO, TextIOBase
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from gramlet.stylize.types import Initial, Optimizer
 from gramlet.train.configuration import HeadKind, Recipe
 from gramlet.train.inputs import make_recipe, read_labelled
 from gramlet.types import Limits, Picture, Resize, ResizeMode
-from gramlet.values import several
+from gramlet.values import seconds, several
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare, shape
 from PIL import Image
@@ -616,6 +617,18 @@ def test_vectors_of_one_number_and_numbers_that_are_too_large_are_answered() -> 
         read_items(np.arange(5.0))
     with pytest.raises(InvalidInput, match="there are no items"):
         read_items([])
-    (item,) = read_items(np.array([[1e300]]))  # without a warning of NumPy; the service refuses it by name
-    assert item.vector is not None
-    assert np.isinf(item.vector).all()
+    first, second = read_items(np.array([[1e300], [1.0]]))  # without a warning of NumPy
+    assert first.error is not None
+    assert first.error.message == "its numbers are beyond 3.4e38, the largest of float32: scale them"
+    assert second.vector == [1.0]
+
+
+def test_a_picture_that_is_given_twice_is_named(picture: Path) -> None:
+    given = {"a": [picture], "b": [picture]}
+    with pytest.raises(InvalidInput, match=r"is given twice as 'a' and 'b': leave it or pictures\[0\] out") as found:
+        read_labelled(given)
+    assert found.value.field == "pictures[1]"
+
+
+def test_a_time_may_be_a_timedelta() -> None:
+    assert seconds(timedelta(minutes=1), "timeout") == 60

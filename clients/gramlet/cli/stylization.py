@@ -115,17 +115,18 @@ def output_of(arguments: argparse.Namespace) -> Path:
     return output
 
 
-def check_pictures(arguments: argparse.Namespace) -> bool:
-    """Whether a run is to be resumed, rather than made of pictures.
+def check_pictures(arguments: argparse.Namespace) -> None:
+    """Finds out whether there is what a run needs, before anything is said of the output: pictures, or a run to resume.
 
     Raises:
         InvalidInput: Both, or neither.
+        NotFound: A picture does not exist.
     """
     if arguments.resume and arguments.content:
         raise InvalidInput("a resumed run has its pictures already: leave them out", field="--resume")
     if not (arguments.resume or arguments.style):
         raise InvalidInput("give a content picture and a style picture", field="style")
-    return bool(arguments.resume)
+    check_existing(arguments)
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from gramlet.cli.stylization import (
 from gramlet.cli.stylization import (
     add_pictures,
     add_settings,
-    check_existing,
     check_pictures,
     contents_of,
     inputs_of,
@@ -107,7 +106,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.checkpoint_every is not None:
         terminal.note("--checkpoint-every has no effect any more: checkpoints go by time, see --state-seconds")
     inputs = inputs_of(arguments)
-    check_existing(arguments)
+    check_pictures(arguments)
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal)
     check_output(output_of(arguments), PICTURES, "--output", inputs)
@@ -128,7 +127,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEvent, Result]:
     preview_every = (arguments.preview_every or _PREVIEW_EVERY) if arguments.preview else 0
-    if check_pictures(arguments):
+    if arguments.resume:
         return client.resume(
             arguments.resume,
             preview_every=preview_every,

@@ -59,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Runs or resumes a sweep, shows how it goes, and writes the grid."""
+    check_pictures(arguments)
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal)
     check_output(output_of(arguments), PICTURES, "--output", inputs_of(arguments))
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[SweepEvent, SweepResult]:
-    if check_pictures(arguments):
+    if arguments.resume:
         return client.resume_sweep(arguments.resume, detached=arguments.detach)
     return client.sweep(
         arguments.content,

@@ -113,7 +113,7 @@ def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> lis
     if isinstance(given, Folder):
         items = _of_folder(given)
     elif is_array(given) and (array := as_array(given, "items")).ndim <= 2 and not is_encoded(array):
-        items = [UnreadItem(str(number), "", None, row) for number, row in enumerate(_vectors(array))]
+        items = [_of_row(row, number) for number, row in enumerate(_vectors(array))]
     elif is_one_picture(given):
         raise InvalidInput(_SEVERAL, field="items")
     else:
@@ -182,13 +182,31 @@ def _of_one(one: Any, number: int) -> UnreadItem:
         return UnreadItem(name, "", b"", error=error)
 
 
+def _of_row(row: Any, number: int) -> UnreadItem:
+    try:
+        return UnreadItem(str(number), "", None, _narrowed(row))
+    except GramletError as error:
+        return UnreadItem(str(number), "", None, error=error)
+
+
 def _vector(given: Any) -> Array:
-    rows = _vectors(as_array(given, "vector")[None], "vector")
-    return np.asarray(rows[0])
+    return _narrowed(_vectors(as_array(given, "vector")[None], "vector")[0])
 
 
-def _vectors(array: Any, field: str = "items") -> Array:
+def _narrowed(vector: Any) -> Array:
+    """The vector as it travels.
+
+    Raises:
+        InvalidInput: It has numbers that float32 does not hold. The service would call them infinite.
+    """
+    narrow = as_float32(vector)
+    if np.isinf(narrow).any() and np.isfinite(vector).all():
+        raise InvalidInput("its numbers are beyond 3.4e38, the largest of float32: scale them", field="vector")
+    return narrow
+
+
+def _vectors(array: Any, field: str = "items") -> Any:
     if array.ndim != 2 or array.dtype.kind not in "buif":
         fix = ": for N vectors of one number, array[:, None]" if array.ndim == 1 and array.dtype.kind in "buif" else ""
         raise InvalidInput(f"vectors are numbers (N, n), not {shown(array.dtype)} {array.shape}{fix}", field=field)
-    return as_float32(array)
+    return array

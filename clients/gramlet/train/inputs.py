@@ -154,9 +154,20 @@ def read_labelled(
     """
     resize = None if size is None else Resize(ResizeMode.CENTER_CROP, size)
     listed = _listed(pictures)
+    _check_unique(listed)
     warn_of_lookalikes((picture.label for picture in listed), "pictures")
     found = [_read(picture, resize, unreadable) for picture in listed]
     return LabelledPictures(tuple(entry for entry, _ in found), tuple(reader for _, reader in found))
+
+
+def _check_unique(listed: Sequence[_Listed]) -> None:
+    first: dict[str, _Listed] = {}
+    for picture in listed:
+        earlier = first.setdefault(picture.name, picture)
+        if earlier is not picture:
+            labels = f" as {earlier.label!r} and {picture.label!r}" if earlier.label != picture.label else ""
+            message = f"{shown(picture.name)} is given twice{labels}: leave it or {earlier.field} out"
+            raise InvalidInput(message, field=picture.field)
 
 
 class _Listed(NamedTuple):
