@@ -313,10 +313,12 @@ def test_an_optimization_is_cancelled_within_a_step(engine: Engine) -> None:
         events = seeing.events([])
         while not isinstance(next(events), SeePreview):
             pass
+        assert engine.backlog_seconds > 0
         seeing.cancel()
         with pytest.raises(Cancelled):
             list(events)
     assert engine.descents.queue.running == 0
+    assert engine.backlog_seconds == 0
 
 
 def test_calls_that_optimize_wait_among_the_descents(gated: tuple[Engine, GatedDevice]) -> None:

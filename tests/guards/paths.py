@@ -186,7 +186,7 @@ def _descend(world: World) -> None:
 
 def _see(world: World) -> None:
     pictures = [world.picture(), world.picture()]
-    list(world.client.see("layer1", 5, pictures, resize=64, steps=2, size=48, preview_every=1))
+    list(world.client.see("layer1", 5, pictures, resize=64, steps=2, optimized_size=48, preview_every=1))
 
 
 def _floats(world: World) -> Any:

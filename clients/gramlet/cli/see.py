@@ -13,7 +13,7 @@ from typing import Any
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import file_path, show_defaults, values_of
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
-from gramlet.cli.pictures import pictures_of
+from gramlet.cli.pictures import pictures_of, with_name
 from gramlet.cli.sheets import channel_sheet, contact_sheet
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.errors import InvalidInput
@@ -37,7 +37,7 @@ from gramlet.feature.see_types import (
 from gramlet.folders import Folder
 from gramlet.json_codec import plain
 
-FIELDS = {"resize": "size", "size": "optimized_size", "stage": "what", "channels": "what"}
+FIELDS = {"resize": "size", "stage": "what", "channels": "what"}
 HELP = "draw what channels of the network respond to"
 
 
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.preview:
         check_output(arguments.preview, PICTURES, "--preview", [*sources, arguments.output])
     folder = Folder("the pictures", tuple(pictures)) if pictures else None
-    shown = Shown(terminal, arguments.preview)
+    shown = Shown(terminal, len(channels), arguments.preview)
     with (
         client.see(stage, channels or None, folder, **_options(arguments)) as events,
         terminal.progress("seeing") as meter,
@@ -130,7 +130,7 @@ def _options(arguments: argparse.Namespace) -> SeeOptions:
         "projection": arguments.projection,
         "optimize": arguments.optimize,
         "steps": arguments.steps,
-        "size": arguments.optimized_size,
+        "optimized_size": arguments.optimized_size,
         "seed": arguments.seed,
     }
     options: Any = {name: value for name, value in given.items() if value is not None}
@@ -138,10 +138,17 @@ def _options(arguments: argparse.Namespace) -> SeeOptions:
 
 
 class Shown:
-    """Shows event after event."""
+    """Shows event after event.
 
-    def __init__(self, terminal: Terminal, preview: Path | None) -> None:
+    Args:
+        terminal: Where.
+        channels: How many pictures are optimized, if any are.
+        preview: The file that shows how they form.
+    """
+
+    def __init__(self, terminal: Terminal, channels: int, preview: Path | None) -> None:
         self._terminal = terminal
+        self._channels = channels
         self._preview = preview
         self._optimized = 0
 
@@ -154,15 +161,18 @@ class Shown:
             case SeeProgress():
                 meter.update(event.pictures, event.total, "pictures")
             case SeeRefused():
-                self._terminal.note(f"{event.id}: {event.error.message}")
+                self._terminal.note(with_name(event.id, event.error.message))
                 values = {"index": event.index, "id": event.id, "code": event.error.code.name}
                 values["message"] = event.error.message
             case SeePreview():
-                meter.update(event.step, event.steps, f"steps for channel {event.channel}")
+                done, total = self._optimized * event.steps + event.step, self._channels * event.steps
+                meter.update(done, total, f"steps, channel {event.channel}")
                 if self._preview:
                     write_atomically(self._preview, encode_picture_as(event.image, self._preview))
-            case SeeOptimized() if self._preview:
-                write_atomically(self._preview, encode_picture_as(event.image, self._preview))
+            case SeeOptimized():
+                self._optimized += 1
+                if self._preview:
+                    write_atomically(self._preview, encode_picture_as(event.image, self._preview))
         if not isinstance(event, SeeResult):  # that comes when the sheet is written
             self._terminal.event(_NAMES[type(event)], **values)
 

@@ -118,6 +118,8 @@ class _Lines(Meter):
 
     def update(self, done: int, total: int | None, text: str = "") -> None:
         part = done * _LINES_WITHOUT_TERMINAL // total if total else 0
+        if part < self._shown:  # of the next kind of work
+            self._shown = 0
         if part > self._shown:
             self._shown = part
             self._console.print(printable(f"{self._description} {done}/{total} {text}".rstrip()))

@@ -35,8 +35,8 @@ class SeeOptions(TypedDict, total=False):
         projection: How patches are projected back to pixels: `guided`, `deconvnet` or `none`. Default: `guided` for
             channels that are named, `none` for a whole stage.
         optimize: Whether to optimize a picture for each channel. Default: for channels that are named.
-        steps, size, seed, preview_every: Of the optimized picture; the fields of `Maximization`. Default of
-            preview_every: 8.
+        steps, optimized_size, seed, preview_every: Of the optimized picture; the fields of `Maximization`, whose
+            `size` is `optimized_size`. Default of preview_every: 8.
         resize: How pictures are resized; a number is the longest side in pixels. Default: 320.
     """
 
@@ -46,13 +46,14 @@ class SeeOptions(TypedDict, total=False):
     projection: Projection | str | None
     optimize: bool | None
     steps: int
-    size: int
+    optimized_size: int
     seed: int
     preview_every: int
     resize: Resize | int | None
 
 
-_OF_MAXIMIZATION = ("steps", "size", "seed", "preview_every")
+_OF_MAXIMIZATION = {"steps": "steps", "optimized_size": "size", "seed": "seed", "preview_every": "preview_every"}
+"""The options of an optimized picture, and the fields of `Maximization`."""
 
 
 def make_see_start(
@@ -66,7 +67,7 @@ def make_see_start(
     check_keywords(options, SeeOptions.__annotations__)
     values: dict[str, Any] = dict(options)
     chosen = _channels(channels)
-    of_maximization = {name: values.pop(name) for name in _OF_MAXIMIZATION if name in values}
+    of_maximization = {field: values.pop(name) for name, field in _OF_MAXIMIZATION.items() if name in values}
     optimize = values.pop("optimize", None)
     optimizes = bool(chosen) if optimize is None else flag(optimize, "optimize")
     projection = values.pop("projection", None)
@@ -80,7 +81,9 @@ def make_see_start(
             f"name 1 to {MOST_CHANNELS} channels to project patches or to optimize pictures", field="channels"
         )
     resize = values.pop("resize", None)
-    patches = values.pop("patches", SeeStart.patches)
+    patches = whole_number(values.pop("patches", SeeStart.patches), "patches") if has_pictures else 0
+    if not patches and not optimizes:
+        raise InvalidInput("there is nothing to show: ask for patches, or for optimized pictures", field="patches")
     maximization = fill(Maximization, {"preview_every": 8, **of_maximization}, positive=("steps", "size"))
     return fill(
         SeeStart,
@@ -88,7 +91,7 @@ def make_see_start(
             **values,
             "stage": text(stage, "stage"),
             "channels": chosen,
-            "patches": patches if has_pictures else 0,
+            "patches": patches,
             "projection": projection,
             "maximization": maximization if optimizes else None,
             "resize": as_resize(SIZE if resize is None else resize, ResizeMode.LONGEST_SIDE),

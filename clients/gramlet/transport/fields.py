@@ -22,6 +22,7 @@ _RULES: dict[str, _Rules] = {
     ),
     "FeatureServiceStub/See": (
         (r"^start\.", ""),
+        (r"^maximization\.size$", "optimized_size"),
         (r"^maximization\.", ""),
         (r"^resize\.size$", "resize"),
         (r"^items\b", "pictures"),

@@ -157,7 +157,8 @@ class Engine:
     @property
     def backlog_seconds(self) -> float:
         """Estimate of the time that the device needs for everything that it has accepted."""
-        return self.passes.scheduler.backlog_seconds + self.descents.backlog_seconds
+        long_work = self.descents.backlog_seconds + self.seer.backlog_seconds
+        return self.passes.scheduler.backlog_seconds + long_work
 
     def extract(
         self, pictures: Iterable[Picture | GramletError], extraction: Extraction

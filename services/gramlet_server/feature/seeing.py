@@ -67,6 +67,8 @@ class Seer:
         self._decoder = decoder
         self._queue = queue
         self._fields = Fields(passes)
+        self._open: set[Seeing] = set()
+        self._lock = threading.Lock()
         self._draining = threading.Event()
 
     def open(self, start: SeeStart) -> Seeing:
@@ -80,7 +82,21 @@ class Seer:
         """
         check_weights(start.weights_digest, self._passes.network.digest, "start.weights_digest")
         channels = self._channels(start)
-        return Seeing(self._passes, self._decoder, self._queue, self._fields, start, channels, self._draining)
+        network = self._passes, self._decoder, self._queue, self._fields
+        seeing = Seeing(*network, start, channels, self._draining, self._remove)
+        with self._lock:
+            self._open.add(seeing)
+        return seeing
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Estimate of the time that the device needs for all pictures that are optimized."""
+        with self._lock:
+            return sum(seeing.remaining_seconds for seeing in self._open)
+
+    def _remove(self, seeing: Seeing) -> None:
+        with self._lock:
+            self._open.discard(seeing)
 
     def drain(self) -> None:
         """Lets calls that optimize a picture fail with Unavailable, so that they begin again at another server."""
@@ -117,12 +133,16 @@ class Seeing:
         start: SeeStart,
         channels: Sequence[int],
         draining: threading.Event,
+        closed: Callable[[Seeing], None],
     ) -> None:
         self._passes, self._network, self._decoder = passes, passes.network, decoder
         self._start, self._channels, self._draining = start, channels, draining
         self._patch_size = start.patch_size or (PATCH_SIZE if len(channels) <= MOST_CHANNELS else SMALL_PATCH_SIZE)
         self._fields = fields
         self._cancelled = threading.Event()
+        self._closed = closed
+        self._steps_left = len(channels) * start.maximization.steps if start.maximization else 0
+        self._step_seconds = 0.0
         self._timing = Timing(batch_size=0)
         self._seen = self._refused = 0
         self._queue = queue
@@ -140,6 +160,12 @@ class Seeing:
         self.cancel()
         if self._ticket is not None:
             self._queue.leave(self._ticket)
+        self._closed(self)
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Estimate of the time that the device still needs for optimized pictures; 0 before the first step."""
+        return self._steps_left * self._step_seconds
 
     @property
     def keeps_others_waiting(self) -> bool:
@@ -199,7 +225,9 @@ class Seeing:
                 for found in group:
                     if isinstance(found, Look):
                         self._add(found.timing)
-                        strongest.add(found)
+                        is_kept = strongest.add(found)
+                        if is_kept and projects:
+                            PROCESS.hold(found.picture.pixels)
                     else:
                         self._refused += 1
                         yield found
@@ -223,7 +251,7 @@ class Seeing:
             box=strong.box,
             height=strong.height,
             width=strong.width,
-            jpeg=encode_jpeg(strong.patch),
+            jpeg=encode_jpeg(strong.patch, whole_colors=True),
             projection=b"" if strong.whole is None else self._projected(strong, strong.whole, channel),
         )
 
@@ -237,7 +265,8 @@ class Seeing:
         with self._room_for_gradient(pixels, "start.resize"):
             signal, timing = self._passes.run_single(self._caller, "see", pixels, project)
         self._add(timing)
-        return encode_jpeg(reduced(cut(_grays(signal), strong.box), self._patch_size))
+        patch = cut(signal.transpose(1, 2, 0), strong.box)
+        return encode_jpeg(reduced(_grays(patch), self._patch_size), whole_colors=True)
 
     # --- optimized pictures ---
 
@@ -257,6 +286,7 @@ class Seeing:
             for ascent in maximize(activate, awaken, settings, network.device, device.with_room):
                 if ascent.picture is not None:
                     happened.append((ascent.step, device.fetch(ascent.activation), device.fetch(ascent.picture)))
+                self._steps_left -= 1
                 yield
 
         pixels = settings.size**2
@@ -265,7 +295,9 @@ class Seeing:
             while not has_ended:
                 if self._draining.is_set():
                     raise shutting_down()
+                before = self._steps_left
                 turn, timing = self._passes.run_turn(self._caller, "see", pixels, running)
+                self._step_seconds = timing.compute_seconds / max(1, before - self._steps_left)
                 has_ended, spent = turn.ended, _sum(spent, timing)
                 for step, activation, picture in happened:
                     yield self._formed(channel, step, settings.steps, float(activation()), picture().numpy(), spent)
@@ -294,6 +326,6 @@ def _sum(one: Timing, other: Timing) -> Timing:
 
 
 def _grays(signal: Array) -> Pixels:
-    """A projection (3, H, W) as a picture (H, W, 3) of bytes: 0 is mid-gray, and the strongest values are clipped."""
+    """A projection (H, W, 3) as a picture of bytes: 0 is mid-gray, and the strongest values are clipped."""
     strongest = float(np.percentile(np.abs(signal), BRIGHTEST)) or 1.0
-    return to_uint8(0.5 + signal / (2 * strongest))
+    return to_uint8((0.5 + signal / (2 * strongest)).transpose(2, 0, 1))

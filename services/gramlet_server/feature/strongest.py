@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gramlet.feature.see_types import Box
@@ -131,7 +132,7 @@ class Strongest:
         )
 
 
-def cut(pixels: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+def cut(pixels: NDArray[Any], box: Box) -> NDArray[Any]:
     """A part of a picture (H, W, 3)."""
     return pixels[box.top : box.top + box.height, box.left : box.left + box.width]
 

@@ -21,9 +21,15 @@ def encode_png(picture: Array | Pixels) -> bytes:
     return _encode(picture, format="PNG")
 
 
-def encode_jpeg(picture: Array | Pixels, quality: int = 90) -> bytes:
-    """The JPEG file of a picture, (3, H, W) floating point in 0..1 or (H, W, 3) uint8; `quality` is Pillow's, 0..95."""
-    return _encode(picture, format="JPEG", quality=quality)
+def encode_jpeg(picture: Array | Pixels, quality: int = 90, *, whole_colors: bool = False) -> bytes:
+    """The JPEG file of a picture, (3, H, W) floating point in 0..1 or (H, W, 3) uint8.
+
+    Args:
+        picture: The picture.
+        quality: Pillow's, 0..95.
+        whole_colors: Store the colors of every pixel, rather than of every second one along each axis.
+    """
+    return _encode(picture, format="JPEG", quality=quality, subsampling="4:4:4" if whole_colors else "4:2:0")
 
 
 def _encode(picture: Array | Pixels, **options: Any) -> bytes:

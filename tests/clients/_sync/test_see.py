@@ -18,7 +18,7 @@ from PIL import Image
 from tests.clients.servers import FEATURE, client_of, collect
 from tests.e2e.cluster import wait_until
 
-WHAT: Any = {"resize": 64, "patches": 3, "steps": 4, "size": 48, "preview_every": 2}
+WHAT: Any = {"resize": 64, "patches": 3, "steps": 4, "optimized_size": 48, "preview_every": 2}
 
 
 class Fragile(FeatureServicer):
@@ -109,6 +109,8 @@ def test_what_is_wrong_is_named(engine: Engine, folder: Path, tmp_path: Path) ->
             (("layer1", 5, "no such file.jpg"), {}, "pictures"),
             (("layer1", 5, [b"\xff\xd8\xff broken"]), {}, "pictures"),
             (("layer1", 5, folder), {"steps": 5000}, "steps"),
+            (("layer1", 5, folder), {"patches": 0, "optimize": False}, "patches"),
+            (("layer1", 5, folder), {"optimized_size": 5000}, "optimized_size"),
             (("layer1", 5, folder), {"projection": "guide"}, "projection"),
         ]
         for arguments, options, field in wrong:
