@@ -39,10 +39,10 @@ CEILINGS = {
     "gramlet.feature.v1.FeatureService/ExtractStream": 39,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 32,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 34,  # 17
-    "gramlet.stylize.v1.StylizeService/Adjust": 28,
+    "gramlet.stylize.v1.StylizeService/Adjust": 29,
     "gramlet.embed.v1.EmbedService/DrawMap": 26,  # 14
     "gramlet.run.v1.RunService/StopRun": 22,
-    "gramlet.stylize.v1.StylizeService/GetStatus": 25,
+    "gramlet.stylize.v1.StylizeService/GetStatus": 26,
     "gramlet.run.v1.RunService/DeleteRun": 22,
     "gramlet.run.v1.RunService/GetRun": 22,
     "gramlet.train.v1.TrainService/GetHead": 21,
