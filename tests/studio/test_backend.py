@@ -127,7 +127,7 @@ def test_what_is_wrong_with_an_order_names_the_field(studio: StudioProcess) -> N
     for change, field in (
         ({"styles": []}, "styles"),
         ({"content": "../x"}, "content"),
-        ({"settings": {"size": 1}}, "settings.size"),
+        ({"settings": {"size": 1}}, "size"),
         ({"settings": {"sizes": 1}}, "sizes"),
     ):
         code, said = failure(studio, "POST", "/stylizations", {**order, **change})
