@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from PIL import Image
 from tests.clients.servers import STYLIZE, Script, free_port, serving
 from tests.ctrl_c import GRAMLET
 
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -884,3 +886,25 @@ def test_a_lost_server_is_told_on_stderr_and_the_run_goes_on(
     assert code == 0
     assert [event["event"] for event in events(said)] == ["started", "reconnecting", "result"]
     assert "lost its server: going away" in noted
+
+
+def test_the_wait_for_something_that_accepts_and_says_nothing_ends(gramlet: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts for it
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        code, _, noted = gramlet("status", "--wait", 1, "--server", address)
+    assert (code, noted) == (1, f"gramlet: no answer from {address} in 1 s\n")
+
+
+@pytest.mark.parametrize("program", ["clients/gramlet_program.py", "services/gramlet_server_program.py"])
+def test_ctrl_c_while_a_program_is_imported_prints_no_traceback(program: str, tmp_path: Path) -> None:
+    package = tmp_path / Path(program).stem.removesuffix("_program")
+    package.mkdir()
+    (package / "__init__.py").write_text("import os\nos.kill(os.getpid(), 2)\nprint('went on')\n")
+    start = (
+        "import runpy, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"runpy.run_path({str(ROOT / program)!r})['main']()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
