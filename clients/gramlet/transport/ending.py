@@ -33,6 +33,7 @@ class _CallsUnderWay:
         self._closes: dict[Call, Callable[[], None]] = {}
         self._threads: WeakSet[threading.Thread] = WeakSet()
         self._none_left = threading.Condition(self._lock)
+        self._is_ending = False
 
     def add(self, call: Call, close: Callable[[], None]) -> None:
         """Remembers a call until it has ended, and how to close it."""
@@ -54,6 +55,7 @@ class _CallsUnderWay:
             return
         until = time.monotonic() + _SECONDS
         with self._lock:
+            self._is_ending = True
             closes = list(self._closes.values())
         for close in closes:
             close()
@@ -62,6 +64,14 @@ class _CallsUnderWay:
             threads = [thread for thread in self._threads if thread is not threading.current_thread()]
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+    def hold_daemon(self) -> None:
+        """Holds a daemon thread whose call was canceled by the end, so that it does not report that as its failure.
+
+        Python is about to stop the thread, wherever it is.
+        """
+        if self._is_ending and self._process == os.getpid() and threading.current_thread().daemon:
+            threading.Event().wait()
 
     def _ended(self, call: Call) -> None:
         self.served_by_this_thread()

@@ -279,6 +279,7 @@ class Stream:
             with self._connection.translating(self._rpc):
                 return next(self._call, _END)
         except GramletError:
+            calls_under_way.hold_daemon()
             if self._requests is not None and self._requests.failure is not None:
                 raise self._requests.failure from None
             raise
