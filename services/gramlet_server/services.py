@@ -131,12 +131,12 @@ class Shared:
             on_readiness=self.store_monitor.subscribe,
         )
 
-    def keep_sweeping(self, kind: str) -> None:
-        """Removes old runs of a kind from the store, as long as the process lives."""
+    def keep_sweeping(self, kind: str, cache: str = "", keeps: Callable[[str], bool] = lambda _: False) -> None:
+        """Removes old runs of a kind, and an old cache, from the store, as long as the process lives."""
         from gramlet_server.runs.retention import keep_sweeping
 
-        if days := self.settings.store.keep_runs_days:
-            keep_sweeping(self.store, kind, timedelta(days=days))
+        days = self.settings.store.keep_runs_days
+        keep_sweeping(self.store, kind, timedelta(days=days) if days else None, cache=cache, keeps=keeps)
 
     def close(self) -> None:
         """Releases the network, or the connection to it, and ends the decoders and the watch of the store, if a service
@@ -180,6 +180,7 @@ def _stylize(shared: Shared) -> Built:
 
 def _train(shared: Shared) -> Built:
     from gramlet_server.backbone.weights import load
+    from gramlet_server.train.cache import CACHE
     from gramlet_server.train.classifier import BaseStages
     from gramlet_server.train.runs import KIND, Runs, RunSettings
     from gramlet_server.train.service import TrainServicer
@@ -197,22 +198,26 @@ def _train(shared: Shared) -> Built:
     runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
     # In parallel, so that the service is ready before; a run that comes earlier waits for the rest of it.
     threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
-    shared.keep_sweeping(KIND)
+    shared.keep_sweeping(KIND, cache=CACHE)
     return shared.executing(
         TrainServicer(runs, shared.features, shared.store, base), runs.lifecycle, runs.keep_rescuing
     )
 
 
 def _embed(shared: Shared) -> Built:
+    from gramlet_server.embed import stored
     from gramlet_server.embed.distances import Budget
     from gramlet_server.embed.runs import Maps, RunSettings
     from gramlet_server.embed.service import EmbedServicer
+    from gramlet_server.runs.run import Run
 
     chosen = shared.settings.embed
     budget = Budget(chosen.embed_memory_bytes, chosen.embed_disk_bytes, chosen.embed_scratch)
     lease = shared.settings.store.lease_seconds
     settings = RunSettings(chosen.embed_runs, chosen.embed_queue_limit, budget=budget, lease_seconds=lease)
     maps = Maps(shared.features, shared.store, settings, shared.settings.limits, shared.metrics)
+    # Finished maps stay until somebody deletes them.
+    shared.keep_sweeping(stored.KIND, keeps=lambda map_id: stored.is_finished(Run(shared.store, stored.KIND, map_id)))
     return shared.executing(EmbedServicer(maps, shared.features, shared.store), maps.lifecycle, maps.keep_rescuing)
 
 

@@ -64,9 +64,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "runs": ("bench_runs.py",),
     "studio": ("bench_studio.py",),
     "scaling": ("bench_scaling.py",),
+    "hostile": ("bench_hostile.py",),
 }
 """Name to script and arguments. A script prints one JSON object a row; other lines are kept as they are."""
-BY_NAME = ("precision", "loss-512", "compiled", "together", "three-full", "history")
+BY_NAME = ("precision", "loss-512", "compiled", "together", "three-full", "history", "hostile")
 """Rows that run only when they are named, so that all others take less than half an hour."""
 TAKE_DEVICES = ("bench_precision.py", "bench_stylize.py", "bench_features.py")
 """Scripts whose rows can be measured on a GPU."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from gramlet.errors import Aborted, AlreadyExists, InvalidInput, NotFound
-from gramlet_server.runs.retention import keep_sweeping, sweep_runs
+from gramlet_server.runs.retention import keep_sweeping, sweep_cache, sweep_runs
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
@@ -72,6 +72,20 @@ def test_a_run_that_was_taken_over_cannot_be_written_by_its_first_owner(store: S
         first.put("checkpoint", b"late")
     second.put("checkpoint", b"second")
     assert Run.take_over(store, "stylize", "r1").get("checkpoint") == b"second"
+
+
+def test_what_is_to_be_kept_stays_and_an_old_cache_goes(store: Store) -> None:
+    for run_id in ("finished", "unfinished"):
+        Run.create(store, "embed", run_id).put("plan", b"1")
+    for key in ("features/space/a.keys", "features/space/a.npy", "heads/bees/00000001.json"):
+        store.put(key, b"1")
+    later = datetime.now(UTC) + timedelta(days=40)
+    month = timedelta(days=30)
+    assert sweep_runs(store, "embed", month, now=later, keeps=lambda run_id: run_id == "finished") == 1
+    assert sweep_cache(store, "features", month) == 0
+    assert sweep_cache(store, "features", month, now=later) == 2
+    left = {entry.key.split("/")[2] for entry in (*store.list("runs"), *store.list("heads"), *store.list("features"))}
+    assert left == {"finished", "00000001.json"}
 
 
 def test_the_copies_of_earlier_epochs_are_dropped(store: Store) -> None:

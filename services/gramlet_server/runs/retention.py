@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from gramlet.errors import DataLoss, GramletError
@@ -31,6 +31,7 @@ def sweep_runs(
     *,
     settled: timedelta = SETTLED,
     now: datetime | None = None,
+    keeps: Callable[[str], bool] = lambda _: False,
 ) -> int:
     """Deletes the runs whose last write is longer ago than `older_than`, and what interrupted deletions have left.
 
@@ -40,6 +41,7 @@ def sweep_runs(
         older_than: How long runs are kept; None: for ever.
         settled: The longest time in which a request that was given up may still arrive.
         now: The time.
+        keeps: Whether the run of an id stays, however old it is.
 
     Returns:
         How many runs were deleted.
@@ -49,17 +51,50 @@ def sweep_runs(
     for entry in store.list(f"runs/{kind}"):
         if len(parts := entry.key.split("/")) > 3:  # not a file that gramlet did not write
             by_run[parts[2]].append(entry)
-    return sum(_sweep(store, f"runs/{kind}/{run_id}", entries, times) for run_id, entries in by_run.items())
+    return sum(_sweep(store, kind, run_id, entries, times, keeps) for run_id, entries in by_run.items())
 
 
-def keep_sweeping(store: Store, kind: str, older_than: timedelta | None, every: timedelta = timedelta(hours=1)) -> None:
-    """Sweeps again and again while the process lives, in a thread of its own. Several replicas may do so at once."""
+def sweep_cache(store: Store, prefix: str, older_than: timedelta | None, *, now: datetime | None = None) -> int:
+    """Deletes the keys below a prefix that were written longer ago than `older_than`; returns how many.
+
+    They are deleted in order, so that of a pack of features the keys go before the features.
+    """
+    if older_than is None:
+        return 0
+    time_now = now or datetime.now(UTC)
+    old = [entry.key for entry in store.list(prefix) if time_now - entry.modified >= older_than]
+    for key in old:
+        store.delete(key)
+    return len(old)
+
+
+def keep_sweeping(
+    store: Store,
+    kind: str,
+    older_than: timedelta | None,
+    *,
+    cache: str = "",
+    keeps: Callable[[str], bool] = lambda _: False,
+    every: timedelta = timedelta(hours=1),
+) -> None:
+    """Sweeps again and again while the process lives, in a thread of its own. Several replicas may do so at once.
+
+    Args:
+        store: The store.
+        kind: Of the runs.
+        older_than: How long runs are kept; None: for ever.
+        cache: The prefix of a cache that is swept as well; empty: none.
+        keeps: As in `sweep_runs`.
+        every: How often.
+    """
 
     def sweep() -> None:
         while True:
             try:
-                if swept := sweep_runs(store, kind, older_than):
+                if swept := sweep_runs(store, kind, older_than, keeps=keeps):
                     _log.info("%d %s run(s) older than %s removed from the store", swept, kind, older_than)
+                if cache:
+                    sweep_cache(store, cache, older_than)
                 Records(store).repair(RunKind(kind))
             except GramletError as error:
                 _log.warning("old %s runs could not be removed, trying again later: %s", kind, error)
@@ -83,10 +118,14 @@ class _Times:
         return self.now - _newest(entries) >= self.settled
 
 
-def _sweep(store: Store, place: str, entries: Sequence[Entry], times: _Times) -> bool:
+def _sweep(
+    store: Store, kind: str, run_id: str, entries: Sequence[Entry], times: _Times, keeps: Callable[[str], bool]
+) -> bool:
     """Sweeps the keys of one run id; returns whether an old run was deleted. A damaged one stays."""
     try:
-        return _sweep_intact(store, place, entries, times)
+        if times.is_old(entries) and keeps(run_id):
+            times = replace(times, older_than=None)
+        return _sweep_intact(store, f"runs/{kind}/{run_id}", entries, times)
     except DataLoss as error:
         store.report(error)
         return False

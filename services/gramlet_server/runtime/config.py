@@ -234,7 +234,7 @@ class StoreSettings:
 
     store: str = flag("./gramlet-data", "a directory, or s3://bucket/prefix")
     keep_runs_days: float = flag(
-        30.0, "days after which an untouched run of stylize or train can no longer be resumed; 0 keeps all", parse=days
+        30.0, "days that an untouched run, an unfinished map or a cached feature is kept; 0 keeps all", parse=days
     )
     lease_seconds: float = flag(
         15.0, "silence of a replica after which another one goes on with its detached runs", parse=seconds_above_zero

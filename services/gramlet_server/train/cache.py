@@ -29,6 +29,8 @@ from numpy.typing import NDArray
 from gramlet_server.identity import caller
 from gramlet_server.runs.store import Store, intact
 
+CACHE = "features"
+"""The prefix of everything in the cache."""
 KEY_BYTES = 32
 PACK_BYTES = 8 * 1024 * 1024
 PACK_SECONDS = 10.0
@@ -53,7 +55,7 @@ class FeatureSpace:
         """The prefix of its packs in the store."""
         parts = (self.weights_digest, self.precision, self.stage, self.form.value, self.element_type.value, self.size)
         # "1" is the version of this layout and of the preprocessing: Lanczos, center crop.
-        return "features/" + hashlib.sha256(repr(("1", *parts)).encode()).hexdigest()[:32]
+        return f"{CACHE}/" + hashlib.sha256(repr(("1", *parts)).encode()).hexdigest()[:32]
 
 
 class FeatureCache:
