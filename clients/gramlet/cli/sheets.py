@@ -38,9 +38,9 @@ def _channel_row(result: SeeResult, channel: int) -> Image.Image:
     if channel in result.optimized:
         optimized = result.optimized[channel]
         picture = optimized.image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-        parts.append((f"optimized, mean activation {optimized.activation:.3g}", picture))
+        parts.append((f"optimized, mean activation {_shown(optimized.activation)}", picture))
     if most:
-        strongest = f"{patches[0].activation:.3g} to {patches[-1].activation:.3g}" if patches else "no response"
+        strongest = f"{_shown(patches[0].activation)} to {_shown(patches[-1].activation)}" if patches else "no response"
         parts.append((f"patches, {strongest}", _grid([patch.image for patch in patches], most, CELL)))
     if any(patch.projection for each in result.patches.values() for patch in each):
         shown = [image for patch in patches if (image := patch.projection_image) is not None]
@@ -88,6 +88,10 @@ def _grid(pictures: Sequence[Image.Image], most: int, cell: int) -> Image.Image:
             tile.paste(picture, ((cell - picture.width) // 2, (cell - picture.height) // 2))
         grid.paste(tile, place)
     return grid
+
+
+def _shown(activation: float) -> str:
+    return f"{activation:,.0f}" if activation >= 1000 else f"{activation:.3g}"
 
 
 def _side(columns: int, cell: int) -> int:
