@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gramlet.errors import InternalError, InvalidInput, shown
+from gramlet.types import Limits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,12 +19,14 @@ def open_image(data: bytes) -> Image.Image:
     """The picture in a PNG or JPEG file.
 
     Raises:
-        InternalError: The server sent something else.
+        InternalError: The server sent something else, or too many pixels.
     """
     from PIL import Image  # only those who look at a picture pay for the import
 
     try:
         image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))  # others may start other programs
+        if image.width * image.height > Limits.decoded_pixels:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
         image.load()
     except Exception as error:  # broken files make decoders raise nearly anything
         raise InternalError(f"the server sent a picture that cannot be decoded: {error}") from None

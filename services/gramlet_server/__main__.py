@@ -10,11 +10,11 @@ from functools import partial
 
 from gramlet.errors import GramletError, InvalidInput
 
+from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings
 from gramlet_server.runtime.group import end_with_group, serve_group
-from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
 from gramlet_server.runtime.server import Server
@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str]) -> tuple[list[str], Settings]:
 
 def _serve(names: Sequence[str], shared: Shared) -> int:
     if not shared.settings.features.features:
-        keep_large_blocks()
+        ALLOCATOR.keep_large_blocks()
     if shared.settings.server.shares_port:
         end_with_group()
     code = serve(services_of(names, shared), shared.settings.server, shared.metrics, partial(_beside, names, shared))

@@ -26,10 +26,10 @@ import torch
 from gramlet import Client
 from gramlet.feature.types import Style
 from gramlet.stylize.types import Checkpoint, Iteration, StylizeSettings
+from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.lbfgs import LBFGS
-from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.stylization import Control, stylize
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--size", type=int, help="of the pictures, instead of each part's own")
     parser.add_argument("--iterations", type=int, help="likewise")
     chosen = parser.parse_args(arguments)
-    keep_large_blocks()
+    ALLOCATOR.keep_large_blocks()
     torch.set_num_threads(os.cpu_count() or 1)
     given = {name: value for name, value in vars(chosen).items() if name != "parts" and value is not None}
     rows = []

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from gramlet.feature.types import Objective, Style
+from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
-from gramlet_server.runtime.memory import keep_large_blocks
 from gramlet_server.stylize.presets import PRESETS
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,7 +31,7 @@ SIDE = 4096
 
 def main() -> list[dict[str, Any]]:
     """Runs the rows, prints each, and returns them."""
-    keep_large_blocks()
+    ALLOCATOR.keep_large_blocks()
     rows = peaks()
     for row in rows:
         print(json.dumps(row), flush=True)

@@ -26,10 +26,10 @@ from unittest import mock
 
 import torch
 from gramlet.feature.types import GramNormalization
+from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone import layers, load_network, network, onednn
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature.gram import energy, gram_matrix, style_loss
-from gramlet_server.runtime.memory import keep_large_blocks
 from torch import Tensor
 from torch.nn import functional
 
@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--precisions", default=",".join(PRECISIONS))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     chosen = parser.parse_args(arguments)
-    keep_large_blocks()
+    ALLOCATOR.keep_large_blocks()
     rows = []
     for size in map(int, chosen.sizes.split(",")):
         rows += compared(size, chosen.precisions.split(","), chosen.device)

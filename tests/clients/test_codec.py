@@ -12,7 +12,7 @@ from gramlet.tensor.codec import EnumCodec, EventCodec, MessageCodec, checked, e
 from gramlet.train.configuration import HeadKind, Recipe, Schedule
 from gramlet.train.v1 import train_pb2
 
-KIND = EnumCodec({HeadKind.MLP: 1, HeadKind.LINEAR: 2})
+KIND = EnumCodec({HeadKind.MLP: 1, HeadKind.LINEAR: 2}, closed=True)
 SCHEDULE = EnumCodec({Schedule.CONSTANT: 1, Schedule.COSINE: 2, Schedule.LINEAR: 3})
 OTHERS = ("strategy", "optimizer", "metric", "class_weights")
 RECIPE = MessageCodec(Recipe, train_pb2.Recipe, beside=OTHERS, kind=KIND, schedule=SCHEDULE)
@@ -49,6 +49,14 @@ def test_a_refused_value_names_its_place() -> None:
     with pytest.raises(InvalidInput) as caught:
         each(RECIPE).decode([train_pb2.Recipe(), train_pb2.Recipe(kind=9)], "recipes")  # type: ignore[arg-type]
     assert caught.value.field == "recipes[1].kind"
+
+
+def test_a_value_of_a_newer_release_is_kept() -> None:
+    recipe = RECIPE.decode(train_pb2.Recipe(schedule=9))  # type: ignore[arg-type]
+    assert isinstance(recipe.schedule, Schedule)
+    assert (recipe.schedule.name, recipe.schedule.value) == ("UNKNOWN_9", "unknown (9)")
+    assert recipe.schedule not in set(Schedule)
+    assert RECIPE.encode(recipe).schedule == 9
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from gramlet.feature.descent_types import (
 )
 from gramlet.feature.types import Extraction, Objective
 from gramlet.types import Array
-from gramlet_server.feature.descent_work import Requests
+from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.lbfgs import LBFGS
@@ -103,7 +103,7 @@ def test_in_pieces_it_is_what_it_is_in_one(engine: Engine) -> None:
 
 
 def test_other_callers_and_the_length_of_turns_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gramlet_server.feature.descent_work.STATES_SHARE", math.inf)
+    monkeypatch.setattr("gramlet_server.feature.descent_requests.STATES_SHARE", math.inf)
     alone = run(engine, start())
     monkeypatch.setattr("gramlet_server.feature.passes.TURN_SECONDS", 0.0)
     together: dict[int, list[DescentEvent]] = {}

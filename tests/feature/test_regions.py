@@ -14,8 +14,8 @@ from gramlet.stylize.types import Stylization, StylizeSettings
 from gramlet.types import Array, Limits
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.gram import energy, gram_matrix, region_at, style_loss
-from gramlet_server.stylize.plan import Pictures
-from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.orders import pictures_from_bytes, pictures_to_bytes
+from gramlet_server.stylize.prepare import prepare_pictures, prepare_stylization
 
 HEIGHT, WIDTH = 64, 128
 DIVISORS = {GramNormalization.NONE: 1, GramNormalization.POSITIONS: 8 * 10, GramNormalization.ELEMENTS: 24 * 8 * 10}
@@ -217,8 +217,10 @@ def test_regions_go_with_their_pictures_into_the_store_and_to_every_scale(engine
     own[:20] = 255
     assert HALVES.content is not None
     order = Stylization(HALVES.content, (Style(STYLES[0], 2.0, mask, own), Style(STYLES[1])), StylizeSettings(size=128))
-    pictures = prepare_stylization(order, engine, Limits()).pictures
-    again = Pictures.from_bytes(pictures.to_bytes())
+    prepared = prepare_stylization(order, engine, Limits())
+    pictures, settings = prepared.pictures, prepared.settings
+    stored = pictures_from_bytes(pictures_to_bytes(order), settings)
+    again = prepare_pictures(stored, settings, Limits()).pictures
     for one, other in zip(pictures.styles, again.styles, strict=True):
         np.testing.assert_array_equal(one.content_region, other.content_region)
         np.testing.assert_array_equal(one.style_region, other.style_region)

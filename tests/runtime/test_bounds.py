@@ -101,6 +101,16 @@ def test_the_protos_document_the_bounds() -> None:
             "configuration.recipes[0].stage_rates[layer4]",
         ),
         (
+            feature_pb2.ExtractRequest(extraction=feature_pb2.Extraction(forms=[1, 77])),  # type: ignore[list-item]
+            "extraction.forms[1]",
+        ),
+        (
+            stylize_pb2.StylizeRequest(
+                stylization=stylize_pb2.Stylization(settings=stylize_pb2.Settings(colors=-1))  # type: ignore[arg-type]
+            ),
+            "stylization.settings.colors",
+        ),
+        (
             train_pb2.TrainRequest(
                 configuration=train_pb2.Configuration(
                     entries=train_pb2.Entries(entries=[train_pb2.Entry(label="x" * 257)])

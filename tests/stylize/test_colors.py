@@ -15,7 +15,7 @@ from gramlet_server.feature.canvas import LuminanceOnly
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize.colors import luminance, match_colors, match_luminance
-from gramlet_server.stylize.plan import Pictures, PreparedStylization
+from gramlet_server.stylize.plan import PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
 from gramlet_server.stylize.stylization import Control, Position, stylize
 
@@ -117,6 +117,6 @@ def test_a_run_in_luminance_resumes_at_the_same_bits(engine: Engine, green: Arra
     prepared = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE, scales=2)
     saves: list[Position] = []
     *_, whole = stylize(prepared, engine, Control(saves.append, state_seconds=1e-9))
-    again = replace(prepared, pictures=Pictures.from_bytes(prepared.pictures.to_bytes()))
+    again = prepared_of(engine, green, orange, Colors.CONTENT_LUMINANCE, scales=2)
     *_, resumed = stylize(again, engine, position=saves[0])
     assert resumed.png == whole.png  # type: ignore[attr-defined]

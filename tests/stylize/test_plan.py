@@ -1,4 +1,4 @@
-"""A run's iterations are divided among its scales; its pictures are resampled once and survive the store."""
+"""A run's iterations are divided among its scales; its pictures are resampled once, and stored as sent."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 from gramlet.feature.types import Style
+from gramlet.stylize.types import Stylization, StylizeSettings
 from gramlet.types import Array
 from gramlet_server.feature.engine import Engine
-from gramlet_server.stylize.plan import Pictures, PreparedStylization
+from gramlet_server.stylize.orders import pictures_from_bytes, pictures_to_bytes
+from gramlet_server.stylize.plan import PreparedStylization
 
 from .conftest import prepared_of
 
@@ -50,22 +52,19 @@ def test_the_pictures_of_a_scale_are_made_once(engine: Engine, style: Array) -> 
     assert heavier.objective(0.5).content is coarse.content
 
 
-def test_pictures_survive_the_store_bit_by_bit(content: Array, style: Array) -> None:
-    region, part = np.eye(48, 64, dtype=np.float32), np.eye(56, 40, dtype=np.float32)
-    pictures = Pictures(content, (Style(style, 2.5, region, part), Style(style[:, ::2])), content[:, ::-1])
-    again = Pictures.from_bytes(pictures.to_bytes())
-    np.testing.assert_array_equal(again.content, pictures.content)
-    np.testing.assert_array_equal(again.initial, pictures.initial)
-    for found, expected in zip(again.styles, pictures.styles, strict=True):
-        assert found.weight == expected.weight
-        np.testing.assert_array_equal(found.picture, expected.picture)
-    np.testing.assert_array_equal(again.styles[0].content_region, region)
-    np.testing.assert_array_equal(again.styles[0].style_region, part)
-    assert (again.styles[1].content_region, again.styles[1].style_region) == (None, None)
-
-
-def test_an_initial_picture_that_is_the_content_is_stored_once(content: Array, style: Array) -> None:
-    pictures = Pictures(content, (Style(style),), content)
-    again = Pictures.from_bytes(pictures.to_bytes())
-    assert again.initial is again.content
-    assert len(pictures.to_bytes()) < len(Pictures(content, (Style(style),), content.copy()).to_bytes())
+def test_pictures_are_stored_as_they_were_sent(content: Array, style: Array) -> None:
+    file, mask = b"a file", np.eye(48, 64, dtype=np.float32)
+    pixels = np.zeros((4, 5, 3), np.uint8)
+    styles = (Style(file, 2.5, mask, file), Style(style))
+    sent = Stylization(content, styles, StylizeSettings(size=64), initial=pixels, previous_content=file)
+    again = pictures_from_bytes(pictures_to_bytes(sent), sent.settings)
+    assert (again.settings, again.previous_content) == (sent.settings, file)
+    np.testing.assert_array_equal(again.content, content)
+    np.testing.assert_array_equal(again.initial, pixels)
+    first, second = again.styles
+    assert (first.picture, first.weight, first.style_region, second.weight) == (file, 2.5, file, 1.0)
+    np.testing.assert_array_equal(first.content_region, mask)
+    np.testing.assert_array_equal(second.picture, style)
+    assert (second.content_region, second.style_region) == (None, None)
+    small = pictures_from_bytes(pictures_to_bytes(Stylization(file, (Style(file),))), StylizeSettings())
+    assert small == Stylization(file, (Style(file),))

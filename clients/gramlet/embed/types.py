@@ -334,7 +334,7 @@ class MapStart:
         detached: Whether the making goes on when its caller leaves.
         take_over: Whether to resume the making at once, even if another replica seems to do it.
         items_of_map_id: A finished map whose items this map lays out once more; no items come. Or empty.
-        vector_size: Elements of the vectors to come, for the bound of the memory; 0: unknown.
+        vector_size: The most elements of the vectors to come; 0: as many as a sketch has.
         weights_digest: The only network that may describe the pictures of a new map; empty: any.
     """
 

@@ -22,6 +22,7 @@ ELEMENT_TYPE = EnumCodec(
         ElementType.UINT8: tensor_pb2.ELEMENT_TYPE_UINT8,
     },
     default=ElementType.FLOAT32,
+    closed=True,
 )
 _STORED_AS: dict[ElementType, np.dtype[Any]] = {
     ElementType.FLOAT32: np.dtype("<f4"),

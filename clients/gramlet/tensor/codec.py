@@ -61,12 +61,18 @@ def each(converter: Converter) -> Functions:
 class EnumCodec(Generic[E]):
     """One enumeration: its members and their values on the wire.
 
+    A reply of a newer server may have a value that this release does not know. It becomes a member of its own, whose
+    name and value say so. Servers refuse such values in requests (`gramlet_server.runtime.bounds`).
+
     Args:
         members: The value of each member.
         default: The member that the unset value, 0, stands for; None: it must be set.
+        closed: Refuse unknown values, where nothing can be done without knowing them.
     """
 
-    def __init__(self, members: Mapping[E, int], default: E | None = None) -> None:
+    def __init__(self, members: Mapping[E, int], default: E | None = None, *, closed: bool = False) -> None:
+        self._kind = type(next(iter(members)))
+        self._closed = closed
         self._to_wire = dict(members)
         self._from_wire = {value: member for member, value in members.items()}
         if default is not None:
@@ -74,17 +80,22 @@ class EnumCodec(Generic[E]):
 
     def encode(self, member: E) -> Any:  # the stubs' types of enumerations do not exist at run time
         """The value on the wire, an int."""
-        return self._to_wire[member]
+        return self._to_wire[member] if member in self._to_wire else vars(member)["number"]
 
     def decode(self, value: int, field: str) -> E:
         """The member.
 
         Raises:
-            InvalidInput: Unset without a default, or a value that this release does not know.
+            InvalidInput: Unset without a default, or an unknown value of a closed enumeration.
         """
         if value in self._from_wire:
             return self._from_wire[value]
-        raise InvalidInput(f"unknown value {value}" if value else "must be set", field=field)
+        if self._closed or not value:
+            raise InvalidInput(f"unknown value {value}" if value else "must be set", field=field)
+        unknown = object.__new__(self._kind)  # as the enum module makes members of flags
+        unknown._name_, unknown._value_ = f"UNKNOWN_{value}", f"unknown ({value})"
+        vars(unknown)["number"] = value
+        return unknown
 
 
 class MessageCodec(Generic[T, M]):

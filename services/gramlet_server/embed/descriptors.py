@@ -46,12 +46,17 @@ class ItemDescriptor:
 class Describer:
     """Makes descriptors from features or from vectors.
 
+    Args:
+        settings: The map's settings.
+        largest_vector: The most elements of a vector.
+
     Attributes:
         settings: The map's settings.
     """
 
-    def __init__(self, settings: MapSettings) -> None:
+    def __init__(self, settings: MapSettings, largest_vector: int = LARGEST_VECTOR) -> None:
         self.settings = settings
+        self._largest_vector = largest_vector
         self._triangles: dict[int, tuple[NDArray[np.intp], Array]] = {}
 
     def of_features(self, features: Features) -> Array:
@@ -73,8 +78,9 @@ class Describer:
         """
         if vector.ndim != 1 or vector.size == 0:
             raise InvalidInput(f"a vector has shape (n,), not {vector.shape}", field="vector")
-        if vector.size > LARGEST_VECTOR:
-            raise InvalidInput(f"a vector has at most {LARGEST_VECTOR:,} elements", field="vector")
+        if vector.size > self._largest_vector:
+            message = f"{vector.size:,} elements, and at most {self._largest_vector:,} were announced: set vector_size"
+            raise InvalidInput(message, field="vector")
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
             return _checked(vector.astype(np.float32), "vector")
 

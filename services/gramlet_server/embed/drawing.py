@@ -8,12 +8,15 @@ from gramlet.embed.drawings import WIDTHS, DrawingForm, MapDrawing
 from gramlet.embed.types import StyleMap
 from gramlet.errors import InvalidInput
 
-from gramlet_server.embed import stored
+from gramlet_server.embed import stored, thumbnails
+from gramlet_server.embed.stored import FRAMES
 from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runs.store import Store
 
 _DRAWING_BYTES = 12
-"""For each pixel of a square drawing: its canvas, and the copies while it becomes a file."""
+"""For each pixel of a square panel: its canvas, and the copies while it becomes a file."""
+_PAGE_BYTES = 200
+"""For each item in each frame of a page: coordinates, their text, and the copies while they become a file."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,17 @@ def draw(store: Store, wanted: MapDrawing) -> Drawing:
         raise InvalidInput(f"the map has {len(style_map.layouts)} layouts, counted from 0", field="layout")
     if not WIDTHS[0] <= wanted.width <= WIDTHS[1]:
         raise InvalidInput(f"between {WIDTHS[0]} and {WIDTHS[1]} pixels", field="width")
-    with PROCESS.reserve(_DRAWING_BYTES * wanted.width**2, "width"):
+    field = "map_id" if wanted.form is DrawingForm.PAGE else "width"
+    with PROCESS.reserve(_drawing_bytes(wanted, style_map), field):
         return _drawn(store, wanted, style_map)
+
+
+def _drawing_bytes(wanted: MapDrawing, style_map: StyleMap) -> int:
+    items, layouts = len(style_map.places), len(style_map.layouts)
+    if wanted.form is DrawingForm.PAGE:
+        return items * (_PAGE_BYTES * layouts * (FRAMES + 1) + 4 * thumbnails.side_for(items) ** 2)
+    panels = layouts if wanted.layout is None else 1
+    return panels * _DRAWING_BYTES * wanted.width**2 + items * thumbnails.side_for(items) ** 2
 
 
 def _drawn(store: Store, wanted: MapDrawing, style_map: StyleMap) -> Drawing:

@@ -30,7 +30,7 @@ class MapSize:
 
     @classmethod
     def of_vectors(cls, count: int, settings: MapSettings, vector_size: int = 0) -> MapSize:
-        """Of vectors; of unknown size, they count as large as a sketch."""
+        """Of vectors; of unknown size, they have at most as many elements as a sketch."""
         return cls(count, vector_size or settings.sketch_size or 0, pictures=False)
 
     @classmethod

@@ -40,8 +40,9 @@ from gramlet_server.embed.compare import Comparer
 from gramlet_server.embed.descriptors import Describer, describe
 from gramlet_server.embed.distances import Budget, Measurer
 from gramlet_server.embed.geometry import Kept, Points, points_of
+from gramlet_server.embed.memory import MapSize
 from gramlet_server.embed.project import FinishedLayout, LayoutProgress, NeighborsFound, fit_to_items, fit_to_start
-from gramlet_server.embed.stored import Checkpoint, Frame, ItemSet, Plan, StoredLayout
+from gramlet_server.embed.stored import FRAMES, Checkpoint, Frame, ItemSet, Plan, StoredLayout
 from gramlet_server.embed.stored_arrays import get_kept
 from gramlet_server.embed.tsne import EarlierLayout
 from gramlet_server.feature_source import FeatureSource
@@ -51,7 +52,6 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 R = TypeVar("R")
-_FRAMES = 40
 _NOT_COMPARED = "Descriptors were not compared: that needs two labels."
 
 
@@ -84,7 +84,7 @@ class MapPipeline:
         run: The run in the store, which this process owns.
         plan: The map to compute.
         started: The first event.
-        count: How many items there are; of those still to come, at most.
+        size: Of the map; of items still to come, the count at most.
         arriving: The items still to come.
         item_set: The items, if an earlier owner of the run has described them all.
     """
@@ -95,7 +95,7 @@ class MapPipeline:
         run: Run,
         plan: Plan,
         started: Started,
-        count: int,
+        size: MapSize,
         arriving: Iterable[Item | BadItem],
         item_set: ItemSet | None = None,
     ) -> None:
@@ -103,7 +103,8 @@ class MapPipeline:
         self._run = run
         self._plan = plan
         self._started = started
-        self._count = count
+        self._size = size
+        self._count = size.count
         self._arriving = arriving
         self._item_set = item_set
         self._began = time.monotonic()
@@ -148,7 +149,7 @@ class MapPipeline:
         """Describes and stores all items. Returns them with what is kept of their descriptors."""
         settings = self._plan.settings
         collected = Collected(self._count, self._tools.limits)
-        describer = Describer(settings)
+        describer = Describer(settings, self._size.descriptor_size)
         comparer = Comparer(settings, self._plan.compared_stages, self._count) if self._plan.compared_stages else None
         with Measurer(self._count, settings, self._tools.budget) as measurer:
             described = describe(self._counted(), describer, self._tools.features, comparer.parts if comparer else ())
@@ -263,9 +264,9 @@ class MapPipeline:
         return [layouts[number] for number in sorted(layouts)]
 
     def _is_kept(self, step: LayoutProgress) -> bool:
-        """Whether an iteration becomes a frame of the page: at most _FRAMES of those that are reported do."""
+        """Whether an iteration becomes a frame of the page: at most FRAMES of those that are reported do."""
         every = self._plan.report_every
-        frame_every = every * max(1, -(-step.iterations // (_FRAMES * every)))
+        frame_every = every * max(1, -(-step.iterations // (FRAMES * every)))
         return step.iteration % frame_every == 0
 
     def _iteration(self, step: LayoutProgress, frame: Frame) -> LayoutIteration:

@@ -221,7 +221,7 @@ class Maps:
         # Vectors, and the pictures of an earlier map, need no network.
         if plan.weights_digest and item_set is None and not plan.items_of_map_id:
             tools = replace(tools, features=tools.features.pinned(plan.weights_digest))
-        return MapPipeline(tools, run, plan, started, size.count, items, item_set)
+        return MapPipeline(tools, run, plan, started, size, items, item_set)
 
 
 def _check_earlier(earlier: StyleMap, settings: MapSettings) -> None:

@@ -34,6 +34,8 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 KIND = RunKind.EMBED.value
+FRAMES = 40
+"""The most frames of a layout."""
 
 
 @dataclass(frozen=True)

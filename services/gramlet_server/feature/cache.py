@@ -15,6 +15,7 @@ from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
 from gramlet_server.identity import caller
+from gramlet_server.memory_budget import PROCESS, Budget
 from gramlet_server.telemetry import Observer
 
 Value = TypeVar("Value")
@@ -23,14 +24,24 @@ Value = TypeVar("Value")
 class Cache(Generic[Value]):
     """Values by key, limited in bytes. Threads may share it.
 
+    Values in the process's memory take what its budget has free, and are dropped when requests need it.
+
     Args:
         name: For the metrics.
         limit_bytes: Of all values together.
         observer: Receives hits and misses.
         size: Bytes of a value.
+        budget: Where the values are; None: not in the process's memory.
     """
 
-    def __init__(self, name: str, limit_bytes: int, observer: Observer, size: Callable[[Value], int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        limit_bytes: int,
+        observer: Observer,
+        size: Callable[[Value], int],
+        budget: Budget | None = PROCESS,
+    ) -> None:
         self._name = name
         self._limit = limit_bytes
         self._observer = observer
@@ -38,6 +49,9 @@ class Cache(Generic[Value]):
         self._entries: OrderedDict[Hashable, Value] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._room = None if budget is None else budget.reserve(0)
+        if budget is not None:
+            budget.on_shortage(self.clear)
 
     @property
     def bytes(self) -> int:
@@ -54,16 +68,26 @@ class Cache(Generic[Value]):
         return found
 
     def put(self, key: Hashable, value: Value) -> None:
-        """Stores a value and drops the least recently used ones. A value larger than the cache is not stored."""
+        """Stores a value and drops the least recently used ones. A value that finds no room is not stored."""
         size = self._size(value)
         if size > self._limit:
             return
         with self._lock:
             self._drop(key)
+            while self._bytes + size > self._limit:
+                self._drop(next(iter(self._entries)))
+            if self._room is not None and not self._room.try_to_resize(self._bytes + size):
+                return
             self._entries[key] = value
             self._bytes += size
-            while self._bytes > self._limit:
-                self._drop(next(iter(self._entries)))
+
+    def clear(self) -> None:
+        """Drops all values."""
+        with self._lock:
+            self._entries.clear()
+            self._bytes = 0
+            if self._room is not None:
+                self._room.try_to_resize(0)
 
     def _drop(self, key: Hashable) -> None:
         old = self._entries.pop(key, None)

@@ -14,14 +14,12 @@ from torch import Tensor
 from gramlet_server.feature.canvas import resized
 from gramlet_server.feature.lbfgs import LBFGS, Adam, GradientDescent
 from gramlet_server.feature.lbfgs import Optimizer as Stepper
+from gramlet_server.feature.memory import history_pairs
 from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Snapshot
 
 RESTART_RATE = 0.5
 """Each restart multiplies the learning rate by this."""
-
-HISTORY_BYTES = 2**30
-"""The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
 
 COPIED_AT_ONCE = 16 * 2**20
 """Numbers that are copied to the CPU before others have the device: some 20 ms."""
@@ -95,8 +93,7 @@ def make_optimizer(settings: DescentSettings, point: Tensor, restarts: int) -> S
         return Adam(point.numel(), rate, point.device)
     if settings.optimizer is Optimizer.GRADIENT_DESCENT:
         return GradientDescent(point.numel(), rate, settings.momentum, point.device)
-    pairs = max(1, min(settings.history_size, HISTORY_BYTES // (8 * point.numel())))
-    return LBFGS(point.numel(), rate, pairs, point.device)
+    return LBFGS(point.numel(), rate, history_pairs(settings, point.numel()), point.device)
 
 
 def describe(terms: Terms, stages: tuple[str, ...]) -> LossTerms:

@@ -19,7 +19,6 @@ from gramlet.feature.descent_types import (
     DescentReady,
     DescentStart,
     DescentWaiting,
-    DescentWeights,
 )
 from gramlet.types import Timing
 from torch import Tensor
@@ -27,95 +26,26 @@ from torch import Tensor
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
 from gramlet_server.feature.descent import Descent
 from gramlet_server.feature.descent_parts import Control, Happening
+from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.differentiation import Differentiator
+from gramlet_server.feature.memory import descent_bytes
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.scheduler import Caller
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RETRY_SECONDS, shutting_down
 
 REPORT_SECONDS = 0.05
 """Iterations that follow each other faster are reported together."""
 
-STATES_SHARE = 0.02
-"""States come less often than asked for where they would take a larger share of the time."""
+ROOM_SECONDS = 30.0
+"""How long a descent waits for memory that others have."""
 
 Report = Happening | tuple[DescentIteration, ...]
 """What is handed on at once."""
-
-
-class Requests:
-    """What the caller has sent to a descent, and what became of its last state. For any thread.
-
-    Attributes:
-        draining: The server is shutting down: the descent is stopped, and fails.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._weights: DescentWeights | None = None
-        self._proceed = self._stop = self.draining = False
-        self._state_waits = False
-        self._state_seconds = 0.0
-
-    def reweight(self, weights: DescentWeights) -> None:
-        """New weights. They replace those that the descent has not seen."""
-        with self._changed:
-            self._weights = weights
-            self._changed.notify_all()
-
-    def proceed(self) -> None:
-        """The last iteration may begin."""
-        with self._changed:
-            self._proceed = True
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """The descent has to end with a state."""
-        with self._changed:
-            self._stop = True
-            self._changed.notify_all()
-
-    def drain(self) -> None:
-        """The server is shutting down."""
-        self.draining = True
-        self.stop()
-
-    def state_made(self, seconds: float) -> None:
-        """A state waits for the reader. It took so long to make."""
-        self._state_waits, self._state_seconds = True, seconds
-
-    def state_taken(self, seconds: float) -> None:
-        """The reader has it, and took so long for it."""
-        # The descent went on meanwhile, but on a CPU it shared the processor with the reader, and with StylizeService,
-        # which writes the state afterwards and takes about as long.
-        self._state_waits, self._state_seconds = False, self._state_seconds + 2 * seconds
-
-    def state_due(self, wanted: float, since: float) -> bool:
-        """Whether it is time for a state.
-
-        Args:
-            wanted: Seconds between two states; 0: none.
-            since: Seconds since the last one. While that waits for its reader, no further one is made.
-        """
-        if not wanted or self._state_waits:
-            return False
-        return since >= max(wanted, self._state_seconds / STATES_SHARE)
-
-    def take(self, control: Control) -> DescentWeights | None:
-        """Passes on what has come: the weights are returned."""
-        with self._changed:
-            weights, self._weights = self._weights, None
-            control.proceed, control.stop = self._proceed, self._stop
-        return weights
-
-    def wait(self) -> None:
-        """Waits until something has come that ends a DescentWaiting."""
-        with self._changed:
-            while not (self._weights or self._proceed or self._stop):
-                self._changed.wait()
 
 
 class Pace:
@@ -184,6 +114,7 @@ class DescentWork:
         self._state_made = time.monotonic()
         self._lock = threading.Lock()
         self._cancelled = False
+        self._held: list[Reservation | Place] = []
         self._caller: Caller | None = None
 
     @property
@@ -212,6 +143,9 @@ class DescentWork:
         else:
             self._send()
             self._happened.end()
+        finally:
+            for each in self._held:
+                each.close()
 
     def _blamed(self, error: BaseException) -> BaseException:
         """The error, unless the device's memory was full of other descents: then the picture is not at fault."""
@@ -264,6 +198,9 @@ class DescentWork:
             self._objective = replace(self._objective, content=gray(content))
         initial = content if start.initial is None else start.initial
         targets = self._targets.build(caller, self._objective)
+        first = content if content is not None else initial if snapshot is None else snapshot.picture
+        if first is not None:
+            self._reserve(targets, (first.shape[1], first.shape[2]))
 
         def begin() -> Descent:
             place = self._passes.device.place
@@ -286,6 +223,20 @@ class DescentWork:
         descent, timing = self._passes.run_single(caller, "descent", 1, begin)
         self._add(descent, timing)
         return descent
+
+    def _reserve(self, targets: Targets, size: tuple[int, int]) -> None:
+        """Reserves the memory of a descent at a picture of that height and width. Others may have to end first."""
+        start, memory = self._start, self._passes.memory
+        numbers = (1 if start.luminance_only else 3) * size[0] * size[1]
+        needed = descent_bytes(start.settings, numbers, start.iterations, memory.on_cpu)
+        until = time.monotonic() + ROOM_SECONDS
+        while not self._held:
+            try:
+                self._held.append(PROCESS.reserve(needed, "start.settings.history_size", wait=1.0))
+            except Overloaded:
+                if self._cancelled or time.monotonic() > until:
+                    raise
+        self._held.append(self._differentiator.room(size, targets, "start.objective.content"))
 
     def _loss(self, targets: Targets, size: tuple[int, int]) -> NetworkLoss:
         height, width = size

@@ -21,7 +21,8 @@ from gramlet.feature.descent_types import (
 )
 
 from gramlet_server.feature.descent_parts import PreviewPixels
-from gramlet_server.feature.descent_work import DescentWork, Pace, Report, Requests
+from gramlet_server.feature.descent_requests import Requests
+from gramlet_server.feature.descent_work import DescentWork, Pace, Report
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot

@@ -20,6 +20,7 @@ from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.scheduler import Caller, Work, outcome
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.tiles import Tile, TiledEvaluation
+from gramlet_server.memory_budget import PROCESS, Place
 
 
 class Differentiator:
@@ -62,6 +63,26 @@ class Differentiator:
         if targets.picture_shape not in (None, (height, width)):
             raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
         self._passes.check_size(picture.shape[1:], targets.stages, "evaluate.picture")
+        # The gradient, and the message that it becomes.
+        with (
+            PROCESS.reserve(2 * picture.nbytes, "evaluate.picture"),
+            self.room((height, width), targets, "evaluate.picture"),
+        ):
+            return self._evaluate(caller, picture, targets)
+
+    def room(self, size: tuple[int, int], targets: Targets, field: str) -> Place:
+        """Memory for the passes of an evaluation at a picture of that height and width.
+
+        Raises:
+            InvalidInput, Overloaded: There is none, ever or now.
+        """
+        pixels = self._passes.pixels_at_once(size, targets.stages, targets.antialiased)
+        if self._batch_gradients:
+            pixels *= self._passes.scheduler.room(pixels)
+        return self._passes.memory.gradient(pixels, targets.stages, targets.antialiased, field)
+
+    def _evaluate(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:
+        _, height, width = picture.shape
         if self._passes.needs_tiles(picture) and targets.stages:
             return self._evaluate_in_tiles(caller, picture, targets)
         shared = None

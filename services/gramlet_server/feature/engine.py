@@ -29,8 +29,6 @@ from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.workers import Decoder, LocalDecoder
 from gramlet_server.telemetry import Observer
 
-TILE_PIXELS = 2 * 2**20
-
 
 @dataclass(frozen=True)
 class EngineSettings:
@@ -41,9 +39,9 @@ class EngineSettings:
         batch_gradients: Let stylizations of one size share passes. Off by default: the last bits of a convolution
             may depend on the batch size, and a stylization must not depend on who else is served.
         cache_bytes: Memory for target activations and Gram matrices, shared by all stylizations.
-        tile_pixels: A larger picture is differentiated tile by tile, each of at most so many pixels, halo included. The
-            result is the same except for rounding. Memory is that of one tile; time grows by the halos and by a second
-            forward pass.
+        tile_pixels: A larger picture is differentiated tile by tile, each of at most so many pixels, halo included; 0:
+            2 mebipixels, or as many as the memory has room for. The result is the same except for rounding. Memory is
+            that of one tile; time grows by the halos and by a second forward pass.
         cuda_graphs: On a CUDA device, record passes that repeat, and replay them.
         feature_cache_bytes: Memory for features of pictures that may be asked for again; 0: none are kept.
         descents: How many descents run and wait.
@@ -52,7 +50,7 @@ class EngineSettings:
     batching: Batching = field(default_factory=lambda: Batching(pictures=0, pixels=0, queue_limit=0))
     batch_gradients: bool = False
     cache_bytes: int = 512 * 1024 * 1024
-    tile_pixels: int = TILE_PIXELS
+    tile_pixels: int = 0
     cuda_graphs: bool = True
     feature_cache_bytes: int = 64 * 1024 * 1024
     descents: DescentLimits = field(default_factory=DescentLimits)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.pixels import OnDevice
 from gramlet_server.feature.scheduler import Caller, Later, Work, outcome
 from gramlet_server.feature_source import check_weights
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.pictures.prepare import Decoded
 
 JOINED = 64
@@ -36,12 +36,27 @@ MOST_PIXELS = 4096 * 2304
 Prepared = Decoded | OnDevice
 """A picture as it waits for the device."""
 Outcome = Features | GramletError
-Pending = Outcome | tuple[Hashable, Work]
-"""Either the finished outcome, or the device work with its cache key."""
 
 
-PASS_BYTES = 260
-"""Memory of the activations of a pass on a CPU, for each pixel of the picture; measured with resnet50."""
+@dataclass(frozen=True)
+class Underway:
+    """A picture whose features the device computes.
+
+    Attributes:
+        key: Of the features in the cache.
+        work: The device's work.
+        room: Memory for the features, and for the message that they become.
+        place: Memory for the pass.
+    """
+
+    key: Hashable
+    work: Work
+    room: Reservation
+    place: Place
+
+
+Pending = Outcome | Underway
+"""Either the finished outcome, or work under way."""
 
 
 class Extractor:
@@ -126,7 +141,7 @@ class Extractor:
             prepared = self._prepare_all(pictures, cached, extraction.resize, cancelled or threading.Event())
             self._check_message(prepared, extraction)
             pending = [self._pending(*each, extraction) for each in zip(keys, prepared, strict=True)]
-            caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
+            caller.submit_together([each.work for each in pending if isinstance(each, Underway)])
             return [self._finish(each) for each in pending]
 
     # --- checks ---
@@ -157,8 +172,6 @@ class Extractor:
                     f"{MOST_PIXELS:,}: resize it",
                     field="picture",
                 )
-        if not isinstance(prepared, Features) and self._network.device.type == "cpu":
-            PROCESS.check(prepared.height * prepared.width * PASS_BYTES, "picture")
         size = self._outcome_bytes(prepared, extraction)
         if size > self._limits.message_bytes:
             raise InvalidInput(
@@ -236,7 +249,7 @@ class Extractor:
         cached = [self._cache.get(key) for key in keys]
         prepared = self._prepared(pictures, cached, extraction.resize, cancelled)
         pending = [self._pending(*each, extraction) for each in zip(keys, prepared, strict=True)]
-        caller.submit_together([each[1] for each in pending if isinstance(each, tuple)])
+        caller.submit_together([each.work for each in pending if isinstance(each, Underway)])
         return pending
 
     def _pending(self, key: Hashable, prepared: Prepared | Outcome, extraction: Extraction) -> Pending:
@@ -244,27 +257,34 @@ class Extractor:
             return prepared
         try:
             self._check_picture(prepared, extraction)
+            if isinstance(prepared, Features):
+                return prepared
+            height, width = prepared.height, prepared.width
+            pixels = height * width * self._passes.scheduler.room(height * width)
+            place = self._passes.memory.extraction(pixels, extraction.stages, "picture")
+            room = PROCESS.reserve(2 * self._outcome_bytes(prepared, extraction), "picture")
         except InvalidInput as error:
             return error
-        if isinstance(prepared, Features):
-            return prepared
-        height, width = prepared.height, prepared.width
         shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
         payload = prepared, extraction
-        return key, Work("extract", shared, height * width, self._run, payload, self._passes.device.overlaps)
+        work = Work("extract", shared, height * width, self._run, payload, self._passes.device.overlaps)
+        return Underway(key, work, room, place)
 
     def _finish(self, pending: Pending) -> Outcome:
         """Waits for a picture's features, and puts them into the cache."""
-        if not isinstance(pending, tuple):
+        if not isinstance(pending, Underway):
             return pending
-        key, work = pending
         try:
-            features, timing = outcome(work.future)
+            features, timing = outcome(pending.work.future)
         except Unavailable:
             raise  # the whole call has to go on at another server
         except GramletError as error:
             return error
-        return self._cache.put(key, replace(features, timing=timing))
+        finally:
+            pending.place.close()
+        found = self._cache.put(pending.key, replace(features, timing=timing))
+        pending.room.move_to(found)
+        return found
 
     # --- on the device thread ---
 
@@ -329,7 +349,7 @@ def _in_form(found: Tensor, form: Form, normalization: GramNormalization) -> Ten
 
 
 def _is_finished(pending: Pending) -> bool:
-    return not isinstance(pending, tuple) or pending[1].future.done()
+    return not isinstance(pending, Underway) or pending.work.future.done()
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
 from gramlet_server.feature.ahead import MapAhead, groups_of, shares_of
-from gramlet_server.feature.extraction import PASS_BYTES, group_size
+from gramlet_server.feature.extraction import group_size
 from gramlet_server.feature.fields import Field
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller, Work, outcome
 from gramlet_server.feature.strongest import Look
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.memory_budget import Place
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder
 
@@ -32,7 +32,7 @@ Items = Sequence[tuple[str, Picture | GramletError]]
 Maxima = tuple[Array, Array]
 """The largest activation of each channel in a picture, (C,), and where it is, counted row by row, (C,)."""
 
-_Pending = tuple[Decoded, Work] | GramletError
+_Pending = tuple[Decoded, Work, Place] | GramletError
 
 
 class Looking:
@@ -102,12 +102,16 @@ class Looking:
             if pixels > MOST_PIXELS:
                 message = f"{width} x {height} is {pixels:,} pixels, at most {MOST_PIXELS:,} are seen: resize it"
                 raise InvalidInput(message, field="picture")
-            if self._network.device.type == "cpu":
-                PROCESS.check(pixels * PASS_BYTES, "picture")
+            at_once = pixels * self._passes.scheduler.room(pixels)
+            place = self._passes.memory.extraction(at_once, [self._start.stage], "picture")
         except InvalidInput as error:
             return error
         picture = self._passes.device.before(decoded)
-        return picture, Work("see", ("see", height, width, self._start.stage), pixels, self._find_maxima, picture)
+        return (
+            picture,
+            Work("see", ("see", height, width, self._start.stage), pixels, self._find_maxima, picture),
+            place,
+        )
 
     def _find_maxima(self, batch: Sequence[Decoded]) -> list[Maxima]:
         """On the device thread: one pass over pictures of one size, of any callers that look at the stage."""
@@ -129,9 +133,10 @@ class Looking:
     def _finish(self, pending: _Pending, index: int, name: str) -> Look | SeeRefused:
         if isinstance(pending, GramletError):
             return SeeRefused(index=index, id=name, error=pending)
-        picture, work = pending
+        picture, work, place = pending
         try:
-            (activations, positions), timing = outcome(work.future)
+            with place:
+                (activations, positions), timing = outcome(work.future)
         except (Unavailable, Cancelled):
             raise  # not the picture's fault
         except GramletError as error:

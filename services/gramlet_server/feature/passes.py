@@ -24,6 +24,7 @@ from torch import Tensor
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature.device import AnyPicture, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
+from gramlet_server.feature.memory import PassMemory
 from gramlet_server.feature.scheduler import Caller, Scheduler, Work, outcome
 from gramlet_server.feature.tiles import Tile, cut
 
@@ -68,7 +69,11 @@ class Passes:
         device: Where they compute it.
         scheduler: Decides whose pass is next.
         limits: The largest pictures and messages that are accepted.
-        tile_pixels: Larger pictures are worked on in tiles of at most so many pixels, halo included.
+        tile_pixels: Larger pictures are worked on in tiles of at most so many pixels, halo included; 0: as suits the
+            memory.
+
+    Attributes:
+        memory: What passes take, and room for it.
     """
 
     def __init__(
@@ -78,13 +83,19 @@ class Passes:
         self.device = device
         self.scheduler = scheduler
         self.limits = limits
-        self.tile_pixels = tile_pixels
+        self._tile_pixels = tile_pixels
+        self.memory = PassMemory(network.architecture, network.device.type == "cpu")
         self._failure = ""
         self._report_failure: Callable[[GramletError], None] = lambda _: None
 
     def on_failure(self, report: Callable[[GramletError], None]) -> None:
         """Registers what to call, once, when the device has failed for good. Every pass fails from then on."""
         self._report_failure = report
+
+    @property
+    def tile_pixels(self) -> int:
+        """Pictures of more pixels are worked on in tiles of at most so many pixels, halo included."""
+        return self._tile_pixels or self.memory.tile_pixels
 
     # --- on a caller's thread ---
 
@@ -155,6 +166,17 @@ class Passes:
         _, height, width = picture.shape
         return bool(height * width > self.tile_pixels)
 
+    def pixels_at_once(self, size: tuple[int, int], stages: Sequence[str], antialiased: bool) -> int:
+        """Pixels of a picture (height, width) that are worked on at once: all of it, or its largest tile.
+
+        Raises:
+            InvalidInput: As for `tiles`.
+        """
+        height, width = size
+        if stages and height * width > self.tile_pixels:
+            return max(tile.pixels for tile in self._tiles(height, width, stages, antialiased))
+        return height * width
+
     def tiles(self, picture: Array | Tensor, stages: Sequence[str], antialiased: bool) -> list[Tile]:
         """The tiles of a picture (3, H, W) for some stages.
 
@@ -162,6 +184,9 @@ class Passes:
             InvalidInput: A stage sees the whole picture.
         """
         _, height, width = picture.shape
+        return self._tiles(height, width, stages, antialiased)
+
+    def _tiles(self, height: int, width: int, stages: Sequence[str], antialiased: bool) -> list[Tile]:
         architecture = self.network.architecture
         if any(not architecture.stride(stage) for stage in stages):
             raise InvalidInput(

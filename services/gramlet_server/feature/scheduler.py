@@ -229,6 +229,10 @@ class Scheduler:
         """The most pictures that share a pass."""
         return self._batching.pictures
 
+    def room(self, pixels: int) -> int:
+        """How many pictures of so many pixels may share a pass."""
+        return self._batching.room(pixels)
+
     def caller(self, pictures: int = 1) -> Caller:
         """Admits a caller that is about to send so many pictures.
 

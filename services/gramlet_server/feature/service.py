@@ -11,7 +11,7 @@ from gramlet.errors import Cancelled, GramletError, InvalidInput
 from gramlet.feature import descent_wire, objective_wire, see_wire, wire
 from gramlet.feature.descent_types import DescentEvent
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
-from gramlet.tensor.parts import joined, split
+from gramlet.tensor.parts import split
 from gramlet.types import Array, ElementType, Picture, Resize
 
 from gramlet_server.feature.descents import LocalDescent
@@ -20,7 +20,7 @@ from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import floats
-from gramlet_server.runtime.incoming import hurry, let_idle, reserve_for
+from gramlet_server.runtime.incoming import hurry, joined_from_parts, let_idle
 
 
 class _Inbox:
@@ -116,7 +116,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         with self._engine.differentiator.open() as differentiation:
             # When the client is gone, its work must not stay in the device's queue.
             context.add_callback(differentiation.close)
-            for request in joined(request_iterator, reserve_for(request_iterator)):
+            for request in joined_from_parts(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":
                         check_weights(request.setup.weights_digest, self._engine.network.digest, "setup.weights_digest")
@@ -136,7 +136,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         self, request_iterator: Iterator[feature_pb2.DescendRequest], context: grpc.ServicerContext
     ) -> Iterator[feature_pb2.DescendResponse]:
         """A descent, iteration by iteration."""
-        requests = joined(request_iterator, reserve_for(request_iterator))
+        requests = joined_from_parts(request_iterator)
         start = descent_wire.decode_descent_start(requests, self._picture, self._region)
         with self._engine.descend(start) as descent:
             let_idle(request_iterator)  # what comes now are changes, if any

@@ -21,6 +21,7 @@ from gramlet_server.feature.objective import StyleGroup, StyleTarget, Targets, c
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Caller
 from gramlet_server.feature.tiles import Tile, TileSums
+from gramlet_server.memory_budget import PROCESS, Place
 from gramlet_server.telemetry import Observer
 
 T = TypeVar("T")
@@ -40,7 +41,8 @@ class TargetBuilder:
 
     def __init__(self, passes: Passes, cache_bytes: int, observer: Observer) -> None:
         self._passes = passes
-        self._cache: Cache[Tensor] = Cache("targets", cache_bytes, observer, lambda tensor: tensor.nbytes)
+        budget = PROCESS if passes.memory.on_cpu else None
+        self._cache: Cache[Tensor] = Cache("targets", cache_bytes, observer, lambda tensor: tensor.nbytes, budget)
 
     def build(self, caller: Caller, objective: Objective) -> Targets:
         """Checks an objective and computes its targets, in passes of the caller.
@@ -56,14 +58,27 @@ class TargetBuilder:
         objective, shape = fit_regions(objective)
         statistics = PictureStatistics(self._passes, self._cache, objective)
         whole_pixels = 0
-        for needs in _needs(objective):
-            if self._passes.needs_tiles(needs.picture):
-                statistics.read_in_tiles(caller, needs)
-            else:
-                whole_pixels += needs.picture[0].size
-        work = partial(_compute, objective, shape, statistics)
-        targets, _ = self._passes.run_single(caller, "targets", max(1, whole_pixels), work)
+        kept = PROCESS.reserve(self._passes.memory.kept_targets(objective))
+        with kept, self._room(objective):
+            for needs in _needs(objective):
+                if self._passes.needs_tiles(needs.picture):
+                    statistics.read_in_tiles(caller, needs)
+                else:
+                    whole_pixels += needs.picture[0].size
+            work = partial(_compute, objective, shape, statistics)
+            targets, _ = self._passes.run_single(caller, "targets", max(1, whole_pixels), work)
+            kept.move_to(targets)
         return targets
+
+    def _room(self, objective: Objective) -> Place:
+        """Room for the passes over the objective's pictures."""
+        pixels, stages = 0, set()
+        for needs in _needs(objective):
+            of_picture = list(dict.fromkeys([*needs.activations, *needs.grams]))
+            stages.update(of_picture)
+            _, height, width = needs.picture.shape
+            pixels = max(pixels, self._passes.pixels_at_once((height, width), of_picture, objective.antialiased))
+        return self._passes.memory.targets(pixels, stages, objective.antialiased, "objective")
 
     def _check(self, objective: Objective) -> None:
         network = self._passes.network

@@ -66,10 +66,7 @@ def decode(data: bytes, limits: Limits, field: str = "picture", background: str 
         return elsewhere
     with refuse_broken_files(field):
         image = open_file(data, limits, field)
-        with PROCESS.reserve(decoding_bytes(image), field) as room:
-            pixels = read_pixels(image, data, field, background)
-            room.keep_for(pixels)
-        return pixels
+        return PROCESS.make(decoding_bytes(image), lambda: read_pixels(image, data, field, background), field)
 
 
 def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | None:
@@ -89,9 +86,7 @@ def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | Non
         image = open_file(data, limits, field)
         if not image.has_transparency_data or image.mode.startswith("I"):
             return None
-        with PROCESS.reserve(decoding_bytes(image), field) as room:
-            levels = _opacity(image)
-            room.keep_for(levels)
+        levels = PROCESS.make(decoding_bytes(image), lambda: _opacity(image), field)
         return None if levels.min() == 255 else levels
 
 

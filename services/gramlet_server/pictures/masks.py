@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from gramlet.errors import InvalidInput
 from gramlet.types import Array, Limits, Picture, Resize
+from numpy.typing import NDArray
 from PIL import Image
 
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.decode import decode
 from gramlet_server.pictures.resize import array_size, check_array, resample_array
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """The share of red, green and blue in the luminance (ITU-R BT.601), which is the Y of YIQ."""
+
+_REGION_BYTES = 12
+"""For each number of a mask: itself as floats, and copies while it becomes a region."""
 
 ASPECT_TOLERANCE = 0.01
 """The largest relative difference between the aspect ratios of a mask and of its picture."""
@@ -34,6 +41,10 @@ def region(mask: Picture, limits: Limits, field: str = "region") -> Array:
         InvalidInput: As for `prepare`, or the mask selects nothing.
     """
     levels = decode(mask, limits, field, background="black") if isinstance(mask, bytes) else mask
+    return PROCESS.make(_REGION_BYTES * levels.size, lambda: _selected(levels, field), field)
+
+
+def _selected(levels: NDArray[Any], field: str) -> Array:
     if levels.dtype == np.uint8 and levels.max(initial=0) == 1:
         levels = levels * np.uint8(255)  # 0 and 1 were meant as outside and inside
     if levels.ndim == 2:

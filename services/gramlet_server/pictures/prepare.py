@@ -8,6 +8,7 @@ resizes; `decode_for` stops before that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,8 @@ def floats(decoded: Decoded, field: str = "picture") -> Array:
     """A decoded picture of its final size as (3, height, width) float32, RGB in 0..1."""
     if decoded.pixels.dtype != np.uint8:
         return decoded.pixels
-    with PROCESS.reserve(8 * decoded.pixels.size, field) as room:  # the floats, and a copy on their way
-        found = to_float(decoded.pixels)
-        room.keep_for(found)
-    return found
+    pixels = decoded.pixels
+    return PROCESS.make(8 * pixels.size, lambda: to_float(pixels), field)  # the floats, and a copy on their way
 
 
 def decode_for(
@@ -151,9 +150,7 @@ def _decoded(
     size = network_size(image.height, image.width, resize, limits, field)
     reduce_while_decoding(image, resize)
     stored = image.size
-    with PROCESS.reserve(decoding_bytes(image), field) as room:
-        pixels = read_pixels(image, data, field)
-        room.keep_for(pixels)
+    pixels = PROCESS.make(decoding_bytes(image), partial(read_pixels, image, data, field), field)
     # A picture may be turned by 90 degrees; all resize modes treat width and height alike.
     return pixels, size if pixels.shape[1::-1] == stored else size[::-1]
 
@@ -181,10 +178,8 @@ def stretch(picture: Picture, height: int, width: int, limits: Limits, field: st
     if isinstance(picture, np.ndarray):
         check_array(picture, field)
     pixels = picture if isinstance(picture, np.ndarray) else decode(picture, limits, field)
-    with PROCESS.reserve(3 * 8 * height * width, field) as room:
-        floats = resample_array(pixels, Resize(ResizeMode.STRETCH), (height, width))
-        room.keep_for(floats)
-    return floats
+    resize, size = Resize(ResizeMode.STRETCH), (height, width)
+    return PROCESS.make(3 * 8 * height * width, lambda: resample_array(pixels, resize, size), field)
 
 
 def shape(picture: Picture, limits: Limits, field: str = "picture") -> tuple[int, int]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from gramlet.errors import Cancelled, GramletError, InvalidInput
+from gramlet.errors import Cancelled, GramletError, InvalidInput, Overloaded
 from gramlet.types import Limits, Picture, Pixels, Resize
 from PIL import Image
 
@@ -58,6 +58,7 @@ class Decoder(Protocol):
 
         Raises:
             Cancelled: `cancelled` was set.
+            Overloaded: The server's memory has no room for them now.
         """
 
     def close(self) -> None:
@@ -89,7 +90,7 @@ class LocalDecoder:
             raise Cancelled("the call was cancelled")
         try:
             return decode_for(picture, resize, self._limits, "picture", image=image)
-        except GramletError as error:
+        except InvalidInput as error:  # a full server is not the file's fault
             return error
 
 
@@ -264,18 +265,33 @@ class DecodeWorkers:
             worker = idle or self._start()
             kept = None  # until an orderly end
             try:
-                for number, outcome in self._ask(worker, files, task, cancelled):
-                    outcomes[number] = _held(outcome)
+                full = self._collect(self._ask(worker, files, task, cancelled), outcomes)
             except Cancelled:
                 self._lose(worker, seconds=0)
                 raise
             except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
                 return outcomes, self._is_fault_of_none(worker, error, files, outcomes)
             kept = worker
+            if full is not None:
+                raise full
             return outcomes, False
         finally:
             room.close()
             self._idle.put(kept)
+
+    def _collect(self, answers: Iterator[tuple[int, Any]], outcomes: dict[int, Any]) -> Overloaded | None:
+        """Collects all answers of a worker; returns the error if the memory had no room for the pixels of one."""
+        full: Overloaded | None = None
+        for number, outcome in answers:
+            pixels = _pixels_of(outcome)
+            if full is None and pixels is not None:
+                try:
+                    PROCESS.hold(pixels)
+                except Overloaded as error:
+                    full = error
+            if full is None:
+                outcomes[number] = outcome
+        return full
 
     def _is_fault_of_none(
         self, worker: _Worker, error: Exception, files: dict[int, _File], outcomes: dict[int, Any]
@@ -336,17 +352,6 @@ class DecodeWorkers:
             status = None
         worker.end()
         return status
-
-
-def _held(outcome: Any) -> Any:
-    """The outcome, whose pixels count in the server's memory as long as they live; or the error if there is no room."""
-    pixels = _pixels_of(outcome)
-    if pixels is not None:
-        try:
-            PROCESS.hold(pixels)
-        except GramletError as error:
-            return error
-    return outcome
 
 
 def _pixels_of(outcome: Any) -> Pixels | None:

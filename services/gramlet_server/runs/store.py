@@ -20,6 +20,8 @@ from gramlet.types import new_name
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
 
+from gramlet_server.memory_budget import PROCESS
+
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig
 
@@ -32,6 +34,8 @@ _RETRIES: RetryConfig = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
 }
 
+_LARGE = 2**20
+"""Values of more bytes reserve the memory that it takes to read them."""
 _CHECKS = "check"
 """The folder of the keys that `check` writes."""
 _CHECK_LASTS = timedelta(hours=1)
@@ -131,10 +135,14 @@ class Store:
         Raises:
             NotFound: The key does not exist.
             DataLoss: There is a file in its place that cannot be read.
+            Overloaded: The value is large, and the server's memory has no room for it now.
         """
         with self._errors(key):
             try:
-                return bytes(self._backend.get(key).bytes())
+                found = self._backend.get(key)
+                size = found.meta["size"]
+                with PROCESS.reserve(2 * size if size > _LARGE else 0):
+                    return bytes(found.bytes())
             except exceptions.GenericError:
                 self._check_file(key)
                 raise

@@ -322,6 +322,8 @@ def _checks(descriptor: Descriptor) -> tuple[Check, ...]:
 def _fields(descriptor: Descriptor, rules: Mapping[str, Rule | Several]) -> Iterator[Check]:
     for field in descriptor.fields:
         rule = rules.get(field.name)
+        if field.enum_type is not None:
+            yield _known(field)
         if isinstance(rule, Several):
             yield _several(field, rule)
         elif rule is not None and rule is not ANY:
@@ -360,6 +362,22 @@ def _several(field: FieldDescriptor, rule: Several) -> Check:
         elif rule.each is not ANY:
             for index, value in enumerate(values):
                 rule.each.check(value, f"{name}[{index}]")
+
+    return check
+
+
+def _known(field: FieldDescriptor) -> Check:
+    """Wire formats tolerate enumerations of newer programs, as replies may have them. Requests may not."""
+    enumeration = field.enum_type
+    assert enumeration is not None
+    known = enumeration.values_by_number
+
+    def check(message: Any, at: str) -> None:
+        value = getattr(message, field.name)
+        for index, number in enumerate(value if field.is_repeated else (value,)):
+            if number not in known:
+                place = f"[{index}]" if field.is_repeated else ""
+                raise InvalidInput(f"unknown value {number}", field=f"{at}{field.name}{place}")
 
     return check
 

@@ -158,7 +158,9 @@ class QueueSettings:
         parse=count_or_auto,
     )
     tile_pixels: int = flag(
-        2 * 2**20, "pixels of a stylization worked on at once; a larger picture is worked on in tiles", parse=count
+        0,
+        "pixels of a stylization worked on at once, a larger picture in tiles; 0: 2097152, or fewer in little memory",
+        parse=count_or_auto,
     )
     batch_gradients: bool = flag(
         False, "let stylizations of one size share passes; the last bits may then depend on company", parse=switch

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from gramlet.errors import InvalidInput
+from gramlet.tensor.parts import joined
 
 from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runtime.bounds import check_bounds
@@ -147,9 +148,16 @@ class Incoming(Iterator[Any]):
         self._may_be_idle = True
 
 
-def reserve_for(messages: Iterator[Any]) -> Callable[[int], None]:
-    """Reserves the bytes of the messages of a call that its service joins, until the call ends."""
-    return messages.reserve if isinstance(messages, Incoming) else lambda size: None
+def joined_from_parts(messages: Iterator[Any]) -> Iterator[Any]:
+    """The messages of a call, each whole: those that came in parts are joined, and then checked like any other.
+
+    Raises:
+        InvalidInput: Parts that make no message, or something in one is out of its bounds.
+        Overloaded: There is no memory for the parts.
+    """
+    for message in joined(messages, messages.reserve if isinstance(messages, Incoming) else lambda size: None):
+        check_bounds(message)
+        yield message
 
 
 def hurry(messages: Iterator[Any], others_wait: Callable[[], bool]) -> None:

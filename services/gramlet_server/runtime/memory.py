@@ -1,46 +1,33 @@
-"""The memory of the process: how much it may use, and that it keeps freed memory for the next pass of the network."""
+"""The memory of the process: how much it may use, and how long it keeps what was freed.
+
+Freed memory is kept for the next pass of the network, because the kernel would have to clear it again. What no pass has
+used for some seconds is returned, so that one large request does not leave the process large.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import resource
+import threading
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
+from gramlet_server.allocator import ALLOCATOR, Allocator
 from gramlet_server.memory_budget import PROCESS
 
 _log = logging.getLogger(__name__)
 
-# From glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
-_MOST = 2**31 - 1
 # Control groups, version 2 and version 1.
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHARE = 0.85
 _SHORT = 0.9
 _LEAST = 64 * 2**20
-
-
-def keep_large_blocks() -> bool:
-    """Sets glibc to keep large blocks for the next pass instead of returning each to the kernel.
-
-    By default the kernel maps and zeroes every temporary of a pass page by page, which takes a tenth to a quarter of
-    the time on a CPU. Raising the mmap threshold is not enough, because glibc limits it to 32 MiB. Only the main arena
-    can keep such blocks, because the arenas of threads end at 64 MiB; so all threads share it. Call this before other
-    threads start.
-
-    Returns:
-        Whether it worked. It does not with another C library.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    done = [mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, _MOST)]
-    if not all(done):
-        _log.info("malloc cannot be set to keep large blocks; passes may be slower")
-    return all(done)
+_TICK_SECONDS = 1.0
+_IDLE_TICKS = 10
+_KEPT_BYTES = 256 * 2**20
+"""Freed memory that is not worth returning: the temporaries of usual passes."""
 
 
 def available_bytes() -> int:
@@ -80,6 +67,62 @@ def limit_requests(memory_bytes: int) -> None:
     _log.info("requests may use %.1f GiB of memory (--memory-bytes)", max(left, _LEAST) / 2**30)
 
 
-def is_short(memory_bytes: int) -> bool:
-    """Whether the process has used nearly all of the memory that it may use; arguments as for `limit_requests`."""
-    return resident_bytes() > _SHORT * (memory_bytes or available_bytes())
+class FreedMemory:
+    """Returns freed memory to the kernel, once more of it than usual was unused for some seconds.
+
+    Args:
+        allocator: Has the freed memory.
+        resident: The memory of the process.
+    """
+
+    def __init__(self, allocator: Allocator = ALLOCATOR, resident: Callable[[], int] = resident_bytes) -> None:
+        self._allocator = allocator
+        self._resident = resident
+        self._beside = self._outside()
+        """Memory that is not the allocator's: programs and libraries."""
+        self._unused: deque[int] = deque(maxlen=_IDLE_TICKS)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def start(self) -> None:
+        """Starts to look once a second."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closed.set()
+        self._thread.join()
+
+    def look(self) -> None:
+        """Looks how much is unused, and returns it if that was much each time that it has looked lately."""
+        self._unused.append(self._outside() - self._beside)
+        if len(self._unused) == _IDLE_TICKS and min(self._unused) > _KEPT_BYTES:
+            self.release()
+
+    def release(self) -> None:
+        """Returns all of it, unless that is little."""
+        if self._allocator.is_known and self._outside() - self._beside > _KEPT_BYTES:
+            self._allocator.trim()
+            self._unused.clear()
+            self._beside = self._outside()
+
+    def _outside(self) -> int:
+        """Memory that is not handed out by the allocator."""
+        return self._resident() - self._allocator.used_bytes()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(_TICK_SECONDS):
+            self.look()
+
+
+def is_short(memory_bytes: int, freed: FreedMemory | None = None) -> bool:
+    """Whether the process has used nearly all of the memory that it may use, beside what was freed.
+
+    Args:
+        memory_bytes: As for `limit_requests`.
+        freed: Is returned to the kernel first.
+    """
+    most = _SHORT * (memory_bytes or available_bytes())
+    if resident_bytes() > most and freed is not None:
+        freed.release()
+    return resident_bytes() > most

@@ -22,7 +22,7 @@ from gramlet_server.runtime.errors import translated
 from gramlet_server.runtime.incoming import Patience
 from gramlet_server.runtime.interceptors import Admission, NameLimits, Observation
 from gramlet_server.runtime.listen import channel_options, listen
-from gramlet_server.runtime.memory import is_short, limit_requests
+from gramlet_server.runtime.memory import FreedMemory, is_short, limit_requests
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.silence import Silences
 from gramlet_server.runtime.tokens import Tokens
@@ -52,7 +52,8 @@ class Server:
     def __init__(self, services: Sequence[Service], settings: ServerSettings, metrics: Metrics | None = None):
         self.port = 0
         self.metrics_port: int | None = None
-        self._silences = Silences(is_short_of_memory=partial(is_short, settings.memory_bytes))
+        self._freed = FreedMemory()
+        self._silences = Silences(is_short_of_memory=partial(is_short, settings.memory_bytes, self._freed))
         self.admission = Admission(settings.max_calls, self._silences)
         self._settings = settings
         self.tokens = Tokens(
@@ -85,6 +86,8 @@ class Server:
             )
         )
         self._grpc.start()
+        self._freed.start()
+        self._exits.callback(self._freed.close)
         self.tokens.keep_reading()
         self._build = threading.Thread(target=self._build_services, args=[when_built], name="build", daemon=True)
         self._build.start()

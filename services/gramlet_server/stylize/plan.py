@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-import numpy as np
 from gramlet.feature.descent_types import DescentSettings, LineSearch, Optimizer
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
 from gramlet.stylize.types import Colors, StylizeSettings
@@ -50,32 +48,6 @@ class Pictures:
             styles = tuple(_scale_style(style, factor) for style in self.styles)
             self._scaled[factor] = Pictures(content, styles, initial)
         return self._scaled[factor]
-
-    def to_bytes(self) -> bytes:
-        """An npz file for the store."""
-        arrays = {"content": self.content, "weights": np.array([style.weight for style in self.styles], np.float64)}
-        if self.initial is not self.content:
-            arrays["initial"] = self.initial
-        for index, style in enumerate(self.styles):
-            arrays[f"style{index}"] = style.picture
-            if style.content_region is not None:
-                arrays[f"content_region{index}"] = style.content_region
-            if style.style_region is not None:
-                arrays[f"style_region{index}"] = style.style_region
-        file = io.BytesIO()
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes `allow_pickle` for one of the arrays
-        return file.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Pictures:
-        """The pictures that `to_bytes` wrote, bit by bit."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            styles = tuple(
-                Style(file[f"style{i}"], float(weight), file.get(f"content_region{i}"), file.get(f"style_region{i}"))
-                for i, weight in enumerate(file["weights"])
-            )
-            content = file["content"]
-            return cls(content, styles, file.get("initial", content))
 
 
 @dataclass(frozen=True)

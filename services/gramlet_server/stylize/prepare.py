@@ -8,6 +8,7 @@ from gramlet.stylize.types import Colors, Initial, Stylization, StylizeSettings
 from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
 
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.decode import opacity
 from gramlet_server.pictures.masks import check_aspect, fit_region, region, stretch_region
 from gramlet_server.pictures.prepare import prepare, shape, stretch
@@ -17,6 +18,10 @@ from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.presets import resolve
 
 _NOISE_MEAN, _NOISE_DEVIATION = 0.5, 0.15
+_MOVING_BYTES = 400
+"""For each pixel of a frame: its motion, in float64, and what it is found by."""
+_COLORING_BYTES = 72
+"""For each pixel of the style and of the content: both in float64, and copies."""
 
 
 def prepare_stylization(stylization: Stylization, features: FeatureSource, limits: Limits) -> PreparedStylization:
@@ -34,7 +39,11 @@ def prepare_stylization(stylization: Stylization, features: FeatureSource, limit
     Raises:
         InvalidInput: Naming the field of the request.
     """
-    settings = resolve(stylization.settings, features.model())
+    return prepare_pictures(stylization, resolve(stylization.settings, features.model()), limits)
+
+
+def prepare_pictures(stylization: Stylization, settings: StylizeSettings, limits: Limits) -> PreparedStylization:
+    """The same with settings that are complete."""
     resize = Resize(ResizeMode.LONGEST_SIDE, settings.size or 0)
     content = prepare(stylization.content, resize, limits, "stylization.content")
     _, height, width = content.shape
@@ -46,7 +55,8 @@ def prepare_stylization(stylization: Stylization, features: FeatureSource, limit
     if stylization.previous_content is not None:
         field = "stylization.previous_content"
         before = stretch(stylization.previous_content, height, width, limits, field)
-        initial = carry_along(initial, before, content)
+        start = initial
+        initial = PROCESS.make(_MOVING_BYTES * height * width, lambda: carry_along(start, before, content), field)
     alpha = _alpha(stylization.content, height, width, limits)
     return PreparedStylization(Pictures(content, styles, initial), settings, alpha)
 
@@ -85,11 +95,15 @@ def _style_picture(picture: Picture, settings: StylizeSettings, content: Array, 
         sized = prepare(picture, Resize(ResizeMode.LONGEST_SIDE, settings.style_size or 0), limits, field)
     match settings.colors:
         case Colors.CONTENT_LUMINANCE:
-            return match_luminance(sized, content)
+            return PROCESS.make(_coloring_bytes(sized, content), lambda: match_luminance(sized, content), field)
         case Colors.CONTENT_HISTOGRAM:
-            return match_colors(sized, content)
+            return PROCESS.make(_coloring_bytes(sized, content), lambda: match_colors(sized, content), field)
         case _:
             return sized
+
+
+def _coloring_bytes(picture: Array, content: Array) -> int:
+    return _COLORING_BYTES * int(picture[0].size + content[0].size)
 
 
 def _initial(given: Picture | None, style: Array, settings: StylizeSettings, content: Array, limits: Limits) -> Array:
@@ -98,8 +112,11 @@ def _initial(given: Picture | None, style: Array, settings: StylizeSettings, con
         case Initial.STYLE:
             return stretch(style, height, width, limits)
         case Initial.NOISE:
-            noise = np.random.default_rng(settings.seed).normal(_NOISE_MEAN, _NOISE_DEVIATION, content.shape)
-            return noise.astype(np.float32)
+            random = np.random.default_rng(settings.seed)
+            size = (8 + 4) * content.size  # float64, then float32
+            return PROCESS.make(
+                size, lambda: random.normal(_NOISE_MEAN, _NOISE_DEVIATION, content.shape).astype(np.float32)
+            )
         case Initial.GIVEN if given is not None:
             return stretch(given, height, width, limits, "stylization.initial")
         case _:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 
-from gramlet.errors import NotFound
 from gramlet.feature.types import Model
-from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunKind
 from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.types import (
@@ -42,8 +40,9 @@ from gramlet_server.stylize.kinds import (
     stored_result,
     stored_sweep_result,
 )
-from gramlet_server.stylize.plan import Pictures, PreparedStylization
-from gramlet_server.stylize.prepare import prepare_stylization
+from gramlet_server.stylize.orders import KeptOrder, get_order, get_stylization, put_order
+from gramlet_server.stylize.plan import PreparedStylization
+from gramlet_server.stylize.prepare import prepare_pictures, prepare_stylization
 from gramlet_server.stylize.presets import presets_of
 from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, stylize
 from gramlet_server.stylize.sweep import (
@@ -76,21 +75,6 @@ class RunSettings:
     queue_limit: int = 32
     state_seconds: float = STATE_SECONDS
     lease_seconds: float = LEASE_SECONDS
-
-
-@dataclass(frozen=True)
-class _Order:
-    """What the store keeps of an order beside its pictures. Ratios and deepest stages are a sweep's.
-
-    The way to report is kept for a detached run, which another replica may take over without a caller.
-    """
-
-    settings: StylizeSettings
-    weights_digest: str
-    ratios: tuple[float, ...] = ()
-    deepest_stages: tuple[str, ...] = ()
-    keep_inputs: bool = False
-    state_seconds: float | None = None
 
 
 class Runs:
@@ -180,14 +164,14 @@ class Runs:
         features, model = pin(self._features, order.weights_digest)
         prepared = prepare_stylization(stylization, features, self._limits)
         run = Run.create(self._store, KIND, order.run_id)
-        kept = _Order(
+        kept = KeptOrder(
             prepared.settings,
             model.weights_digest,
             keep_inputs=order.keep_inputs,
             state_seconds=order.state_seconds,
         )
-        self._put(run, prepared.pictures, kept)
-        return self._work(run, prepared, order, kept, features)
+        put_order(run, stylization, kept)
+        return self._work(run, order, kept, features, prepared)
 
     def _resumed(self, order: StylizeOrder) -> Work[StylizeEvent]:
         found = Run.find(self._store, KIND, order.resume_run_id, "resume_run_id")
@@ -195,18 +179,24 @@ class Runs:
             run = Run.take_over(self._store, KIND, order.resume_run_id)
             return Work(run, STYLIZATION, lambda: stored_result(run))
         # Before the run is taken over: where this network is another one, the run is left alone.
-        kept = self._order(found, "resume_run_id")
+        kept = get_order(found, "resume_run_id")
         features, _ = self._pinned(found, kept, "resume_run_id")
         run = Run.take_over(self._store, KIND, order.resume_run_id)
-        return self._work(run, PreparedStylization(self._pictures(run), kept.settings), order, kept, features)
+        return self._work(run, order, kept, features)
 
     def _work(
-        self, run: Run, prepared: PreparedStylization, order: StylizeOrder, kept: _Order, features: FeatureSource
+        self,
+        run: Run,
+        order: StylizeOrder,
+        kept: KeptOrder,
+        features: FeatureSource,
+        prepared: PreparedStylization | None = None,
     ) -> Work[StylizeEvent]:
         interruption = self._interruption(run)
+        prepare = self._preparation(run, kept, prepared)
 
         def events() -> Generator[StylizeEvent, None, None]:
-            return self._events(run, prepared, order, kept, features, interruption)
+            return self._events(run, prepare(), order, kept, features, interruption)
 
         return Work(run, STYLIZATION, events, in_short(kept.settings), order.detached, interruption.wake)
 
@@ -238,33 +228,38 @@ class Runs:
         prepared = prepare_stylization(stylization, features, self._limits)
         made = prepare_sweep(prepared, order.ratios, order.deepest_stages, model, self._limits)
         run = Run.create(self._store, SWEEPS, order.run_id)
-        kept = _Order(
+        kept = KeptOrder(
             made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages, order.keep_inputs
         )
-        self._put(run, prepared.pictures, kept)
-        return self._sweep_work(run, made, order, kept, features)
+        put_order(run, stylization, kept)
+        return self._sweep_work(run, order, kept, features, made.stylization)
 
     def _resumed_sweep(self, order: SweepOrder) -> Work[SweepEvent]:
         found = Run.find(self._store, SWEEPS, order.resume_run_id, "resume_run_id")
         if found.has(RESULT):  # its process was lost after the result and before the end
             run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
             return Work(run, SWEEP, lambda: stored_sweep_result(run))
-        kept = self._order(found, "resume_run_id")
+        kept = get_order(found, "resume_run_id")
         features, _ = self._pinned(found, kept, "resume_run_id")
         run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-        prepared = PreparedStylization(self._pictures(run), kept.settings)
-        made = PreparedSweep(prepared, kept.ratios, kept.deepest_stages)
-        return self._sweep_work(run, made, order, kept, features)
+        return self._sweep_work(run, order, kept, features)
 
     def _sweep_work(
-        self, run: Run, made: PreparedSweep, order: SweepOrder, kept: _Order, features: FeatureSource
+        self,
+        run: Run,
+        order: SweepOrder,
+        kept: KeptOrder,
+        features: FeatureSource,
+        prepared: PreparedStylization | None = None,
     ) -> Work[SweepEvent]:
         interruption = self._interruption(run)
+        prepare = self._preparation(run, kept, prepared)
 
         def events() -> Generator[SweepEvent, None, None]:
+            made = PreparedSweep(prepare(), kept.ratios, kept.deepest_stages)
             return self._sweep_events(run, made, kept, features, interruption)
 
-        settings = f"{len(made.cells)} cells: {in_short(kept.settings)}"
+        settings = f"{len(kept.ratios) * len(kept.deepest_stages)} cells: {in_short(kept.settings)}"
         return Work(run, SWEEP, events, settings, order.detached, interruption.wake)
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
@@ -285,33 +280,23 @@ class Runs:
         """
         self.lifecycle.records.check_visible(RunKind.STYLIZE, run_id)
         run = Run.find(self._store, KIND, run_id)
-        kept = self._order(run, "run_id")
+        kept = get_order(run, "run_id")
         settings = record(run, adjustment, kept.settings, self._pinned(run, kept, "run_id")[1])
         if inbox := self._inboxes.get(run_id):
             inbox.notify()
         return settings
 
-    def _put(self, run: Run, pictures: Pictures, order: _Order) -> None:
-        # The order is written last: a run that has one has its pictures.
-        run.put("pictures", pictures.to_bytes())
-        run.put("order", to_json(order))
-
-    def _order(self, run: Run, field: str) -> _Order:
-        try:
-            with run.intact("order"):
-                return from_json(_Order, run.get("order"))
-        except NotFound:
-            raise NotFound(
-                f"run {run.run_id} ended before its pictures were stored: send the stylization again", field=field
-            ) from None
-
-    def _pinned(self, run: Run, kept: _Order, field: str) -> tuple[FeatureSource, Model]:
+    def _pinned(self, run: Run, kept: KeptOrder, field: str) -> tuple[FeatureSource, Model]:
         """The network with which a run was begun."""
         return pin_to(self._features, kept.weights_digest, f"run {run.run_id}", field)
 
-    def _pictures(self, run: Run) -> Pictures:
-        with run.intact("pictures"):
-            return Pictures.from_bytes(run.get("pictures"))
+    def _preparation(
+        self, run: Run, kept: KeptOrder, prepared: PreparedStylization | None
+    ) -> Callable[[], PreparedStylization]:
+        """Prepares the pictures of a run, or has them. A run that waits for its turn does not keep its pixels."""
+        waits = self.lifecycle.queue.queued > 0
+        ready = None if waits else prepared
+        return lambda: ready or prepare_pictures(get_stylization(run, kept.settings), kept.settings, self._limits)
 
     def _interruption(self, run: Run) -> Interruption:
         return Interruption(partial(self.lifecycle.check_draining, run.run_id), lambda: self.lifecycle.draining)
@@ -321,7 +306,7 @@ class Runs:
         run: Run,
         prepared: PreparedStylization,
         order: StylizeOrder,
-        kept: _Order,
+        kept: KeptOrder,
         features: FeatureSource,
         interruption: Interruption,
     ) -> Generator[StylizeEvent, None, None]:
@@ -347,7 +332,7 @@ class Runs:
                 del self._inboxes[run.run_id]
 
     def _sweep_events(
-        self, run: Run, prepared: PreparedSweep, kept: _Order, features: FeatureSource, interruption: Interruption
+        self, run: Run, prepared: PreparedSweep, kept: KeptOrder, features: FeatureSource, interruption: Interruption
     ) -> Generator[SweepEvent, None, None]:
         def save(cell: Cell, result: Result) -> None:
             run.put(_key(cell), result_to_bytes(result))
@@ -367,7 +352,7 @@ def _position(run: Run) -> Position | None:
         return Position.from_bytes(state) if state else None
 
 
-def _drop_inputs(run: Run, kept: _Order) -> None:
+def _drop_inputs(run: Run, kept: KeptOrder) -> None:
     """Drops what a finished run needs no more: the state of the descent, and the pictures unless they are wanted."""
     for name in ("state",) if kept.keep_inputs else ("state", "pictures"):
         if run.has(name):

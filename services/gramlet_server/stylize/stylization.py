@@ -44,7 +44,9 @@ from gramlet.stylize.types import (
 )
 from gramlet.types import Pixels
 
+from gramlet_server.feature.memory import state_bytes
 from gramlet_server.feature_source import Descent, FeatureSource
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.stylize.adjustments import adjusted, weights
 from gramlet_server.stylize.interruption import Interruption
@@ -139,8 +141,9 @@ def stylize(
         OtherWeights: The network is another one now.
     """
     run = _Run(prepared, features, control or Control(), position or Position(settings=prepared.settings))
-    for index in range(min(run.position.scale, len(run.scales) - 1), len(run.scales)):
-        yield from run.descend(index)
+    with run.room:
+        for index in range(min(run.position.scale, len(run.scales) - 1), len(run.scales)):
+            yield from run.descend(index)
     assert run.finished is not None
     yield result_of(run.finished, run.model.weights_digest, prepared.alpha)
 
@@ -180,6 +183,7 @@ class _Run:
         model: The network.
         position: Where the run is.
         finished: The end of the last descent.
+        room: Memory for states.
     """
 
     def __init__(
@@ -197,6 +201,7 @@ class _Run:
         self._is_saved = True
         self._saved_at = time.monotonic()
         self._has_started = False
+        self.room = PROCESS.reserve(0)
 
     @property
     def _scale(self) -> Scale:
@@ -253,6 +258,14 @@ class _Run:
             weights_digest=self.model.weights_digest,
         )
 
+    def _state_bytes(self) -> int:
+        """Bytes of the newest state, and of the file that it becomes; of a run that is not stored, 0."""
+        if not self._control.save:
+            return 0
+        settings = self._prepared.descent_settings
+        numbers = self._scale.pictures.content[0 if self._prepared.luminance_only else slice(None)].size
+        return 2 * state_bytes(settings, numbers, self._scale.end)
+
     def _ending(self) -> DescentEnding:
         if self._index == len(self.scales) - 1:
             return DescentEnding.BEST
@@ -268,6 +281,7 @@ class _Run:
                 if not self._has_started:
                     yield Queued(position=event.position)
             case DescentReady():
+                self.room.resize(self._state_bytes())
                 self._control.interruption.begun()
                 yield from self._begun(event)
             case DescentIteration():

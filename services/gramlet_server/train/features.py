@@ -19,6 +19,7 @@ from gramlet.types import ElementType, Picture
 from numpy.typing import NDArray
 
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.memory_budget import PROCESS
 from gramlet_server.scratch import allocate
 from gramlet_server.train.cache import FeatureCache, FeatureSpace, PackWriter, feature_key
 from gramlet_server.train.classifier import EMBEDDING, extraction, feature_of
@@ -68,7 +69,8 @@ class FeatureTable:
     def _allocate(self, stage: str, feature: NDArray[Any]) -> NDArray[Any]:
         shape = (self._count, *feature.shape)
         if feature.ndim == 1:
-            return np.zeros(shape, feature.dtype)
+            size = self._count * feature.nbytes
+            return PROCESS.make(size, lambda: np.zeros(shape, feature.dtype), "entries")
         path = self._scratch / stage
         allocate(path, self._count * feature.nbytes)
         return np.memmap(path, mode="r+", dtype=feature.dtype, shape=shape)

@@ -1,0 +1,158 @@
+"""The memory that work on the network takes at most, from sizes and settings alone. No torch here.
+
+Passes over the network take memory of the process where the network is on the CPU. On another device they take that
+device's, and only what is copied to the CPU counts. The factors were measured, and `tests/feature/test_memory.py`
+compares them with the peaks of processes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from gramlet.feature.descent_types import DescentSettings, Optimizer
+from gramlet.feature.types import Objective
+
+from gramlet_server.allocator import ALLOCATOR
+from gramlet_server.backbone.architecture import Architecture
+from gramlet_server.memory_budget import PROCESS, Budget, OneAtATime, Place
+
+HISTORY_BYTES = 2**30
+"""The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
+
+_FLOAT = 4
+_VECTORS = 14
+"""Tensors like the picture that a descent holds beside its history, such as the gradient and the best point."""
+_SCATTERED = 2.0
+"""How much more a pass takes where freed blocks are kept (`allocator`)."""
+_ROOMY = 0.5
+"""Share of the budget for a pass with such blocks. A pass that would take more has its large blocks mapped."""
+_TILE_SHARE = 0.6
+"""Share of the budget for a gradient at one tile."""
+_MOST_TILE_PIXELS = 2 * 2**20
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """Measured peaks of passes.
+
+    Attributes:
+        forward: Of a forward pass, in tensors as large as the largest stage's.
+        gradient: Of a forward and a backward pass, in sums of all stages.
+    """
+
+    forward: float
+    gradient: float
+
+
+_RESIDUAL, _PLAIN = _Factors(3.5, 6.5), _Factors(2.4, 3.2)
+
+
+class PassMemory:
+    """What passes over a network take, and room for it: for the largest one that runs or waits.
+
+    Args:
+        architecture: The network.
+        on_cpu: Whether the network is on the CPU.
+        budget: Of the process.
+    """
+
+    def __init__(self, architecture: Architecture, on_cpu: bool, budget: Budget = PROCESS) -> None:
+        self._architecture = architecture
+        self._factors = _RESIDUAL if architecture.name.startswith("resnet") else _PLAIN
+        self.on_cpu = on_cpu
+        self._budget = budget
+        self._room = OneAtATime(budget)
+
+    @property
+    def tile_pixels(self) -> int:
+        """Pixels of a tile whose gradient leaves room for other work."""
+        if not self.on_cpu or math.isinf(self._budget.limit):
+            return _MOST_TILE_PIXELS
+        deepest = [stage.name for stage in self._architecture.stages if stage.stride][-1]
+        return min(_MOST_TILE_PIXELS, int(_TILE_SHARE * self._budget.limit / self._gradient([deepest], True)))
+
+    def extraction(self, pixels: int, stages: Collection[str], field: str) -> Place:
+        """Room for a pass over so many pixels, each stage of which is read and freed before the next.
+
+        Raises:
+            InvalidInput: It would take more memory than the server has.
+            Overloaded: There is no room now.
+        """
+        return self._place(pixels * self._forward(stages, False), field)
+
+    def targets(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
+        """Room for a pass over so many pixels that keeps all stages until its end. Errors as for `extraction`."""
+        kept = sum(self._stage(stage, antialiased) for stage in stages)
+        return self._place(pixels * (self._forward(stages, antialiased) + kept), field)
+
+    def gradient(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
+        """Room for a gradient at so many pixels. Errors as for `extraction`."""
+        return self._place(pixels * self._gradient(stages, antialiased), field)
+
+    def kept_targets(self, objective: Objective) -> int:
+        """Bytes of the targets of an objective: activations of its content, Gram matrices of its styles."""
+        if not self.on_cpu:
+            return 0
+        architecture, count = self._architecture, 0
+        if objective.content is not None and objective.content_weight:
+            _, height, width = objective.content.shape
+            channels, rows, columns = architecture.activation_shape(
+                objective.content_stage, height, width, objective.antialiased
+            )
+            count += channels * rows * columns
+        for stage in objective.style_stages:
+            count += (2 * len(objective.styles) + 2) * architecture.stage(stage).channels ** 2
+        return _FLOAT * count
+
+    def _place(self, size: float, field: str) -> Place:
+        if not self.on_cpu:
+            return self._room.take(0, field)
+        if _SCATTERED * size <= _ROOMY * self._budget.limit:
+            return self._room.take(int(_SCATTERED * size), field)
+        place = self._room.take(int(size), field)
+        ALLOCATOR.map_large_blocks()
+        place.at_end(ALLOCATOR.stop_mapping)
+        return place
+
+    def _forward(self, stages: Collection[str], antialiased: bool) -> float:
+        """Bytes for each pixel of the picture."""
+        return self._factors.forward * max(self._stage(stage, antialiased) for stage in self._until(stages))
+
+    def _gradient(self, stages: Collection[str], antialiased: bool) -> float:
+        """Bytes for each pixel of the picture."""
+        return self._factors.gradient * sum(self._stage(stage, antialiased) for stage in self._until(stages))
+
+    def _stage(self, stage: str, antialiased: bool) -> float:
+        """Bytes of a stage's activations for each pixel of the picture."""
+        stride = self._architecture.stride(stage, antialiased)
+        return _FLOAT * self._architecture.stage(stage).channels / stride**2 if stride else 0
+
+    def _until(self, stages: Collection[str]) -> list[str]:
+        """All stages up to the last of those."""
+        names = [stage.name for stage in self._architecture.stages]
+        return names[: 1 + max((names.index(stage) for stage in stages), default=0)]
+
+
+def history_pairs(settings: DescentSettings, size: int) -> int:
+    """The pairs of vectors that L-BFGS remembers for points of so many numbers."""
+    return max(1, min(settings.history_size, HISTORY_BYTES // (2 * _FLOAT * size)))
+
+
+def state_bytes(settings: DescentSettings, size: int, iterations: int) -> int:
+    """Bytes of a state at most.
+
+    Args:
+        settings: How the optimizer steps.
+        size: Numbers of a point.
+        iterations: How many the descent has, counted from its first one.
+    """
+    pairs = 1 if settings.optimizer is not Optimizer.LBFGS else min(history_pairs(settings, size), iterations)
+    return _FLOAT * size * (2 * pairs + 5)
+
+
+def descent_bytes(settings: DescentSettings, size: int, iterations: int, on_cpu: bool) -> int:
+    """Bytes of a descent at most, beside its passes: its vectors, its history, and the copy of both in a state."""
+    state = state_bytes(settings, size, iterations)
+    return state + (state + _VECTORS * _FLOAT * size if on_cpu else 0)
