@@ -77,11 +77,12 @@ def studio(settings: StudioSettings, host: str, port: int) -> Iterator[str]:
             _log.error("the studio has ended with exit code %d; the server goes on without it", code)
 
     try:
-        line = process.stdout.readline()
-        if not line:
-            raise FailedPrecondition("the page could not start: see the line above", field=_FLAG)
+        # The first event: the address, or an error, which is on stderr as well.
+        url = json.loads(process.stdout.readline() or "{}").get("url")
+        if url is None:
+            raise FailedPrecondition("the page could not start, for the reason in the line above", field=_FLAG)
         threading.Thread(target=watch, name="studio", daemon=True).start()
-        yield str(json.loads(line)["url"])
+        yield str(url)
     finally:
         ending.set()
         process.stdin.close()
