@@ -35,7 +35,7 @@ OUT = ROOT / "build" / "studio" / "pictures"
 DOCS = ROOT / "docs" / "studio"
 SIZES = {"desktop": (1440, 860), "tablet": (834, 1112), "phone": (390, 844)}
 SCHEMES = ("dark", "light")
-IN_DOCS = {"stylize": "dark", "map": "dark", "runs": "light", "heads": "light", "sweep": "light"}
+IN_DOCS = {"stylize": "dark", "map": "dark", "runs": "light", "heads": "light", "sweep": "light", "see": "dark"}
 """The pictures of docs/studio.md, on a desktop, and the scheme of each."""
 PHONES = ("stylize", "map", "runs")
 CROPS = 24
@@ -45,12 +45,12 @@ DOCS_WIDTH = 1200
 def main(arguments: Sequence[str] | None = None) -> None:
     """Takes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS), metavar="PART")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[], metavar="PART")
     parser.add_argument("--docs", action="store_true", help="write docs/studio/ as well")
     parsed = parser.parse_args(arguments)
     OUT.mkdir(parents=True, exist_ok=True)
     with served() as studio, chromium(offline=False) as page:
-        for part in parsed.parts:
+        for part in parsed.parts or PARTS:
             PARTS[part](page, studio)
             for scheme in SCHEMES:
                 for size in SIZES:
@@ -139,7 +139,7 @@ def map_of_crops(page: Page, studio: StudioProcess) -> None:
     studio.events("embed", run_id)
     page.resize(*SIZES["desktop"])
     at(page, studio, f"/map/{run_id}")
-    page.until("document.querySelector('main').dataset.done")
+    page.until("document.querySelector('main').dataset.done", tries=10)
     page.until("document.querySelector('.map').view.sheets[0].naturalWidth > 0")
     for name, label in (("photo of a cat", "cat"), ("stones", "mosaic"), ("whirly", "whirls")):
         page.run(
@@ -150,7 +150,7 @@ def map_of_crops(page: Page, studio: StudioProcess) -> None:
             name,
         )
     page.click("#learn")
-    page.until("document.querySelector('main').dataset.recolored")
+    page.until("document.querySelector('main').dataset.recolored", tries=10)
     page.until("[...document.querySelectorAll('.checkcard img')].some(image => image.naturalWidth > 0)")
 
 
@@ -160,7 +160,7 @@ def heads(page: Page, studio: StudioProcess) -> None:
     run_id = studio.call("POST", "/trainings", order)["run"]
     studio.events("train", run_id)
     at(page, studio, f"/heads/{run_id}")
-    page.until("document.querySelector('main').dataset.done")
+    page.until("document.querySelector('main').dataset.done", tries=10)
 
 
 def empty(page: Page, studio: StudioProcess) -> None:
@@ -181,6 +181,13 @@ def sweep(page: Page, studio: StudioProcess) -> None:
     studio.events("sweep", run_id)
     at(page, studio, f"/sweep/{run_id}")
     page.until("document.querySelectorAll('.sweep img').length === 9")
+
+
+def see(page: Page, studio: StudioProcess) -> None:
+    """A channel, its patches, and the picture that formed for it."""
+    at(page, studio, "/see/relu4_1:190")
+    page.until("document.querySelector('main').dataset.done", tries=10)
+    page.until("document.querySelector('.formed img').naturalWidth > 0")
 
 
 def sample(studio: StudioProcess, name: str) -> str:
@@ -229,6 +236,7 @@ PARTS: dict[str, Callable[[Page, StudioProcess], None]] = {
     "heads": heads,
     "heads-start": empty,
     "sweep": sweep,
+    "see": see,
     "runs": runs,
 }
 

@@ -17,7 +17,7 @@ interface StylizeOrder { content?: string; styles: OrderedStyle[]; settings: Sty
 /** Of the server, as `/api/status` has it. */
 interface ServerStatus {
   model?: { backbone: string; device: string };
-  stages?: string[];
+  stages?: { name: string; channels: number }[];
   stylize?: { presets: string[]; preset_settings: StylizeSettings[] };
 }
 

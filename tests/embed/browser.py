@@ -6,9 +6,10 @@ import base64
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,15 @@ class Page:
         """Runs JavaScript in the page, which gives its result to `done`."""
         return self._post("execute/async", script=f"const done = arguments[0]; {script}", args=[])
 
-    def until(self, script: str) -> None:
-        """Waits until a JavaScript expression is true."""
+    def until(self, script: str, tries: int = 1) -> None:
+        """Waits until a JavaScript expression is true: two minutes for each try."""
+        if tries > 1:
+            with suppress(urllib.error.HTTPError):
+                return self.until(script)
+            return self.until(script, tries - 1)
         ask = "const done = arguments[0]; (function look() { (%s) ? done() : requestAnimationFrame(look); })();"
         self._post("execute/async", script=ask % script, args=[])
+        return None
 
     def move_to(self, x: float, y: float) -> None:
         """Moves the mouse."""
@@ -73,9 +79,10 @@ class Page:
         self._post("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=_metrics(width, height))
 
     def prefer(self, scheme: str) -> None:
-        """Prefers `dark` or `light`."""
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        self._post("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": [feature]})
+        """Prefers `dark` or `light`, and no motion, so that no color is on its way to another."""
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        self._post("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": features})
 
     def click(self, selector: str) -> None:
         """Clicks an element, which must be visible."""

@@ -134,6 +134,15 @@ def test_what_is_wrong_with_an_order_names_the_field(studio: StudioProcess) -> N
         assert code in (400, 404)
         assert said["field"] == field
     assert failure(studio, "POST", "/stylizations", b"no json")[0] == 400
+    for look, field in (
+        ({"stage": "nowhere", "channel": 0}, "stage"),
+        ({"stage": "conv1", "channel": "0"}, "channel"),
+        ({"stage": "conv1", "channel": 64}, "channel"),
+        ({"stage": "conv1", "channel": 0, "folder": "x"}, "folder"),
+    ):
+        code, said = failure(studio, "POST", "/see", look)
+        assert code in (400, 404)
+        assert field in said["field"]
 
 
 def test_a_run_is_followed_by_any_number_of_browsers_without_a_gap(studio: StudioProcess) -> None:
@@ -177,7 +186,7 @@ def test_a_fork_starts_from_the_picture_of_a_run(studio: StudioProcess) -> None:
     preview = Image.open(io.BytesIO(studio.call("GET", f"/runs/stylize/{run_id}/pictures/preview")))
     assert max(preview.size) == 544
     initial = studio.call("POST", f"/stylizations/{run_id}/fork", {})["picture"]
-    forked = studio.call("POST", "/stylizations", {**order, "initial": initial})["run"]
+    forked = studio.call("POST", "/stylizations", {**studio.sample_order(), "initial": initial})["run"]
     assert studio.events("stylize", forked)[-1][1]["state"] == "succeeded"
     assert failure(studio, "POST", f"/stylizations/{run_id}/adjust", {"content_weight": 2})[0] == 409
 

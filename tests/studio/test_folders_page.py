@@ -1,4 +1,4 @@
-"""The tabs Map, Heads and Sweep in a real browser: their main paths, with names that are attacks."""
+"""The tabs Map, Heads, Sweep and See in a real browser: their main paths, with names that are attacks."""
 
 from __future__ import annotations
 
@@ -125,4 +125,38 @@ def test_a_sweep_fills_in_and_goes_on_from_a_cell(browser: Page, studio: StudioP
     assert order["settings"]["content_weight"] == 0.5 * order["settings"]["style_weight"]
     assert len(order["settings"]["style_stages"]) == 1
     assert json.dumps(order["settings"])
+    assert page.errors() == []
+
+
+def test_a_channel_is_seen_in_the_pictures_of_a_folder(browser: Page, studio: StudioProcess, folder: Path) -> None:
+    page = at(browser, studio, "/runs")
+    page.until("document.getElementById('server').dataset.state === 'serving'")
+    page.click("nav a[data-tab=see]")  # from another part, when the stages are known already
+    page.until("document.querySelector('main').dataset.tab === 'see'")
+    page.until("!document.getElementById('look').disabled")
+    page.choose_files(".folder input[type=file]", [folder])
+    page.until("document.querySelector('#source').selectedOptions[0].textContent.includes('(24)')")
+    page.run("document.getElementById('stage').value = 'conv1'; document.getElementById('channel').value = 3")
+    page.click("#look")
+    page.until("document.querySelector('main').dataset.done")
+    page.until("document.querySelector('.formed img').naturalWidth > 100")
+    assert page.run("return location.pathname") == "/see/conv1:3"
+    assert "Channel 3 of conv1, in 24 pictures" in page.run("return document.getElementById('words').textContent")
+    shown = page.run("return [...document.querySelectorAll('.patches img')].map(image => image.naturalWidth > 0)")
+    assert len(shown) == 2 * 9  # each with its projection
+    assert all(shown)
+    keep(page, "see-test")
+    page.press(".patches button", "\ue007")  # by keyboard: the whole picture, with a box around the patch
+    page.until("document.querySelector('dialog .boxed img').naturalWidth > 0")
+    page.press("dialog button", "\ue00c")
+    page.until("!document.querySelector('dialog')")
+    page.run("document.getElementById('forms').click()")
+    page.press("#next", "\ue007")
+    page.until("location.pathname === '/see/conv1:4'")
+    page.until("document.querySelector('main').dataset.done")
+    assert page.run("return document.activeElement.id") == "next"
+    assert page.run("return document.title") == "See · gramlet studio"
+    assert page.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page = at(page, studio, page.run("return location.pathname + location.search"))  # a reload looks again
+    page.until("document.querySelector('main').dataset.done")
     assert page.errors() == []

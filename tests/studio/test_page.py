@@ -195,6 +195,9 @@ def test_the_gallery_shows_compares_and_deletes(browser: Page, studio: StudioPro
     page.run("[...document.querySelectorAll('button')].find(b => b.textContent === 'Compare two').click()")
     page.until("document.querySelector('dialog .after').naturalWidth === 64")
     page.run("document.querySelector('dialog').close()")
+    page.resize(390, 844)
+    assert page.run("return document.documentElement.scrollWidth <= 390")
+    page.resize(1200, 800)
     page.run(f"document.querySelector('[data-run=\"{runs[0]}\"] [aria-label^=Delete]').click()")
     page.click("dialog .danger")
     page.until(f"!document.querySelector('[data-run=\"{runs[0]}\"]')")
@@ -217,10 +220,12 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_axe_finds_nothing_serious(browser: Page, studio: StudioProcess, axe: str) -> None:
     run_id = studio.call("POST", "/stylizations", studio.sample_order())["run"]
     studio.events("stylize", run_id)
-    for path in ("/stylize", f"/stylize/{run_id}", "/runs", "/map", "/heads", "/sweep"):
+    for path in ("/stylize", f"/stylize/{run_id}", "/runs", "/map", "/heads", "/sweep", "/see", "/see/conv1:0"):
         for scheme in ("dark", "light"):
             browser.prefer(scheme)
             page = at(browser, studio, path)
+            if path.endswith(":0"):
+                page.until("document.querySelector('.patches img')?.naturalWidth > 0")
             page.run(axe)
             found = page.run_async("axe.run().then(r => done(r.violations))")
             serious = [

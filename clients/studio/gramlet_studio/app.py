@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from gramlet import AsyncClient
 from gramlet.errors import GramletError
-from gramlet_studio import folders, heads, maps, pictures, runs, stylizations, sweeps
+from gramlet_studio import folders, heads, maps, pictures, runs, seeing, stylizations, sweeps
 from gramlet_studio.context import Studio
 from gramlet_studio.failures import gramlet_failed, http_failed
 from gramlet_studio.feeds import Feeds
@@ -26,7 +26,7 @@ from gramlet_studio.options import StudioOptions
 from gramlet_studio.security import Guard
 
 STATIC = Path(__file__).with_name("static")
-TABS = ("stylize", "runs", "map", "heads", "sweep")
+TABS = ("stylize", "runs", "map", "heads", "sweep", "see")
 
 
 def make_app(options: StudioOptions, make_client: Callable[[], AsyncClient]) -> Starlette:
@@ -46,11 +46,12 @@ def make_app(options: StudioOptions, make_client: Callable[[], AsyncClient]) -> 
             yield
             await app.state.studio.feeds.close()
 
-    api = [*pictures.ROUTES, *folders.ROUTES, *stylizations.ROUTES, *sweeps.ROUTES, *maps.ROUTES, *heads.ROUTES]
+    # The routes of single kinds come first: those of all runs match any kind.
+    parts = (pictures, folders, stylizations, sweeps, maps, heads, seeing, runs)
+    api = [route for part in parts for route in part.ROUTES]
     pages = [Route(path, _page) for tab in TABS for path in (f"/{tab}", f"/{tab}/{{run}}")]
     return Starlette(
-        # The routes of single kinds come first: those of all runs match any kind.
-        routes=[Route("/", _page), *pages, Mount("/api", routes=[*api, *runs.ROUTES]), Mount("/static", _Files())],
+        routes=[Route("/", _page), *pages, Mount("/api", routes=api), Mount("/static", _Files())],
         middleware=[Middleware(Guard, names=(options.host, *options.allowed_hosts))],
         exception_handlers={GramletError: gramlet_failed, HTTPException: http_failed},
         lifespan=lifespan,

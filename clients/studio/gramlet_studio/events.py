@@ -20,11 +20,13 @@ class PageEvent:
     """An event for the page.
 
     Attributes:
+        name: Of the event.
         line: JSON in one line, with the name of the event as `event`.
         replaces: Events of this name are out of date once this one is there; empty: every event is kept.
         blobs: Pictures that came with it, by name: the page fetches them.
     """
 
+    name: str
     line: str
     replaces: str = ""
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -32,7 +34,7 @@ class PageEvent:
 
 def page_event(name: str, replaces: str = "", blobs: dict[str, bytes] | None = None, /, **values: Any) -> PageEvent:
     """An event with these values."""
-    return PageEvent(to_line(name, **values), replaces, blobs or {})
+    return PageEvent(name, to_line(name, **values), replaces, blobs or {})
 
 
 @singledispatch

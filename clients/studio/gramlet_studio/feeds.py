@@ -51,7 +51,7 @@ class Feed:
         self._log: list[str | None] = list(lines)
         self._replaceable: dict[str, int] = {}
         self._grown = asyncio.Event()
-        self._end = asyncio.Event()
+        self._seen: set[str] = set()
         self._left = False
 
     def put(self, event: PageEvent) -> None:
@@ -62,6 +62,7 @@ class Feed:
                 self._log[before] = None
             self._replaceable[event.replaces] = len(self._log)
         self._log.append(event.line)
+        self._seen.add(event.name)
         self.blobs.update(event.blobs)
         self._wake()
 
@@ -69,15 +70,15 @@ class Feed:
         """Adds the last event."""
         self.ended = True
         self.put(event)
-        self._end.set()
 
     def lines(self) -> list[str]:
         """The events so far that no later one replaces."""
         return [line for line in self._log if line is not None]
 
-    async def wait_for_end(self) -> None:
-        """Waits for the last event."""
-        await self._end.wait()
+    async def wait_for(self, *names: str) -> None:
+        """Waits for an event of one of these names, or for the last event."""
+        while not self.ended and self._seen.isdisjoint(names):
+            await self._grown.wait()
 
     def position_after(self, last_id: str) -> int:
         """Where a browser goes on that saw this id last; 0: at the start."""
@@ -197,7 +198,7 @@ class Feeds:
         feed.settings = kept["settings"]
         for name, picture in kept["pictures"].items():
             feed.blobs[name] = await asyncio.to_thread(self._library.path(picture).read_bytes)
-        feed.end(PageEvent(kept["lines"][-1]))
+        feed.end(PageEvent("end", kept["lines"][-1]))
         return feed
 
     async def _keep(self, kind: RunKind, run_id: str, feed: Feed, last: PageEvent) -> None:

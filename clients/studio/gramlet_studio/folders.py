@@ -18,6 +18,7 @@ from gramlet_studio.folder_of_uploads import SHEET, TILE, TILES, OpenFolder, rea
 
 _MOST_OPEN = 8
 _MOST_AT_ONCE = 64
+_MOST_LISTED = 40
 _NAME_CHARACTERS = 1024
 
 
@@ -71,6 +72,17 @@ async def end(request: Request) -> Response:
     return JSONResponse((await in_thread(read_uploaded, studio.library, identifier)).summary())
 
 
+async def listed(request: Request) -> Response:
+    """The folders that have arrived, newest first: `{folders: [{id, name, files}]}`."""
+    library = studio_of(request).library
+    found = []
+    for identifier in (await in_thread(library.names, "folders"))[:_MOST_LISTED]:
+        document = await in_thread(library.load, "folders", identifier)
+        if document is not None:
+            found.append({"id": identifier, "name": document["name"], "files": len(document["files"])})
+    return JSONResponse({"folders": found})
+
+
 async def show(request: Request) -> Response:
     """What was understood of a folder, and its pictures."""
     studio = studio_of(request)
@@ -96,6 +108,7 @@ def _open(studio: Studio, identifier: str) -> OpenFolder:
 
 ROUTES = [
     Route("/folders", begin, methods=["POST"]),
+    Route("/folders", listed),
     Route("/folders/{folder}", show),
     Route("/folders/{folder}/files", add, methods=["POST"]),
     Route("/folders/{folder}/end", end, methods=["POST"]),

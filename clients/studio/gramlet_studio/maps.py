@@ -49,12 +49,12 @@ async def order(request: Request) -> Response:
 
 
 async def _know_features(studio: Studio, run_id: str, folder: Folder) -> None:
-    """Lets the network see the pictures as heads do, once the map is there.
+    """Lets the network see the pictures as heads do, while the layout is computed, which does not use the network.
 
     The server then knows their features when the user has named regions, and a classifier takes seconds.
     """
     feed = await studio.feeds.follow(RunKind.EMBED, run_id)
-    await feed.wait_for_end()
+    await feed.wait_for("working", "layout")
     try:
         async for _ in studio.client.extract(folder, OF_HEADS):
             pass

@@ -69,14 +69,17 @@ async def _jpeg(studio: Studio, identifier: str, side: str) -> Response:
 
 async def samples(request: Request) -> Response:
     """The samples: contents and styles, ready to be used as if they had been uploaded."""
-    studio = studio_of(request)
+    return JSONResponse({"samples": await kept_samples(studio_of(request))})
+
+
+async def kept_samples(studio: Studio) -> list[dict[str, object]]:
+    """The samples as pictures of the library: `id`, `width`, `height`, `use` and `name`."""
 
     def kept(path: Path) -> dict[str, object]:
         use, _, name = path.stem.partition("-")
         return {**asdict(studio.library.add_picture(path.read_bytes())), "use": use, "name": name.replace("-", " ")}
 
-    found = await asyncio.gather(*[in_thread(kept, path) for path in sorted(SAMPLES.glob("*.jpg"))])
-    return JSONResponse({"samples": found})
+    return await asyncio.gather(*[in_thread(kept, path) for path in sorted(SAMPLES.glob("*.jpg"))])
 
 
 async def describe(request: Request) -> Response:

@@ -29,7 +29,7 @@ async def status(request: Request) -> Response:
     values: dict[str, Any] = {"address": found.address, "health": health}
     if found.model is not None:
         values["model"] = {"backbone": found.model.backbone, "device": found.model.device}
-        values["stages"] = [stage.name for stage in found.model.stages]
+        values["stages"] = [{"name": stage.name, "channels": stage.channels} for stage in found.model.stages]
     if found.stylize is not None:
         values["stylize"] = plain(found.stylize)
     return JSONResponse(values)

@@ -71,9 +71,10 @@ export const remove = (path) => answered(path, { method: "DELETE" });
  *
  * @param {string} path
  * @param {object} body
+ * @param {AbortSignal} [signal] ends the request
  */
-export async function* lines(path, body) {
-  const reply = await answered(path, { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } });
+export async function* lines(path, body, signal) {
+  const reply = await answered(path, { method: "POST", signal, body: JSON.stringify(body), headers: { "content-type": "application/json" } });
   const decoder = new TextDecoder();
   let rest = "";
   for (const reader = /** @type {ReadableStream<Uint8Array>} */ (reply.body).getReader(); ;) {

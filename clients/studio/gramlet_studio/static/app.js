@@ -10,6 +10,7 @@ const TABS = {
   map: () => import("./map.js"),
   heads: () => import("./heads.js"),
   sweep: () => import("./sweep.js"),
+  see: () => import("./see.js"),
 };
 const main = byId("main");
 let close = () => {};
@@ -21,8 +22,10 @@ async function show() {
   close();
   close = () => {};
   for (const link of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll("nav a"))) {
-    if (link.dataset.tab === name) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.tab === name) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
   document.title = `${name[0].toUpperCase()}${name.slice(1)} · gramlet studio`;
   const module = await TABS[name]();

@@ -7,6 +7,7 @@ import { h, penOf } from "./dom.js";
 /** @type {Term[]} */
 const TERMS = [["loss", "Total", "--line-total"], ["style", "Style", "--line-style"], ["content", "Content", "--line-content"], ["variation", "Smoothness", "--line-variation"]];
 const DECADES = 3; // of the scale: the content loss starts at 0
+const PEAKS = 0.05; // the share of the values that may be cut off
 
 /**
  * A chart with `add(iteration values)`, `mark(iteration, kind)`, `clear()` and `element`.
@@ -17,7 +18,8 @@ const DECADES = 3; // of the scale: the content loss starts at 0
 export function lossChart(terms = TERMS, step = "iteration") {
   const canvas = h("canvas", { role: "img", "aria-label": "Loss: nothing yet" });
   const legend = h("ul.legend");
-  const element = h("figure.chart", {}, canvas, legend);
+  const blank = h("p.hint", {}, `Drawn from the first ${step} on.`);
+  const element = h("figure.chart", {}, canvas, blank, legend);
   /** @type {Reading[]} */
   const points = [];
   /** @type {{ iteration: number, kind: "scale" | "adjusted" }[]} */
@@ -32,6 +34,7 @@ export function lossChart(terms = TERMS, step = "iteration") {
 
   function draw() {
     waiting = false;
+    blank.hidden = points.length > 0;
     const width = canvas.clientWidth, height = canvas.clientHeight, scale = devicePixelRatio || 1;
     if (!width) return;
     canvas.width = width * scale;
@@ -40,9 +43,7 @@ export function lossChart(terms = TERMS, step = "iteration") {
     pen.scale(scale, scale);
     pen.clearRect(0, 0, width, height);
     if (!points.length) return;
-    const logs = points.flatMap((point) => terms.map(([term]) => point[term]).filter((v) => v > 0)).map(Math.log10);
-    let [low, high] = range(logs);
-    low = Math.max(low, high - DECADES);
+    let [low, high] = range(points.map((point) => terms.map(([term]) => point[term]).filter((value) => value > 0).map(Math.log10)));
     if (high - low < 0.3) { low -= 0.15; high += 0.15; }
     const left = 48, bottom = 18, first = points[0].iteration, now = points[points.length - 1], last = Math.max(now.iteration, first + 1);
     const x = (/** @type {number} */ iteration) => left + (iteration - first) / (last - first) * (width - left - 6);
@@ -70,8 +71,8 @@ export function lossChart(terms = TERMS, step = "iteration") {
       pen.beginPath();
       let on = false;
       for (const point of points) {
-        if (!(point[term] > 10 ** low)) { on = false; continue; }
-        pen[on ? "lineTo" : "moveTo"](x(point.iteration), y(point[term]));
+        if (!(point[term] > 0)) { on = false; continue; }
+        pen[on ? "lineTo" : "moveTo"](x(point.iteration), y(Math.min(Math.max(point[term], 10 ** low), 10 ** high)));
         on = true;
       }
       pen.stroke();
@@ -100,13 +101,16 @@ export function lossChart(terms = TERMS, step = "iteration") {
 }
 
 /**
- * @param {number[]} values
+ * Where the scale begins and ends. A short peak, as when a descent diverges and goes back, is cut off: it would press all
+ * that matters to the ground.
+ *
+ * @param {number[][]} readings the logarithms of each reading
  * @returns {[number, number]}
  */
-function range(values) {
-  let low = Infinity, high = -Infinity;
-  for (const value of values) { if (value < low) low = value; if (value > high) high = value; }
-  return [low, high];
+function range(readings) {
+  const sorted = readings.flat().sort((a, b) => a - b);
+  const high = Math.max(sorted[Math.ceil((sorted.length - 1) * (1 - PEAKS))] ?? 0, ...readings[0]);
+  return [Math.max(sorted[0] ?? 0, high - DECADES), high];
 }
 
 /** @param {number | null | undefined} value */

@@ -34,7 +34,7 @@ function openStart(main) {
       h("div.row.end", {}, make)),
     h("section.panel", { "aria-label": "Stored maps" }, h("h2", {}, "Stored maps"), stored)));
   get("/runs?kind=embed").then((/** @type {{ runs: RunInfo[] }} */ { runs }) => stored.replaceChildren(...runs.map((each) =>
-    h("li", {}, h("a", { href: `/map/${each.run_id}` }, each.run_id), h("span.muted", {}, ` ${each.state}, ${each.settings || ""}, ${ago(each.created)}`)))),
+    h("li", {}, h("a", { href: `/map/${each.run_id}` }, each.run_id), h("span.muted", {}, ` ${each.state}, ${each.settings || ""}, ${ago(each.created)}`))), ...(runs.length ? [] : [h("li.hint", {}, "None yet.")])),
   (failure) => note(said(failure), "bad"));
 
   async function order() {
@@ -274,7 +274,7 @@ function openMap(main, run) {
       return h("div.checkcard", {},
         h("button.bare", { type: "button", "aria-label": `Show ${item.name} on the map`, onclick: () => view?.fly(index) }, h("img", { src: pictureUrl(item.picture, 160), alt: "", loading: "lazy" })),
         ...[best, second].filter(Boolean).map(([name, share]) => {
-          const button = h("button", { type: "button", title: `This is ${name}`, "aria-label": `${item.name} is ${name}`, onclick: () => { join(name, [index]); changed(); } }, `${name} ${Math.round(share * 100)} %`);
+          const button = h("button", { type: "button", title: `This is ${name}`, "aria-label": `${item.name} is ${name}`, onclick: () => { join(name, [index]); changed(); } }, `${Math.round(share * 100)} % ${name}`);
           button.style.borderLeftColor = colorOf(name) || "";
           return button;
         }));

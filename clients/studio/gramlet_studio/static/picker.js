@@ -102,7 +102,12 @@ export function picturePicker(changed, { regions = true } = {}) {
         fileButton(content ? "Replace" : "Choose a photo", (files) => take(files.slice(0, 1), "content")),
         matchMedia("(pointer: coarse)").matches && fileButton("Camera", (files) => take(files, "content"), { camera: true, symbol: "camera" })));
     contentTile.classList.toggle("filled", !!content);
-    const several = state.styles.length > 1;
+    const several = state.styles.length > 1, shares = state.styles.map(() => h("b", {}));
+    function tellShares() {
+      const sum = state.styles.reduce((total, style) => total + style.weight, 0);
+      shares.forEach((share, index) => { share.textContent = `${Math.round(state.styles[index].weight / sum * 100)} %`; });
+    }
+    tellShares();
     styleTiles.replaceChildren(
       ...state.styles.map((style, index) => h("div.style", {},
         h("img", { src: pictureUrl(style.picture, 320), alt: `Style ${index + 1} ${style.name}` }),
@@ -110,7 +115,7 @@ export function picturePicker(changed, { regions = true } = {}) {
         regions && content && h(`button.quiet.icon.paint${style.content_region || style.style_region ? ".on" : ""}`, { type: "button", "aria-label": `Regions of style ${index + 1}`, title: "Regions",
           onclick: () => paintRegions(content.id, style, (painted) => { Object.assign(style, painted); draw(); changed(); }) }, icon("brush")),
         several && h("label.ratio", {}, h("span.hidden", {}, `Share of style ${index + 1}`),
-          h("input", { type: "range", min: 0.1, max: 3, step: 0.1, value: style.weight, oninput: (event) => { style.weight = Number(event.target.value); changed(); } })))),
+          h("input", { type: "range", min: 0.1, max: 3, step: 0.1, value: style.weight, oninput: (event) => { style.weight = Number(event.target.value); tellShares(); changed(); } }), shares[index]))),
       ...(state.styles.length < MOST_STYLES ? [h("div.drop.add", {}, h("p.hint", {}, state.styles.length ? "Another style" : "Drop a painting here"), fileButton("Choose", (files) => take(files, "style"), { multiple: true, symbol: "plus" }))] : []));
     const last = styleTiles.querySelector(".add");
     if (last instanceof HTMLElement) takesDrops(last, (files) => take(files, "style"));
@@ -132,6 +137,15 @@ export function picturePicker(changed, { regions = true } = {}) {
       state.content = order.content ? { id: order.content, name: "" } : null;
       state.styles = (order.styles || []).map((style) => ({ ...style, name: "" }));
       draw();
+    },
+    /**
+     * Chooses two samples.
+     *
+     * @param {string} content its name
+     * @param {string} style its name
+     */
+    async chooseSamples(content, style) {
+      for (const sample of await loadSamples()) if (sample.name === (sample.use === "content" ? content : style)) add(sample.id, sample.use, sample.name);
     },
     /**
      * The pictures as the backend takes them.

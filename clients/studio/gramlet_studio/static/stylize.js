@@ -13,7 +13,9 @@ const ADJUST_MS = 180; // a slider that is dragged sends at most so often
 /** @typedef {"new" | "queued" | "running" | "succeeded" | "stopped" | "failed"} State */
 
 /** @type {[SettingName, string][]} */
-const FIXED_NAMES = [["size", "size"], ["iterations", "number of iterations"], ["style_size", "stroke size"], ["colors", "colors"], ["preset", "preset"]];
+const FIXED_NAMES = [["size", "size"], ["iterations", "iterations"], ["style_size", "stroke size"], ["colors", "colors"], ["preset", "preset"]];
+
+const PLURALS = ["iterations", "colors", "styles"];
 
 /**
  * @param {HTMLElement} main
@@ -52,7 +54,9 @@ export function open(main, run) {
   const save = h("a.button", { id: "save", download: "", hidden: true }, icon("download"), "Download PNG");
   const restart = h("div.restart", { hidden: true, role: "status" });
   const from = h("p.from", { hidden: true });
-  const stage = h("section.stage", { "aria-label": "Picture" }, h("div.canvas", {}, compare.element),
+  const blank = h("div.blank", {}, icon("picture"), h("p", {}, "Your picture forms here."),
+    h("button", { type: "button", id: "try", onclick: trySamples }, icon("play"), "Try it with samples"));
+  const stage = h("section.stage", { "aria-label": "Picture" }, h("div.canvas", {}, compare.element, blank),
     h("div.state", {}, words, meter, from, restart, h("div.row.actions", {}, buttons.start, buttons.stop, buttons.resume, buttons.fork, save, buttons.again, buttons.remove)));
   main.append(h("h1.hidden", {}, "Stylize"), h("div.workbench", {}, picker.element, stage,
     h("div.side", {}, settings.element, h("section.panel", { "aria-label": "Loss" }, h("h2", {}, "Loss"), chart.element))));
@@ -73,6 +77,7 @@ export function open(main, run) {
     buttons.again.hidden = buttons.remove.hidden = state === "new" || running;
     meter.hidden = !running;
     compare.element.hidden = !view.pictured && !picker.state.content;
+    blank.hidden = !compare.element.hidden || state !== "new";
     if (picker.state.content && !view.pictured) compare.show(pictureUrl(picker.state.content.id, 1280), "The photo");
     from.hidden = !view.initial;
     from.textContent = view.initial ? "Starts from the picture of another run." : "";
@@ -211,6 +216,12 @@ export function open(main, run) {
       if (view.state !== "new") attach(run, "queued", { iteration: 0 });
     }, buttons.start);
   }
+  function trySamples() {
+    return attempt(async () => {
+      await picker.chooseSamples("cat", "whirls");
+      await start();
+    });
+  }
   function stop() { return attempt(() => post(`/runs/stylize/${view.run}/stop`), buttons.stop); }
   function resume() {
     return attempt(async () => {
@@ -245,11 +256,13 @@ export function open(main, run) {
   function offerRestart() {
     if (view.state === "new" || !view.order) return;
     const before = view.order.settings, now = settings.fixed(), pictures = picker.values();
-    const changed = FIXED_NAMES.filter(([name]) => (before[name] ?? "") !== (now[name] ?? "")).map(([, words]) => words);
+    // What was not ordered is as the server has it; the stroke size is then that of the picture.
+    const was = (/** @type {SettingName} */ name) => before[name] ?? (name === "style_size" ? undefined : view.settings?.[name]);
+    const changed = FIXED_NAMES.filter(([name]) => (was(name) ?? "") !== (now[name] ?? "")).map(([, words]) => words);
     if (pictures.content !== view.order.content) changed.push("photo");
     changed.push(...changesOfStyles(view.order.styles, pictures.styles));
     restart.hidden = !changed.length;
-    restart.replaceChildren(h("span", {}, `The new ${listed(changed)} ${changed.length > 1 || changed[0] === "styles" ? "need" : "needs"} a restart.`),
+    restart.replaceChildren(h("span", {}, `The new ${listed(changed)} ${changed.length > 1 || PLURALS.includes(changed[0]) ? "need" : "needs"} a restart.`),
       h("button", { type: "button", id: "restart", disabled: !picker.isComplete, onclick: async () => {
         if (["running", "queued"].includes(view.state)) await attempt(() => post(`/runs/stylize/${view.run}/stop`));
         await start();
