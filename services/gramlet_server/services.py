@@ -52,7 +52,7 @@ class Shared:
         from gramlet_server.feature.descents import DescentLimits
         from gramlet_server.feature.device_decode import NVJPEG
         from gramlet_server.feature.engine import Engine, EngineSettings
-        from gramlet_server.feature.scheduler import Batching
+        from gramlet_server.feature.work import Batching
 
         chosen, queue = self.settings.network, self.settings.queue
         pixels = NVJPEG if queue.decoder == "device" else ""

@@ -14,7 +14,7 @@ from gramlet.feature.types import Extraction, Features, Form, GramNormalization
 from gramlet.types import Array, ElementType, Limits, Resize, ResizeMode
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.engine import Engine, EngineSettings
-from gramlet_server.feature.scheduler import Batching
+from gramlet_server.feature.work import Batching
 from gramlet_server.pictures import workers
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.telemetry import Observer

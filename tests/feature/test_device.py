@@ -25,7 +25,7 @@ from gramlet_server.feature.graphs import (
     Inputs,
     PassKey,
 )
-from gramlet_server.feature.scheduler import Batching
+from gramlet_server.feature.work import Batching
 from torch import Tensor
 
 PICTURE = np.full((3, 32, 32), 0.5, np.float32)

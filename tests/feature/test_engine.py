@@ -15,7 +15,7 @@ from gramlet.feature.types import Extraction, Features, Form, GramNormalization,
 from gramlet.types import Array, ElementType, Limits, Picture, Resize, ResizeMode
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine, EngineSettings
-from gramlet_server.feature.scheduler import Batching
+from gramlet_server.feature.work import Batching
 from gramlet_server.telemetry import Observer
 
 from tests.e2e.cluster import wait_until

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gramlet.errors import Cancelled, InvalidInput, Overloaded, Unavailable
 from gramlet.types import Timing
-from gramlet_server.feature.scheduler import Batching, Caller, Later, Scheduler, Work, outcome
+from gramlet_server.feature import scheduler as scheduler_module
+from gramlet_server.feature.scheduler import Scheduler
+from gramlet_server.feature.work import Batching, Caller, Later, Work, outcome
 
 from tests.e2e.cluster import wait_until
 
@@ -238,6 +241,32 @@ def test_closing_fails_waiting_work_and_refuses_new_work(device: Device) -> None
     with pytest.raises(Unavailable):
         outcome(waiting)
     assert is_refused(a, device)
+
+
+def test_long_work_in_short_pieces_has_its_share_beside_a_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(scheduler_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    order: list[str] = []
+    scheduler = Scheduler(Batching(pictures=1))
+    with scheduler.caller() as corpus, scheduler.caller() as long:
+
+        def run(payloads: Sequence[str]) -> list[str]:
+            order.append(payloads[0])
+            now[0] += {"corpus": 10.0, "piece": 1.0}[payloads[0]]  # the scheduler reads no other clock
+            if payloads[0] == "corpus":  # long enough for the next piece to come
+                wait_until(lambda: bool(long.waiting) or long.closed)
+            return list(payloads)
+
+        futures = corpus.submit_together([Work("extract", "same", 100, run, "corpus") for _ in range(6)])
+        for _ in range(15):  # each piece is sent when the one before has ended
+            outcome(long.submit(Work("descend", None, 100, run, "piece")))
+        long.close()
+        for future in futures:
+            outcome(future)
+    scheduler.close()
+    pieces = "".join(each[0] for each in order).strip("c").split("c")
+    assert len(pieces) <= 4
+    assert all(len(each) >= 4 for each in pieces[:-1])
 
 
 class Overlapping:

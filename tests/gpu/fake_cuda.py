@@ -18,7 +18,7 @@ from gramlet_server.feature import graphs
 from gramlet_server.feature.device import CUDA_BATCHING, AnyPicture, CudaDevice, Device, Wait
 from gramlet_server.feature.device_decode import JpegCodec
 from gramlet_server.feature.graphs import ComputeWith, Graph, GraphCache
-from gramlet_server.feature.scheduler import Batching
+from gramlet_server.feature.work import Batching
 from numpy.typing import NDArray
 from torch import Tensor
 

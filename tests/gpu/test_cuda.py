@@ -16,7 +16,7 @@ from gramlet.types import Array
 from gramlet_server.feature.device import CudaDevice
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.graphs import RECORD_AFTER, RECORD_GRADIENT_AFTER
-from gramlet_server.feature.scheduler import Batching
+from gramlet_server.feature.work import Batching
 from gramlet_server.runs.store import Store
 from gramlet_server.stylize.runs import Runs, RunSettings
 

@@ -31,9 +31,9 @@ from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.memory import descent_bytes
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps
-from gramlet_server.feature.scheduler import Caller
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.feature.work import Caller
 from gramlet_server.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RETRY_SECONDS, shutting_down

@@ -21,7 +21,7 @@ from torch import Tensor
 from gramlet_server.feature.device_decode import JpegCodec, NvJpeg
 from gramlet_server.feature.graphs import Compute, ComputeWith, GraphCache, Inputs, PassKey
 from gramlet_server.feature.pixels import OnDevice, Stack, batch_of, resized_on_cpu
-from gramlet_server.feature.scheduler import Batching
+from gramlet_server.feature.work import Batching
 from gramlet_server.pictures.prepare import Decoded
 
 Result = TypeVar("Result")

@@ -17,9 +17,9 @@ from torch import Tensor
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps
-from gramlet_server.feature.scheduler import Caller, Work, outcome
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.tiles import Tile, TiledEvaluation
+from gramlet_server.feature.work import Caller, Work, outcome
 from gramlet_server.memory_budget import PROCESS, Place
 
 

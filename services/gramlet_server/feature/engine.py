@@ -22,9 +22,10 @@ from gramlet_server.feature.device_decode import DeviceDecoder
 from gramlet_server.feature.differentiation import Differentiator, LocalDifferentiation
 from gramlet_server.feature.extraction import Extractor, Outcome
 from gramlet_server.feature.passes import Passes
-from gramlet_server.feature.scheduler import Batching, Scheduler, Work, outcome
+from gramlet_server.feature.scheduler import Scheduler
 from gramlet_server.feature.seeing import Seeing, Seer
 from gramlet_server.feature.targets import TargetBuilder
+from gramlet_server.feature.work import Batching, Work, outcome
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.workers import Decoder, LocalDecoder
 from gramlet_server.telemetry import Observer

@@ -23,7 +23,7 @@ from gramlet_server.feature.gram import gram_matrix
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.pixels import OnDevice
-from gramlet_server.feature.scheduler import Caller, Later, Work, outcome
+from gramlet_server.feature.work import Caller, Later, Work, outcome
 from gramlet_server.feature_source import check_weights
 from gramlet_server.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.pictures.prepare import Decoded

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gramlet_server.feature.maximization import Spectrum
 from gramlet_server.feature.passes import Passes
-from gramlet_server.feature.scheduler import Caller
+from gramlet_server.feature.work import Caller
 
 SHARE = 0.95
 """Of the squared gradient, in the effective receptive field."""

@@ -18,8 +18,8 @@ from gramlet_server.feature.extraction import group_size
 from gramlet_server.feature.fields import Field
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
-from gramlet_server.feature.scheduler import Caller, Work, outcome
 from gramlet_server.feature.strongest import Look
+from gramlet_server.feature.work import Caller, Work, outcome
 from gramlet_server.memory_budget import Place
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder

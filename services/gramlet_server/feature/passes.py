@@ -25,8 +25,9 @@ from gramlet_server.backbone.network import Network
 from gramlet_server.feature.device import AnyPicture, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.feature.memory import PassMemory
-from gramlet_server.feature.scheduler import Caller, Scheduler, Work, outcome
+from gramlet_server.feature.scheduler import Scheduler
 from gramlet_server.feature.tiles import Tile, cut
+from gramlet_server.feature.work import Caller, Work, outcome
 
 T = TypeVar("T")
 

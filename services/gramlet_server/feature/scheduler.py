@@ -17,44 +17,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gramlet.errors import Cancelled, Overloaded, Unavailable
 from gramlet.types import Timing
 
+from gramlet_server.feature.work import Batching, Caller, Later, Work
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Batching:
-    """Limits of one device pass, and of the queue. The defaults suit a CPU.
-
-    Attributes:
-        pictures: Pictures in one pass.
-        pixels: Pixels in one pass. A single larger picture is a pass of its own.
-        queue_limit: Pictures that may wait before new callers are refused.
-        linger: How long the device waits for the callers of the last pass to send their next pictures, as a share of
-            that pass's time. It does not wait after a pass of one caller, nor while other work is queued.
-    """
-
-    pictures: int = 16
-    pixels: int = 2 * 1024 * 1024
-    queue_limit: int = 256
-    linger: float = 0.2
-
-    def completed(self, other: Batching) -> Batching:
-        """This one, with the limits of another where it has 0."""
-        return Batching(
-            self.pictures or other.pictures, self.pixels or other.pixels, self.queue_limit or other.queue_limit
-        )
-
-    def room(self, pixels: int) -> int:
-        """How many pictures of so many pixels fit one pass."""
-        return max(1, min(self.pictures, self.pixels // max(1, pixels)))
 
 
 @dataclass(frozen=True)
@@ -66,42 +38,7 @@ class _Expected:
     until: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class Later:
-    """Results of a pass that has begun.
-
-    Attributes:
-        wait: Waits for them: one for each picture.
-    """
-
-    wait: Callable[[], Sequence[Any]]
-
-
-@dataclass(eq=False)
-class Work:
-    """Device work for one picture.
-
-    Attributes:
-        kind: For the metrics.
-        key: Work of equal keys may share a pass. None never shares.
-        pixels: Estimate of its cost.
-        run: Does the work of a whole pass: takes the payloads of all its pictures, returns one result for each. Or it
-            begins the pass, and the results come later.
-        payload: What `run` needs for this picture.
-        overlaps: Whether its pass may begin while another one computes.
-    """
-
-    kind: str
-    key: Hashable
-    pixels: int
-    run: Callable[[Sequence[Any]], Sequence[Any] | Later]
-    payload: Any
-    overlaps: bool = False
-    future: Future[tuple[Any, Timing]] = field(default_factory=Future)
-    submitted: float = field(default_factory=time.monotonic)
-
-
-Batch = list[tuple["Caller", Work]]
+Batch = list[tuple[Caller, Work]]
 """The work of one pass, and whose each is."""
 
 
@@ -114,55 +51,17 @@ class _UnderWay:
     later: Later
 
 
-class Caller:
-    """One stream or call, for as long as it may send work. Closing it cancels its work that still waits."""
+@dataclass(frozen=True, eq=False)
+class _Returning:
+    """A caller whose work nobody shares, for whose next piece the device may wait until then (`time.monotonic`)."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self.clock = 0.0
-        self.waiting: deque[Work] = deque()
-        self.closed = False
-
-    def submit(self, work: Work) -> Future[tuple[Any, Timing]]:
-        """Queues work behind this caller's earlier work.
-
-        Raises:
-            Cancelled: This caller is closed.
-            Unavailable: The scheduler is closed.
-        """
-        return self.submit_together([work])[0]
-
-    def submit_together(self, works: Sequence[Work]) -> list[Future[tuple[Any, Timing]]]:
-        """Queues several pieces of work at once, so that the device does not start with the first alone."""
-        self._scheduler.enqueue(self, works)
-        return [work.future for work in works]
-
-    def close(self) -> None:
-        """Cancels the work that still waits. A pass that is running is finished and its result dropped."""
-        self._scheduler.remove(self)
-
-    def __enter__(self) -> Caller:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    caller: Caller
+    until: float
 
 
 def _priority(caller: Caller) -> tuple[float, float]:
     """The earliest clock first; of equal clocks, the work that was submitted first."""
     return caller.clock, caller.waiting[0].submitted
-
-
-def outcome(future: Future[tuple[Any, Timing]]) -> tuple[Any, Timing]:
-    """Waits for the result of work.
-
-    Raises:
-        Cancelled: The caller was closed meanwhile.
-    """
-    try:
-        return future.result()
-    except CancelledError:
-        raise Cancelled("the call was closed while it waited for the device") from None
 
 
 def _ignore(*_: object) -> None:
@@ -197,6 +96,7 @@ class Scheduler:
         self._clock = 0.0
         self._seconds_per_pixel = 0.0
         self._expected = _Expected()
+        self._returning: _Returning | None = None
         self._under_way: _UnderWay | None = None
         self._ended = 0.0
         self.device_seconds = 0.0
@@ -282,6 +182,7 @@ class Scheduler:
             for work in caller.waiting:
                 work.future.cancel()
             caller.waiting.clear()
+            self._changed.notify_all()
 
     def _count(self, change: int) -> None:
         self._queued += change
@@ -319,7 +220,11 @@ class Scheduler:
                 return None
             if not self._queued:
                 return []
-            first = min((caller for caller in self._callers if caller.waiting), key=_priority)
+            if self._under_way is None:
+                self._await_returning()
+            first = min((caller for caller in self._callers if caller.waiting), key=_priority, default=None)
+            if first is None:
+                return []
             head = first.waiting[0]
             if self._under_way and not (head.overlaps and self._waiting(head.key) >= len(self._under_way.batch)):
                 return []
@@ -327,6 +232,23 @@ class Scheduler:
             if not self._under_way:
                 self._linger(head)
             return self._take(head.key)
+
+    def _await_returning(self) -> None:
+        """Waits a little for the caller of long work to send the next piece, if it would be served next.
+
+        Between two pieces its queue is empty for a moment. Without this wait, everybody else who has work in the queue
+        would be served after each piece, however little the device has worked for this caller.
+        """
+        returning, self._returning = self._returning, None
+        if returning is None:
+            return
+        caller = returning.caller
+        while not (self._stopping or caller.closed or caller.waiting):
+            rest = returning.until - time.monotonic()
+            others = min((other.clock for other in self._callers if other.waiting), default=0.0)
+            if rest <= 0 or others <= max(caller.clock, self._clock):
+                return
+            self._changed.wait(rest)
 
     def _linger(self, head: Work) -> None:
         """Waits a little for the callers of the last pass: they tend to send the next picture at once.
@@ -434,7 +356,9 @@ class Scheduler:
             self.device_seconds += seconds
             for caller, work in batch:
                 caller.clock += seconds * work.pixels / pixels
-            self._expected = self._expected_after(batch, time.monotonic() + self._batching.linger * seconds)
+            until = time.monotonic() + self._batching.linger * seconds
+            self._expected = self._expected_after(batch, until)
+            self._returning = _Returning(batch[0][0], until) if batch[0][1].key is None else None
             # Calls with one picture each are too short for their own clocks to advance. The common clock therefore
             # advances at the pace of a fair share; otherwise an endless series of such calls would always be served
             # before a caller that came earlier.

@@ -19,8 +19,8 @@ from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.gram import Region, energy, gram_matrix, region_at
 from gramlet_server.feature.objective import StyleGroup, StyleTarget, Targets, check, fit_regions, style_groups
 from gramlet_server.feature.passes import Passes
-from gramlet_server.feature.scheduler import Caller
 from gramlet_server.feature.tiles import Tile, TileSums
+from gramlet_server.feature.work import Caller
 from gramlet_server.memory_budget import PROCESS, Place
 from gramlet_server.telemetry import Observer
 

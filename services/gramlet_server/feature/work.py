@@ -1,0 +1,126 @@
+"""Work for the device, as its scheduler takes it, and how much of it goes together."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gramlet.errors import Cancelled
+from gramlet.types import Timing
+
+if TYPE_CHECKING:
+    from gramlet_server.feature.scheduler import Scheduler
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Limits of one device pass, and of the queue. The defaults suit a CPU.
+
+    Attributes:
+        pictures: Pictures in one pass.
+        pixels: Pixels in one pass. A single larger picture is a pass of its own.
+        queue_limit: Pictures that may wait before new callers are refused.
+        linger: How long the device waits for the callers of the last pass to send their next pictures, as a share of
+            that pass's time. It does not wait after a pass of one caller, nor while other work is queued. For the next
+            piece of long work it waits as long, if its caller would be served next.
+    """
+
+    pictures: int = 16
+    pixels: int = 2 * 1024 * 1024
+    queue_limit: int = 256
+    linger: float = 0.2
+
+    def completed(self, other: Batching) -> Batching:
+        """This one, with the limits of another where it has 0."""
+        return Batching(
+            self.pictures or other.pictures, self.pixels or other.pixels, self.queue_limit or other.queue_limit
+        )
+
+    def room(self, pixels: int) -> int:
+        """How many pictures of so many pixels fit one pass."""
+        return max(1, min(self.pictures, self.pixels // max(1, pixels)))
+
+
+@dataclass(frozen=True, eq=False)
+class Later:
+    """Results of a pass that has begun.
+
+    Attributes:
+        wait: Waits for them: one for each picture.
+    """
+
+    wait: Callable[[], Sequence[Any]]
+
+
+@dataclass(eq=False)
+class Work:
+    """Device work for one picture.
+
+    Attributes:
+        kind: For the metrics.
+        key: Work of equal keys may share a pass. None never shares.
+        pixels: Estimate of its cost.
+        run: Does the work of a whole pass: takes the payloads of all its pictures, returns one result for each. Or it
+            begins the pass, and the results come later.
+        payload: What `run` needs for this picture.
+        overlaps: Whether its pass may begin while another one computes.
+    """
+
+    kind: str
+    key: Hashable
+    pixels: int
+    run: Callable[[Sequence[Any]], Sequence[Any] | Later]
+    payload: Any
+    overlaps: bool = False
+    future: Future[tuple[Any, Timing]] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+
+
+class Caller:
+    """One stream or call, for as long as it may send work. Closing it cancels its work that still waits."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self.clock = 0.0
+        self.waiting: deque[Work] = deque()
+        self.closed = False
+
+    def submit(self, work: Work) -> Future[tuple[Any, Timing]]:
+        """Queues work behind this caller's earlier work.
+
+        Raises:
+            Cancelled: This caller is closed.
+            Unavailable: The scheduler is closed.
+        """
+        return self.submit_together([work])[0]
+
+    def submit_together(self, works: Sequence[Work]) -> list[Future[tuple[Any, Timing]]]:
+        """Queues several pieces of work at once, so that the device does not start with the first alone."""
+        self._scheduler.enqueue(self, works)
+        return [work.future for work in works]
+
+    def close(self) -> None:
+        """Cancels the work that still waits. A pass that is running is finished and its result dropped."""
+        self._scheduler.remove(self)
+
+    def __enter__(self) -> Caller:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def outcome(future: Future[tuple[Any, Timing]]) -> tuple[Any, Timing]:
+    """Waits for the result of work.
+
+    Raises:
+        Cancelled: The caller was closed meanwhile.
+    """
+    try:
+        return future.result()
+    except CancelledError:
+        raise Cancelled("the call was closed while it waited for the device") from None
