@@ -73,6 +73,8 @@ def value_of(field: FieldDescriptor, rng: random.Random) -> Any:
             return rng.random() < 0.5
         case FieldDescriptor.CPPTYPE_ENUM:
             return rng.choice([value.number for value in field.enum_type.values] + [99])
+        case FieldDescriptor.CPPTYPE_INT32:
+            return rng.choice([number for number in WHOLE if number < 2**31])
         case _:
             return rng.choice(WHOLE)
 

@@ -249,6 +249,7 @@ def get_map(store: Store, map_id: str) -> StyleMap:
 
     Raises:
         NotFound: There is none of that name, or it is not finished.
+        DataLoss: It is damaged.
     """
     run = open_run(store, map_id)
     data = run.value("map")
@@ -257,7 +258,10 @@ def get_map(store: Store, map_id: str) -> StyleMap:
     with run.intact("map"):
         facts = from_json(_MapFacts, data)
     layouts = [one.layout for one in get_layouts(run, facts.layouts).values()]
-    return _assembled(map_id, get_plan(run), get_items(run), layouts, facts)
+    items = get_items(run)
+    if not (layouts and all(len(layout.coordinates) == len(items.items) for layout in layouts)):
+        raise DataLoss(f"the layouts of map {map_id} in the store do not have its items")
+    return _assembled(map_id, get_plan(run), items, layouts, facts)
 
 
 def get_frames(run: Run, style_map: StyleMap) -> list[tuple[Frame, ...]]:

@@ -11,6 +11,8 @@ import numpy as np
 from gramlet.types import Array
 from PIL import Image
 
+from gramlet_server.runs.store import intact
+
 _SHEET_SIDE = 4096
 BYTES_FOR_ALL = 48 * 1024 * 1024
 
@@ -50,8 +52,13 @@ def unpack(blob: bytes) -> list[bytes | None]:
 
 
 def decode(jpeg: bytes) -> Image.Image:
-    """The picture of a thumbnail, RGB."""
-    return Image.open(io.BytesIO(jpeg), formats=("JPEG",)).convert("RGB")
+    """The picture of a thumbnail, RGB.
+
+    Raises:
+        DataLoss: It is damaged.
+    """
+    with intact("a thumbnail"):
+        return Image.open(io.BytesIO(jpeg), formats=("JPEG",)).convert("RGB")
 
 
 @dataclass(frozen=True)
