@@ -62,26 +62,6 @@ def test_large_sets_have_fewer_folds_and_one_part_is_judged_in_groups():
     assert list(np.bincount(folds.group[folds.covered])) == [4] * 5
 
 
-def test_confident_learning_finds_concentrated_label_noise():
-    rng = np.random.default_rng(0)
-    truth = np.arange(300) % 3
-    labels = truth.copy()
-    wrong = np.flatnonzero(truth == 0)[:30]
-    labels[wrong] = 1  # 30 of 100 pictures of class a are called b
-    logits = 3 * np.eye(3)[truth] + rng.standard_normal((300, 3))
-    probabilities = report.softmax(logits)
-    found = findings.mislabelled(labels, probabilities)
-    right = [picture for picture, suggestion in found if picture in wrong and suggestion == 0]
-    assert len(right) >= 18
-    assert len(found) - len(right) <= 2
-
-
-def test_labels_that_the_model_expects_are_not_suspected():
-    labels = np.arange(300) % 3
-    logits = 4 * np.eye(3)[labels] + np.random.default_rng(0).standard_normal((300, 3))
-    assert len(findings.mislabelled(labels, report.softmax(logits))) <= 3
-
-
 def outcome(points: np.ndarray, **fields) -> Outcome:
     logits = 9 * np.eye(2)[np.arange(400) % 2]
     found = report.report("out_of_fold", ("a", "b"), logits, np.arange(400) % 2)

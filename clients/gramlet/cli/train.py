@@ -260,7 +260,7 @@ def _odd(findings: Findings) -> list[str]:
         for item in findings.near_duplicates
     ]
     lines += [
-        f"mislabelled? {item.name} looks like {item.suggestion} (probability {item.probability:.0%})"
+        f"mislabelled? {item.name} looks like {item.suggestion} ({item.probability:.0%} of the votes of its neighbors)"
         for item in findings.suspects
     ]
     hidden = len(lines) - _SHOWN_FINDINGS

@@ -220,11 +220,12 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class Suspect:
-    """A picture whose label may be wrong, by confident learning (Northcutt, Jiang and Chuang, JAIR 2021).
+    """A picture whose label may be wrong: most of the training pictures that are nearest to it have another one.
 
     Attributes:
-        suggestion: The class that a model which was not trained on the picture finds more probable.
-        probability: The calibrated probability of that class.
+        suggestion: The class that has the most votes of those neighbors. The votes of each class are divided by the
+            number of its pictures.
+        probability: Its share of the votes.
     """
 
     name: str

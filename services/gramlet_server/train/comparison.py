@@ -16,6 +16,7 @@ from gramlet_server.train import findings, report
 from gramlet_server.train.calibration import conformal_scores
 from gramlet_server.train.classifier import State, TrainedHead
 from gramlet_server.train.data import Prepared
+from gramlet_server.train.labels import mislabelled
 from gramlet_server.train.selection import score
 from gramlet_server.train.typicality import typicality_reference
 
@@ -76,7 +77,7 @@ def evidence(kept: TrainedHead, prepared: Prepared) -> State:
 
 
 def all_findings(trained: Sequence[TrainedHead], chosen: Chosen, prepared: Prepared) -> Findings:
-    """The findings about the data, with the suspects of the kept head, and with warnings about its figures."""
+    """The findings about the data, with the suspects, and with warnings about the figures of the kept head."""
     kept, labels = trained[chosen.number], prepared.data.picture_labels
     counts = Counter({label: int((labels == i).sum()) for i, label in enumerate(prepared.data.classes)})
     warnings = findings.warnings(chosen.outcome, counts, prepared.findings.near_duplicates)
@@ -90,23 +91,23 @@ def all_findings(trained: Sequence[TrainedHead], chosen: Chosen, prepared: Prepa
             f"{', '.join(equal)}: no more and no less accurate than {kept.outcome.recipe.title}, as far as "
             f"{len(kept.out_of_fold.pictures)} pictures can tell (McNemar's test)"
         )
-    return replace(prepared.findings, suspects=_suspects(kept, prepared), warnings=tuple(warnings))
+    return replace(prepared.findings, suspects=_suspects(prepared), warnings=tuple(warnings))
 
 
-def _suspects(kept: TrainedHead, prepared: Prepared) -> tuple[Suspect, ...]:
-    """Of every set: training pictures by their out-of-fold predictions, the others by those of the head."""
-    classes, data = prepared.data.classes, prepared.data
-    pictures = kept.out_of_fold.pictures
-    entries = [prepared.entries[TRAIN][picture] for picture in pictures.tolist()]
-    labels, logits = [data.picture_labels[pictures]], [kept.out_of_fold.logits]
-    for name, found in kept.logits.items():
-        entries += prepared.entries[name]
-        labels.append(data.embeddings[name].labels)
-        logits.append(found)
-    probabilities = report.softmax(np.concatenate(logits))
+def _suspects(prepared: Prepared) -> tuple[Suspect, ...]:
+    """Of every set, by the labels of the nearest training pictures in the features of the frozen network."""
+    data, classes = prepared.data, prepared.data.classes
+    others = {name: samples for name, samples in data.embeddings.items() if name != TRAIN}
+    training = data.embeddings[TRAIN]
+    pictures = [training.array[training.rows[:: 1 + data.views]], *(each.array[each.rows] for each in others.values())]
+    labels = np.concatenate([data.picture_labels, *(each.labels for each in others.values())])
+    groups = np.full(len(labels), -1)
+    groups[: len(data.picture_labels)] = data.copy_groups
+    entries = [entry for name in (TRAIN, *others) for entry in prepared.entries[name]]
     return tuple(
-        Suspect(entries[i].name, entries[i].set, entries[i].label, classes[other], float(probabilities[i, other]))
-        for i, other in findings.mislabelled(np.concatenate(labels), probabilities)
+        Suspect(entry.name, entry.set, entry.label, classes[found.suggestion], found.share)
+        for found in mislabelled(np.concatenate(pictures), labels, groups, len(classes))
+        for entry in (entries[found.picture],)
     )
 
 

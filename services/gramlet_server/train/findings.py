@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -13,8 +12,6 @@ from gramlet.values import lookalikes
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA
-
-from gramlet_server.train import report
 
 # Near-copies, chosen by measurement: tests/quality/heads.py.
 WHITENED_FROM = 100
@@ -133,37 +130,6 @@ def copy_groups(entries: Sequence[Entry], pairs: Sequence[NearDuplicate]) -> Lab
             a, b = groups[position[pair.name]], groups[position[pair.first]]
             groups[groups == max(a, b)] = min(a, b)
     return groups
-
-
-def mislabelled(labels: Labels, probabilities: Floats) -> list[tuple[int, int]]:
-    """Pictures whose label is probably wrong, with the class that is right, the clearest first.
-
-    Confident learning with pruning by noise rate (Northcutt, Jiang and Chuang, JAIR 2021, sections 3.1 and 3.2). A
-    picture counts confidently into a class if the probability of the class is at least its mean among the pictures
-    labelled so. The counts give the number of pictures of each label that belong to each other class; so many are
-    returned, those with the largest margin between the two probabilities.
-
-    Args:
-        labels: (n,).
-        probabilities: (n, classes), calibrated, of models that were not trained on the pictures.
-    """
-    classes = probabilities.shape[1]
-    counts = np.bincount(labels, minlength=classes)
-    limits = [probabilities[labels == c, c].mean() if counts[c] else math.inf for c in range(classes)]
-    confident = np.where(probabilities >= limits, probabilities, 0)
-    into = np.where(confident.max(axis=1) > 0, confident.argmax(axis=1), labels)
-    sure = confident.max(axis=1) > 0
-    joint = report.confusion(into[sure], labels[sure], classes)
-    rates = joint / np.maximum(joint.sum(axis=1, keepdims=True), 1)
-    found: dict[int, tuple[float, int]] = {}
-    for label, other in np.argwhere(joint > 0).tolist():
-        if label == other:
-            continue
-        own = np.flatnonzero((labels == label) & (probabilities.argmax(axis=1) == other))
-        margins = probabilities[own, other] - probabilities[own, label]
-        for i in np.argsort(-margins, kind="stable")[: round(rates[label, other] * counts[label])]:
-            found[int(own[i])] = (float(margins[i]), other)
-    return [(picture, found[picture][1]) for picture in sorted(found, key=lambda n: (-found[n][0], n))]
 
 
 def warnings(outcome: Outcome, counts: Mapping[str, int], pairs: Sequence[NearDuplicate]) -> list[str]:

@@ -2,8 +2,8 @@
 
 The final model, trained on every picture, and the models of the folds, each trained without the pictures of its fold,
 go through the same epochs side by side. After each epoch the folds' models predict the pictures that they have not
-seen. Those predictions choose the epoch, and with it the weights of the final model; they also give the temperature,
-the report and the suspects. So no picture is kept from the final model, and no figure comes from pictures that a model
+seen. Those predictions choose the epoch, and with it the weights of the final model; they also give the temperature
+and the report. So no picture is kept from the final model, and no figure comes from pictures that a model
 was trained on.
 
 Everything random is drawn from (seed, epoch), and the learning rate is a function of the epoch. A checkpoint therefore

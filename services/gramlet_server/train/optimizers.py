@@ -25,6 +25,9 @@ LBFGS_ITERATIONS = 10
 STRENGTHS = tuple(10 ** (1 - step / 2) for step in range(14))
 """Weight decays of the epochs of a logistic regression, from 10 to 3e-6. The loss is a mean, so scikit-learn's C is
 1 / (strength * pictures)."""
+WEAKEST = 0.1
+"""A strength is at least this divided by the number of pictures. Few easy pictures ask for none at all, and then the
+head is then far too sure of others."""
 LOGISTIC_ITERATIONS = 100
 """L-BFGS iterations for each strength, starting from the minimum for the one before."""
 LOGISTIC_PATIENCE = 4
@@ -35,10 +38,10 @@ def learning_rate(recipe: Recipe) -> float:
     return recipe.learning_rate if recipe.learning_rate is not None else LEARNING_RATES[recipe.optimizer]
 
 
-def head_epochs(recipe: Recipe) -> int:
+def head_epochs(recipe: Recipe, pictures: int) -> int:
     """Epochs in which only the head is trained: the recipe's, or the default of its kind."""
     if recipe.kind is HeadKind.LOGISTIC:
-        return len(STRENGTHS)
+        return sum(strength >= WEAKEST / pictures for strength in STRENGTHS)
     return EPOCHS[recipe.kind] if recipe.epochs is None else recipe.epochs
 
 
@@ -95,7 +98,7 @@ class Phase:
 def phases(recipe: Recipe, data: TrainingData) -> list[Phase]:
     """One phase or two, as the recipe's strategy says."""
     rate = learning_rate(recipe)
-    head = Phase("head", data.embeddings, head_epochs(recipe), late=False, head_rate=rate)
+    head = Phase("head", data.embeddings, head_epochs(recipe, len(data.picture_labels)), late=False, head_rate=rate)
     if recipe.strategy is Strategy.HEAD:
         return [head]
     boundaries = data.boundaries[recipe.stages[0]]
@@ -121,6 +124,8 @@ def build(recipe: Recipe, head: nn.Module, stages: Mapping[str, nn.Module]) -> t
 def set_learning_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, phase: Phase, epoch: int) -> dict[str, float]:
     """Sets the learning rate of each parameter group for an epoch (from 0) of a phase; returns them by group name."""
     if recipe.kind is HeadKind.LOGISTIC:
+        # What L-BFGS knows is about the loss of another strength. With it, a line search may fail for good.
+        optimizer.state.clear()
         return {"head": LEARNING_RATES[Optimizer.LBFGS], "weight_decay": STRENGTHS[epoch]}
     if is_full_batch(recipe):
         return {"head": learning_rate(recipe)}

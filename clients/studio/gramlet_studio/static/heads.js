@@ -184,7 +184,7 @@ function openTraining(main, run) {
     }
     doubts.hidden = false;
     doubts.replaceChildren(h("h2", {}, "Pictures to look at"),
-      suspects.length > 0 && h("p.hint", {}, "Their nearest neighbors all have another class. Decide, then train again.") || "",
+      suspects.length > 0 && h("p.hint", {}, "Most of their nearest neighbors have another class. Decide, then train again.") || "",
       h("ul.doubts", {}, suspects.map((each) => h("li", {}, ids[each.name] && h("img", { src: pictureUrl(ids[each.name], 160), alt: "", loading: "lazy" }),
         h("div", {}, h("p", {}, each.name), h("p.muted", {}, `is ${each.label}, looks like ${each.suggestion} (${percent(each.share)} of its neighbors)`),
           h("div.row", {}, h("label.check", {}, h("select", { "aria-label": `What ${each.name} is`, onchange: (event) => decide(each.name, event.target.value === "keep" ? undefined : event.target.value === "out" ? null : each.suggestion) },
