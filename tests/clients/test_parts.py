@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
 import pytest
 from gramlet.errors import InvalidInput
 from gramlet.feature.v1 import feature_pb2
 from gramlet.tensor import parts
-from gramlet.tensor.parts import joined, split
+from gramlet.tensor.parts import Joiner, split
+
+
+def joined(messages: Iterable[Any], reserve: Callable[[int], None] = lambda size: None) -> Iterator[Any]:
+    """Messages, each whole."""
+    joiner: Joiner[Any] = Joiner(reserve)
+    return (whole for message in messages if (whole := joiner.add(message)) is not None)
 
 
 def evaluate(size: int, sequence: int = 7) -> feature_pb2.DifferentiateRequest:

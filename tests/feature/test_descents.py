@@ -33,6 +33,7 @@ from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.lbfgs import LBFGS
+from gramlet_server.memory_budget import PROCESS
 
 from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, make_engine, start
 
@@ -56,6 +57,17 @@ def losses(events: list[DescentEvent]) -> list[tuple[int, float]]:
 def picture(events: list[DescentEvent]) -> Array:
     assert isinstance(events[-1], DescentFinished)
     return events[-1].picture
+
+
+def test_a_descent_too_large_for_the_memory_is_refused_before_any_work(engine: Engine) -> None:
+    PROCESS.set_limit(PROCESS.reserved + 1000)
+    try:
+        with pytest.raises(InvalidInput, match="bytes of memory") as caught:
+            run(engine, start(4))
+    finally:
+        PROCESS.set_limit(math.inf)
+    assert caught.value.field == "start.settings.history_size"
+    assert losses(run(engine, start(2)))
 
 
 def test_a_descent_from_its_start_to_its_end(engine: Engine) -> None:

@@ -208,7 +208,7 @@ class AsyncFeatureCalls(AsyncCalls):
     async def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
         read = await blocking(read_picture, picture, resize=extraction.resize)
         request = encode_extract_request(extraction, [read])
-        outcome = decode_extract_response(await self._unary(EXTRACT, request, timeout))[0]
+        (outcome,) = decode_extract_response(await self._unary(EXTRACT, request, timeout), 1)
         if isinstance(outcome, GramletError):
             raise outcome
         return outcome

@@ -209,7 +209,7 @@ class FeatureCalls(Calls):
     def _extract(self, picture: PictureInput, extraction: Extraction, timeout: float | None) -> Features:
         read = blocking(read_picture, picture, resize=extraction.resize)
         request = encode_extract_request(extraction, [read])
-        outcome = decode_extract_response(self._unary(EXTRACT, request, timeout))[0]
+        (outcome,) = decode_extract_response(self._unary(EXTRACT, request, timeout), 1)
         if isinstance(outcome, GramletError):
             raise outcome
         return outcome

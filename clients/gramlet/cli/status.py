@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gramlet._sync.client import Client
 from gramlet.cli.terminal import Terminal
-from gramlet.errors import DeadlineExceeded, Unavailable
+from gramlet.errors import DeadlineExceeded, Unavailable, printable
 from gramlet.health import FEATURE, STYLIZE, Health, ServerStatus
 from gramlet.json_codec import plain
 from gramlet.stylize.types import StylizeStatus
@@ -69,7 +69,8 @@ def _table(status: ServerStatus) -> Table:
         table.add_column(column, overflow="fold")  # a digest is to be copied whole
     for service, health in status.health.items():
         health_text = Text(health.value, _STYLES.get(health, "red"))
-        table.add_row(_short(service), health_text, _about(service, status), _load(service, status))
+        about = "\n".join(map(printable, _about(service, status).split("\n")))
+        table.add_row(_short(service), health_text, about, _load(service, status))
     return table
 
 

@@ -295,8 +295,14 @@ def encode_get_model(weights_digest: str = "") -> feature_pb2.GetModelRequest:
     return feature_pb2.GetModelRequest(weights_digest=weights_digest)
 
 
-def decode_extract_response(message: feature_pb2.ExtractResponse) -> list[Features | GramletError]:
-    """One outcome for each picture."""
+def decode_extract_response(message: feature_pb2.ExtractResponse, count: int) -> list[Features | GramletError]:
+    """One outcome for each of so many pictures.
+
+    Raises:
+        InternalError: There are more or fewer.
+    """
+    if len(message.results) != count:
+        raise InternalError(f"the server sent {len(message.results)} results for {count} pictures")
     return [decode_outcome(result) for result in message.results]
 
 

@@ -31,6 +31,8 @@ _STORED_AS: dict[ElementType, np.dtype[Any]] = {
     ElementType.UINT8: np.dtype("u1"),
 }
 _MOST_AXES = 8
+_MOST_CHANNELS = 2048
+"""Of the networks. Triangles of larger matrices are not kept: they have any size, and take its square of memory."""
 
 
 def decode_float_type(value: int, field: str) -> ElementType:
@@ -158,9 +160,15 @@ def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype("<u2")
 
 
-@lru_cache(maxsize=16)  # a network has a handful of channel counts
 def _upper_triangle(n: int) -> NDArray[np.bool_]:
+    return _kept_triangle(n) if n <= _MOST_CHANNELS else _new_triangle(n)
+
+
+def _new_triangle(n: int) -> NDArray[np.bool_]:
     return ~np.tri(n, k=-1, dtype=np.bool_)
+
+
+_kept_triangle = lru_cache(maxsize=16)(_new_triangle)  # a network has a handful of channel counts
 
 
 def _unpack_triangle(values: NDArray[Any], n: int) -> NDArray[Any]:

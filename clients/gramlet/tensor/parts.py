@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -40,6 +40,10 @@ class Joiner(Generic[Message]):
         self._data = bytearray()
         self._reserve = reserve
 
+    def clear(self) -> None:
+        """Drops the parts that are held."""
+        self._data = bytearray()
+
     def add(self, message: Message) -> Message | None:
         """The message that is complete with this one; None if parts are missing.
 
@@ -64,17 +68,3 @@ class Joiner(Generic[Message]):
             raise InvalidInput("the parts make no message", field="part") from None
         self._reserve(len(data))
         return whole
-
-
-def joined(messages: Iterable[Message], reserve: Callable[[int], None] = lambda size: None) -> Iterator[Message]:
-    """Messages, each whole.
-
-    Args:
-        messages: As they came, some of them in parts.
-        reserve: Called with the bytes of the parts that are held, before there are more and when they are gone.
-    """
-    joiner: Joiner[Message] = Joiner(reserve)
-    for message in messages:
-        whole = joiner.add(message)
-        if whole is not None:
-            yield whole

@@ -197,10 +197,13 @@ class DescentWork:
                 raise InvalidInput("to keep the content's colors, send the content", field="start.objective.content")
             self._objective = replace(self._objective, content=gray(content))
         initial = content if start.initial is None else start.initial
-        targets = self._targets.build(caller, self._objective)
         first = content if content is not None else initial if snapshot is None else snapshot.picture
         if first is not None:
-            self._reserve(targets, (first.shape[1], first.shape[2]))
+            self._reserve(first.shape[1] * first.shape[2])
+        targets = self._targets.build(caller, self._objective)
+        if first is not None:
+            size = (first.shape[1], first.shape[2])
+            self._held.append(self._differentiator.room(size, targets, "start.objective.content"))
 
         def begin() -> Descent:
             place = self._passes.device.place
@@ -224,10 +227,10 @@ class DescentWork:
         self._add(descent, timing)
         return descent
 
-    def _reserve(self, targets: Targets, size: tuple[int, int]) -> None:
-        """Reserves the memory of a descent at a picture of that height and width. Others may have to end first."""
+    def _reserve(self, pixels: int) -> None:
+        """Reserves the memory of a descent at a picture, beside its passes. Others may have to end first."""
         start, memory = self._start, self._passes.memory
-        numbers = (1 if start.luminance_only else 3) * size[0] * size[1]
+        numbers = (1 if start.luminance_only else 3) * pixels
         needed = descent_bytes(start.settings, numbers, start.iterations, memory.on_cpu)
         until = time.monotonic() + ROOM_SECONDS
         while not self._held:
@@ -236,7 +239,6 @@ class DescentWork:
             except Overloaded:
                 if self._cancelled or time.monotonic() > until:
                     raise
-        self._held.append(self._differentiator.room(size, targets, "start.objective.content"))
 
     def _loss(self, targets: Targets, size: tuple[int, int]) -> NetworkLoss:
         height, width = size

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from gramlet.errors import InvalidInput
-from gramlet.tensor.parts import joined
+from gramlet.tensor.parts import Joiner
 
 from gramlet_server.memory_budget import PROCESS
 from gramlet_server.runtime.bounds import check_bounds
@@ -71,6 +71,7 @@ class Incoming(Iterator[Any]):
         self._joined = PROCESS.reserve(0)
         self._received = 0
         self._may_be_idle = False
+        self._at_end: Callable[[], None] = lambda: None
         self._others_wait: Callable[[], bool] = lambda: False
         self.run = ""
 
@@ -136,8 +137,13 @@ class Incoming(Iterator[Any]):
 
     def close(self) -> None:
         """Gives back the memory of the messages."""
+        self._at_end()
         self._held.close()
         self._joined.close()
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Registers what to call when the call has ended."""
+        self._at_end = call
 
     def hurry(self, others_wait: Callable[[], bool]) -> None:
         """Waits for the next messages for some seconds only while this is true."""
@@ -155,9 +161,16 @@ def joined_from_parts(messages: Iterator[Any]) -> Iterator[Any]:
         InvalidInput: Parts that make no message, or something in one is out of its bounds.
         Overloaded: There is no memory for the parts.
     """
-    for message in joined(messages, messages.reserve if isinstance(messages, Incoming) else lambda size: None):
-        check_bounds(message)
-        yield message
+    joiner: Joiner[Any] = Joiner(messages.reserve if isinstance(messages, Incoming) else lambda size: None)
+    if isinstance(messages, Incoming):
+        messages.at_end(joiner.clear)  # an error may keep this frame alive for long
+    for part in messages:
+        message = joiner.add(part)
+        del part
+        if message is not None:
+            check_bounds(message)
+            yield message
+            del message
 
 
 def hurry(messages: Iterator[Any], others_wait: Callable[[], bool]) -> None:
