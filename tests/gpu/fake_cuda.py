@@ -86,9 +86,12 @@ def _record(pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith, 
     _results.update(results)
 
     def launch() -> None:
-        for result in _results:
-            result.fill_(float("nan"))
-        for into, result in zip(results, compute(pictures, inputs), strict=True):
-            into.copy_(result)
+        with torch.inference_mode():  # results of extractions can be written to nowhere else
+            for result in _results:
+                result.fill_(float("nan"))
+        computed = list(compute(pictures, inputs))
+        with torch.inference_mode():
+            for into, result in zip(results, computed, strict=True):
+                into.copy_(result)
 
     return Graph(pictures, inputs, results, launch)
