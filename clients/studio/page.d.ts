@@ -43,7 +43,7 @@ interface Head {
   name: string; version: number; classes: string[]; accuracy: number; run_id: string;
   outcome: { reports: { set: string; accuracy: number; pictures: number }[]; history?: Epoch[] };
   findings?: {
-    suspects?: { name: string; label: string; suggestion: string; share: number }[];
+    suspects?: { name: string; label: string; suggestion: string; probability: number }[];
     duplicates?: { name: string; first: string; conflicting: boolean }[];
     skipped?: { name: string; reason: string }[];
   };

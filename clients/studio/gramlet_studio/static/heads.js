@@ -186,7 +186,7 @@ function openTraining(main, run) {
     doubts.replaceChildren(h("h2", {}, "Pictures to look at"),
       suspects.length > 0 && h("p.hint", {}, "Most of their nearest neighbors have another class. Decide, then train again.") || "",
       h("ul.doubts", {}, suspects.map((each) => h("li", {}, ids[each.name] && h("img", { src: pictureUrl(ids[each.name], 160), alt: "", loading: "lazy" }),
-        h("div", {}, h("p", {}, each.name), h("p.muted", {}, `is ${each.label}, looks like ${each.suggestion} (${percent(each.share)} of its neighbors)`),
+        h("div", {}, h("p", {}, each.name), h("p.muted", {}, `is ${each.label}, looks like ${each.suggestion} (${percent(each.probability)} of its neighbors' votes)`),
           h("div.row", {}, h("label.check", {}, h("select", { "aria-label": `What ${each.name} is`, onchange: (event) => decide(each.name, event.target.value === "keep" ? undefined : event.target.value === "out" ? null : each.suggestion) },
             h("option", { value: "keep" }, `${each.label}: keep`), h("option", { value: "change" }, `it is ${each.suggestion}`), h("option", { value: "out" }, "leave it out")))))))),
       duplicates.length > 0 && h("details", {}, h("summary", {}, `${duplicates.length} stand there twice`), h("ul", {}, duplicates.map((each) => h("li.muted", {}, `${each.name} = ${each.first}${each.conflicting ? ", with another class: neither takes part" : ""}`)))) || "",
