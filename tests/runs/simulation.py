@@ -23,7 +23,7 @@ import itertools
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -87,6 +87,11 @@ class Value:
     """What the store returns for a key."""
 
     data: bytes
+
+    @property
+    def meta(self) -> Mapping[str, int]:
+        """Its size."""
+        return {"size": len(self.data)}
 
     def bytes(self) -> bytes:
         """The value."""

@@ -54,7 +54,7 @@ class Fragile(FeatureServicer):
 @pytest.fixture(autouse=True)
 def states_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """States come as often as they are asked for."""
-    monkeypatch.setattr("gramlet_server.feature.descent_work.STATES_SHARE", math.inf)
+    monkeypatch.setattr("gramlet_server.feature.descent_requests.STATES_SHARE", math.inf)
 
 
 @pytest.fixture(scope="module")
