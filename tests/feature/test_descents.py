@@ -60,7 +60,7 @@ def picture(events: list[DescentEvent]) -> Array:
 
 
 def test_a_descent_too_large_for_the_memory_is_refused_before_any_work(engine: Engine) -> None:
-    PROCESS.set_limit(PROCESS.reserved + 1000)
+    PROCESS.set_limit(1000)
     try:
         with pytest.raises(InvalidInput, match="bytes of memory") as caught:
             run(engine, start(4))
