@@ -175,6 +175,24 @@ def test_a_giants_header_costs_no_memory() -> None:
     assert int(kibibytes) < 50_000
 
 
+def tiff_of_strips(count: int, *, is_big: bool, order: str) -> bytes:
+    """A directory cut off after the tag of the strips' offsets, and bytes for all of them."""
+    mark = b"II" if order == "<" else b"MM"
+    start = struct.pack(order + "HHHQ", 43, 8, 0, 16) if is_big else struct.pack(order + "HI", 42, 8)
+    sizes = [(256, 3, 1, 9), (257, 3, 1, 9), (273, 4, count, 0)]
+    entries = b"".join(struct.pack(order + ("HHQQ" if is_big else "HHII"), *entry) for entry in sizes)
+    return mark + start + struct.pack(order + ("Q" if is_big else "H"), 4) + entries + bytes(4 * count)
+
+
+@pytest.mark.parametrize(("is_big", "order"), [(False, "<"), (False, ">"), (True, "<")])
+def test_a_tiff_of_very_many_strips_is_not_opened(is_big: bool, order: str) -> None:
+    # Pillow would make 400 bytes of objects of each, in the process of the server.
+    refused = outcome(tiff_of_strips(2**16 + 1, is_big=is_big, order=order))
+    assert isinstance(refused, InvalidInput)
+    assert "more than 65,536 strips" in str(refused)
+    assert "65,536" not in str(outcome(tiff_of_strips(2**16, is_big=is_big, order=order)))
+
+
 def test_a_damaged_file_does_not_affect_the_next_one() -> None:
     """No setting of Pillow is changed."""
     good = FILES[3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 from gramlet.errors import InvalidInput
 from gramlet.types import Limits
@@ -17,6 +18,13 @@ _END_OF_JPEG = b"\xff\xd9"
 _PLAIN_SEGMENTS = frozenset((0xC0, 0xC4, 0xDB, 0xDD, 0xE0, 0xFE))
 """Baseline frame, Huffman and quantization tables, restart interval, JFIF, comment."""
 _MOST_SEGMENTS = 64
+
+_TIFF_ORDERS = {b"II": "<", b"MM": ">"}
+_STRIPS = frozenset((273, 279, 324, 325))
+"""The TIFF tags of the offsets and sizes of strips and of tiles."""
+_BYTES = frozenset((1, 2, 6, 7))
+"""The TIFF types of which Pillow makes one object, however many there are: profiles, texts, private data."""
+_MOST_VALUES = 2**16
 
 ORIENTATION = 0x0112
 """The EXIF tag of the orientation."""
@@ -37,7 +45,7 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
     """Opens a file and checks its sizes. Reads its header; its pixels are not decoded yet.
 
     Raises:
-        InvalidInput: `data` is not bytes, is empty, or has too many bytes or too many pixels.
+        InvalidInput: `data` is not bytes, is empty, or has too many bytes, pixels, or strips of a TIFF.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise InvalidInput(f"a picture is bytes or an array, not {type(data).__name__}", field=field)
@@ -48,6 +56,12 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
         )
     if not data:
         raise InvalidInput("the file is empty", field=field)
+    if _tiff_values(data) > _MOST_VALUES:
+        raise InvalidInput(
+            f"the TIFF has more than {_MOST_VALUES:,} strips or tiles, or values of another tag: save it anew, with "
+            "larger ones",
+            field=field,
+        )
     image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if width * height > limits.decoded_pixels:
@@ -57,6 +71,31 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
             field=field,
         )
     return image
+
+
+def _tiff_values(data: bytes | bytearray | memoryview) -> int:
+    """The number of tags in the first directory of a TIFF, or of values of one if those are more; 0 for other files.
+
+    Pillow makes an object of each of these values when it opens the file, and of each strip: 400 bytes and 2
+    microseconds, in the server itself. See TIFF 6.0, section 2; a BigTIFF has the number 43 and longer fields.
+    """
+    order = _TIFF_ORDERS.get(bytes(data[:2]))
+    if order is None:
+        return 0
+    is_big = data[2:3] == b"+"  # 43; as Pillow tells it
+    head, entry, size = ("Q", "HHQ", 20) if is_big else ("H", "HHI", 12)
+    try:
+        (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+        (tags,) = struct.unpack_from(order + head, data, start)
+    except (struct.error, OverflowError):
+        return 0  # cut off, which Pillow reports
+    start += struct.calcsize(order + head)
+    tags = min(tags, (len(data) - start) // size)  # Pillow takes those before the cut
+    entries = (struct.unpack_from(order + entry, data, start + size * tag) for tag in range(min(tags, _MOST_VALUES)))
+    # Pillow skips tags of more bytes than the file.
+    counts = (count for tag, kind, count in entries if count <= len(data) and (tag in _STRIPS or kind not in _BYTES))
+    most: int = max((tags, *counts))
+    return most
 
 
 def opened(data: bytes, limits: Limits) -> Image.Image | None:
