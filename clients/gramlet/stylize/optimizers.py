@@ -105,9 +105,10 @@ def make_comparison(
     for name in _OF_EACH:
         if options.get(name) is not None:
             raise InvalidInput("belongs to each optimizer that is compared: see `optimizers`", field=name)
-    if options.get("scales") not in (None, 1):
+    scales = 1 if options.get("scales") is None else options["scales"]
+    one = make_stylization(content, style, initial, {**options, "scales": scales})
+    if one.settings.scales != 1:
         raise InvalidInput("optimizers are compared at one scale: leave it out", field="scales")
-    one = make_stylization(content, style, initial, {**options, "scales": 1})
     return [(choice, _with(one, choice)) for choice in choices]
 
 
