@@ -13,15 +13,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from gramlet.cli import __main__ as cli
-from gramlet.cli import stylize
+from gramlet.cli import runs, stylize, stylize_set
 from gramlet.cli.arguments import resume_line
 from gramlet.cli.files import write_atomically
-from gramlet.errors import Unavailable
+from gramlet.cli.terminal import Terminal
+from gramlet.errors import InvalidInput, Unavailable
+from gramlet.run.types import RunKind
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import Checkpoint, Iteration, Result, Started, StylizeSettings
 from gramlet.stylize.v1 import stylize_pb2
@@ -186,11 +189,17 @@ def test_optimizers_are_compared_on_one_plot(gramlet: Run, picture: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--compare", "lbfgs,newton"], "optimizers[1]: 'newton' is none of lbfgs, adam, gd"),
-        (["--compare", "lbfgs,lbfgs"], "optimizers: lbfgs: named twice"),
-        (["--compare", "gd=0"], "--learning-rate: must be positive"),
-        (["--compare", "adam", "--optimizer", "lbfgs"], "--optimizer: belongs to each optimizer that is compared"),
+        (["--compare", "lbfgs,newton"], "--compare: 'newton' is none of lbfgs, adam, gd"),
+        (["--compare", "lbfgs,lbfgs"], "--compare: lbfgs: named twice"),
+        (["--compare", "lbfgs,gd=0"], "--compare: 0 is no learning rate: more than 0 and at most 1,000,000"),
+        (["--compare", "lbfgs,gd=1e9"], "--compare: 1e+09 is no learning rate"),
+        (["--compare", "lbfgs,gd=nan"], "--compare: nan is no learning rate"),
+        (
+            ["--compare", "adam", "--optimizer", "lbfgs"],
+            "--optimizer: --compare names the optimizers",
+        ),
         (["--compare", "adam", "--scales", "3"], "--scales: optimizers are compared at one scale"),
+        (["--detach"], "--output: does not go with --detach"),
         (["--compare", "adam", "--detach"], "--detach: does not go with --compare"),
         (["--optimizer", "gd", "--momentum", "1"], "--momentum: a momentum is 0 or more"),
     ],
@@ -225,7 +234,7 @@ def test_a_sweep_writes_its_grid_and_its_cells(gramlet: Run, picture: Path, tmp_
 def test_styles_are_blended(gramlet: Run, picture: Path, tmp_path: Path) -> None:
     base = ("stylize", picture, picture, picture, "-o", tmp_path / "o.png", "--size", 64, "--iterations", 1)
     assert gramlet(*base, "--blend", "2,1")[0] == 0
-    assert gramlet(*base, "--blend", "2")[::2] == (2, "gramlet: --blend: 1 shares for 2 styles\n")
+    assert gramlet(*base, "--blend", "2")[::2] == (2, "gramlet: --blend: 1 share for 2 styles\n")
 
 
 def test_styles_have_regions(gramlet: Run, picture: Path, tmp_path: Path) -> None:
@@ -234,7 +243,7 @@ def test_styles_have_regions(gramlet: Run, picture: Path, tmp_path: Path) -> Non
     base = ("stylize", picture, picture, picture, "-o", tmp_path / "o.png", "--size", 64, "--iterations", 1)
     both = ("--content-region", mask, "--content-region", "-", "--style-region", "-", "--style-region", mask)
     assert gramlet(*base, *both)[0] == 0
-    assert gramlet(*base, *both[:2])[::2] == (2, "gramlet: --content-region: 1 masks for 2 styles\n")
+    assert gramlet(*base, *both[:2])[::2] == (2, "gramlet: --content-region: 1 mask for 2 styles\n")
     Image.new("L", (8, 8), 255).save(mask)
     assert "--content-region: the mask is 8 x 8" in gramlet(*base, *both)[2]
 
@@ -252,6 +261,14 @@ def test_a_run_is_resumed_by_its_name(gramlet: Run, picture: Path, tmp_path: Pat
 
 def test_a_run_is_no_filter_of_a_list(gramlet: Run) -> None:
     assert gramlet("runs", "list", "some")[0] == 2
+
+
+@pytest.mark.parametrize("kind", [RunKind.EMBED, RunKind.TRAIN])
+def test_a_run_without_a_picture_is_not_watched_for_one(kind: RunKind, tmp_path: Path) -> None:
+    arguments = cli.make_parser().parse(["runs", "watch", "r", "-o", str(tmp_path / "o.png")])
+    client: Any = SimpleNamespace(run=lambda *_: SimpleNamespace(info=lambda: SimpleNamespace(kind=kind)))
+    with pytest.raises(InvalidInput, match=f"a run of {kind.value} has no picture as its result"):
+        runs.run(arguments, client, Terminal())
 
 
 @pytest.mark.parametrize("command", ["stylize", "embed", "train"])
@@ -519,7 +536,30 @@ def test_an_input_is_never_overwritten(gramlet: Run, picture: Path, tmp_path: Pa
     code, _, noted = gramlet("stylize", picture, style, "--style", style, "-o", tmp_path, *SMALL)
     assert code == 1
     assert noted.count("is one of the inputs") == 2
+    for flag in ("--content-region", "--style-region", "--initial"):
+        for output in ("-o", "--preview"):
+            code, _, noted = gramlet("stylize", picture, picture, "-o", tmp_path / "o.png", flag, style, output, style)
+            assert (code, "is one of the inputs" in noted) == (2, True)
     assert picture.read_bytes() == style.read_bytes() == before
+
+
+def test_no_picture_of_a_folder_is_overwritten_and_no_output_by_another(gramlet: Run, picture: Path) -> None:
+    folder, before = picture.parent, picture.read_bytes()
+    new = folder / "new.png"
+    for outputs in (("-o", picture), ("--grid", picture), ("-o", new, "--grid", new)):
+        code, _, noted = gramlet("embed", folder, *outputs)
+        assert (code, "is one of the inputs or another output: choose another name" in noted) == (2, True)
+    heat_map = folder / f"0001-{picture.stem}.png"
+    heat_map.write_bytes(before)
+    code, _, noted = gramlet("predict", "head", picture, heat_map, "--heat-maps", folder)
+    assert (code, "is one of the inputs" in noted) == (2, True)
+    cell = folder / "layer1-1.png"
+    cell.write_bytes(before)
+    of_cell = ("--cells", folder, "--ratios", 1, "--deepest", "layer1", "--size", 64, "--iterations", 1)
+    for content, output in ((cell, new), (picture, cell)):
+        code, _, noted = gramlet("sweep", content, picture, "-o", output, *of_cell)
+        assert (code, "--cells: " in noted, "is one of the inputs" in noted) == (2, True, True)
+    assert picture.read_bytes() == heat_map.read_bytes() == cell.read_bytes() == before
 
 
 @pytest.mark.parametrize("out", ["folder", "folder/out", "link"])
@@ -570,7 +610,7 @@ def test_what_is_left_out_of_a_folder_is_said(gramlet: Run, picture: Path, tmp_p
     code, said, noted = gramlet("features", folder, "-o", tmp_path / "out", "--stages", "conv1", "--pooled")
     assert (code, said.count("\n")) == (0, 1)
     assert f"left out of {folder}: notes.txt: not a picture" in noted or "notes.txt: not a picture" in noted
-    assert "._scan.jfif: hidden by the system" in noted
+    assert "._scan.jfif: hidden" in noted
 
 
 # --- words of users on a terminal ---
@@ -685,6 +725,11 @@ def test_flags_without_effect_beside_resume_are_refused(gramlet: Run, arguments:
         ("stylize p.png p.png -o o.png --run-id 'a b'", "--run-id: "),
         ("sweep p.png p.png -o o.png --deepest layer9", "--deepest: "),
         ("adjust nobody --content-weight 1", "run: "),
+        ("see layer3:0-9999999999999 -o o.png", "what: layer3 has no channel 9999999999999"),
+        ("see layer3:5-3 -o o.png", "what: layer3:5-3 runs backwards"),
+        ("see layer1:5000 -o o.png", "what: layer1 has "),
+        ("see layer1:1 -o o.png --in x --patches 0", "--patches: without patches no picture is looked at"),
+        ("runs stop nobody -o o.png", "--output: goes with show and watch"),
         ("features p.png -o o.npz --stages layer9", "--stages: "),
         ("features p.png p2.png -o two.npz --stages conv1", "--output: two.npz is the name of a file: a folder"),
         ("features p.png x/p.png -o out --stages conv1", "pictures: p.png and x/p.png have one name, for one file in"),
@@ -854,6 +899,27 @@ def test_ctrl_c_ends_with_130_and_the_way_to_go_on(picture: Path, tmp_path: Path
         "gramlet: interrupted",
     ]
     assert not out.exists()
+
+
+def test_ctrl_c_among_several_pictures_says_which_are_painted(
+    gramlet: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for name in ("a.png", "b.png"):
+        (frames / name).write_bytes(picture.read_bytes())
+    show = stylize_set._Painting.show
+
+    def interrupted(self: Any, step: Any, meter: Any) -> None:
+        if step.index:
+            raise KeyboardInterrupt
+        show(self, step, meter)
+
+    monkeypatch.setattr(stylize_set._Painting, "show", interrupted)
+    code, _, noted = gramlet("stylize", frames, picture, "-o", tmp_path / "out", "--sequence", *SMALL)
+    assert (code, noted.splitlines()[-1]) == (130, "gramlet: interrupted")
+    painted = tmp_path / "out" / "a.png"
+    assert f"1 of 2 pictures painted, the last is {painted}: go on with the frames after it and --initial" in noted
 
 
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(picture: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_what_the_system_hides_takes_no_part(name: str, shown: str, tmp_path: Pa
     make(tmp_path, "a/1.jpg", "b/1.jpg", name)
     for folder in (read_folder(tmp_path), arrange(listing("a/1.jpg", "b/1.jpg", name))):
         assert labelled(folder) == [("a/1.jpg", "a", ""), ("b/1.jpg", "b", "")]
-        assert [(item.name, item.reason) for item in folder.left_out] == [(shown, "hidden by the system")]
+        assert [(item.name, item.reason) for item in folder.left_out] == [(shown, "hidden")]
 
 
 def test_empty_class_folders_are_named(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_remarks_name_each_reason_with_the_first_names() -> None:
     folder = arrange(listing("a/1.jpg", "a/.DS_Store", *names))
     assert folder.remarks() == [
         "left out of here: a/0.txt, a/1.txt, a/2.txt, a/3.txt, a/4.txt and 2 more: not a picture",
-        "left out of here: a/.DS_Store: hidden by the system",
+        "left out of here: a/.DS_Store: hidden",
     ]
 
 

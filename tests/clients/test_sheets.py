@@ -42,9 +42,7 @@ def test_channels_are_named_on_the_command_line(text: str, expected: object) -> 
     assert parse_what(text) == expected
 
 
-@pytest.mark.parametrize(
-    "text", ["", ":5", "layer3:", "layer3:x", "layer3:5-", "layer3:-5", "layer3:5,,6", "layer3:9-5"]
-)
+@pytest.mark.parametrize("text", ["", ":5", "layer3:", "layer3:x", "layer3:5-", "layer3:-5", "layer3:5,,6"])
 def test_a_wrong_name_is_explained(text: str) -> None:
     with pytest.raises(InvalidInput, match="layer3:712") as error:
         parse_what(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,7 +13,7 @@ from gramlet._sync.client import Client
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.plot import COLORS, Line, draw_panel
 from gramlet.cli.stylization import check_existing, inputs_of, output_of, settings_of, styles_of
-from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.errors import InvalidInput
 from gramlet.json_codec import plain
 from gramlet.stylize.optimizers import LossCurve, OptimizerEvent, OptimizerInput
@@ -34,22 +35,31 @@ def run_comparison(arguments: argparse.Namespace, contents: list[str], client: C
     for option in _ONE_RUN:
         if getattr(arguments, option) not in (None, False):
             raise InvalidInput("does not go with --compare", field=f"--{option.replace('_', '-')}")
-    if len(contents) > 1:
+    for option in ("optimizer", "learning_rate"):
+        if getattr(arguments, option) is not None:
+            raise InvalidInput("--compare names the optimizers, with their rates: gd=0.01", field=option)
+    if len(contents) > 1 or any(map(os.path.isdir, contents)):
         raise InvalidInput("optimizers are compared on one content picture", field="content")
     if not arguments.style:
         raise InvalidInput("give a content picture and a style picture", field="style")
     check_existing(arguments)
     check_output(output_of(arguments), PICTURES, "--output", inputs_of(arguments))
     shown = _Shown(terminal, len(arguments.compare))
-    with terminal.progress("comparing") as meter:
-        for step in client.compare_optimizers(
-            arguments.content,
-            styles_of(arguments),
-            optimizers=arguments.compare,
-            initial=arguments.initial,
-            **settings_of(arguments),
-        ):
-            shown.show(step, meter)
+    steps = client.compare_optimizers(
+        arguments.content,
+        styles_of(arguments),
+        optimizers=arguments.compare,
+        initial=arguments.initial,
+        **settings_of(arguments),
+    )
+    try:
+        with terminal.progress("comparing") as meter:
+            for step in steps:
+                shown.show(step, meter)
+    except KeyboardInterrupt:
+        finished = f"{len(shown.pictures)} of {count(len(arguments.compare), 'optimizer')} had finished"
+        terminal.note(f"{finished}; nothing is written before all have: the same command starts again")
+        raise
     write_atomically(arguments.output, encode_picture_as(draw(shown.curves, shown.pictures), arguments.output))
     terminal.table(table(shown.curves))
     terminal.say(str(arguments.output))

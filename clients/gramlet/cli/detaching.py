@@ -8,6 +8,10 @@ from typing import Any
 from gramlet._sync.calls import Events
 from gramlet.cli.arguments import command_line
 from gramlet.cli.terminal import Terminal
+from gramlet.errors import InvalidInput
+
+_FILES = ("output", "preview", "cells", "grid", "html", "report")
+"""Options of commands that detach: what they write."""
 
 
 def add_detach(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +24,14 @@ def add_detach(parser: argparse.ArgumentParser) -> None:
 def detach(
     events: Events[Any, Any], arguments: argparse.Namespace, terminal: Terminal, until: tuple[type, ...] = (object,)
 ) -> int:
-    """Orders a detached run, and leaves it after the first event of one of these types."""
+    """Orders a detached run, and leaves it after the first event of one of these types.
+
+    Raises:
+        InvalidInput: A file is asked for, which nobody would write.
+    """
+    for option in _FILES:
+        if getattr(arguments, option, None):
+            raise InvalidInput("does not go with --detach: this command leaves before the result", field=option)
     with events:
         for event in events:
             if isinstance(event, until):

@@ -115,11 +115,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         raise InvalidInput(f"must be between {WIDTHS[0]} and {WIDTHS[1]} pixels", field="--width")
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
-    for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
-        if path:
-            check_output(path, PICTURES, option, elsewhere=dict.fromkeys(PAGES, "--html"))
-    if arguments.html:
-        check_output(arguments.html, PAGES, "--html", elsewhere=dict.fromkeys(PICTURES, "--output"))
+    _check_outputs(arguments)
     shown = Shown(terminal, arguments.coordinates)
     try:
         with _events(arguments, client) as events, terminal.progress("mapping") as meter:
@@ -131,6 +127,16 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         raise
     _draw(arguments, client, terminal, shown.map_id)
     return 0
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    taken = [arguments.pictures] if arguments.pictures else []
+    for path, option in ((arguments.output, "--output"), (arguments.grid, "--grid")):
+        if path:
+            check_output(path, PICTURES, option, taken, elsewhere=dict.fromkeys(PAGES, "--html"))
+            taken.append(path)
+    if arguments.html:
+        check_output(arguments.html, PAGES, "--html", taken, elsewhere=dict.fromkeys(PICTURES, "--output"))
 
 
 def _events(arguments: argparse.Namespace, client: Client) -> Events[MapEvent, StyleMap]:

@@ -46,7 +46,7 @@ def check_output(
         path: The file.
         extensions: Those of the known formats, in lower case.
         option: The option that names it, for errors.
-        inputs: Files that must not be overwritten.
+        inputs: Files that must not be overwritten, and folders whose pictures must not be.
         elsewhere: Extensions for which there is another option.
 
     Raises:
@@ -61,11 +61,18 @@ def check_output(
         raise InvalidInput(f"{shown(str(path))} is a folder", field=option)
     check_name(path, option)
     for given in inputs:
-        if os.path.realpath(given) == os.path.realpath(path):
+        if _is_read(path, given):
             raise InvalidInput(
                 f"{shown(str(path))} is one of the inputs or another output: choose another name", field=option
             )
     check_directory(path.parent, option)
+
+
+def _is_read(path: Path, given: str | Path) -> bool:
+    """Whether a path is a file that was given, or a picture of a folder that was given."""
+    real, of_given = Path(os.path.realpath(path)), os.path.realpath(given)
+    is_in_folder = os.path.isdir(of_given) and real.is_relative_to(of_given)
+    return real == Path(of_given) or (is_in_folder and path.suffix.lower() in PICTURES and real.is_file())
 
 
 def check_name(path: Path, option: str) -> None:

@@ -32,8 +32,9 @@ def flag_of(parser: argparse.ArgumentParser, parsed: argparse.Namespace, field: 
         actions = [action for dest in wanted for action in parser._actions if action.dest == dest]
         if actions:
             action = next((action for action in actions if action.dest in parsed.given), actions[-1])
-            is_flag = bool(action.option_strings)
-            return action.option_strings[-1] if is_flag else field.replace(path.partition(".")[0], action.dest, 1)
+            if action.option_strings:
+                return action.option_strings[-1]
+            return action.dest if action.nargs is None else field.replace(path.partition(".")[0], action.dest, 1)
     return field
 
 

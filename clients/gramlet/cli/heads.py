@@ -8,7 +8,7 @@ from gramlet._sync.client import Client
 from gramlet.cli.arguments import file_path
 from gramlet.cli.files import check_output, write_atomically
 from gramlet.cli.terminal import Terminal
-from gramlet.cli.training import as_json, describe, report_lines
+from gramlet.cli.training import as_json, describe, finding_lines, report_lines
 from gramlet.errors import InvalidInput
 from gramlet.types import short_digest
 
@@ -46,6 +46,10 @@ def _show(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> 
     for report in head.outcome.reports:
         for line in report_lines(report):
             terminal.say(line)
+    for line in finding_lines(head.findings):
+        terminal.say(line)
+    for warning in head.findings.warnings:
+        terminal.say(f"note: {warning}")
 
 
 def _delete(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gramlet.cli.terminal import count
 from gramlet.embed.types import StyleMap
+
+_FEWEST_MEASURED = 3  # of one or two items every map keeps all neighbors
 
 
 def as_json(value: Any) -> Any:
@@ -26,9 +29,9 @@ def as_json(value: Any) -> Any:
 def describe(style_map: StyleMap) -> str:
     """A map in one line."""
     settings, measured = style_map.settings, style_map.measured
-    what = ", ".join(settings.stages) or "vectors"
+    what, items = ", ".join(settings.stages) or "vectors", count(len(style_map.places), "item")
     return (
-        f"{style_map.map_id}: {len(style_map.places)} items by {settings.method.value} of {settings.descriptor.value} "
+        f"{style_map.map_id}: {items} by {settings.method.value} of {settings.descriptor.value} "
         f"({what}), distances {measured.exactness.value}, error {measured.rms_error:.1e}"
     )
 
@@ -37,15 +40,18 @@ def quality_lines(style_map: StyleMap) -> list[str]:
     """The quality of each layout in one line."""
     lines = []
     for layout in style_map.layouts:
-        quality = layout.quality
+        quality, items = layout.quality, len(style_map.places)
         name = f"perplexity {layout.perplexity:g}" if layout.perplexity else style_map.settings.method.value
+        if items < _FEWEST_MEASURED:
+            lines.append(f"{name}: {count(items, 'item')}, too few to tell good maps from bad ones")
+            continue
         line = (
             f"{name}: trustworthiness {quality.trustworthiness:.3f}, continuity {quality.continuity:.3f}, "
             f"{quality.neighbor_preservation:.0%} of neighbors kept"
         )
         if quality.label_accuracy is not None and quality.silhouette is not None:
             line += f", label accuracy {quality.label_accuracy:.1%}, silhouette {quality.silhouette:.2f}"
-        if quality.items < len(style_map.places):
+        if quality.items < items:
             line += f"; of {quality.items:,} items, standard error {quality.standard_error:.3f}"
         if quality.neighbor_recall < 1:
             line += f"; {quality.neighbor_recall:.1%} of the true neighbors used"

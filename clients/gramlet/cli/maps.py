@@ -9,7 +9,7 @@ from gramlet.cli.arguments import file_path
 from gramlet.cli.embed import PAGES
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
-from gramlet.cli.terminal import Terminal, local_time
+from gramlet.cli.terminal import Terminal, count, local_time
 from gramlet.errors import GramletError, InvalidInput
 
 FIELDS = {"map_id": "map", "items": "pictures"}
@@ -43,7 +43,7 @@ def _list(client: Client, terminal: Terminal) -> int:
         terminal.event("map", **as_json(summary))
         created = local_time(summary.created)
         state = "" if summary.finished else ", not finished"
-        terminal.say(f"{summary.map_id}: {summary.items} items by {summary.method.value}, {created}{state}")
+        terminal.say(f"{summary.map_id}: {count(summary.items, 'item')} by {summary.method.value}, {created}{state}")
     return 0
 
 

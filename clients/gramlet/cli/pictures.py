@@ -22,8 +22,9 @@ def pictures_of(given: Iterable[object], terminal: Terminal, field: str = "pictu
 
 
 def with_name(picture: str, message: str) -> str:
-    """The message, with the name of the picture before it if it does not begin with it."""
-    return message if message.startswith(f"{picture}:") else f"{picture}: {message}"
+    """The message, with the name of the picture before it if it does not begin with it or with its path."""
+    named = message.startswith(f"{picture}:") or message.partition(": ")[0].endswith(f"/{picture}")
+    return message if named else f"{picture}: {message}"
 
 
 def show_failure(picture: str, error: GramletError | OSError, terminal: Terminal) -> None:

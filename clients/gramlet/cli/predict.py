@@ -9,12 +9,13 @@ from PIL import Image
 
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import file_path
-from gramlet.cli.files import check_directory, write_atomically
+from gramlet.cli.files import PICTURES, check_directory, check_output, write_atomically
 from gramlet.cli.heat import overlay
 from gramlet.cli.pictures import pictures_of, show_failure
 from gramlet.cli.terminal import Terminal
 from gramlet.cli.training import as_json
 from gramlet.errors import GramletError
+from gramlet.folders import FolderPicture
 from gramlet.train.predictions import Prediction
 
 STRANGE = 0.05
@@ -46,11 +47,14 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     """Classifies; 1 if some of several pictures failed."""
     pictures = pictures_of(arguments.pictures, terminal)
     failed = 0
+    sources = [picture.source for picture in pictures]
     if arguments.heat_maps:
         check_directory(arguments.heat_maps, "--heat-maps")
+        for number, picture in enumerate(pictures, 1):
+            check_output(_heat_map(arguments.heat_maps, number, picture), PICTURES, "--heat-maps", sources)
     outcomes = client.predict(
         arguments.head,
-        [picture.source for picture in pictures],
+        sources,
         top_k=arguments.top,
         coverage=arguments.coverage,
         heat_maps=arguments.heat_maps is not None,
@@ -68,8 +72,12 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         terminal.say(f"{picture.source}: {found}; {_doubts(outcome, arguments.coverage)}")
         if outcome.heat_map is not None:
             drawn = overlay(Image.open(picture.source), outcome.heat_map)
-            write_atomically(arguments.heat_maps / f"{number:04d}-{Path(picture.name).stem}.png", drawn)
+            write_atomically(_heat_map(arguments.heat_maps, number, picture), drawn)
     return 1 if failed else 0
+
+
+def _heat_map(folder: Path, number: int, picture: FolderPicture) -> Path:
+    return folder / f"{number:04d}-{Path(picture.name).stem}.png"
 
 
 def _doubts(outcome: Prediction, coverage: float) -> str:

@@ -21,6 +21,8 @@ from gramlet.run.types import RunInfo, RunKind, RunState
 FIELDS = {"run_id": "run"}
 HELP = "list, show, watch, stop or delete runs"
 
+_HINTS = {RunKind.EMBED: ": `gramlet maps draw` draws it", RunKind.TRAIN: ": see `gramlet heads`"}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what to do, and with which run."""
@@ -46,6 +48,8 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if not arguments.run:
         raise InvalidInput(f"say which run to {arguments.action}", field="run")
     if arguments.output:
+        if arguments.action not in ("show", "watch"):
+            raise InvalidInput("goes with show and watch", field="--output")
         check_output(arguments.output, PICTURES, "--output")
     actions = {"show": _show, "watch": _watch, "stop": _stop, "delete": _delete}
     actions[arguments.action](arguments, client.run(arguments.run, arguments.kind), terminal)
@@ -76,7 +80,12 @@ def _show(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
 
 
 def _watch(arguments: argparse.Namespace, run: Run, terminal: Terminal) -> None:
-    show = _shown(run.info().kind, arguments.output, terminal)
+    kind = run.info().kind
+    if arguments.output and kind not in (RunKind.STYLIZE, RunKind.SWEEP):
+        raise InvalidInput(
+            f"a run of {kind.value} has no picture as its result{_HINTS.get(kind, '')}", field="--output"
+        )
+    show = _shown(kind, arguments.output, terminal)
     with run.watch() as events, terminal.progress("watching") as meter:
         for event in events:
             show(event, meter)

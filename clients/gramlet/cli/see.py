@@ -15,7 +15,7 @@ from gramlet.cli.arguments import file_path, show_defaults, values_of
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.pictures import pictures_of, with_name
 from gramlet.cli.sheets import channel_sheet, contact_sheet
-from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.errors import InvalidInput
 from gramlet.feature.see_inputs import SIZE, SeeOptions
 from gramlet.feature.see_types import (
@@ -38,6 +38,7 @@ from gramlet.folders import Folder
 from gramlet.json_codec import plain
 
 FIELDS = {"resize": "size", "stage": "what", "channels": "what"}
+_LAST_CHANNEL = 65_535  # of any network: a range is written out before the server has said how many a stage has
 HELP = "draw what channels of the network respond to"
 
 
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=int, metavar="N", help="of an optimized picture")
     group.add_argument("--optimized-size", type=int, metavar="PIXELS", help="its side (160)")
     group.add_argument("--seed", type=int, metavar="N", help="of its first noise")
-    show_defaults(group, SeeStart(stage=""), Maximization())
+    show_defaults(group, SeeStart(stage=""), Maximization(), size=None, projection=None)  # whose help names them
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
@@ -115,10 +116,21 @@ def parse_what(text: str) -> tuple[str, list[int]]:
                 "layer3:0-15,712",
                 field="what",
             )
-        channels += range(int(first), int(last if dash else first) + 1)
+        channels += _channels(stage.strip(), int(first), int(last if dash else first))
     if not stage.strip() or (colon and not channels):
         raise InvalidInput(f"{text!r}: name a stage, or channels of it, such as layer3 or layer3:712", field="what")
     return stage.strip(), channels
+
+
+def _channels(stage: str, first: int, last: int) -> range:
+    if last > _LAST_CHANNEL:
+        raise InvalidInput(f"{stage} has no channel {last}", field="what")
+    if first > last:
+        raise InvalidInput(
+            f"{stage}:{first}-{last} runs backwards: write the lower channel first, {stage}:{last}-{first}",
+            field="what",
+        )
+    return range(first, last + 1)
 
 
 def _options(arguments: argparse.Namespace) -> SeeOptions:
@@ -204,7 +216,7 @@ def _report(result: SeeResult, output: Path, terminal: Terminal) -> None:
     silent = [str(channel) for channel, patches in result.patches.items() if not patches]
     if silent:
         some = ", ".join(silent[:10]) + (", ..." if len(silent) > 10 else "")
-        terminal.say(f"{result.stage}: {len(silent)} channels respond to none of the pictures: {some}")
+        terminal.say(f"{result.stage}: {count(len(silent), 'channel')} without a response to any picture: {some}")
     of_pictures = f" of {result.pictures - refused} pictures" if result.pictures else ""
-    count = len({*result.patches, *result.optimized})
-    terminal.say(f"{output}: {count} channel{'s' if count > 1 else ''} of {result.stage}{of_pictures}")
+    channels = count(len({*result.patches, *result.optimized}), "channel")
+    terminal.say(f"{output}: {channels} of {result.stage}{of_pictures}")

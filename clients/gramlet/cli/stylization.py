@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gramlet.cli.arguments import numbers, values_of, weights
+from gramlet.cli.terminal import count
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import GramNormalization, StageBalance, Style
 from gramlet.inputs import PictureInput, existing
@@ -20,6 +21,7 @@ FIELDS = {
     "style.style_region": "style_region",
     "run_id": ("resume", "run_id"),
     "deepest_stages": "deepest",
+    "optimizers": "compare",
 }
 """The flags for keywords of `stylize` and `sweep` that have other names."""
 
@@ -87,7 +89,8 @@ def contents_of(arguments: argparse.Namespace) -> list[str]:
 
 def inputs_of(arguments: argparse.Namespace) -> list[str]:
     """The files that a stylization reads."""
-    given = [arguments.content, getattr(arguments, "previous", None), arguments.initial, *arguments.style]
+    masks = [*(arguments.content_region or ()), *(arguments.style_region or ())]
+    given = [arguments.content, getattr(arguments, "previous", None), arguments.initial, *arguments.style, *masks]
     return [path for path in given if path is not None]
 
 
@@ -140,12 +143,12 @@ def styles_of(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
 
     def one_each(values: list[Any] | None, default: Any, what: str, flag: str) -> list[Any]:
         if values is not None and len(values) != len(styles):
-            raise InvalidInput(f"{len(values)} {what} for {len(styles)} styles", field=flag)
+            raise InvalidInput(f"{count(len(values), what)} for {count(len(styles), 'style')}", field=flag)
         return [default] * len(styles) if values is None else values
 
     def regions(name: str) -> list[str | None]:
-        masks = one_each(getattr(arguments, f"{name}_region"), None, "masks", f"--{name}-region")
+        masks = one_each(getattr(arguments, f"{name}_region"), None, "mask", f"--{name}-region")
         return [None if mask == "-" else mask for mask in masks]
 
-    shares = one_each(arguments.blend, 1.0, "shares", "--blend")
+    shares = one_each(arguments.blend, 1.0, "share", "--blend")
     return [Style(*parts) for parts in zip(styles, shares, regions("content"), regions("style"), strict=True)]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
 from gramlet._sync.client import Client
 from gramlet.cli.files import check_apart, check_directory, check_output, outputs_of, png_as, write_atomically
 from gramlet.cli.pictures import pictures_of, show_failure
-from gramlet.cli.stylization import output_of, settings_of, styles_of
-from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.stylization import inputs_of, output_of, settings_of, styles_of
+from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.folders import FolderPicture
 from gramlet.json_codec import plain
@@ -32,17 +33,21 @@ def run_set(arguments: argparse.Namespace, given: list[str], client: Client, ter
     check_apart(output_of(arguments), given, "--output")
     check_directory(arguments.output, "--output")
     painting = _Painting(arguments, pictures, terminal)
-    with terminal.progress("stylizing") as meter:
-        events = client.stylize_set(
-            [picture.source for picture, _ in painting.todo],
-            styles_of(arguments),
-            sequence=arguments.sequence,
-            frame_iterations=arguments.frame_iterations,
-            initial=arguments.initial,
-            **settings_of(arguments),
-        )
-        for step in events:
-            painting.show(step, meter)
+    events = client.stylize_set(
+        [picture.source for picture, _ in painting.todo],
+        styles_of(arguments),
+        sequence=arguments.sequence,
+        frame_iterations=arguments.frame_iterations,
+        initial=arguments.initial,
+        **settings_of(arguments),
+    )
+    try:
+        with terminal.progress("stylizing") as meter:
+            for step in events:
+                painting.show(step, meter)
+    except KeyboardInterrupt:
+        terminal.note(painting.so_far(arguments.sequence))
+        raise
     return 1 if painting.failed else 0
 
 
@@ -54,8 +59,9 @@ class _Painting:
 
     def __init__(self, arguments: argparse.Namespace, pictures: list[FolderPicture], terminal: Terminal) -> None:
         self._terminal = terminal
-        self._inputs = [*(picture.source for picture in pictures), *arguments.style]
+        self._inputs = [*(picture.source for picture in pictures), *inputs_of(arguments)]
         self.failed = 0
+        self._painted: list[Path] = []
         outputs = outputs_of(pictures, arguments.output, _SUFFIX)
         self.todo = [pair for pair in zip(pictures, outputs, strict=True) if self._is_writable(*pair)]
 
@@ -70,6 +76,7 @@ class _Painting:
             if isinstance(event, Result):
                 write_atomically(output, png_as(event.png, output))
                 extra["path"] = str(output)
+                self._painted.append(output)
                 self._terminal.say(f"{output}: {event.iteration} iterations, loss {event.loss:.4g}")
         except (GramletError, OSError) as error:
             self._fail(picture, error)
@@ -78,6 +85,16 @@ class _Painting:
         meter.update(done, len(self.todo), f"{picture.name}, iteration {event.iteration}")
         values = plain(event, keep_none=False)
         self._terminal.event(type(event).__name__.lower(), picture=picture.source, **values, **extra)
+
+    def so_far(self, sequence: bool) -> str:
+        """What is painted, and how to go on, for a command that is interrupted."""
+        done = f"{len(self._painted)} of {count(len(self.todo), 'picture')} painted"
+        if not self._painted:
+            return f"{done}: the same command starts again"
+        if sequence:
+            last = self._painted[-1]
+            return f"{done}, the last is {last}: go on with the frames after it and --initial {shlex.quote(str(last))}"
+        return f"{done}: go on with the others alone, as this command paints all of them again"
 
     def _is_writable(self, picture: FolderPicture, output: Path) -> bool:
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     check_output(output_of(arguments), PICTURES, "--output", inputs_of(arguments))
     if arguments.cells:
         check_directory(arguments.cells, "--cells")
-    shown = Shown(terminal, arguments.output, arguments.cells)
+    shown = Shown(terminal, arguments.output, arguments.cells, [*inputs_of(arguments), arguments.output])
     try:
         with _events(arguments, client) as events, terminal.progress("sweeping") as meter:
             for event in events:
@@ -94,12 +96,22 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[SweepEvent,
 
 
 class Shown:
-    """What of a sweep was shown; shows the next event."""
+    """What of a sweep was shown; shows the next event.
 
-    def __init__(self, terminal: Terminal, output: Path | None, cells: Path | None) -> None:
+    Args:
+        terminal: Where.
+        output: The file of the grid, if it is wanted.
+        cells: The folder of the cells, if they are wanted.
+        taken: Inputs and other outputs, which no cell may replace.
+    """
+
+    def __init__(
+        self, terminal: Terminal, output: Path | None, cells: Path | None, taken: Sequence[str | Path] = ()
+    ) -> None:
         self._terminal = terminal
         self._output = output
         self._cells = cells
+        self._taken = taken
         self._columns = self._total = self._each = 0
         self.run_id = ""
 
@@ -114,6 +126,7 @@ class Shown:
             case SweepStarted():
                 self._columns, self._each = len(event.ratios), event.settings.iterations or 0
                 self._total = len(event.deepest_stages) * self._columns * self._each
+                self._check_cells(event)
             case SweepCell():
                 before = (event.row * self._columns + event.column) * self._each
                 meter.update(before + event.event.iteration, self._total, f"{event.deepest_stage}, {event.ratio:g}")
@@ -129,11 +142,20 @@ class Shown:
                 self._terminal.say(f"{self._output or event.run_id}{cells}")
         self._terminal.event(type(event).__name__.lower().removeprefix("sweep"), **told)
 
+    def _check_cells(self, event: SweepStarted) -> None:
+        if self._cells:
+            for stage, ratio in product(event.deepest_stages, event.ratios):
+                check_output(_cell(self._cells, stage, ratio), PICTURES, "--cells", self._taken)
+
     def _show_cell(self, cell: SweepCell) -> dict[str, Any]:
         """What JSON tells of it: what happened, by name and with its values."""
         told = {"happened": type(cell.event).__name__.lower(), **plain(cell.event, keep_none=False)}
         if self._cells and isinstance(cell.event, Result):
-            path = self._cells / f"{cell.deepest_stage}-{cell.ratio:g}.png"
+            path = _cell(self._cells, cell.deepest_stage, cell.ratio)
             write_atomically(path, png_as(cell.event.png, path))
             told["path"] = str(path)
         return told | {"run_id": cell.run_id}
+
+
+def _cell(folder: Path, stage: str, ratio: float) -> Path:
+    return folder / f"{stage}-{ratio:g}.png"

@@ -145,6 +145,11 @@ def fail(text: str) -> None:
     print(f"gramlet: {printable(text)}", file=sys.stderr, flush=True)
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things: `1 mask`, `2 masks`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def local_time(seconds: float) -> str:
     """A time in seconds since 1970, as a server sent it, for people of this time zone."""
     try:

@@ -8,11 +8,21 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import file_path, members_of, names, nonempty, resume_line, show_defaults, values_of, weights
+from gramlet.cli.arguments import (
+    command_line,
+    file_path,
+    members_of,
+    names,
+    nonempty,
+    resume_line,
+    show_defaults,
+    values_of,
+    weights,
+)
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
-from gramlet.cli.training import as_json, describe, report_lines
+from gramlet.cli.training import as_json, describe, finding_lines, report_lines
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.train.configuration import (
     ClassWeights,
@@ -31,7 +41,6 @@ from gramlet.train.types import (
     Epoch,
     Event,
     Extracting,
-    Findings,
     Queued,
     RemoteProgress,
     Result,
@@ -133,7 +142,8 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 terminal.note(_kept(client, arguments.name, shown.run_id))
         raise
     if shown.result is not None:
-        _tell(shown.result, terminal)
+        head = shown.result.head
+        _tell(shown.result, terminal, command_line(arguments, "heads", "show", f"{head.name}/{head.version}"))
     return 0
 
 
@@ -234,7 +244,7 @@ class Shown:
             write_atomically(self._report / "confusion_matrix.png", result.confusion_matrix)
 
 
-def _tell(result: Result, terminal: Terminal) -> None:
+def _tell(result: Result, terminal: Terminal, all_findings: str) -> None:
     if len(result.outcomes) > 1:
         for number, outcome in enumerate(result.outcomes):
             numbers = ", ".join(f"{report.set} {report.accuracy:.1%}" for report in outcome.reports)
@@ -243,27 +253,12 @@ def _tell(result: Result, terminal: Terminal) -> None:
     for report in result.head.outcome.reports:
         for line in report_lines(report):
             terminal.say(line)
-    for line in _odd(result.head.findings):
+    lines = finding_lines(result.head.findings)
+    for line in lines[:_SHOWN_FINDINGS]:
         terminal.say(line)
+    if len(lines) > _SHOWN_FINDINGS:
+        terminal.say(f"... and {len(lines) - _SHOWN_FINDINGS} more: {all_findings}")
+    for warning in result.head.findings.warnings:
+        terminal.say(f"note: {warning}")
     terminal.say(describe(result.head))
     terminal.say(f"features {result.feature_seconds:.1f} s, training {result.fit_seconds:.1f} s")
-
-
-def _odd(findings: Findings) -> list[str]:
-    lines = [f"skipped: {item.name}: {item.reason}" for item in findings.skipped]
-    lines += [
-        f"twice: {item.name} is {item.first}" + (", with another label: both left out" if item.conflicting else "")
-        for item in findings.duplicates
-    ]
-    lines += [
-        f"nearly the same: {item.name} and {item.first}" + (", with two labels" if item.conflicting else "")
-        for item in findings.near_duplicates
-    ]
-    lines += [
-        f"mislabelled? {item.name} looks like {item.suggestion} ({item.probability:.0%} of the votes of its neighbors)"
-        for item in findings.suspects
-    ]
-    hidden = len(lines) - _SHOWN_FINDINGS
-    if hidden > 0:
-        lines = [*lines[:_SHOWN_FINDINGS], f"... and {hidden} more: gramlet heads show"]
-    return [*lines, *(f"note: {warning}" for warning in findings.warnings)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from gramlet.train.types import Head, Report
+from gramlet.train.types import Findings, Head, Report
 
 
 def as_json(value: Any) -> Any:
@@ -47,3 +47,21 @@ def report_lines(report: Report) -> list[str]:
             for i in report.classes
         ),
     ]
+
+
+def finding_lines(findings: Findings) -> list[str]:
+    """What is odd about the pictures of a training, a line for each."""
+    lines = [f"skipped: {item.name}: {item.reason}" for item in findings.skipped]
+    lines += [
+        f"twice: {item.name} is {item.first}" + (", with another label: both left out" if item.conflicting else "")
+        for item in findings.duplicates
+    ]
+    lines += [
+        f"nearly the same: {item.name} and {item.first}" + (", with two labels" if item.conflicting else "")
+        for item in findings.near_duplicates
+    ]
+    lines += [
+        f"mislabelled? {item.name} looks like {item.suggestion} ({item.probability:.0%} of the votes of its neighbors)"
+        for item in findings.suspects
+    ]
+    return lines

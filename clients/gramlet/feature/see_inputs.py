@@ -82,8 +82,10 @@ def make_see_start(
         )
     resize = values.pop("resize", None)
     patches = whole_number(values.pop("patches", SeeStart.patches), "patches") if has_pictures else 0
-    if not patches and not optimizes:
-        raise InvalidInput("there is nothing to show: ask for patches, or for optimized pictures", field="patches")
+    if has_pictures and not patches:
+        raise InvalidInput(
+            "without patches no picture is looked at: ask for patches, or leave the pictures out", field="patches"
+        )
     maximization = fill(Maximization, {"preview_every": 8, **of_maximization}, positive=("steps", "size"))
     return fill(
         SeeStart,

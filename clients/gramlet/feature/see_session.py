@@ -38,6 +38,7 @@ class SeeCall(Run[SeeEvent]):
 
     def __init__(self, start: SeeStart, pictures: Sequence[UnreadPicture]) -> None:
         super().__init__("see", ordered=True)
+        self.title = "see"  # it is one call, not a run
         self._start = start
         self._pictures = pictures
         self._is_sent = False

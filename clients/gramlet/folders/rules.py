@@ -33,7 +33,7 @@ _MISSPELT = 0.75  # of 0 to 1: how alike a name of letters is to that of a set
 PEEK_BYTES = 32
 """How many bytes of a file show whether it is a picture."""
 
-HIDDEN = "hidden by the system"
+HIDDEN = "hidden"
 _NO_PICTURE = "not a picture"
 _NO_PICTURES = "a folder without pictures"
 _NO_CLASS = "not in the folder of a class"

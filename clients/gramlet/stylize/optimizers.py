@@ -17,6 +17,7 @@ OptimizerInput = Optimizer | str | tuple[Optimizer | str, float]
 """An optimizer, or one with its learning rate."""
 
 _OF_EACH = ("optimizer", "learning_rate")
+_HIGHEST_RATE = 1e6  # that the service takes
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,14 @@ def _with(stylization: Stylization, choice: OptimizerChoice) -> Stylization:
 
 
 def _choice(given: Any, field: str) -> OptimizerChoice:
+    """One of them. Its rate is checked here: the service would refuse it after the work of those before."""
     if isinstance(given, OptimizerChoice):
-        return given
+        given = given.optimizer if given.learning_rate is None else (given.optimizer, given.learning_rate)
     if isinstance(given, Sequence) and not isinstance(given, str) and len(given) == 2:
-        return OptimizerChoice(choose(Optimizer, given[0], field), any_number(given[1], field))
+        rate = any_number(given[1], field)
+        if not 0 < rate <= _HIGHEST_RATE:
+            raise InvalidInput(
+                f"{rate:g} is no learning rate: more than 0 and at most {_HIGHEST_RATE:,.0f}", field=field
+            )
+        return OptimizerChoice(choose(Optimizer, given[0], field), rate)
     return OptimizerChoice(choose(Optimizer, given, field))

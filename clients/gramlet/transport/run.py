@@ -32,6 +32,7 @@ class Run(ABC, Generic[E]):
         take_over: The next request resumes the work even if another replica seems to do it: the connection to the
             server that did it broke, so the server is lost, or has stopped the work, because its caller had left.
         done: The result has arrived.
+        title: What the log calls the work.
     """
 
     remote: ClassVar[type]
@@ -43,6 +44,8 @@ class Run(ABC, Generic[E]):
         self.watching = watching
         self.take_over = False
         self.done = False
+        self.title = f"run {run_id}"
+        self._told = ""
         self._ordered = ordered
         self._is_remote = not ordered
         self._arrived = False
@@ -64,6 +67,7 @@ class Run(ABC, Generic[E]):
             return None
         self._is_remote = isinstance(event, self.remote)
         self._is_followed = True
+        self._told = ""
         self._note(event)
         if not self._is_new(event):
             return None
@@ -77,10 +81,8 @@ class Run(ABC, Generic[E]):
             self.resuming = self.resuming or self._arrived
             # A server that answers with a request id is alive. It would not be right to take its work away.
             self.take_over = not (self._is_remote or error.request_id)
-            if self._arrived or not self._ordered:
-                _log.info("run %s lost its server: %s", self.run_id, error)
-            else:
-                _log.info("run %s waits for a server: %s", self.run_id, error)
+            lost = self._arrived or not self._ordered
+            self._tell(f"{self.title} {'lost its' if lost else 'waits for a'} server: {error}")
             return error
         if self._ordered and self.resuming and isinstance(error, NotFound):
             self.resuming = False  # the server was lost before it stored the order
@@ -89,6 +91,12 @@ class Run(ABC, Generic[E]):
             self.resuming = True  # the order arrived, but its answer was lost
             return Unavailable(error.message)
         return error
+
+    def _tell(self, text: str) -> None:
+        """Logs why there are no events, once for each reason until there are some again."""
+        if text != self._told:
+            self._told = text
+            _log.info("%s", text)
 
     def lost(self, error: GramletError) -> E | None:
         """The event that the server was lost: once for each time that events came before. None for other failures."""
