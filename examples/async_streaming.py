@@ -31,4 +31,11 @@ async def main(content: str, styles: list[str], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2:-1], Path(sys.argv[-1])))
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    try:
+        asyncio.run(main(sys.argv[1], sys.argv[2:-1], Path(sys.argv[-1])))
+    except gramlet.GramletError as error:
+        sys.exit(str(error))
+    except ExceptionGroup as failed:  # of the tasks: the first that fails cancels the others
+        sys.exit("\n".join(map(str, failed.exceptions)))

@@ -3,6 +3,8 @@
 curl --data-binary @tubingen.jpg localhost:8000/pictures"""
 
 import os
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import gramlet
 from starlette.applications import Starlette
@@ -11,11 +13,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 SIZE, ITERATIONS = int(os.environ.get("SIZE", "384")), int(os.environ.get("ITERATIONS", "100"))
+STYLE = Path(os.environ["STYLE"]).read_bytes()
+STATUSES: dict[type[Exception], int] = {gramlet.InvalidInput: 400, gramlet.NotFound: 404, gramlet.Overloaded: 503}
+gramlet.validate(STYLE, "STYLE")  # now, and not with the first order
 client = gramlet.AsyncClient(os.environ.get("GRAMLET_SERVER", "localhost:50051"))
 
 
 async def order(request: Request) -> Response:
-    events = client.stylize(await request.body(), os.environ["STYLE"], size=SIZE, iterations=ITERATIONS, detached=True)
+    events = client.stylize(await request.body(), STYLE, size=SIZE, iterations=ITERATIONS, detached=True)
     async with events:
         await anext(events)  # the run is in the store now, and needs nobody any more
     return JSONResponse({"id": events.run_id}, 201)
@@ -28,8 +33,21 @@ async def listed(request: Request) -> Response:
 
 async def watch(request: Request) -> Response:
     events = client.run(request.path_params["id"], "stylize").watch()
-    lines = (f"data: {type(event).__name__} {getattr(event, 'iteration', '')}\n\n" async for event in events)
-    return StreamingResponse(lines, media_type="text/event-stream")
+    first = await anext(events)  # raises where there is no such run, while the reply can still say so
+
+    async def lines() -> AsyncIterator[str]:
+        yield line(first)
+        try:
+            async for event in events:
+                yield line(event)
+        except gramlet.GramletError as error:  # the run failed, or was erased
+            yield f"event: failed\ndata: {error}\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream")
+
+
+def line(event: object) -> str:
+    return f"data: {type(event).__name__} {getattr(event, 'iteration', '')}\n\n"
 
 
 async def picture(request: Request) -> Response:
@@ -45,7 +63,7 @@ async def erase(request: Request) -> Response:
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 404 if isinstance(error, gramlet.NotFound) else 502)
+    return JSONResponse({"error": str(error)}, STATUSES.get(type(error), 502))
 
 
 app = Starlette(

@@ -27,9 +27,16 @@ def main(folder: str, out: str) -> None:
                 continue
             names.append(path.name)
             embeddings.append(features.pooled["avgpool"])
+    if not names:
+        sys.exit(f"{folder}: no picture was read")
     np.savez(out, names=names, embeddings=np.stack(embeddings))
     print(f"{len(names)} of {len(paths)} pictures in {out}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except gramlet.GramletError as error:
+        sys.exit(str(error))

@@ -25,4 +25,9 @@ def main(content: str, style: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except gramlet.GramletError as error:
+        sys.exit(str(error))

@@ -24,4 +24,9 @@ def main(folder: str, photo: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except gramlet.GramletError as error:
+        sys.exit(str(error))

@@ -42,7 +42,7 @@ def token(arguments: Sequence[str]) -> int:
     parsed = read_token_command(arguments)
     made, line = new_token(parsed.name, parsed.scopes)
     print(made)
-    print(f"the line for --token-file, which does not contain the token:\n{line}", file=sys.stderr)
+    print(f"# The line for --token-file, which does not contain the token:\n{line}", file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,6 @@
 """A process that serves one small service, for tests of how processes start and end.
 
-    python echo_server.py FAILURE      FAILURE: none, weights (a GramletError) or bug
+    python echo_server.py FAILURE      FAILURE: none, weights (a GramletError), bug or endless
 
 It prints `ready PORT`, then `called` for every call of /test.Slow/call, which lasts until its caller goes away.
 """
@@ -45,6 +45,9 @@ def build() -> Built:
         raise FailedPrecondition("no weights: give some")
     if sys.argv[1] == "bug":
         raise ZeroDivisionError("a bug")
+    if sys.argv[1] == "endless":
+        print("loading", flush=True)
+        threading.Event().wait()
     slow = Slow()
 
     def drain() -> None:

@@ -99,8 +99,14 @@ def test_the_help_of_a_service_has_its_flags_only() -> None:
 def test_a_flag_without_effect_is_named() -> None:
     ended = run("probe", "--port", "1", "--queue-limit", "3")
     assert ended.stderr.startswith(
-        "gramlet-server: warning: --queue-limit has no effect here: it is a flag of feature\ngramlet-server: no answer"
+        "gramlet-server: warning: --queue-limit has no effect here: it is a flag of feature, all\n"
+        "gramlet-server: no answer"
     )
+
+
+def test_a_flag_of_other_services_is_no_misspelling_of_one_of_this() -> None:
+    ended = run("feature", "--studio-port", "0", "--weights", "/nowhere")
+    assert "--studio-port has no effect here: it is a flag of stylize, train, embed, all\n" in ended.stderr
 
 
 def test_a_server_without_weights_refuses_to_start_and_says_how_to_give_it_some() -> None:

@@ -74,6 +74,15 @@ def test_the_second_signal_ends_the_process_at_once(number: signal.Signals, code
         assert call.code() is grpc.StatusCode.UNAVAILABLE
 
 
+def test_a_server_that_still_loads_ends_without_a_warning() -> None:
+    with process("endless") as server:
+        assert said(server) == "loading"
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert "WARNING" not in errors
+
+
 def test_a_call_that_cannot_be_stopped_does_not_keep_the_process() -> None:
     with process("none", "hasty") as server, slow_call(server, b"stubborn"):
         server.send_signal(signal.SIGTERM)

@@ -36,9 +36,9 @@ def test_a_new_token_is_shown_once_and_its_line_holds_only_the_hash(
 ) -> None:
     assert main(["token", "new", "alice", "--scopes", "train,read-only"]) == 0
     printed = capsys.readouterr()
-    token, line = printed.out.strip(), printed.err.strip().splitlines()[-1]
-    assert token not in line
-    tokens = Tokens(write(tmp_path / "tokens", "# who", line))
+    token, said = printed.out.strip(), printed.err  # all of which may be appended to the file
+    assert token not in said
+    tokens = Tokens(write(tmp_path / "tokens", "# who", said))
     assert tokens(call_of(token)) == Caller("alice", False, frozenset({"train"}), True, may_represent=False)
 
 
@@ -46,6 +46,14 @@ def test_a_new_token_is_shown_once_and_its_line_holds_only_the_hash(
 def test_a_name_that_cannot_be_in_a_line_gets_no_token(name: str) -> None:
     with pytest.raises(InvalidInput):
         new_token(name)
+
+
+@pytest.mark.parametrize("scopes", ["nonsense", "", " , "])
+def test_scopes_that_are_none_give_no_token(scopes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "new", "alice", "--scopes", scopes]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("gramlet-server: --scopes: ")
 
 
 @pytest.mark.parametrize("line", ["two words:token", "alice:", "alice:token:everything", ":token"])

@@ -6,7 +6,11 @@ import contextlib
 import io
 import json
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -233,6 +237,45 @@ def test_the_command_line_says_how_to_install_a_studio_that_is_absent(
     monkeypatch.setattr("gramlet.cli.studio.find_spec", lambda _: None)
     assert main(["studio"]) == 1
     assert "pip install gramlet-studio" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--data", "FILE"], "--data: FILE is a file, not a folder"),
+        (["--data", "FILE/below/it"], "--data: FILE is a file, not a folder"),
+        (["--port", "TAKEN"], "--port: cannot listen on 127.0.0.1:TAKEN"),
+        (["--port", "99999"], "--port: '99999' is not a port, 0 to 65535"),
+        (["--host", "192.0.2.1"], "--host: cannot listen on 192.0.2.1:8765"),
+    ],
+)
+def test_a_flag_that_cannot_be_used_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], complaint: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        names = {"FILE": str(file), "TAKEN": str(taken.getsockname()[1])}
+        given = [re.sub("FILE|TAKEN", lambda found: names[found[0]], flag) for flag in flags]
+        with contextlib.suppress(SystemExit):  # of argparse
+            assert main(["studio", "--data", str(tmp_path / "data"), *given]) == 2
+        said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.sub("FILE|TAKEN", lambda found: names[found[0]], complaint) in said
+
+
+def test_a_studio_says_what_is_amiss_and_ends_quietly(tmp_path: Path) -> None:
+    flags = ["--host", "0.0.0.0", "--port", "0", "--open", "--server", "127.0.0.1:1", "--data", tmp_path]
+    environ = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}  # without a browser
+    command = [sys.executable, "-m", "gramlet.cli", "studio", *flags]
+    with subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+    for said in ("0.0.0.0 is open to everybody", "no server at 127.0.0.1:1", "nothing was opened"):
+        assert any(said in line for line in lines)
 
 
 def test_pictures_that_nothing_names_are_deleted_after_a_day(tmp_path: Path) -> None:

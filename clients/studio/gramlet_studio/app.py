@@ -35,12 +35,16 @@ def make_app(options: StudioOptions, make_client: Callable[[], AsyncClient]) -> 
     Args:
         options: How to serve.
         make_client: Makes the client of the gramlet server, in the event loop that uses it.
+
+    Raises:
+        InvalidInput: The folder of the options cannot be used.
     """
+
+    library = Library(options.data)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with make_client() as client:
-            library = Library(options.data)
             library.clean()
             app.state.studio = Studio(options, client, library, Feeds(client, library))
             yield

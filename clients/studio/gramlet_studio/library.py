@@ -46,12 +46,21 @@ class Library:
 
     Args:
         root: The folder; made if it is not there.
+
+    Raises:
+        InvalidInput: The folder cannot be made.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        for name in ("pictures", "orders", "folders", "thumbs"):
-            (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            for name in ("pictures", "orders", "folders", "thumbs"):
+                (root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        except (FileExistsError, NotADirectoryError):
+            file = next(path for path in (root / name, root, *root.parents) if path.exists() and not path.is_dir())
+            raise InvalidInput(f"{file} is a file, not a folder", field="--data") from None
+        except OSError as error:
+            raise InvalidInput(f"cannot make {error.filename}: {error.strerror}", field="--data") from None
 
     # --- pictures ---
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import ipaddress
 import socket
 import webbrowser
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -16,31 +19,40 @@ from gramlet_studio.options import StudioOptions
 _CLOSE_SECONDS = 2  # for requests under way
 
 
-def serve(options: StudioOptions, make_client: Callable[[], AsyncClient], started: Callable[[str], None]) -> None:
+def serve(
+    options: StudioOptions,
+    make_client: Callable[[], AsyncClient],
+    started: Callable[[str], None],
+    note: Callable[[str], None] = lambda _: None,
+) -> None:
     """Serves the page until Ctrl-C or SIGTERM.
 
     Args:
         options: How to serve.
         make_client: Makes the client of the gramlet server. Called once, in the event loop that uses it.
         started: Called with the page's URL when it is served.
+        note: Called with what else the user should know.
 
     Raises:
-        InvalidInput: The address cannot be listened on.
+        InvalidInput: The address cannot be listened on, or the folder cannot be used.
     """
-    listening = _listen(options)
-    port = listening.getsockname()[1]
-    url = f"http://{_shown(options.host)}:{port}/"
     app = make_app(options, make_client)
+    listening = _listen(options)
+    address, port, *_ = listening.getsockname()
+    if not ipaddress.ip_address(address).is_loopback:
+        note(f"warning: {options.host} is open to everybody who can reach it: the page asks for no password")
+    url = f"http://{_shown(options.host)}:{port}/"
     configuration = uvicorn.Config(
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=_CLOSE_SECONDS
     )
 
     def ready() -> None:
         started(url)
-        if options.open:
-            webbrowser.open(url)
+        if options.open and not webbrowser.open(url):
+            note(f"no browser was found, nothing was opened: open {url} yourself")
 
-    _Server(configuration, ready, lambda: app.state.studio.feeds.leave()).run(sockets=[listening])
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal that ended it once more
+        _Server(configuration, ready, lambda: app.state.studio.feeds.leave()).run(sockets=[listening])
 
 
 class _Server(uvicorn.Server):
@@ -69,10 +81,11 @@ def _listen(options: StudioOptions) -> socket.socket:
     try:
         listening.bind((options.host, options.port))
         listening.listen(128)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listening.close()
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidInput(f"cannot listen on {options.host}:{options.port}: {reason}", field="--port") from None
+        field = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        reason = f"cannot listen on {options.host}:{options.port}: {error.strerror}"
+        raise InvalidInput(f"{reason}; choose another", field=field) from None
     return listening
 
 

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Never
 
-from gramlet.errors import did_you_mean
-
 from gramlet_server import __version__
 from gramlet_server.runtime.config import Settings, add_settings
 from gramlet_server.runtime.flags import Parser
@@ -75,7 +73,7 @@ def read_token_command(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("action", choices=("new",), help="make a token")
     parser.add_argument("name", metavar="NAME", help="who owns what is made with the token")
     scopes = "by commas: feature, stylize, train, embed (default: all of them); read-only; all; on-behalf"
-    parser.add_argument("--scopes", default="", help=scopes)
+    parser.add_argument("--scopes", help=scopes)
     return parser.parse_args(arguments)
 
 
@@ -148,7 +146,7 @@ def _name_flags_without_effect(parsed: argparse.Namespace) -> None:
         # `--features` beside `feature` is an error, of which `__main__` says more.
         if name not in used and not ("feature" in parsed.services and name == _ONLY_WITHOUT_FEATURE):
             users = [other for other in (*SERVICES, *COMMANDS) if name in flags_of([other])]
+            users += [ALL] if name in flags_of([*SERVICES]) else []
             flag = f"--{name.replace('_', '-')}"
-            known = did_you_mean(flag, [f"--{each.replace('_', '-')}" for each in used])
-            message = f"warning: {flag} has no effect here: it is a flag of {', '.join(users)}{known}"
+            message = f"warning: {flag} has no effect here: it is a flag of {', '.join(users)}"
             print(f"gramlet-server: {message}", file=sys.stderr)

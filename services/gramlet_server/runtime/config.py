@@ -22,6 +22,7 @@ from gramlet_server.runtime.flags import (
     file,
     flag,
     port_number,
+    rate,
     read,
     seconds,
     seconds_above_zero,
@@ -58,7 +59,7 @@ class ServerSettings:
         300.0, "how long it may then send nothing that is waited for, or take no reply; 0: without", parse=seconds
     )
     name_calls: int = flag(0, "calls under way at once for one name of the token file; 0: without", parse=count_or_auto)
-    name_calls_per_second: float = flag(0.0, "calls a second that one name may begin; 0: without", parse=seconds)
+    name_calls_per_second: float = flag(0.0, "calls a second that one name may begin; 0: without", parse=rate)
     name_runs: int = flag(
         0, "runs that one name may have under way and waiting in one service; 0: without", parse=count_or_auto
     )

@@ -130,7 +130,7 @@ def port_number(text: str) -> int:
 
 def seconds(text: str) -> float:
     """A time in seconds, from 0 on."""
-    return _time(text, "seconds")
+    return _amount(text, "seconds")
 
 
 def seconds_above_zero(text: str) -> float:
@@ -141,9 +141,14 @@ def seconds_above_zero(text: str) -> float:
     return value
 
 
+def rate(text: str) -> float:
+    """A number a second, from 0 on."""
+    return _amount(text, "calls a second")
+
+
 def days(text: str) -> float:
     """A time in days, from 0 on."""
-    return _time(text, "days")
+    return _amount(text, "days")
 
 
 def switch(text: str) -> bool:
@@ -179,7 +184,7 @@ def file(text: str) -> Path:
     return path
 
 
-def _time(text: str, unit: str) -> float:
+def _amount(text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:

@@ -30,7 +30,7 @@ def listen(server: grpc.Server, settings: ServerSettings) -> int:
     elif settings.sends_tokens_in_plaintext:
         _log.warning("%s has tokens without TLS: they can be read on the way, unless a proxy adds it", settings.address)
     if not settings.shares_port:
-        _check_free(settings.host, settings.port)
+        check_free(settings.host, settings.port)
     try:
         if settings.tls_cert and settings.tls_key:
             files = CertificateFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
@@ -46,7 +46,7 @@ def reserve(host: str, port: int) -> socket.socket:
     Raises:
         FailedPrecondition: The address is taken, or not of this machine.
     """
-    _check_free(host, port)
+    check_free(host, port)
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     reserved = socket.socket(family, kind, protocol)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -79,8 +79,12 @@ def _milliseconds(seconds: float) -> int:
     return min(int(seconds * 1000), 2**31 - 1)
 
 
-def _check_free(host: str, port: int) -> None:
-    """Binds the address once: gRPC only reports that it cannot, not why."""
+def check_free(host: str, port: int, flag: str = "--port") -> None:
+    """Binds an address once: gRPC only reports that it cannot, not why.
+
+    Raises:
+        FailedPrecondition: The address is taken, or not of this machine.
+    """
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             with socket.socket(family, kind, protocol) as probe:
@@ -90,4 +94,4 @@ def _check_free(host: str, port: int) -> None:
         # A name may have an IPv6 address on a machine without IPv6. Its other address is enough for gRPC.
         if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             where = format_address(host, port)
-            raise FailedPrecondition(f"cannot listen on {where}: {error.strerror}; choose another --port") from None
+            raise FailedPrecondition(f"cannot listen on {where}: {error.strerror}; choose another {flag}") from None

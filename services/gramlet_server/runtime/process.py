@@ -63,7 +63,6 @@ def serve(
 def _end(stopped: bool, code: int) -> int:
     if not stopped:
         # A normal exit of Python would wait for the threads that still work.
-        _log.warning("ending with work that could not be stopped")
         logging.shutdown()
         os._exit(code)
     return code

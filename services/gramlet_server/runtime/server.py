@@ -114,7 +114,10 @@ class Server:
         if not ended.wait(seconds) and not self.admission.wait_until_idle(0):
             _log.warning("calls are still running after %g s: they are cancelled", seconds)
         # For gRPC a cancelled call has ended, but the thread that works for it may still run.
-        if not (ended.wait(_CANCEL_SECONDS) and self.admission.wait_until_idle(_CANCEL_SECONDS) and self._is_built()):
+        if not (ended.wait(_CANCEL_SECONDS) and self.admission.wait_until_idle(_CANCEL_SECONDS)):
+            _log.warning("ending with work that could not be stopped")
+            return False
+        if not self._is_built():
             return False
         for service in built:
             service.close()

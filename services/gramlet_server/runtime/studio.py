@@ -18,7 +18,9 @@ from importlib.util import find_spec
 
 from gramlet.errors import FailedPrecondition, InvalidInput
 
-from gramlet_server.runtime.config import Settings, StudioSettings, format_address, reachable
+from gramlet_server.runtime.config import ServerSettings, Settings, StudioSettings, format_address, reachable
+from gramlet_server.runtime.listen import check_free
+from gramlet_server.runtime.tokens import is_token_of, read_token_file
 
 _END_SECONDS = 10.0
 _FLAG = "--studio"
@@ -30,8 +32,8 @@ def check_studio(settings: Settings) -> None:
     """Checks that the page can be served beside a server with these settings.
 
     Raises:
-        FailedPrecondition: The studio is not installed.
-        InvalidInput: The studio could not call the server.
+        FailedPrecondition: The studio is not installed, or its port is taken.
+        InvalidInput: The studio could not call the server, or has a port of the server.
     """
     if find_spec("gramlet_studio") is None:
         raise FailedPrecondition(
@@ -43,8 +45,28 @@ def check_studio(settings: Settings) -> None:
             "`gramlet studio --server NAME:PORT --tls` instead",
             field=_FLAG,
         )
-    if (settings.server.tokens or settings.server.token_file) and not os.environ.get("GRAMLET_TOKEN"):
+    _check_token(settings.server)
+    _check_port(settings.studio.studio_port, settings.server)
+
+
+def _check_token(server: ServerSettings) -> None:
+    lines = [*server.tokens, *(read_token_file(server.token_file) if server.token_file else ())]
+    token = os.environ.get("GRAMLET_TOKEN")
+    if lines and not token:
         raise InvalidInput("the page calls the server with the token in GRAMLET_TOKEN: set it", field=_FLAG)
+    if lines and token and not is_token_of(token, lines):
+        message = "the page calls the server with the token in GRAMLET_TOKEN, which is none of --token-file"
+        raise InvalidInput(message, field=_FLAG)
+
+
+def _check_port(port: int, server: ServerSettings) -> None:
+    """Before anything is loaded: the page starts long after."""
+    if not port:
+        return
+    for flag, other in (("--port", server.port), ("--metrics-port", server.metrics_port)):
+        if port == other:
+            raise InvalidInput(f"{port} is also {flag}: choose another", field="--studio-port")
+    check_free("127.0.0.1", port, "--studio-port")
 
 
 @contextmanager

@@ -44,18 +44,27 @@ Callers = Mapping[bytes, Caller]
 _log = logging.getLogger(__name__)
 
 
-def new_token(name: str, scopes: str = "") -> tuple[str, str]:
-    """A new token and its line for the token file.
+def new_token(name: str, scopes: str | None = None) -> tuple[str, str]:
+    """A new token and its line for the token file. Without `scopes`, it is for all services.
 
     Raises:
         InvalidInput: The name or a scope cannot be used.
     """
-    token = secrets.token_urlsafe(32)
-    line = f"{name}:sha256-{_digest(token).hex()}" + (f":{scopes}" if scopes else "")
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is not 1 to 64 letters, digits, '-' or '_'", field="NAME")
-    _caller_of(line, "NAME")
-    return token, line
+    if scopes is not None and not _scopes_of(scopes, "--scopes"):
+        raise InvalidInput("it is empty: leave it out for a token for all services", field="--scopes")
+    token = secrets.token_urlsafe(32)
+    return token, f"{name}:sha256-{_digest(token).hex()}" + (f":{scopes}" if scopes else "")
+
+
+def is_token_of(token: str, lines: Sequence[str]) -> bool:
+    """Whether these lines of a token file accept a token.
+
+    Raises:
+        InvalidInput: A line cannot be read.
+    """
+    return _digest(token) in read_tokens(lines, _FIELD)
 
 
 def read_tokens(lines: Sequence[str], where: str) -> Callers:
@@ -96,14 +105,19 @@ def _caller_of(line: str, where: str) -> tuple[bytes, Caller]:
     name, token, scopes = [*(part.strip() for part in line.split(":", 2)), ""][:3]
     if not _NAME.fullmatch(name) or not token:
         raise InvalidInput(f"{where}: a line is NAME:TOKEN or NAME:TOKEN:SCOPES", field=_FIELD)
-    given = {scope.strip() for scope in scopes.split(",") if scope.strip()}
-    if unknown := sorted(given - {*SERVICES, *_OTHER_SCOPES}):
-        known = ", ".join((*SERVICES, *_OTHER_SCOPES))
-        raise InvalidInput(f"{where}: there is no scope {unknown[0]!r}; there are {known}", field=_FIELD)
+    given = _scopes_of(scopes, _FIELD, f"{where}: ")
     services = frozenset(given.intersection(SERVICES)) or None
     hashed = _HASH.fullmatch(token)
     digest = bytes.fromhex(hashed[1]) if hashed else _digest(token)
     return digest, Caller(name, _ALL in given, services, _READ_ONLY in given, may_represent=_ON_BEHALF in given)
+
+
+def _scopes_of(text: str, field: str, where: str = "") -> set[str]:
+    given = {scope.strip() for scope in text.split(",") if scope.strip()}
+    if unknown := sorted(given - {*SERVICES, *_OTHER_SCOPES}):
+        known = ", ".join((*SERVICES, *_OTHER_SCOPES))
+        raise InvalidInput(f"{where}there is no scope {unknown[0]!r}; there are {known}", field=field)
+    return given
 
 
 def _digest(token: str) -> bytes:
