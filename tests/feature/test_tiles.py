@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from gramlet.feature.types import GramNormalization, Objective, StageBalance, St
 from gramlet.types import Array
 from gramlet_server.backbone import load_network
 from gramlet_server.backbone.architecture import ARCHITECTURES
+from gramlet_server.feature import tiles
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.tiles import cut
 from gramlet_server.telemetry import Observer
@@ -124,6 +126,15 @@ def test_every_position_is_in_one_core_and_its_receptive_field_within_the_halo(n
                 assert span.whole.start <= max(0, sees.start * stride - reach)
                 assert span.whole.stop >= min(length, sees.stop * stride + reach)
         assert (times == 1).all()
+
+
+def test_grids_that_are_alike_are_compared_once() -> None:
+    # 512 numbers of cores for each side; with every pair of them this took half a minute under the interpreter's lock.
+    architecture = ARCHITECTURES["resnet50"]
+    with patch.object(tiles, "_grid", wraps=tiles._grid) as made:
+        found = cut(architecture, 2048, 2048, ["conv1"], False, 2_097_152)
+    assert max(tile.pixels for tile in found) <= 2_097_152
+    assert made.call_count <= 2 * 64
 
 
 @pytest.mark.parametrize("antialiased", [False, True])

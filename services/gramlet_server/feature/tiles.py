@@ -96,43 +96,49 @@ def cut(
     halo = math.ceil(reach / step) * step
     rows, columns = _grids(height, halo, step), _grids(width, halo, step)
     grids = [(down, across) for down in rows for across in columns]
-    fitting = [grid for grid in grids if _longest(grid[0]) * _longest(grid[1]) <= limit]
+    fitting = [(down, across) for down, across in grids if down.longest * across.longest <= limit]
     if fitting:
-        down, across = min(fitting, key=lambda grid: _total(grid[0]) * _total(grid[1]))
+        down, across = min(fitting, key=lambda grid: grid[0].total * grid[1].total)
     else:
-        down, across = min(grids, key=lambda grid: _longest(grid[0]) * _longest(grid[1]))
+        down, across = min(grids, key=lambda grid: grid[0].longest * grid[1].longest)
     shapes = {stage: architecture.activation_shape(stage, height, width, antialiased)[1:] for stage in stages}
-    return [Tile(row, column, strides, shapes) for row in down for column in across]
+    return [Tile(row, column, strides, shapes) for row in down.spans for column in across.spans]
 
 
-def _grids(length: int, halo: int, step: int) -> list[list[Span]]:
-    """The ways to cut a side: into one, two, three ... cores, down to cores as wide as the halo."""
-    grids: list[list[Span]] = []
-    for count in range(1, max(1, length // max(halo, step)) + 1):
-        core = math.ceil(length / count / step) * step
-        starts = range(0, length, core)
-        grids.append(
-            [
-                Span(
-                    slice(start, min(start + core, length)),
-                    slice(max(0, start - halo), min(start + core + halo, length)),
-                )
-                for start in starts
-            ]
+@dataclass(frozen=True)
+class _Grid:
+    """A way to cut a side, and the length of its longest span and of all of them, halos included."""
+
+    spans: list[Span]
+    longest: int
+    total: int
+
+
+def _grids(length: int, halo: int, step: int) -> list[_Grid]:
+    """The ways to cut a side: into one, two, three ... cores, down to cores as wide as the halo.
+
+    Cores are multiples of `step`, so many of the numbers give one and the same grid, which is made once: a side of
+    4,096 pixels has 1,024 numbers and 90 grids where the halo has 4 pixels.
+    """
+    counts = range(1, max(1, length // max(halo, step)) + 1)
+    cores = dict.fromkeys(math.ceil(length / count / step) * step for count in counts)
+    return [_grid(length, core, halo) for core in cores]
+
+
+def _grid(length: int, core: int, halo: int) -> _Grid:
+    spans = [
+        Span(
+            slice(start, min(start + core, length)),
+            slice(max(0, start - halo), min(start + core + halo, length)),
         )
-    return grids
+        for start in range(0, length, core)
+    ]
+    lengths = [_length(span.whole) for span in spans]
+    return _Grid(spans, max(lengths), sum(lengths))
 
 
 def _length(span: slice) -> int:
     return int(span.stop - span.start)
-
-
-def _longest(spans: Sequence[Span]) -> int:
-    return max(_length(span.whole) for span in spans)
-
-
-def _total(spans: Sequence[Span]) -> int:
-    return sum(_length(span.whole) for span in spans)
 
 
 def _positions(core: slice, stride: int, count: int) -> slice:
