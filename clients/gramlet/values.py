@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gramlet.errors import InvalidInput, as_utf8, did_you_mean, shown
+from gramlet.errors import InvalidCall, InvalidInput, as_utf8, did_you_mean, shown
 from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Resize, ResizeMode, new_name
 
@@ -176,7 +176,7 @@ def warn_of_lookalikes(labels: Iterable[str], field: str) -> None:
 
 
 def several(value: Any, field: str) -> list[Any]:
-    """The values of a list or any other iterable.
+    """The values of a list or any other iterable. What an iterator of the caller's raises comes through as it is.
 
     Raises:
         InvalidInput: Not an iterable, or text, whose letters are not meant.
@@ -185,10 +185,11 @@ def several(value: Any, field: str) -> list[Any]:
         raise InvalidInput("must be a list, not a mapping, whose values would be lost", field=field)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | type):
         try:
-            return list(value)
-        except Exception as error:  # whatever the value raises; an array without axes calls itself iterable
+            values = list(value) if is_array(value) or isinstance(value, memoryview) else iter(value)
+        except Exception as error:  # such as an array without axes, which calls itself iterable, or a closed file
             reason = shown(str(error) or type(error).__name__)
             raise InvalidInput(f"cannot be read as a list: {reason}", field=field) from error
+        return list(values)
     raise InvalidInput(f"must be a list, not {_quoted(value)}", field=field)
 
 
@@ -229,11 +230,11 @@ def check_keywords(options: Mapping[str, Any], known: Collection[str]) -> None:
     """Refuses keywords that do not exist.
 
     Raises:
-        InvalidInput: There is one; the error names the one that may be meant.
+        InvalidCall: There is one; the error names the one that may be meant.
     """
     for name in options:
         if name not in known:
-            raise InvalidInput(f"there is no such option{did_you_mean(name, known)}", field=name)
+            raise InvalidCall(f"there is no such option{did_you_mean(name, known)}", field=name)
 
 
 def fill(

@@ -48,7 +48,7 @@ caller: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
 def act_for(who: Caller) -> None:
     """Makes this context serve a caller. Its calls to other servers are made on behalf of the name."""
     caller.set(who)
-    on_behalf_of.set(who.name)
+    on_behalf_of.set(who.name or None)
 
 
 def may_see(owner: str) -> bool:

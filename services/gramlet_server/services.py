@@ -91,7 +91,7 @@ class Shared:
 
         from gramlet_server.remote_features import RemoteFeatures
 
-        token = chosen.features_token_file.read_text().strip() if chosen.features_token_file else None
+        token = chosen.features_token_file.read_text().strip() if chosen.features_token_file else ""
         tls = Tls(chosen.features_ca, chosen.features_cert, chosen.features_key) if chosen.speaks_tls else None
         return RemoteFeatures(Client(chosen.features, token=token, tls=tls), chosen.features_patience_seconds)
 

@@ -29,7 +29,7 @@ HEADING = "## The path of every call"
 # (message tables, checks of values, identity, the memory budget, runs, passes) count once in every call that uses them.
 CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 77,
-    "gramlet.stylize.v1.StylizeService/Stylize": 75,
+    "gramlet.stylize.v1.StylizeService/Stylize": 76,
     "gramlet.embed.v1.EmbedService/Embed": 74,  # 33
     "gramlet.train.v1.TrainService/Train": 78,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 58,  # 24

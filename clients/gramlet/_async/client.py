@@ -18,7 +18,7 @@ from gramlet.signatures import checks_calls
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.train.head_wire import LIST_HEADS, encode_list_heads
 from gramlet.transport.aio import AsyncConnection, gather
-from gramlet.transport.channel import DEFAULT_ADDRESS, Endpoint
+from gramlet.transport.channel import Endpoint, chosen_address, chosen_token
 from gramlet.transport.connection import Attempts
 from gramlet.transport.health import CHECK, check_metadata, decode_health, encode_check
 from gramlet.transport.retry import AT_ONCE, make_policy
@@ -48,8 +48,10 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
 
     Args:
         address: `host:port`, `dns:///name:port`, or several addresses with commas between them. Calls are spread over
-            the servers that a name or a list stands for; the names in a list are looked up once, now.
-        token: Sent with every call. Use TLS with it.
+            the servers that a name or a list stands for; the names in a list are looked up once, now. Default: what
+            the environment variable GRAMLET_SERVER names, or localhost:50051.
+        token: Sent with every call. Use TLS with it. Default: that of the environment variable GRAMLET_TOKEN, if any;
+            empty is none.
         tls: TLS with these files; True trusts the system's authorities; None is plaintext.
         timeout: Seconds that a call may take, repetitions included; None is no limit. Calls can have their own.
         patience: Seconds to wait for a lost server.
@@ -63,7 +65,7 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | None = None,
         *,
         token: str | None = None,
         tls: Tls | bool | None = None,
@@ -72,7 +74,7 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         first_contact: float = 2.0,
         weights_digest: str | None = None,
     ) -> None:
-        self._connection = AsyncConnection(Endpoint(address, token, tls))
+        self._connection = AsyncConnection(Endpoint(chosen_address(address), chosen_token(token), tls))
         self._timeout = seconds(timeout, "timeout")
         self._policy = make_policy(patience=patience, first_contact=first_contact)
         self._weights_digest = digest_or_any(weights_digest, "weights_digest")

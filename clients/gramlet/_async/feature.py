@@ -32,7 +32,7 @@ from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_p
 from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking, one_reader
-from gramlet.transport.connection import Alone, Attempts
+from gramlet.transport.connection import Alone, Attempts, CallContext
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
 from gramlet.values import checked, choose
@@ -235,6 +235,7 @@ class AsyncDifferentiation:
         self._attempts = attempts
         self._stream: AsyncStream | None = None
         self._alone = Alone("this differentiation: ask one after the other, or open one for each")
+        self._called = CallContext()
 
     @property
     def reconnects(self) -> int:
@@ -287,7 +288,7 @@ class AsyncDifferentiation:
         await self._patiently(lambda stream: self._set(stream, new))
 
     async def _patiently(self, ask: Callable[[AsyncStream], Awaitable[T]]) -> T:
-        with self._alone:
+        with self._alone, self._called.restored():
             return await self._asked(ask)
 
     async def _asked(self, ask: Callable[[AsyncStream], Awaitable[T]]) -> T:

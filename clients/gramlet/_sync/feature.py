@@ -32,7 +32,7 @@ from gramlet.feature.wire import (
 from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
 from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
-from gramlet.transport.connection import Alone, Attempts
+from gramlet.transport.connection import Alone, Attempts, CallContext
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, blocking, iter_of, one_reader
 from gramlet.types import Array, ElementType
@@ -236,6 +236,7 @@ class Differentiation:
         self._attempts = attempts
         self._stream: Stream | None = None
         self._alone = Alone("this differentiation: ask one after the other, or open one for each")
+        self._called = CallContext()
 
     @property
     def reconnects(self) -> int:
@@ -288,7 +289,7 @@ class Differentiation:
         self._patiently(lambda stream: self._set(stream, new))
 
     def _patiently(self, ask: Callable[[Stream], T]) -> T:
-        with self._alone:
+        with self._alone, self._called.restored():
             return self._asked(ask)
 
     def _asked(self, ask: Callable[[Stream], T]) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +36,7 @@ def make_client(kind: type[C], arguments: argparse.Namespace) -> C:
 
 def _token(path: Path | None) -> str | None:
     if path is None:
-        return os.environ.get("GRAMLET_TOKEN") or None
+        return None  # the client reads GRAMLET_TOKEN
     try:
         with open_file(path) as file:
             token = file.read().decode().strip()

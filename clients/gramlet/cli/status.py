@@ -79,7 +79,7 @@ def _about(service: str, status: ServerStatus) -> str:
         return reason
     if service == FEATURE and status.model:
         model = status.model
-        stages = ", ".join(stage.name for stage in model.stages)
+        stages = ", ".join(f"{stage.name} ({stage.channels})" for stage in model.stages)
         return (
             f"{model.backbone} on {model.device}, {model.precision}\n"
             f"weights {model.weights_source} ({model.weights_digest})\n{stages}"

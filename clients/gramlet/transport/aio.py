@@ -23,7 +23,7 @@ import grpc.aio
 
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection
+from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import Kind, Message, Rpc
@@ -81,6 +81,7 @@ class one_reader(AsyncGenerator[T, None]):  # a class, but used like a decorator
     def __init__(self, values: AsyncGenerator[T, None]) -> None:
         self._values = values
         self._alone = Alone(EVENTS)
+        self._called = CallContext()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def asend(self, value: None) -> T:
@@ -106,7 +107,7 @@ class one_reader(AsyncGenerator[T, None]):  # a class, but used like a decorator
                 "these events belong to another event loop: read them in that one, or ask for them again in this one"
             )
         self._loop = running
-        with self._alone:
+        with self._alone, self._called.restored():
             yield
 
 

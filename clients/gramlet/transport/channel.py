@@ -36,9 +36,11 @@ server chooses one for every call. A server passes its callers' ids on to the se
 
 ON_BEHALF_OF = "x-gramlet-on-behalf-of"
 
-on_behalf_of: ContextVar[str] = ContextVar("gramlet_on_behalf_of", default="")
+on_behalf_of: ContextVar[str | None] = ContextVar("gramlet_on_behalf_of", default=None)
 """The name for which the calls of this context are made: it owns what they make, and its limits count. 1 to 64 letters,
-digits, "-" or "_". Servers accept it with tokens of the scope `on-behalf`. If it is empty, it is the token's own."""
+digits, "-" or "_". Servers accept it with tokens of the scope `on-behalf`. None is the token's own; an empty name is
+refused. What counts is the name when a method is called, however late its iterator is read; a coroutine calls when it
+is awaited."""
 
 DEFAULT_ADDRESS = "localhost:50051"
 DEFAULT_PORT = 50051
@@ -66,6 +68,25 @@ _IDEMPOTENT = {
     "gramlet.embed.v1.EmbedService": ("GetMap", "ListMaps"),
     "gramlet.run.v1.RunService": ("ListRuns", "GetRun", "StopRun"),
 }
+
+
+def chosen_address(address: str | None) -> str:
+    """The address of a server: the given one, that of GRAMLET_SERVER, or this machine's."""
+    return os.environ.get("GRAMLET_SERVER") or DEFAULT_ADDRESS if address is None else address
+
+
+def chosen_token(token: str | None) -> str | None:
+    """The token to send: the given one, or that of GRAMLET_TOKEN. An empty one is none.
+
+    Raises:
+        InvalidInput: The variable holds something else than a token.
+    """
+    if token is not None:
+        return token
+    token = os.environ.get("GRAMLET_TOKEN", "").strip()
+    if not _TOKEN.fullmatch(token):
+        raise InvalidInput("a token is text of ASCII characters without spaces and line breaks", field="GRAMLET_TOKEN")
+    return token or None
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
-from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError, OtherWeights
+from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError, InvalidInput, OtherWeights, shown
 from gramlet.transport.channel import (
     ON_BEHALF_OF,
     REQUEST_ID,
@@ -27,6 +29,9 @@ from gramlet.values import seconds
 
 LOOK_SECONDS = 1.0
 """How long to look for servers that are not ready."""
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Alone:
@@ -133,14 +138,61 @@ class Attempts:
         return delay
 
 
+class CallContext:
+    """The request id and the name of the current context, for all that follows from one call.
+
+    An iterator makes its calls while it is read, and by then the context may have others.
+
+    Raises:
+        InvalidInput: One of them cannot be sent.
+    """
+
+    def __init__(self) -> None:
+        _request_id()
+        _name()
+        self._request_id, self._name = request_id.get(), on_behalf_of.get()
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Has them as they were at the call."""
+        for_id, for_name = request_id.set(self._request_id), on_behalf_of.set(self._name)
+        try:
+            yield
+        finally:
+            with suppress(ValueError):  # a reader that was dropped ends in another context
+                on_behalf_of.reset(for_name)
+                request_id.reset(for_id)
+
+
 def call_metadata(token: str | None) -> Metadata:
-    """The token, if any, and the request id and the name of the current context."""
+    """The token, if any, and the request id and the name of the current context.
+
+    Raises:
+        InvalidInput: One of them cannot be sent.
+    """
     found = {
         "authorization": f"Bearer {token}" if token else "",
-        REQUEST_ID: request_id.get(),
-        ON_BEHALF_OF: on_behalf_of.get(),
+        REQUEST_ID: _request_id(),
+        ON_BEHALF_OF: _name(),
     }
     return tuple((name, value) for name, value in found.items() if value)
+
+
+def _request_id() -> str:
+    value = request_id.get()
+    if value != "" and not (isinstance(value, str) and _REQUEST_ID.fullmatch(value)):
+        raise InvalidInput(f"must be 1 to 128 visible ASCII characters, not {shown(value)}", field="request_id")
+    return value
+
+
+def _name() -> str:
+    value = on_behalf_of.get()
+    if value is None:
+        return ""
+    if not (isinstance(value, str) and _NAME.fullmatch(value)):
+        kind = "must be 1 to 64 letters, digits, '-' or '_', or None for the token's own name"
+        raise InvalidInput(f"{kind}, not {shown(value) or 'empty'}", field="on_behalf_of")
+    return value
 
 
 class BaseConnection:

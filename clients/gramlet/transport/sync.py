@@ -15,7 +15,7 @@ import grpc
 
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection
+from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
 from gramlet.transport.ending import calls_under_way
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
@@ -47,20 +47,21 @@ class one_reader(Generator[T, None, None]):  # a class, but used like a decorato
     def __init__(self, values: Generator[T, None, None]) -> None:
         self._values = values
         self._alone = Alone(EVENTS)
+        self._called = CallContext()
 
     def send(self, value: None) -> T:
         """The next value."""
-        with self._alone:
+        with self._alone, self._called.restored():
             return self._values.send(value)
 
     def throw(self, *error: Any) -> T:
         """Raises an exception where the generator waits."""
-        with self._alone:
+        with self._alone, self._called.restored():
             return self._values.throw(*error)
 
     def close(self) -> None:
         """Ends the generator."""
-        with self._alone:
+        with self._alone, self._called.restored():
             self._values.close()
 
 

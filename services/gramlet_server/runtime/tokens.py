@@ -174,7 +174,10 @@ class Tokens:
             return Caller()
         scheme, _, token = _sent(details, "authorization").partition(" ")
         if scheme.lower() != "bearer":
-            raise Unauthenticated("this server requires a token; send it as authorization: Bearer TOKEN")
+            raise Unauthenticated(
+                "this server requires a token: name its file with --token-file, set GRAMLET_TOKEN, or send it as "
+                "authorization: Bearer TOKEN"
+            )
         # The hash is looked up, not the token: how long that takes says nothing about the tokens.
         caller = callers.get(_digest(token.strip()))
         if caller is None:
