@@ -34,9 +34,10 @@ class ServerStatus:
     Attributes:
         address: Where the server is.
         health: By full service name, such as `gramlet.feature.v1.FeatureService`.
-        reasons: Why a service that is offered does not serve, by its name: it loads, or its store fails.
-        model: The network, where FeatureService serves.
-        stylize: How busy StylizeService is, where it serves.
+        reasons: Why a service that is offered does not serve, by its name: it loads, its store fails, or the token is
+            not for it.
+        model: The network, where FeatureService serves and the token is for it.
+        stylize: How busy StylizeService is, where it serves and the token is for it.
     """
 
     address: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._async.feature import AsyncFeatureCalls
@@ -11,7 +11,7 @@ from gramlet._async.runs import AsyncRunCalls
 from gramlet._async.stylize import AsyncStylizeCalls
 from gramlet._async.train import AsyncTrainCalls
 from gramlet.embed.map_wire import LIST_MAPS, encode_list_maps
-from gramlet.errors import GramletError
+from gramlet.errors import GramletError, PermissionDenied
 from gramlet.feature.wire import GET_MODEL, decode_model, encode_get_model
 from gramlet.health import EMBED, FEATURE, SERVICES, STYLIZE, TRAIN, Health, ServerStatus, health_by_service
 from gramlet.signatures import checks_calls
@@ -33,6 +33,8 @@ _CHEAPEST: dict[str, tuple[Rpc, Callable[[], Message]]] = {
     EMBED: (LIST_MAPS, encode_list_maps),
 }
 """A call of each service that does little."""
+_WITH_STATE = FEATURE, STYLIZE
+"""Services of which that call says how busy they are."""
 
 
 @checks_calls
@@ -125,14 +127,23 @@ class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEm
         checks = zip(SERVICES, attempts, strict=True)
         answers = await gather(*[asking._health(service, each) for service, each in checks])
         health = health_by_service(dict(zip(SERVICES, answers, strict=True)))
-        model, stylize = None, None
-        if health[FEATURE] is Health.SERVING:
-            model = decode_model(await asking._unary(GET_MODEL, encode_get_model(), None))
-        if health[STYLIZE] is Health.SERVING:
-            stylize = decode_status(await asking._unary(GET_STATUS, encode_get_status(), None))
+        seen = {service: await asking._seen(service) for service in _WITH_STATE if health[service] is Health.SERVING}
         refusing = [service for service in SERVICES if health[service] is Health.NOT_SERVING]
+        if None in seen.values():  # the token is not for all services: for which others?
+            refusing += [service for service in SERVICES if health[service] is Health.SERVING and not seen.get(service)]
+        model = decode_model(seen[FEATURE]) if seen.get(FEATURE) else None
+        stylize = decode_status(seen[STYLIZE]) if seen.get(STYLIZE) else None
         reasons = await gather(*[asking._reason(service) for service in refusing])
-        return ServerStatus(self.address, health, model, stylize, dict(zip(refusing, reasons, strict=True)))
+        told = {service: reason for service, reason in zip(refusing, reasons, strict=True) if reason}
+        return ServerStatus(self.address, health, model, stylize, told)
+
+    async def _seen(self, service: str) -> Any:
+        """The state of a service that serves; None if the token is not for it."""
+        rpc, request = _CHEAPEST[service]
+        try:
+            return await self._unary(rpc, request(), None)
+        except PermissionDenied:
+            return None
 
     async def _reason(self, service: str) -> str:
         """Why a service does not serve: how it refuses its cheapest call."""

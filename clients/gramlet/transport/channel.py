@@ -178,6 +178,14 @@ def _adapt_to_gevent() -> None:
         gevent.init_gevent()
 
 
+def with_port(address: str) -> str:
+    """The address with the port that is tried where it names none, for messages."""
+    if address.startswith(_TARGET_SCHEMES):
+        return address
+    pairs = [_split(part) for part in _parts(address)]
+    return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs)
+
+
 def is_loopback(address: str) -> bool:
     """Whether every part of the address stays on this machine."""
     return all(_is_loopback(part) for part in _parts(address))

@@ -270,7 +270,7 @@ class BaseConnection:
         self.check_open()
         call = cast(FailedCall, failed)
         self._contact.made = self._contact.made or shows_a_server(call)
-        error = decode_rpc_error(call, self.address)
+        error = decode_rpc_error(call, self.address, rpc.name)
         error.field = keyword_of(error.field, rpc)
         return error
 

@@ -32,7 +32,7 @@ from gramlet.errors import (
     Unimplemented,
     reason_of,
 )
-from gramlet.transport.channel import proxy_of
+from gramlet.transport.channel import proxy_of, with_port
 
 BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
@@ -87,18 +87,19 @@ def error_class(number: int) -> type[GramletError]:
     return next((error for error in BY_CODE.values() if error.code == number), InternalError)
 
 
-def decode_rpc_error(failed: FailedCall, address: str) -> GramletError:
+def decode_rpc_error(failed: FailedCall, address: str, call: str = "this call") -> GramletError:
     """The error that the server raised, or that the transport ran into.
 
     Args:
         failed: The RpcError.
         address: Where the call went, for the message.
+        call: What was called, for the message.
     """
     metadata = dict(failed.trailing_metadata() or ())
     code, message = failed.code(), failed.details() or ""
     if _DETAILS in metadata:
         return _decode_details(code, message, metadata[_DETAILS])
-    error = _transport_error(code, message, address)
+    error = _transport_error(code, message, with_port(address), call)
     error.request_id = metadata.get(_REQUEST_ID, "")
     return error
 
@@ -139,7 +140,7 @@ def _class_of(code: grpc.StatusCode) -> type[GramletError]:
     return BY_CODE.get(code, InternalError)
 
 
-def _transport_error(code: grpc.StatusCode, message: str, address: str) -> GramletError:
+def _transport_error(code: grpc.StatusCode, message: str, address: str, call: str) -> GramletError:
     if code is grpc.StatusCode.UNAVAILABLE and _UNREADY in message:
         return Unavailable(f"no server at {address} is ready: they are loading, shutting down, or lack what they need")
     if code is grpc.StatusCode.UNAVAILABLE and _mentions(message, _NEVER_CONNECTED):
@@ -153,7 +154,8 @@ def _transport_error(code: grpc.StatusCode, message: str, address: str) -> Graml
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
         return InvalidInput(f"{message}: send smaller pictures, or ask for fewer stages or a smaller size at once")
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Unimplemented(f"the server at {address} does not offer this call: {message}")
+        advice = "its service may have an address of its own; `gramlet status` shows what there is at this one"
+        return Unimplemented(f"the server at {address} does not offer {call} ({message.rstrip('!')}): {advice}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return _class_of(code)(f"{address} took longer than the timeout: allow more, or ask for less")
     return _class_of(code)(message)

@@ -33,6 +33,11 @@ class Rpc:
     method: str
     kind: Kind = Kind.UNARY
 
+    @property
+    def name(self) -> str:
+        """The method and its service, for messages: `Extract of FeatureService`."""
+        return f"{self.method} of {getattr(self.stub, '__name__', '').removesuffix('Stub')}"
+
     def of(self, channel: Any) -> Callable[..., Any]:
         """The method, over a channel."""
         method: Callable[..., Any] = getattr(self.stub(channel), self.method)

@@ -11,11 +11,12 @@ from typing import Any
 import gramlet
 import pytest
 import trustme
+from gramlet.embed.v1 import embed_pb2
 from gramlet.errors import GramletError
 from gramlet.feature.v1 import feature_pb2
 from gramlet.transport.failures import BY_CODE
 
-from tests.clients.servers import FEATURE, Script, client_of, free_port, serving
+from tests.clients.servers import EMBED, FEATURE, STYLIZE, TRAIN, Script, client_of, free_port, serving
 
 AT_ONCE: dict[str, Any] = {"patience": 0.0}
 
@@ -60,8 +61,28 @@ def test_a_name_that_nobody_knows_is_a_server_that_is_not_there() -> None:
 
 def test_a_service_that_is_not_offered_is_named() -> None:
     with client_of({FEATURE: Script()}) as client:
-        with pytest.raises(gramlet.Unimplemented, match="does not offer this call"):
+        with pytest.raises(gramlet.Unimplemented, match="does not offer Stylize of StylizeService "):
             client.resume("run").result()
+
+
+def test_an_address_without_a_port_is_shown_with_the_one_that_is_tried() -> None:
+    with gramlet.Client("no-such-host.invalid", **AT_ONCE) as client:
+        with pytest.raises(gramlet.Unavailable, match=r"no server at no-such-host\.invalid:50051 "):
+            client.model()
+
+
+def test_status_shows_what_the_token_is_for() -> None:
+    services, refusal = (FEATURE, STYLIZE, TRAIN), gramlet.PermissionDenied("the token is not for this service")
+    servicers = {**dict.fromkeys(services, Script([refusal])), EMBED: Script(ListMaps=[_no_maps])}
+    with client_of(servicers) as client:
+        status = client.status()
+    assert status.is_serving
+    assert status.model is None
+    assert status.reasons == dict.fromkeys(services, refusal.message)
+
+
+def _no_maps(request: Any, context: Any) -> Any:
+    return embed_pb2.ListMapsResponse()
 
 
 def test_a_reply_that_is_too_large_is_refused_with_advice() -> None:
