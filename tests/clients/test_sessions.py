@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from gramlet.errors import (
@@ -334,3 +336,12 @@ def test_other_weights_are_refused() -> None:
     state.broken(Unavailable("gone"))
     with pytest.raises(FailedPrecondition, match="weights one to two"):
         state.ready(encode_ready("two"), state.objective)
+
+
+def test_a_reason_to_wait_is_logged_once_until_events_come(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gramlet")
+    run = StylizeRun(NEW)
+    for reason in ("refused", "refused", "reset"):
+        run.broken(Unavailable(reason))
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.rpartition(": ")[2] for line in lines] == ["refused", "reset"]

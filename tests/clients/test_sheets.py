@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from gramlet.cli.pictures import with_name
 from gramlet.cli.see import parse_what
 from gramlet.cli.sheets import channel_sheet, contact_sheet
 from gramlet.errors import InvalidInput
@@ -47,6 +48,19 @@ def test_a_wrong_name_is_explained(text: str) -> None:
     with pytest.raises(InvalidInput, match="layer3:712") as error:
         parse_what(text)
     assert error.value.field == "what"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("not a picture", "a.png: not a picture"),
+        ("a.png: not a picture", "a.png: not a picture"),
+        ("pics/a.png: not a picture", "pics/a.png: not a picture"),
+        ("pics/ba.png: not a picture", "a.png: pics/ba.png: not a picture"),
+    ],
+)
+def test_a_refused_picture_is_named_once(message: str, shown: str) -> None:
+    assert with_name("a.png", message) == shown
 
 
 def test_a_sheet_has_a_row_for_each_channel() -> None:

@@ -39,7 +39,7 @@ def run_comparison(arguments: argparse.Namespace, contents: list[str], client: C
         if getattr(arguments, option) is not None:
             raise InvalidInput("--compare names the optimizers, with their rates: gd=0.01", field=option)
     if len(contents) > 1 or any(map(os.path.isdir, contents)):
-        raise InvalidInput("optimizers are compared on one content picture", field="content")
+        raise InvalidInput("optimizers are compared on one content picture: name one file", field="content")
     if not arguments.style:
         raise InvalidInput("give a content picture and a style picture", field="style")
     check_existing(arguments)

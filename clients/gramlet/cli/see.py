@@ -217,6 +217,6 @@ def _report(result: SeeResult, output: Path, terminal: Terminal) -> None:
     if silent:
         some = ", ".join(silent[:10]) + (", ..." if len(silent) > 10 else "")
         terminal.say(f"{result.stage}: {count(len(silent), 'channel')} without a response to any picture: {some}")
-    of_pictures = f" of {result.pictures - refused} pictures" if result.pictures else ""
+    of_pictures = f" of {count(result.pictures - refused, 'picture')}" if result.pictures else ""
     channels = count(len({*result.patches, *result.optimized}), "channel")
     terminal.say(f"{output}: {channels} of {result.stage}{of_pictures}")

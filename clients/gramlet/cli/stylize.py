@@ -27,7 +27,7 @@ from gramlet.cli.stylization import (
     styles_of,
 )
 from gramlet.cli.stylize_set import run_set
-from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.errors import InvalidInput
 from gramlet.json_codec import plain
 from gramlet.stylize.types import (
@@ -195,5 +195,5 @@ class Shown:
                     write_atomically(self._output, png_as(event.png, self._output))
                     extra["path"] = str(self._output)
                 where = self._output or event.run_id
-                self._terminal.say(f"{where}: {event.iteration} iterations, loss {event.loss:.4g}")
+                self._terminal.say(f"{where}: {count(event.iteration, 'iteration')}, loss {event.loss:.4g}")
         self._terminal.event(type(event).__name__.lower(), **plain(event, keep_none=False), **extra)

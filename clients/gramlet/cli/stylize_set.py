@@ -77,7 +77,7 @@ class _Painting:
                 write_atomically(output, png_as(event.png, output))
                 extra["path"] = str(output)
                 self._painted.append(output)
-                self._terminal.say(f"{output}: {event.iteration} iterations, loss {event.loss:.4g}")
+                self._terminal.say(f"{output}: {count(event.iteration, 'iteration')}, loss {event.loss:.4g}")
         except (GramletError, OSError) as error:
             self._fail(picture, error)
             return

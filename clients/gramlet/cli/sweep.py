@@ -25,7 +25,7 @@ from gramlet.cli.stylization import (
     settings_of,
     styles_of,
 )
-from gramlet.cli.terminal import Meter, Terminal
+from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.json_codec import plain
 from gramlet.stylize.sweep_types import (
     SweepCell,
@@ -138,7 +138,7 @@ class Shown:
                 if self._output:
                     write_atomically(self._output, png_as(event.png, self._output))
                     told["path"] = str(self._output)
-                cells = f": {self._total // self._each} cells" if self._each else ""
+                cells = f": {count(self._total // self._each, 'cell')}" if self._each else ""
                 self._terminal.say(f"{self._output or event.run_id}{cells}")
         self._terminal.event(type(event).__name__.lower().removeprefix("sweep"), **told)
 

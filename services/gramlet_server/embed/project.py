@@ -61,18 +61,19 @@ def fit_to_items(settings: MapSettings, items: int) -> tuple[MapSettings, tuple[
         The settings, and a note for each setting that was changed.
     """
     notes: list[str] = []
+    too_few = "1 item is too few" if items == 1 else f"{items} items are too few"
     largest = max((items - 1) / 3, 1.0)
     perplexities = tuple(dict.fromkeys(min(perplexity, largest) for perplexity in settings.tsne.perplexities))
     if settings.method is Method.TSNE and max(settings.tsne.perplexities) > largest:
         asked = ", ".join(f"{perplexity:g}" for perplexity in settings.tsne.perplexities)
         used = ", ".join(f"{perplexity:.3g}" for perplexity in perplexities)
-        notes.append(f"{items} items are too few for perplexity {asked}: {used} was used.")
+        notes.append(f"{too_few} for perplexity {asked}: {used} was used.")
     neighbors = min(settings.neighbors, max(items - 1, 1))
     if settings.method in (Method.UMAP, Method.ISOMAP, Method.LLE) and neighbors != settings.neighbors:
-        notes.append(f"{items} items are too few for {settings.neighbors} neighbors: {neighbors} were used.")
+        notes.append(f"{too_few} for {settings.neighbors} neighbors: {neighbors} were used.")
     method = settings.method
     if items < settings.dimensions + 2 and method is not Method.PCA:
-        notes.append(f"{items} items are too few for {method.value}: they were laid out by principal coordinates.")
+        notes.append(f"{too_few} for {method.value}: they were laid out by principal coordinates.")
         method = Method.PCA
     tsne = replace(settings.tsne, perplexities=perplexities)
     return replace(settings, method=method, neighbors=neighbors, tsne=tsne), tuple(notes)
