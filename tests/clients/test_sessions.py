@@ -8,6 +8,7 @@ from gramlet.errors import (
     AlreadyExists,
     FailedPrecondition,
     GramletError,
+    InternalError,
     InvalidInput,
     NotFound,
     Overloaded,
@@ -277,6 +278,12 @@ def test_after_a_break_what_is_unanswered_is_sent_again_and_nothing_else() -> No
     window.accept(reply(1))
     window.broken()
     assert sent(window) == ["0", "2", "3"]
+
+
+def test_an_id_that_is_no_number_is_an_error_of_the_server() -> None:
+    reply = feature_pb2.ExtractStreamResponse(ids=["wrong"], results=[feature_pb2.ExtractResult()])
+    with pytest.raises(InternalError, match="a picture that it was not sent"):
+        CorpusWindow(EXTRACTION, in_flight=2).accept(reply)
 
 
 def test_an_answer_that_comes_twice_is_told_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from gramlet.errors import GramletError, OtherWeights, Unavailable
+from gramlet.errors import GramletError, InternalError, OtherWeights, Unavailable
 from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.wire import decode_extract_reply, encode_extract_items, encode_extract_start
@@ -41,7 +41,10 @@ class CorpusWindow(Window[PictureInput, Picture, Features]):
         return encode_extract_items((str(number), picture) for number, picture in items.items())
 
     def _decode(self, message: Message) -> list[tuple[int, Features | GramletError]]:
-        outcomes = [(int(identifier), outcome) for identifier, outcome in decode_extract_reply(message)]
+        try:
+            outcomes = [(int(identifier), outcome) for identifier, outcome in decode_extract_reply(message)]
+        except ValueError:
+            raise InternalError("the server answers for a picture that it was not sent") from None
         if not self._extraction.weights_digest:
             first = next((outcome for _, outcome in outcomes if isinstance(outcome, Features)), None)
             digest = "" if first is None else first.weights_digest
