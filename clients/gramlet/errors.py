@@ -78,6 +78,11 @@ def shown(value: Any) -> str:
     return printable(text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 3]}...")
 
 
+def quoted(text: str) -> str:
+    """Text of a caller in quotes, for a sentence. Escapes in it, such as those of `as_utf8`, stay as they are."""
+    return f"'{shown(text)}'"
+
+
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
     near = difflib.get_close_matches(wrong, list(known), 1, _LIKENESS) if isinstance(wrong, str) else []

@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gramlet.errors import InvalidCall, InvalidInput, as_utf8, did_you_mean, shown
+from gramlet.errors import InvalidCall, InvalidInput, as_utf8, did_you_mean, quoted, shown
 from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Resize, ResizeMode, new_name
 
@@ -83,7 +83,7 @@ def _number_or_none(value: Any) -> float | None:
 
 def _quoted(value: Any) -> str:
     """A value that is of the wrong type: text in quotes, so that '64' is told from 64."""
-    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+    return quoted(value) if isinstance(value, str) else shown(value)
 
 
 def seconds(value: Any, field: str) -> float | None:
@@ -165,8 +165,12 @@ def lookalikes(labels: Iterable[str]) -> list[str]:
     by_look: dict[str, list[str]] = {}
     for name in dict.fromkeys(labels):
         by_look.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
-    several = [", ".join(ascii(name) for name in alike[:_ALIKE_SHOWN]) for alike in by_look.values() if len(alike) > 1]
+    several = [", ".join(map(_in_ascii, alike[:_ALIKE_SHOWN])) for alike in by_look.values() if len(alike) > 1]
     return [f"the classes {names} look alike: are they one?" for names in several]
+
+
+def _in_ascii(name: str) -> str:
+    return quoted(name).encode("ascii", "backslashreplace").decode()
 
 
 def warn_of_lookalikes(labels: Iterable[str], field: str) -> None:

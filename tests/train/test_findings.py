@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gramlet.train.configuration import ClassWeights, Entry, Recipe
 from gramlet.train.types import Outcome
+from gramlet.values import lookalikes
 from gramlet_server.train import findings, report
 from gramlet_server.train.folds import fold_count, make_folds
 
@@ -78,6 +79,10 @@ def test_warnings_name_small_and_imbalanced_classes():
     assert findings.warnings(outcome(None), {"a": 100, "b": 90}, ()) == []
     (alike,) = findings.warnings(outcome(None), {"Ant": 90, "ant ": 90, "b": 90}, ())
     assert alike == "the classes 'Ant', 'ant ' look alike: are they one?"
+    assert lookalikes(["\\xff", "\\xFF", "é", "É"]) == [
+        "the classes '\\xff', '\\xFF' look alike: are they one?",
+        "the classes '\\xe9', '\\xc9' look alike: are they one?",
+    ]
 
 
 def test_recipes_are_told_apart_by_mcnemars_test():

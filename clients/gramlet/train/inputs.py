@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
-from gramlet.errors import GramletError, InvalidInput, as_utf8, shown
+from gramlet.errors import GramletError, InvalidInput, as_utf8, quoted, shown
 from gramlet.folders import Folder, for_training, read_folder, set_of
 from gramlet.inputs import PictureInput, item_name, read_picture, several_pictures
 from gramlet.tensor.hashing import picture_hash
@@ -165,7 +165,9 @@ def _check_unique(listed: Sequence[_Listed]) -> None:
     for picture in listed:
         earlier = first.setdefault(picture.name, picture)
         if earlier is not picture:
-            labels = f" as {earlier.label!r} and {picture.label!r}" if earlier.label != picture.label else ""
+            labels = (
+                f" as {quoted(earlier.label)} and {quoted(picture.label)}" if earlier.label != picture.label else ""
+            )
             message = f"{shown(picture.name)} is given twice{labels}: leave it or {earlier.field} out"
             raise InvalidInput(message, field=picture.field)
 

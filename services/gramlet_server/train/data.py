@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, quoted
 from gramlet.feature.types import Model
 from gramlet.folders import natural_key
 from gramlet.train.configuration import (
@@ -153,13 +153,13 @@ def check_entries(entries: Sequence[Entry], limits: TrainLimits) -> None:
     classes_of = _classes_by_set(entries)
     trained = classes_of.get(TRAIN, set())
     if len(trained) < 2:
-        found = f"the only class is {next(iter(trained))!r}" if trained else "no picture has a class"
+        found = f"the only class is {quoted(next(iter(trained)))}" if trained else "no picture has a class"
         raise InvalidInput(f"training needs two classes or more; {found} in set {TRAIN!r}", field="entries")
     _check_pairs(entries)
     for name, classes in classes_of.items():
         if unknown := sorted(classes - trained):
             raise InvalidInput(
-                f"class {unknown[0]!r} of set {name!r} has no pictures in set {TRAIN!r}", field="entries"
+                f"class {quoted(unknown[0])} of set {name!r} has no pictures in set {TRAIN!r}", field="entries"
             )
 
 

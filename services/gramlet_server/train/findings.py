@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from gramlet.errors import quoted
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, Entry
 from gramlet.train.types import Duplicate, NearDuplicate, Outcome
 from gramlet.values import lookalikes
@@ -156,7 +157,7 @@ def told_apart(labels: Labels, kept: Floats, other: Floats) -> float:
 
 
 def _about_size(outcome: Outcome, counts: Mapping[str, int]) -> list[str]:
-    few = [f"{label!r} ({count})" for label, count in counts.items() if count < FEW_PICTURES]
+    few = [f"{quoted(label)} ({count})" for label, count in counts.items() if count < FEW_PICTURES]
     found = []
     if few:
         more = f" and {len(few) - 3} more" if len(few) > 3 else ""
@@ -177,7 +178,8 @@ def _about_balance(outcome: Outcome, counts: Mapping[str, int]) -> list[str]:
         return []
     weighted = outcome.recipe.class_weights is not ClassWeights.NONE
     advice = "classes were weighted, so that each counts the same" if weighted else "use class weights `balanced`"
-    return [f"imbalanced classes: {most} pictures of {large!r}, {least} of {small!r}; {advice}. See the recall of each"]
+    sizes = f"{most} pictures of {quoted(large)}, {least} of {quoted(small)}"
+    return [f"imbalanced classes: {sizes}; {advice}. See the recall of each"]
 
 
 def _about_leaks(pairs: Sequence[NearDuplicate]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, quoted
 from gramlet.folders import natural_key
 from gramlet.train.configuration import TRAIN, VALIDATION, Entry
 from gramlet.train.types import Duplicate
@@ -30,7 +30,7 @@ def check_remaining(
     for label in sorted({entry.label for entry in entries if entry.set == TRAIN} - left, key=natural_key):
         of_class = [entry for entry in entries if (entry.set, entry.label) == (TRAIN, label)]
         reasons = _reasons(of_class, entries, copies, unreadable)
-        raise InvalidInput(f"class {label!r} has no training picture left: {reasons}", field="entries")
+        raise InvalidInput(f"class {quoted(label)} has no training picture left: {reasons}", field="entries")
     validation = [entry for entry in entries if entry.set == VALIDATION]
     if validation and not any(entry.set == VALIDATION for entry in kept):
         reasons = _reasons(validation, entries, copies, unreadable)
@@ -49,6 +49,8 @@ def _reasons(
             found.append(f"{entry.name} cannot be read: {unreadable[entry.name]}")
         elif entry.name in twin:
             other = by_name[twin[entry.name]]
-            found.append(f"{entry.name} is the same picture as {other.name} (class {other.label!r}, set {other.set!r})")
+            found.append(
+                f"{entry.name} is the same picture as {other.name} (class {quoted(other.label)}, set {other.set!r})"
+            )
     more = f"; and {len(found) - _REASONS} more" if len(found) > _REASONS else ""
     return "; ".join(found[:_REASONS]) + more
