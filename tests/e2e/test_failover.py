@@ -79,7 +79,8 @@ class Work:
 
     def _one(self, number: int) -> list[object]:
         content, style = np.random.default_rng(number).random((2, 3, 48, 48), dtype=np.float32)
-        return list(self._stylize.stylize(content, style, size=48, iterations=ITERATIONS))
+        # A state more often than the StylizeService is killed, or nothing would be kept from one kill to the next.
+        return list(self._stylize.stylize(content, style, size=48, iterations=ITERATIONS, state_seconds=1))
 
     def _extract(self) -> list[Features | GramletError]:
         return list(self._features.features(self._pictures, stages=["layer1"], gram=True, pooled=True))
