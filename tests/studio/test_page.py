@@ -82,6 +82,7 @@ def test_sliders_act_on_the_run_under_way_and_it_stops_and_goes_on(browser: Page
     order_samples(page, iterations=10_000)
     page.click("#start")
     page.until("document.querySelector('.stage')?.dataset.state === 'running'")
+    page.until("!document.getElementById('set-content_weight').disabled")
     set_input(page, "set-content_weight", 2, "input")
     page.until(
         "[...document.querySelectorAll('.note')].some(n => n.textContent.startsWith('New weights from iteration'))"

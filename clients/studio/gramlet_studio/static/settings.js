@@ -88,6 +88,7 @@ export function settingsPanel({ live, rest }) {
       choice("colors", "Colors", COLORS, "style"),
       choice("preset", "Preset", [["default", "default"]], "default")));
   inputs.style_size.setAttribute("placeholder", "as size");
+  for (const name of WEIGHTS) inputs[name].disabled = true; // what their middle stands for is not known yet
 
   function weights() {
     const smooth = Number(inputs.total_variation_weight.value);
@@ -151,6 +152,7 @@ export function settingsPanel({ live, rest }) {
       if (names.join() === Object.keys(known).join()) return;
       const chosen = inputs.preset.value;
       known = Object.fromEntries(names.map((name, index) => [name, settings?.[index]]));
+      for (const name of WEIGHTS) inputs[name].disabled = false;
       inputs.preset.replaceChildren(...names.map((name) => h("option", { value: name, selected: name === chosen }, name)));
       if (filled) this.fill(filled); // their weights are now known
       else choosePreset(chosen);
