@@ -7,13 +7,10 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gramlet.errors import Cancelled
 from gramlet.types import Timing
-
-if TYPE_CHECKING:
-    from gramlet_server.feature.scheduler import Scheduler
 
 
 @dataclass(frozen=True)
@@ -80,11 +77,23 @@ class Work:
     submitted: float = field(default_factory=time.monotonic)
 
 
+class Queue(Protocol):
+    """Where callers leave their work: the scheduler."""
+
+    def enqueue(self, caller: Caller, works: Sequence[Work]) -> None:
+        """Queues work behind the caller's earlier work."""
+        ...
+
+    def remove(self, caller: Caller) -> None:
+        """Cancels the caller's work that still waits."""
+        ...
+
+
 class Caller:
     """One stream or call, for as long as it may send work. Closing it cancels its work that still waits."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
         self.clock = 0.0
         self.waiting: deque[Work] = deque()
         self.closed = False
@@ -100,12 +109,12 @@ class Caller:
 
     def submit_together(self, works: Sequence[Work]) -> list[Future[tuple[Any, Timing]]]:
         """Queues several pieces of work at once, so that the device does not start with the first alone."""
-        self._scheduler.enqueue(self, works)
+        self._queue.enqueue(self, works)
         return [work.future for work in works]
 
     def close(self) -> None:
         """Cancels the work that still waits. A pass that is running is finished and its result dropped."""
-        self._scheduler.remove(self)
+        self._queue.remove(self)
 
     def __enter__(self) -> Caller:
         return self

@@ -58,7 +58,7 @@ def open_file(data: object, limits: Limits, field: str) -> Image.Image:
         raise InvalidInput("the file is empty", field=field)
     if _tiff_values(data) > _MOST_VALUES:
         raise InvalidInput(
-            f"the TIFF has more than {_MOST_VALUES:,} strips or tiles, or values of another tag: save it anew, with "
+            f"the TIFF has more than {_MOST_VALUES:,} strips or tiles, or values of another tag: save it again, with "
             "larger ones",
             field=field,
         )

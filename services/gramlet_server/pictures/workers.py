@@ -247,7 +247,7 @@ class DecodeWorkers:
             if deaths >= ATTEMPTS:
                 first = next(iter(files))
                 del files[first]
-                yield first, InvalidInput("the file breaks its decoder: save it anew", field="picture")
+                yield first, InvalidInput("the file breaks its decoder: save it again", field="picture")
                 deaths = 0
 
     def _pass(self, files: dict[int, _File], task: Task, cancelled: threading.Event) -> tuple[dict[int, Any], bool]:
@@ -302,7 +302,7 @@ class DecodeWorkers:
             _log.warning("a decoder was lost (exit status %s, %r): its file is tried again", status, error)
             return True
         slow = next(number for number in files if number not in outcomes)
-        message = f"decoding takes more than {self._seconds:g} s of processor time: save it anew, or smaller"
+        message = f"decoding takes more than {self._seconds:g} s of processor time: save it again, or smaller"
         outcomes[slow] = InvalidInput(message, field="picture")
         return False
 
