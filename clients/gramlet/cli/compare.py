@@ -12,7 +12,7 @@ from rich.table import Table
 from gramlet._sync.client import Client
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.plot import COLORS, Line, draw_panel
-from gramlet.cli.stylization import check_existing, inputs_of, output_of, settings_of, styles_of
+from gramlet.cli.stylization import check_pictures, inputs_of, output_of, refuse_options, settings_of, styles_of
 from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.errors import InvalidInput
 from gramlet.json_codec import plain
@@ -32,17 +32,13 @@ def optimizers(text: str) -> list[OptimizerInput]:
 
 def run_comparison(arguments: argparse.Namespace, contents: list[str], client: Client, terminal: Terminal) -> int:
     """Stylizes with each optimizer, and writes a plot of the losses with the pictures below."""
-    for option in _ONE_RUN:
-        if getattr(arguments, option) not in (None, False):
-            raise InvalidInput("does not go with --compare", field=f"--{option.replace('_', '-')}")
+    refuse_options(arguments, _ONE_RUN, "does not go with --compare")
     for option in ("optimizer", "learning_rate"):
         if getattr(arguments, option) is not None:
             raise InvalidInput("--compare names the optimizers, with their rates: gd=0.01", field=option)
     if len(contents) > 1 or any(map(os.path.isdir, contents)):
         raise InvalidInput("optimizers are compared on one content picture: name one file", field="content")
-    if not arguments.style:
-        raise InvalidInput("give a content picture and a style picture", field="style")
-    check_existing(arguments)
+    check_pictures(arguments)
     check_output(output_of(arguments), PICTURES, "--output", inputs_of(arguments))
     shown = _Shown(terminal, len(arguments.compare))
     steps = client.compare_optimizers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def inputs_of(arguments: argparse.Namespace) -> list[str]:
     masks = [*(arguments.content_region or ()), *(arguments.style_region or ())]
     given = [arguments.content, getattr(arguments, "previous", None), arguments.initial, *arguments.style, *masks]
     return [path for path in given if path is not None]
+
+
+def refuse_options(arguments: argparse.Namespace, options: Iterable[str], reason: str) -> None:
+    """Refuses options that were given, for a reason.
+
+    Raises:
+        InvalidInput: One was given.
+    """
+    for option in options:
+        if getattr(arguments, option) not in (None, False):
+            raise InvalidInput(reason, field=f"--{option.replace('_', '-')}")
 
 
 def check_existing(arguments: argparse.Namespace) -> None:

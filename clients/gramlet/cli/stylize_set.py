@@ -10,7 +10,7 @@ from typing import Any
 from gramlet._sync.client import Client
 from gramlet.cli.files import check_apart, check_directory, check_output, outputs_of, png_as, write_atomically
 from gramlet.cli.pictures import pictures_of, show_failure
-from gramlet.cli.stylization import inputs_of, output_of, settings_of, styles_of
+from gramlet.cli.stylization import inputs_of, output_of, refuse_options, settings_of, styles_of
 from gramlet.cli.terminal import Meter, Terminal, count
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.folders import FolderPicture
@@ -24,9 +24,7 @@ _SUFFIX = ".png"
 
 def run_set(arguments: argparse.Namespace, given: list[str], client: Client, terminal: Terminal) -> int:
     """Paints the pictures of files and folders into a folder; 1 if some failed."""
-    for option in _OF_ONE_PICTURE:
-        if getattr(arguments, option) not in (None, False):
-            raise InvalidInput("goes with one picture, not with several", field=f"--{option.replace('_', '-')}")
+    refuse_options(arguments, _OF_ONE_PICTURE, "goes with one picture, not with several")
     if not arguments.style:
         raise InvalidInput("give a content picture and a style picture", field="style")
     pictures = pictures_of(given, terminal, "content")
