@@ -86,14 +86,18 @@ def assert_same(found: list[DescentEvent], expected: list[DescentEvent]) -> None
 
 
 def test_killed_servers_cost_descents_nothing(engine: Engine, features: list[GramletServer]) -> None:
+    orders = [start(settings, 30) for settings in SETTINGS.values()]
+    begun = [threading.Event() for _ in orders[1:]]
+
     def kill(event: DescentEvent) -> None:
         if isinstance(event, DescentIteration) and event.iteration == 9:
+            # A client that no server has ever answered rightly gives up at once.
+            assert all(descent.wait(timeout=60) for descent in begun)
             for server in features:
                 server.kill()
                 server.start()
 
-    orders = [start(settings, 30) for settings in SETTINGS.values()]
-    killing = [kill, *(lambda _: None for _ in orders[1:])]
+    killing = [kill, *(lambda _, descent=descent: descent.set() for descent in begun)]
     with ThreadPoolExecutor(len(orders)) as pool:
         found = list(pool.map(partial(descend, features), orders, killing))
     for events, order in zip(found, orders, strict=True):
