@@ -71,7 +71,7 @@ from gramlet.feature.types import (
 )
 from gramlet.folders import Folder, FolderPicture, LeftOut
 from gramlet.health import Health, ServerStatus
-from gramlet.inputs import PictureInput, validate
+from gramlet.inputs.pictures import PictureInput, validate
 from gramlet.run.types import Progress, RunDetails, RunError, RunInfo, RunKind, RunResult, RunState
 from gramlet.stylize.optimizers import LossCurve, OptimizerChoice, OptimizerEvent
 from gramlet.stylize.sets import SetEvent

@@ -10,7 +10,7 @@ from functools import partial
 
 from gramlet.errors import GramletError, InvalidInput
 
-from gramlet_server.allocator import ALLOCATOR
+from gramlet_server.process.allocator import ALLOCATOR
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings

@@ -26,10 +26,10 @@ import torch
 from gramlet import Client
 from gramlet.feature.types import Style
 from gramlet.stylize.types import Checkpoint, Iteration, StylizeSettings
-from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.lbfgs import LBFGS
+from gramlet_server.process.allocator import ALLOCATOR
 from gramlet_server.stylize import presets
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.stylization import Control, stylize

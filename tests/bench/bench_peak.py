@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from gramlet.feature.types import Objective, Style
-from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
+from gramlet_server.process.allocator import ALLOCATOR
 from gramlet_server.stylize.presets import PRESETS
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -26,10 +26,10 @@ from unittest import mock
 
 import torch
 from gramlet.feature.types import GramNormalization
-from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone import layers, load_network, network, onednn
 from gramlet_server.backbone.network import Network
 from gramlet_server.feature.gram import energy, gram_matrix, style_loss
+from gramlet_server.process.allocator import ALLOCATOR
 from torch import Tensor
 from torch.nn import functional
 

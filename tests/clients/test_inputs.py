@@ -20,13 +20,13 @@ from gramlet.embed.settings import Method
 from gramlet.errors import GramletError, InvalidInput, NotFound
 from gramlet.feature.inputs import make_extraction
 from gramlet.feature.types import Form, GramNormalization, Style
-from gramlet.inputs import is_one_picture, read_mask, read_picture, several_pictures, validate
+from gramlet.inputs.pictures import is_one_picture, read_mask, read_picture, several_pictures, validate
+from gramlet.inputs.values import seconds, several
 from gramlet.stylize.inputs import make_stylization
 from gramlet.stylize.types import Initial, Optimizer
 from gramlet.train.configuration import HeadKind, Recipe
 from gramlet.train.inputs import make_recipe, read_labelled
 from gramlet.types import Limits, Picture, Resize, ResizeMode
-from gramlet.values import seconds, several
 from gramlet_server.pictures.masks import region
 from gramlet_server.pictures.prepare import prepare, shape
 from PIL import Image

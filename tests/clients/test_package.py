@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 import gramlet
-import gramlet.inputs
+import gramlet.inputs.pictures
 import pytest
 from gramlet.feature.inputs import ExtractionOptions
 from gramlet.feature.types import Extraction, Form
@@ -103,7 +103,7 @@ ALIASES = ("PictureInput", "StyleInput", "PicturesInput", "HeadInput", "ItemsInp
 
 def hints_of(thing: Any) -> dict[str, Any]:
     module = sys.modules[thing.__module__]
-    names = {**vars(gramlet.inputs), "Folder": gramlet.Folder, "Image": Image}
+    names = {**vars(gramlet.inputs.pictures), "Folder": gramlet.Folder, "Image": Image}
     for service in (gramlet.feature, gramlet.stylize, gramlet.train, gramlet.embed):
         if service.__name__.rpartition(".")[2] in module.__name__.split("."):
             names |= vars(sys.modules[f"{service.__name__}.inputs"])

@@ -11,7 +11,7 @@ import pytest
 from gramlet import Extraction, Form, Objective
 from gramlet.errors import Unavailable
 from gramlet_server.feature.engine import Engine
-from gramlet_server.identity import Caller, act_for
+from gramlet_server.process.identity import Caller, act_for
 from gramlet_server.remote_features import RemoteFeatures
 
 from tests.clients.scripts import GONE, OBJECTIVE, PICTURE, differentiating

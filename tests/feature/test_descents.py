@@ -33,7 +33,7 @@ from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.lbfgs import LBFGS
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS
 
 from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, make_engine, start
 

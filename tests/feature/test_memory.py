@@ -14,7 +14,7 @@ from gramlet.feature.types import Extraction, Form, Objective, Style
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.memory import PassMemory
-from gramlet_server.memory_budget import Budget
+from gramlet_server.process.memory_budget import Budget
 
 def peak():
     # Not ru_maxrss, which begins with that of the process that started this one.

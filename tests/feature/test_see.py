@@ -36,8 +36,8 @@ from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.fields import Field, Fields
 from gramlet_server.feature.maximization import Spectrum, maximize, transformed
 from gramlet_server.feature.strongest import Look, Strongest
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.prepare import Decoded
+from gramlet_server.process.memory_budget import PROCESS
 from PIL import Image
 from torch import Tensor
 

@@ -13,7 +13,7 @@ from gramlet.errors import NotFound, Overloaded
 from gramlet.run.types import RunFilter, RunInfo, RunKind, RunRef
 from gramlet.train.types import HeadRef
 from gramlet_server.embed.stored import Plan, list_maps, put_plan
-from gramlet_server.identity import Caller, caller
+from gramlet_server.process.identity import Caller, caller
 from gramlet_server.runs.control import RunControl
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle

@@ -13,7 +13,7 @@ from gramlet.errors import GramletError, InvalidInput, Overloaded, PermissionDen
 from gramlet.transport.channel import ON_BEHALF_OF
 from gramlet.transport.connection import call_metadata
 from gramlet_server.__main__ import main
-from gramlet_server.identity import Caller, caller
+from gramlet_server.process.identity import Caller, caller
 from gramlet_server.runtime.interceptors import NameLimits
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.tokens import Tokens, new_token, read_tokens

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from gramlet.inputs.values import lookalikes
 from gramlet.train.configuration import ClassWeights, Entry, Recipe
 from gramlet.train.types import Outcome
-from gramlet.values import lookalikes
 from gramlet_server.train import findings, report
 from gramlet_server.train.folds import fold_count, make_folds
 

@@ -33,10 +33,10 @@ from gramlet.embed.sessions import MapRun, TransformWindow
 from gramlet.embed.types import MapEvent, MapStart, MapSummary, Position, StyleMap
 from gramlet.embed.wire import EMBED, TRANSFORM
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput
+from gramlet.inputs.pictures import PictureInput
+from gramlet.inputs.values import fill, name_or_new, text
 from gramlet.signatures import checks_calls
 from gramlet.transport.aio import aiter_of, blocking, one_reader
-from gramlet.values import fill, name_or_new, text
 
 
 @checks_calls

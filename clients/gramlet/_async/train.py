@@ -8,7 +8,8 @@ from typing import Unpack, cast, overload
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput, is_one_picture
+from gramlet.inputs.pictures import PictureInput, is_one_picture
+from gramlet.inputs.values import choose, flag, name_or_new, text
 from gramlet.signatures import checks_calls
 from gramlet.train.configuration import Recipe
 from gramlet.train.head_wire import (
@@ -31,7 +32,6 @@ from gramlet.train.sessions import PredictBatches, TrainRun
 from gramlet.train.types import Event, ExportFormat, Head, HeadDetails, Result
 from gramlet.train.wire import TRAIN
 from gramlet.transport.aio import blocking, one_reader
-from gramlet.values import choose, flag, name_or_new, text
 
 
 @checks_calls

@@ -15,6 +15,7 @@ from gramlet.embed.map_wire import LIST_MAPS, encode_list_maps
 from gramlet.errors import GramletError, PermissionDenied
 from gramlet.feature.wire import GET_MODEL, decode_model, encode_get_model
 from gramlet.health import EMBED, FEATURE, SERVICES, STYLIZE, TRAIN, Health, ServerStatus, health_by_service
+from gramlet.inputs.values import digest_or_any, seconds
 from gramlet.signatures import checks_calls
 from gramlet.stylize.wire import GET_STATUS, decode_status, encode_get_status
 from gramlet.train.head_wire import LIST_HEADS, encode_list_heads
@@ -25,7 +26,6 @@ from gramlet.transport.retry import AT_ONCE, make_policy
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.sync import Connection, gather
 from gramlet.transport.tls import Tls
-from gramlet.values import digest_or_any, seconds
 
 _CHEAPEST: dict[str, tuple[Rpc, Callable[[], Message]]] = {
     FEATURE: (GET_MODEL, encode_get_model),

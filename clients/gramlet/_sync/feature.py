@@ -29,14 +29,14 @@ from gramlet.feature.wire import (
     encode_extract_request,
     encode_get_model,
 )
-from gramlet.inputs import PictureInput, is_one_picture, read_picture, several_pictures
+from gramlet.inputs.pictures import PictureInput, is_one_picture, read_picture, several_pictures
+from gramlet.inputs.values import checked, choose
 from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.connection import Alone, Attempts, CallContext
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, blocking, iter_of, one_reader
 from gramlet.types import Array, ElementType
-from gramlet.values import checked, choose
 
 T = TypeVar("T")
 O = TypeVar("O", Extraction, DescentStart)  # noqa: E741  # what one network is to do

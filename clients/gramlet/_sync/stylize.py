@@ -8,7 +8,8 @@ from typing import Unpack
 
 from gramlet._sync.calls import Calls, Events
 from gramlet.errors import GramletError
-from gramlet.inputs import PictureInput, several_pictures
+from gramlet.inputs.pictures import PictureInput, several_pictures
+from gramlet.inputs.values import name_or_new, several, text
 from gramlet.signatures import checks_calls
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.optimizers import Comparison, OptimizerEvent, OptimizerInput, make_comparison
@@ -20,7 +21,6 @@ from gramlet.stylize.types import Initial, Optimizer, Result, StylizeEvent, Styl
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.sync import blocking, iter_of, one_reader
 from gramlet.types import new_name
-from gramlet.values import name_or_new, several, text
 
 
 @checks_calls

@@ -9,7 +9,7 @@ from typing import TypeVar
 from gramlet._async.client import AsyncClient
 from gramlet._sync.client import Client
 from gramlet.errors import GramletError, InvalidInput, NotFound
-from gramlet.files import open_file
+from gramlet.inputs.files import open_file
 from gramlet.transport.tls import Tls
 
 C = TypeVar("C", Client, AsyncClient)

@@ -31,7 +31,7 @@ from gramlet.embed.types import (
     Working,
 )
 from gramlet.errors import InvalidInput, NotFound
-from gramlet.files import open_file
+from gramlet.inputs.files import open_file
 from gramlet.types import Resize, ResizeMode
 
 FIELDS = {

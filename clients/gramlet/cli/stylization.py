@@ -11,7 +11,7 @@ from gramlet.cli.arguments import numbers, values_of, weights
 from gramlet.cli.terminal import count
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import GramNormalization, StageBalance, Style
-from gramlet.inputs import PictureInput, existing
+from gramlet.inputs.pictures import PictureInput, existing
 from gramlet.stylize.inputs import StylizeOptions
 from gramlet.stylize.types import Colors, LineSearch, Optimizer
 

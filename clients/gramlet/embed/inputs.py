@@ -15,10 +15,10 @@ from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings,
 from gramlet.embed.types import Item
 from gramlet.errors import GramletError, InvalidInput, shown
 from gramlet.folders import Folder, read_folder
-from gramlet.inputs import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
+from gramlet.inputs.pictures import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
+from gramlet.inputs.values import as_resize, check_keywords, fill, label, several, warn_of_lookalikes
 from gramlet.tensor.pixels import as_array, as_float32, is_array, is_encoded
 from gramlet.types import Array, Resize, ResizeMode
-from gramlet.values import as_resize, check_keywords, fill, label, several, warn_of_lookalikes
 
 _log = logging.getLogger(__name__)
 _REASONS = 3

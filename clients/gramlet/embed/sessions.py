@@ -33,11 +33,11 @@ from gramlet.embed.wire import (
     encode_unread,
 )
 from gramlet.errors import GramletError
+from gramlet.inputs.values import fill, text
 from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run
 from gramlet.transport.window import Window
 from gramlet.types import new_name
-from gramlet.values import fill, text
 
 
 class MapRun(Run[MapEvent]):

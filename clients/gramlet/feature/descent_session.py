@@ -29,9 +29,9 @@ from gramlet.feature.descent_wire import (
     encode_reweight,
     encode_stop,
 )
+from gramlet.inputs.values import checked
 from gramlet.transport.rpc import Message
 from gramlet.types import short_digest
-from gramlet.values import checked
 
 
 class DescentSession:

@@ -9,10 +9,10 @@ from typing import Any, Required, TypedDict, Unpack
 from gramlet.errors import InvalidInput, shown
 from gramlet.feature.descent_types import DescentStart
 from gramlet.feature.types import Extraction, Form, GramNormalization, Objective, Style
-from gramlet.inputs import read_mask, read_picture
+from gramlet.inputs.pictures import read_mask, read_picture
+from gramlet.inputs.values import as_resize, check_keywords, checked, fill, flag
 from gramlet.tensor.pixels import as_array, as_float32, is_array
 from gramlet.types import Array, ElementType, Picture, Resize, ResizeMode
-from gramlet.values import as_resize, check_keywords, checked, fill, flag
 
 
 class ExtractionOptions(TypedDict, total=False):

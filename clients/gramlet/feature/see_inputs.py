@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, TypedDict
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.feature.see_types import MOST_CHANNELS, Maximization, PatchField, Projection, SeeStart
 from gramlet.folders import Folder, read_folder
-from gramlet.inputs import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
+from gramlet.inputs.pictures import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
+from gramlet.inputs.values import as_resize, check_keywords, choose, fill, flag, several, text, whole_number
 from gramlet.types import Picture, Resize, ResizeMode
-from gramlet.values import as_resize, check_keywords, choose, fill, flag, several, text, whole_number
 
 _log = logging.getLogger(__name__)
 _REASONS = 3

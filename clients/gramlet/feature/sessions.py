@@ -9,12 +9,12 @@ from gramlet.errors import GramletError, InternalError, OtherWeights, Unavailabl
 from gramlet.feature.objective_wire import decode_evaluation_reply, decode_ready, encode_evaluate, encode_setup
 from gramlet.feature.types import Evaluation, Extraction, Features, Objective
 from gramlet.feature.wire import decode_extract_reply, encode_extract_items, encode_extract_start
-from gramlet.inputs import PictureInput, read_picture
+from gramlet.inputs.pictures import PictureInput, read_picture
+from gramlet.inputs.values import checked
 from gramlet.tensor.fitting import picture_bytes
 from gramlet.transport.rpc import Message
 from gramlet.transport.window import Window
 from gramlet.types import Array, ElementType, Picture, short_digest
-from gramlet.values import checked
 
 
 class CorpusWindow(Window[PictureInput, Picture, Features]):

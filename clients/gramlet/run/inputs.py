@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from gramlet.inputs.values import choose, fill, text
 from gramlet.run.types import RunFilter, RunKind, RunRef, RunState
 from gramlet.types import check_name
-from gramlet.values import choose, fill, text
 
 
 def make_filter(kind: RunKind | str | None, state: RunState | str | None, owner: str, page_size: int) -> RunFilter:

@@ -10,11 +10,11 @@ from typing import Any, TypeAlias, TypedDict
 from gramlet.errors import InvalidInput, NotFound, did_you_mean
 from gramlet.feature.inputs import read_regions
 from gramlet.feature.types import GramNormalization, PictureStyle, StageBalance, Style
-from gramlet.inputs import PictureInput, is_one_picture, read_picture
+from gramlet.inputs.pictures import PictureInput, is_one_picture, read_picture
+from gramlet.inputs.values import any_number, check_keywords, checked, fill, several, text
 from gramlet.stylize.types import Adjustment, Colors, Initial, LineSearch, Optimizer, Stylization, StylizeSettings
 from gramlet.tensor.fitting import MESSAGE_MEGABYTES, picture_bytes, reduced
 from gramlet.types import Picture, Resize, ResizeMode
-from gramlet.values import any_number, check_keywords, checked, fill, several, text
 
 StyleInput: TypeAlias = (
     "PictureInput | Style[PictureInput] | Sequence[PictureInput | Style[PictureInput] | tuple[PictureInput, float]]"

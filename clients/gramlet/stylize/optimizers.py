@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gramlet.errors import InvalidInput
-from gramlet.inputs import PictureInput
+from gramlet.inputs.pictures import PictureInput
+from gramlet.inputs.values import any_number, choose, several
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_stylization
 from gramlet.stylize.types import Initial, Iteration, Optimizer, Stylization, StylizeEvent
-from gramlet.values import any_number, choose, several
 
 OptimizerInput = Optimizer | str | tuple[Optimizer | str, float]
 """An optimizer, or one with its learning rate."""

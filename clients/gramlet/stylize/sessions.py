@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from gramlet.inputs.values import fill
 from gramlet.stylize.sweep_types import (
     SweepCell,
     SweepEvent,
@@ -36,7 +37,6 @@ from gramlet.stylize.wire import decode_event, encode_order
 from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run
 from gramlet.types import new_name
-from gramlet.values import fill
 
 
 class StylizeRun(Run[StylizeEvent]):

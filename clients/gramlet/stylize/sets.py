@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 
 from gramlet.errors import GramletError, InvalidInput, NotFound
-from gramlet.inputs import PictureInput, read_picture
+from gramlet.inputs.pictures import PictureInput, read_picture
+from gramlet.inputs.values import flag, whole_number
 from gramlet.stylize.inputs import content_resize, fit_message
 from gramlet.stylize.types import Initial, Result, Started, Stylization, StylizeEvent
 from gramlet.types import Picture
-from gramlet.values import flag, whole_number
 
 SHARE_OF_ITERATIONS = 0.25
 """A further frame's share of the first frame's iterations: it starts where those have led."""

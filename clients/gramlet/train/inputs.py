@@ -11,7 +11,18 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 from gramlet.errors import GramletError, InvalidInput, as_utf8, quoted, shown
 from gramlet.folders import Folder, for_training, read_folder, set_of
-from gramlet.inputs import PictureInput, item_name, read_picture, several_pictures
+from gramlet.inputs.pictures import PictureInput, item_name, read_picture, several_pictures
+from gramlet.inputs.values import (
+    check_keywords,
+    checked,
+    fill,
+    flag,
+    label,
+    name_or_new,
+    several,
+    text,
+    warn_of_lookalikes,
+)
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import (
     TRAIN,
@@ -29,7 +40,6 @@ from gramlet.train.configuration import (
 )
 from gramlet.train.types import Head, HeadRef, Result
 from gramlet.types import Picture, Resize, ResizeMode
-from gramlet.values import check_keywords, checked, fill, flag, label, name_or_new, several, text, warn_of_lookalikes
 
 PicturesInput: TypeAlias = (
     "str | os.PathLike[str] | Folder | Mapping[Any, Iterable[PictureInput] | PictureInput] "

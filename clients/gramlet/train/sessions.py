@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from gramlet.errors import GramletError, InvalidInput
-from gramlet.inputs import PictureInput, read_picture
+from gramlet.inputs.pictures import PictureInput, read_picture
+from gramlet.inputs.values import any_number, fill, flag, whole_number
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
@@ -17,7 +18,6 @@ from gramlet.transport.channel import MESSAGE_BYTES
 from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run
 from gramlet.types import Picture
-from gramlet.values import any_number, fill, flag, whole_number
 
 PREDICT_PICTURES = 32
 PREDICT_BYTES = MESSAGE_BYTES // 2

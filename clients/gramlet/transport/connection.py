@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 import grpc
 
 from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError, InvalidInput, OtherWeights, shown
+from gramlet.inputs.values import seconds
 from gramlet.transport.channel import (
     ON_BEHALF_OF,
     REQUEST_ID,
@@ -25,7 +26,6 @@ from gramlet.transport.failures import FailedCall, decode_rpc_error, shows_a_ser
 from gramlet.transport.fields import keyword_of
 from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
-from gramlet.values import seconds
 
 LOOK_SECONDS = 1.0
 """How long to look for servers that are not ready."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gramlet.errors import GramletError, OtherWeights, Overloaded, Unavailable
-from gramlet.values import seconds
+from gramlet.inputs.values import seconds
 
 _SHORTEST_ELSEWHERE, _LONGEST_ELSEWHERE = 0.01, 0.25  # between two replicas: none of them is waited for
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 
 from gramlet.errors import InvalidInput, NotFound, shown
-from gramlet.files import open_file
+from gramlet.inputs.files import open_file
 from gramlet.signatures import checks_calls
 
 

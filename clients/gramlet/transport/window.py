@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 from gramlet.errors import GramletError, Overloaded, Unavailable
+from gramlet.inputs.values import whole_number
 from gramlet.transport.rpc import Message
-from gramlet.values import whole_number
 
 I = TypeVar("I")  # noqa: E741  # the item as the caller gives it
 T = TypeVar("T")  # the item as it travels

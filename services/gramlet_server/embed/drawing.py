@@ -10,7 +10,7 @@ from gramlet.errors import InvalidInput
 
 from gramlet_server.embed import stored, thumbnails
 from gramlet_server.embed.stored import FRAMES
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.store import Store
 
 _DRAWING_BYTES = 12

@@ -46,7 +46,7 @@ from gramlet_server.embed.stored import FRAMES, Checkpoint, Frame, ItemSet, Plan
 from gramlet_server.embed.stored_arrays import get_kept
 from gramlet_server.embed.tsne import EarlierLayout
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store

@@ -23,7 +23,7 @@ from gramlet_server.embed.memory import MapSize, memory_bound
 from gramlet_server.embed.pipeline import MapPipeline, Tools
 from gramlet_server.embed.stored import KIND, ItemSet, Plan
 from gramlet_server.feature_source import FeatureSource, pin, pin_to
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records

@@ -17,7 +17,7 @@ from gramlet.types import Array
 from scipy.linalg.blas import ssyrk
 
 from gramlet_server.embed.threads import one_thread
-from gramlet_server.scratch import refusing_full_disks
+from gramlet_server.process.scratch import refusing_full_disks
 
 SLICE_BYTES = 64 * 2**20
 """Size of a slice of columns when the file is read."""

@@ -28,7 +28,7 @@ from gramlet_server.embed import thumbnails
 from gramlet_server.embed.geometry import Kept
 from gramlet_server.embed.stored_arrays import from_npz, put_kept, to_npz
 from gramlet_server.embed.tsne import State
-from gramlet_server.identity import caller
+from gramlet_server.process.identity import caller
 from gramlet_server.runs.records import Records
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store

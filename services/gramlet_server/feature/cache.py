@@ -14,8 +14,8 @@ from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
-from gramlet_server.identity import caller
-from gramlet_server.memory_budget import PROCESS, Budget
+from gramlet_server.process.identity import caller
+from gramlet_server.process.memory_budget import PROCESS, Budget
 from gramlet_server.telemetry import Observer
 
 Value = TypeVar("Value")

@@ -34,7 +34,7 @@ from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.work import Caller
-from gramlet_server.memory_budget import PROCESS, Place, Reservation
+from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RETRY_SECONDS, shutting_down
 

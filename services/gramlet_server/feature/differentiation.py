@@ -20,7 +20,7 @@ from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.tiles import Tile, TiledEvaluation
 from gramlet_server.feature.work import Caller, Work, outcome
-from gramlet_server.memory_budget import PROCESS, Place
+from gramlet_server.process.memory_budget import PROCESS, Place
 
 
 class Differentiator:

@@ -25,8 +25,8 @@ from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.pixels import OnDevice
 from gramlet_server.feature.work import Caller, Later, Work, outcome
 from gramlet_server.feature_source import check_weights
-from gramlet_server.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.pictures.prepare import Decoded
+from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
 
 JOINED = 64
 """Outcomes that are finished are handed on together, up to about so many."""

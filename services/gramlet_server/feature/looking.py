@@ -20,9 +20,9 @@ from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.strongest import Look
 from gramlet_server.feature.work import Caller, Work, outcome
-from gramlet_server.memory_budget import Place
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder
+from gramlet_server.process.memory_budget import Place
 
 MOST_PIXELS = 2**20
 """Of a picture, because a projection keeps the activations of all layers."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from gramlet.feature.descent_types import DescentSettings, Optimizer
 from gramlet.feature.types import Objective
 
-from gramlet_server.allocator import ALLOCATOR
 from gramlet_server.backbone.architecture import Architecture
-from gramlet_server.memory_budget import PROCESS, Budget, OneAtATime, Place
+from gramlet_server.process.allocator import ALLOCATOR
+from gramlet_server.process.memory_budget import PROCESS, Budget, OneAtATime, Place
 
 HISTORY_BYTES = 2**30
 """The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""

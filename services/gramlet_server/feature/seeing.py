@@ -39,10 +39,10 @@ from gramlet_server.feature.maximization import maximize
 from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.strongest import Look, Strong, Strongest, cut, reduced
 from gramlet_server.feature_source import check_weights
-from gramlet_server.memory_budget import PROCESS, Reservation
 from gramlet_server.pictures.encode import encode_jpeg, encode_png, to_uint8
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder
+from gramlet_server.process.memory_budget import PROCESS, Reservation
 from gramlet_server.runs.queue import RunQueue, shutting_down
 
 PATCH_SIZE, SMALL_PATCH_SIZE = 224, 64

@@ -14,14 +14,14 @@ from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Array
 from torch import Tensor
 
-from gramlet_server import identity
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.gram import Region, energy, gram_matrix, region_at
 from gramlet_server.feature.objective import StyleGroup, StyleTarget, Targets, check, fit_regions, style_groups
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.tiles import Tile, TileSums
 from gramlet_server.feature.work import Caller
-from gramlet_server.memory_budget import PROCESS, Place
+from gramlet_server.process import identity
+from gramlet_server.process.memory_budget import PROCESS, Place
 from gramlet_server.telemetry import Observer
 
 T = TypeVar("T")

@@ -22,10 +22,10 @@ from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.elsewhere import HERE, Kind, Task, carried_out
 from gramlet_server.pictures.headers import UPRIGHT, decoding_bytes, open_file, orientation
 from gramlet_server.pictures.icc import to_srgb
+from gramlet_server.process.memory_budget import PROCESS
 
 DRAFT_MARGIN = 2
 """A large JPEG is decoded at 1/2, 1/4 or 1/8 of its size if the result is still this many times as large as wanted."""

@@ -10,9 +10,9 @@ from gramlet.types import Array, Limits, Picture, Resize
 from numpy.typing import NDArray
 from PIL import Image
 
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.decode import decode
 from gramlet_server.pictures.resize import array_size, check_array, resample_array
+from gramlet_server.process.memory_budget import PROCESS
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """The share of red, green and blue in the luminance (ITU-R BT.601), which is the Y of YIQ."""

@@ -16,7 +16,6 @@ from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image
 
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.decode import (
     decode,
     plain_pixels,
@@ -37,6 +36,7 @@ from gramlet_server.pictures.resize import (
     resample_array,
     to_float,
 )
+from gramlet_server.process.memory_budget import PROCESS
 
 MOST_TO_DEVICE = 2**20
 """Pictures of more pixels, such as a PNG of a camera's size, are resized where they are decoded: those that wait for

@@ -25,11 +25,11 @@ from gramlet.errors import Cancelled, GramletError, InvalidInput, Overloaded
 from gramlet.types import Limits, Picture, Pixels, Resize
 from PIL import Image
 
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.elsewhere import Kind, Task
 from gramlet_server.pictures.headers import decoding_bytes, is_cheap, opened, plain_bytes, plain_jpeg_size
 from gramlet_server.pictures.prepare import Decoded, decode_for
 from gramlet_server.pictures.worker import outcome_of
+from gramlet_server.process.memory_budget import PROCESS
 
 FILES_BYTES = 64 * 2**20
 """Room for the files of a request, in a worker's memory."""

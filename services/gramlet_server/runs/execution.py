@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
 from gramlet.run.types import Progress, RunError, RunInfo, RunState
 
-from gramlet_server.identity import act_for, caller
+from gramlet_server.process.identity import act_for, caller
 from gramlet_server.runs.events import Broadcast, EventBuffer
 from gramlet_server.runs.kind import Kind
 from gramlet_server.runs.queue import RunQueue, Ticket

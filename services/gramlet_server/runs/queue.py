@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from gramlet.errors import Cancelled, Overloaded, Unavailable
 
-from gramlet_server.identity import caller
+from gramlet_server.process.identity import caller
 
 RETRY_SECONDS = 5.0
 """When to try again at a full queue. Long work gives no better estimate."""

@@ -26,7 +26,7 @@ from gramlet.errors import DataLoss, InvalidInput, NotFound
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunFilter, RunInfo, RunKind, RunPage, RunState
 
-from gramlet_server.identity import check_may_see, may_see
+from gramlet_server.process.identity import check_may_see, may_see
 from gramlet_server.runs.layout import Folder
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store

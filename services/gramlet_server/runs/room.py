@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from gramlet.errors import Overloaded
 
-from gramlet_server.identity import caller
+from gramlet_server.process.identity import caller
 
 Sizes = Callable[[], Iterable[tuple[str, int]]]
 """The owner and the bytes of everything of one kind in the store."""

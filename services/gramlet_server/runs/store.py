@@ -20,7 +20,7 @@ from gramlet.types import new_name
 from obstore import exceptions
 from obstore.store import LocalStore, ObjectStore, S3Store
 
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig

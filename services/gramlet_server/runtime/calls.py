@@ -16,7 +16,7 @@ import grpc
 from gramlet.errors import Cancelled, GramletError, Unavailable
 from gramlet.transport.channel import REQUEST_ID
 
-from gramlet_server.identity import NOBODY, Caller, act_for
+from gramlet_server.process.identity import NOBODY, Caller, act_for
 from gramlet_server.runtime.incoming import Incoming, Patience
 from gramlet_server.runtime.silence import Silences
 

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from gramlet.errors import InvalidInput
 from gramlet.tensor.parts import Joiner
 
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runtime.bounds import check_bounds
 from gramlet_server.runtime.silence import Silences
 

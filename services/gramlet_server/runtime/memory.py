@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from gramlet_server.allocator import ALLOCATOR, Allocator
-from gramlet_server.memory_budget import PROCESS
+from gramlet_server.process.allocator import ALLOCATOR, Allocator
+from gramlet_server.process.memory_budget import PROCESS
 
 _log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ import grpc
 from gramlet.errors import InvalidInput, PermissionDenied, Unauthenticated
 from gramlet.transport.channel import ON_BEHALF_OF
 
-from gramlet_server.identity import Caller
+from gramlet_server.process.identity import Caller
 
 SERVICES = ("feature", "stylize", "train", "embed")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -8,10 +8,10 @@ from gramlet.stylize.types import Colors, Initial, Stylization, StylizeSettings
 from gramlet.types import Array, Limits, Picture, Pixels, Resize, ResizeMode
 
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.decode import opacity
 from gramlet_server.pictures.masks import check_aspect, fit_region, region, stretch_region
 from gramlet_server.pictures.prepare import prepare, shape, stretch
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.stylize.colors import match_colors, match_luminance
 from gramlet_server.stylize.motion import carry_along
 from gramlet_server.stylize.plan import Pictures, PreparedStylization

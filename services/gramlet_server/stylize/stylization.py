@@ -46,8 +46,8 @@ from gramlet.types import Pixels
 
 from gramlet_server.feature.memory import state_bytes
 from gramlet_server.feature_source import Descent, FeatureSource
-from gramlet_server.memory_budget import PROCESS
 from gramlet_server.pictures.encode import encode_png, to_uint8
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.stylize.adjustments import adjusted, weights
 from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.plan import PreparedStylization, Scale

@@ -26,7 +26,7 @@ from gramlet.feature.types import Form
 from gramlet.types import ElementType
 from numpy.typing import NDArray
 
-from gramlet_server.identity import caller
+from gramlet_server.process.identity import caller
 from gramlet_server.runs.store import Store, intact
 
 CACHE = "features"

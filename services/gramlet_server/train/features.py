@@ -19,8 +19,8 @@ from gramlet.types import ElementType, Picture
 from numpy.typing import NDArray
 
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.memory_budget import PROCESS
-from gramlet_server.scratch import allocate
+from gramlet_server.process.memory_budget import PROCESS
+from gramlet_server.process.scratch import allocate
 from gramlet_server.train.cache import FeatureCache, FeatureSpace, PackWriter, feature_key
 from gramlet_server.train.classifier import EMBEDDING, extraction, feature_of
 from gramlet_server.train.views import augmented

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from gramlet.errors import quoted
+from gramlet.inputs.values import lookalikes
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, Entry
 from gramlet.train.types import Duplicate, NearDuplicate, Outcome
-from gramlet.values import lookalikes
 from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA

@@ -15,7 +15,7 @@ from gramlet.json_codec import to_json
 from gramlet.train.types import Head, HeadRef
 from gramlet.types import check_name
 
-from gramlet_server.identity import caller, may_see
+from gramlet_server.process.identity import caller, may_see
 from gramlet_server.runs.store import Store, intact
 from gramlet_server.train.classifier import HeadWeights
 from gramlet_server.train.descriptions import DESCRIPTION, StoredHead, description_key, get_description, weights_key

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from gramlet.errors import Overloaded
-from gramlet_server import scratch
+from gramlet_server.process import scratch
 
 
 def test_the_blocks_of_a_mapped_file_are_there_before_it_is_written_to(tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from gramlet.errors import InvalidInput, Overloaded
 from gramlet.types import Limits, Resize
-from gramlet_server import memory_budget
-from gramlet_server.allocator import Allocator
 from gramlet_server.feature.cache import Cache
-from gramlet_server.memory_budget import PROCESS, Budget, OneAtATime
 from gramlet_server.pictures.decode import decode, opacity
 from gramlet_server.pictures.prepare import prepare
+from gramlet_server.process import memory_budget
+from gramlet_server.process.allocator import Allocator
+from gramlet_server.process.memory_budget import PROCESS, Budget, OneAtATime
 from gramlet_server.runtime.memory import FreedMemory
 from gramlet_server.telemetry import Observer
 from PIL import Image

@@ -1,8 +1,8 @@
 """Pictures and masks as users hand them in, brought to what travels.
 
 Where the meaning is clear, a value of another type is taken. Everything else is InvalidInput with the field, found here
-before any network: no other exception leaves the SDK, whatever a caller hands in. `gramlet.values` does the same for
-numbers, names and settings.
+before any network: no other exception leaves the SDK, whatever a caller hands in. `values` does the same for numbers,
+names and settings.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from numpy.typing import NDArray
 
 from gramlet.errors import InvalidInput, NotFound, as_utf8, shown
-from gramlet.files import open_file
 from gramlet.folders.rules import NOT_A_PICTURE, PEEK_BYTES, is_picture
+from gramlet.inputs.files import open_file
 from gramlet.tensor.fitting import fitting
 from gramlet.tensor.pixels import (
     as_array,

@@ -1,0 +1,1 @@
+"""What callers hand in, brought to the types that travel: pictures and masks, numbers, names and settings, files."""
