@@ -9,6 +9,7 @@ from gramlet._async.embed import AsyncEmbedCalls
 from gramlet._async.feature import AsyncFeatureCalls
 from gramlet._async.runs import AsyncRunCalls
 from gramlet._async.stylize import AsyncStylizeCalls
+from gramlet._async.sweep import AsyncSweepCalls
 from gramlet._async.train import AsyncTrainCalls
 from gramlet.embed.map_wire import LIST_MAPS, encode_list_maps
 from gramlet.errors import GramletError, PermissionDenied
@@ -38,7 +39,9 @@ _WITH_STATE = FEATURE, STYLIZE
 
 
 @checks_calls
-class AsyncClient(AsyncFeatureCalls, AsyncStylizeCalls, AsyncTrainCalls, AsyncEmbedCalls, AsyncRunCalls):
+class AsyncClient(
+    AsyncFeatureCalls, AsyncStylizeCalls, AsyncSweepCalls, AsyncTrainCalls, AsyncEmbedCalls, AsyncRunCalls
+):
     """A gramlet server, or several of one kind.
 
         async with gramlet.AsyncClient("localhost:50051") as client:

@@ -10,11 +10,10 @@ from gramlet.embed.drawings import DrawingForm, MapDrawing
 from gramlet.embed.inputs import (
     ItemsInput,
     MapOptions,
-    has_vectors,
     make_settings,
+    order_of_items,
     read_items,
     read_new_items,
-    vector_size,
 )
 from gramlet.embed.map_wire import (
     DELETE_MAP,
@@ -82,24 +81,20 @@ class AsyncEmbedCalls(AsyncCalls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        name = name_or_new(map_id, "map_id")
+        order = MapStart(
+            map_id=name_or_new(map_id, "map_id"),
+            from_map_id="" if from_map_id is None else from_map_id,
+            report_every=report_every,
+            omit_coordinates=omit_coordinates,
+            detached=detached,
+            weights_digest=self._weights_digest,
+        )
 
         def start() -> MapRun:
             unread = read_items(items, labels)
-            order = MapStart(
-                settings=make_settings(settings, vectors=has_vectors(unread)),
-                count=len(unread),
-                map_id=name,
-                from_map_id="" if from_map_id is None else from_map_id,
-                report_every=report_every,
-                omit_coordinates=omit_coordinates,
-                detached=detached,
-                vector_size=vector_size(unread),
-                weights_digest=self._weights_digest,
-            )
-            return MapRun(order, unread)
+            return MapRun(order_of_items(order, unread, settings), unread)
 
-        return AsyncEvents(name, self._events(EMBED, blocking(start), self._attempts(timeout)), StyleMap)
+        return AsyncEvents(order.map_id, self._events(EMBED, blocking(start), self._attempts(timeout)), StyleMap)
 
     def relayout_map(
         self,

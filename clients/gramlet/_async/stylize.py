@@ -1,21 +1,20 @@
-"""The calls of StylizeService, as a part of the client."""
+"""The calls of StylizeService about single stylizations, as a part of the client; sweep.py has those about sweeps."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Unpack
 
 from gramlet._async.calls import AsyncCalls, AsyncEvents
 from gramlet.errors import GramletError
 from gramlet.inputs.pictures import PictureInput, several_pictures
-from gramlet.inputs.values import name_or_new, several, text
+from gramlet.inputs.values import name_or_new, text
 from gramlet.signatures import checks_calls
 from gramlet.stylize.inputs import StyleInput, StylizeOptions, make_adjustment, make_stylization, make_template
 from gramlet.stylize.optimizers import Comparison, OptimizerEvent, OptimizerInput, make_comparison
-from gramlet.stylize.sessions import StylizeRun, SweepRun
+from gramlet.stylize.sessions import StylizeRun
 from gramlet.stylize.sets import SetEvent, StylizeSet
-from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
-from gramlet.stylize.sweep_wire import SWEEP
 from gramlet.stylize.types import Initial, Optimizer, Result, StylizeEvent, StylizeOrder, StylizeSettings
 from gramlet.stylize.wire import ADJUST, STYLIZE, decode_adjusted, encode_adjust
 from gramlet.transport.aio import aiter_of, blocking, one_reader
@@ -24,7 +23,7 @@ from gramlet.types import new_name
 
 @checks_calls
 class AsyncStylizeCalls(AsyncCalls):
-    """Stylizations: running, resuming and changing them, and sweeping over their settings."""
+    """Stylizations: running, resuming, changing and comparing them."""
 
     def stylize(
         self,
@@ -76,24 +75,20 @@ class AsyncStylizeCalls(AsyncCalls):
             Overloaded: The service's queue stayed full.
             Unavailable: The server was lost for longer than the client's patience.
         """
-        name = name_or_new(run_id, "run_id")
+        order = StylizeOrder(
+            run_id=name_or_new(run_id, "run_id"),
+            preview_every=preview_every,
+            preview_side=preview_side,
+            state_seconds=state_seconds,
+            detached=detached,
+            keep_inputs=keep_inputs,
+            weights_digest=self._weights_digest,
+        )
 
         def start() -> StylizeRun:
-            stylization = make_stylization(content, style, initial, settings, previous)
-            return StylizeRun(
-                StylizeOrder(
-                    stylization,
-                    run_id=name,
-                    preview_every=preview_every,
-                    preview_side=preview_side,
-                    state_seconds=state_seconds,
-                    detached=detached,
-                    keep_inputs=keep_inputs,
-                    weights_digest=self._weights_digest,
-                )
-            )
+            return StylizeRun(replace(order, stylization=make_stylization(content, style, initial, settings, previous)))
 
-        return self._stylize(name, blocking(start), timeout)
+        return self._stylize(order.run_id, blocking(start), timeout)
 
     def resume(
         self,
@@ -203,73 +198,6 @@ class AsyncStylizeCalls(AsyncCalls):
 
         self._connection.check_open()
         return one_reader(self._compared(blocking(start), timeout))
-
-    def sweep(
-        self,
-        content: PictureInput,
-        style: StyleInput,
-        *,
-        ratios: Sequence[float] = (),
-        deepest_stages: Sequence[str] = (),
-        initial: Initial | PictureInput | None = None,
-        run_id: str | None = None,
-        detached: bool = False,
-        keep_inputs: bool = False,
-        timeout: float | None = None,
-        **settings: Unpack[StylizeOptions],
-    ) -> AsyncEvents[SweepEvent, SweepResult]:
-        """Stylizes once for every ratio of content to style and every deepest style stage: a labeled grid of pictures.
-
-        Returns events as they come: a `SweepCell` for everything that happens in a cell; the last is the `SweepResult`
-        with the grid. If the server is lost, the sweep is resumed at its first unfinished cell. Closing the events
-        cancels it, unless it is detached.
-
-        Args:
-            content: The picture whose contents are kept.
-            style: As of `stylize`.
-            ratios: Content weight / style weight of each column. Default: the settings' own times 0.1, 1 and 10.
-            deepest_stages: Rows: each uses the style stages up to this one. Default: every style stage.
-            initial: As of `stylize`.
-            run_id: Name of the sweep, with which it can be resumed. Default: a random one; every event has it.
-            detached, keep_inputs: As of `stylize`.
-            timeout: Seconds for the whole sweep.
-            settings: As of `stylize`, for every cell.
-
-        Raises:
-            NotFound: A file does not exist.
-            InvalidInput: A picture, a setting, a ratio or a stage is wrong.
-            Overloaded: The service's queue stayed full.
-            Unavailable: The server was lost for longer than the client's patience.
-        """
-        name = name_or_new(run_id, "run_id")
-
-        def start() -> SweepRun:
-            return SweepRun(
-                SweepOrder(
-                    stylization=make_stylization(content, style, initial, settings),
-                    ratios=tuple(several(ratios, "ratios")),
-                    deepest_stages=tuple(several(deepest_stages, "deepest_stages")),
-                    run_id=name,
-                    detached=detached,
-                    keep_inputs=keep_inputs,
-                    weights_digest=self._weights_digest,
-                )
-            )
-
-        return AsyncEvents(name, self._events(SWEEP, blocking(start), self._attempts(timeout)), SweepResult)
-
-    def resume_sweep(
-        self, run_id: str, *, detached: bool = False, timeout: float | None = None
-    ) -> AsyncEvents[SweepEvent, SweepResult]:
-        """Continues a sweep at its first unfinished cell; the results of the cells before it come again.
-
-        As `resume`, it joins a sweep that is executed.
-
-        Raises:
-            NotFound: The server's store has no such sweep.
-        """
-        start = blocking(SweepRun, SweepOrder(resume_run_id=run_id, detached=detached))
-        return AsyncEvents(run_id, self._events(SWEEP, start, self._attempts(timeout)), SweepResult)
 
     async def adjust(
         self,

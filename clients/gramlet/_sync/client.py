@@ -10,6 +10,7 @@ from gramlet._sync.embed import EmbedCalls
 from gramlet._sync.feature import FeatureCalls
 from gramlet._sync.runs import RunCalls
 from gramlet._sync.stylize import StylizeCalls
+from gramlet._sync.sweep import SweepCalls
 from gramlet._sync.train import TrainCalls
 from gramlet.embed.map_wire import LIST_MAPS, encode_list_maps
 from gramlet.errors import GramletError, PermissionDenied
@@ -39,7 +40,7 @@ _WITH_STATE = FEATURE, STYLIZE
 
 
 @checks_calls
-class Client(FeatureCalls, StylizeCalls, TrainCalls, EmbedCalls, RunCalls):
+class Client(FeatureCalls, StylizeCalls, SweepCalls, TrainCalls, EmbedCalls, RunCalls):
     """A gramlet server, or several of one kind.
 
         with gramlet.Client("localhost:50051") as client:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
-from gramlet.embed.types import Item
+from gramlet.embed.types import Item, MapStart
 from gramlet.errors import GramletError, InvalidInput, shown
 from gramlet.folders import Folder, read_folder
 from gramlet.inputs.pictures import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
@@ -150,14 +150,23 @@ def read_new_items(given: PictureInput | ItemsInput) -> list[UnreadItem]:
     return read_items(cast(ItemsInput, given))
 
 
-def has_vectors(items: Sequence[UnreadItem]) -> bool:
+def order_of_items(order: MapStart, items: Sequence[UnreadItem], options: MapOptions) -> MapStart:
+    """The order of a map of these items: with its settings, and with how many items, and how large vectors, will come.
+
+    Raises:
+        InvalidInput: As of `make_settings`.
+    """
+    return dataclasses.replace(
+        order,
+        settings=make_settings(options, vectors=_have_vectors(items)),
+        count=len(items),
+        vector_size=next((item.vector.size for item in items if item.vector is not None), 0),
+    )
+
+
+def _have_vectors(items: Sequence[UnreadItem]) -> bool:
     """Whether the items bring their own descriptors."""
     return any(item.vector is not None for item in items) and all(item.picture is None or item.error for item in items)
-
-
-def vector_size(items: Sequence[UnreadItem]) -> int:
-    """The elements of the items' vectors; 0 if they bring none."""
-    return next((item.vector.size for item in items if item.vector is not None), 0)
 
 
 def _of_folder(folder: Folder) -> list[UnreadItem]:
