@@ -8,8 +8,9 @@ from gramlet._sync.client import Client
 from gramlet.cli.arguments import file_path
 from gramlet.cli.files import check_output, write_atomically
 from gramlet.cli.terminal import Terminal
-from gramlet.cli.training import as_json, describe, finding_lines, report_lines
+from gramlet.cli.training import describe, finding_lines, report_lines
 from gramlet.errors import InvalidInput
+from gramlet.json_codec import plain
 from gramlet.types import short_digest
 
 FIELDS = {"name": "head"}
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     """Does it."""
     if arguments.action == "list":
         for head in client.heads(arguments.head or ""):
-            terminal.event("head", **as_json(head))
+            terminal.event("head", **plain(head))
             terminal.say(describe(head))
         return 0
     if not arguments.head:
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
 
 def _show(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> None:
     head = client.head(arguments.head).head
-    terminal.event("head", **as_json(head))
+    terminal.event("head", **plain(head))
     terminal.say(describe(head))
     terminal.say(f"network {head.backbone}, weights {short_digest(head.weights_digest)}, run {head.run_id}")
     for report in head.outcome.reports:

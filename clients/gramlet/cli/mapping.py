@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from enum import Enum
 from typing import Any
-
-import numpy as np
 
 from gramlet.cli.terminal import count
 from gramlet.embed.types import StyleMap
+from gramlet.json_codec import plain
 
+_DIGITS = 5
 _FEWEST_MEASURED = 3  # of one or two items every map keeps all neighbors
 
 
 def as_json(value: Any) -> Any:
-    """A dataclass as plain values; coordinates as lists of rows, None left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {name: as_json(item) for name, item in pairs if item is not None}
-    if isinstance(value, np.ndarray):
-        return [[round(float(number), 5) for number in row] for row in value]
-    if isinstance(value, Enum):
-        return value.value
-    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
+    """A dataclass as plain values; None is left out, coordinates have 5 decimal places."""
+    return plain(value, keep_none=False, digits=_DIGITS)
 
 
 def describe(style_map: StyleMap) -> str:

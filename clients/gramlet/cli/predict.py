@@ -13,9 +13,9 @@ from gramlet.cli.files import PICTURES, check_directory, check_output, write_ato
 from gramlet.cli.heat import overlay
 from gramlet.cli.pictures import pictures_of, show_failure
 from gramlet.cli.terminal import Terminal
-from gramlet.cli.training import as_json
 from gramlet.errors import GramletError
 from gramlet.folders import FolderPicture
+from gramlet.json_codec import plain
 from gramlet.train.predictions import Prediction
 
 STRANGE = 0.05
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
             failed += 1
             show_failure(picture.source, outcome, terminal)
             continue
-        values = {name: value for name, value in as_json(outcome).items() if name != "heat_map"}
+        values = {name: value for name, value in plain(outcome).items() if name != "heat_map"}
         terminal.event("prediction", picture=picture.source, label=outcome.label, **values)
         found = ", ".join(f"{item.label} {item.probability:.1%}" for item in outcome.classes)
         terminal.say(f"{picture.source}: {found}; {_doubts(outcome, arguments.coverage)}")

@@ -54,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preview", type=file_path, metavar="FILE", help="rewrite this picture as an optimized one forms"
     )
-    group = parser.add_argument_group("settings", "With the defaults of a setting that is left out.")
+    _add_settings(parser.add_argument_group("settings", "With the defaults of a setting that is left out."))
+
+
+def _add_settings(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--size", type=int, help=f"longest side of the pictures, in pixels ({SIZE})")
     group.add_argument("--patches", type=int, metavar="N", help="of each channel")
     group.add_argument(

@@ -58,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=file_path,
         help="where to write the result: .png, .jpg, ...; of several, a folder",
     )
+    _add_several(parser)
+    _add_run(parser)
+    add_settings(parser)
+
+
+def _add_several(parser: argparse.ArgumentParser) -> None:
+    """Adds what makes several pictures instead of one: contents, frames of a sequence, optimizers."""
     parser.add_argument(
         "--style",
         action="append",
@@ -78,6 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OPTIMIZER[=RATE],...",
         help="stylize with each, such as lbfgs,adam,gd, and write a plot of their losses",
     )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds the name of the run, how it is reported, and what the server keeps of it."""
     parser.add_argument("--resume", type=nonempty, metavar="RUN", help="go on with an interrupted run instead")
     parser.add_argument("--run-id", help="name of the run; default: a random one")
     add_detach(parser)
@@ -90,7 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--state-seconds", type=float, metavar="S", help="seconds between checkpoints; default: the server's, 10"
     )
     parser.add_argument("--checkpoint-every", help=argparse.SUPPRESS)  # of 0.1, in iterations
-    add_settings(parser)
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
@@ -161,9 +171,15 @@ class Shown:
         self.checkpoint = False
 
     def show(self, event: StylizeEvent, meter: Meter) -> None:
-        """Writes pictures, prints what there is to print, moves the bar."""
+        """Moves the bar, writes pictures, prints what there is to print."""
         self.run_id = event.run_id
-        extra: dict[str, Any] = {}
+        self.checkpoint = self.checkpoint or isinstance(event, Checkpoint)
+        self._advance(event, meter)
+        written = self._write(event)
+        self._say(event)
+        self._terminal.event(type(event).__name__.lower(), **plain(event, keep_none=False), **written)
+
+    def _advance(self, event: StylizeEvent, meter: Meter) -> None:
         match event:
             case Queued():
                 meter.update(0, None, f"waiting, {event.position} before")
@@ -171,29 +187,34 @@ class Shown:
                 self._total = event.settings.iterations
                 self._size = f"{event.width} x {event.height} px"
                 meter.update(event.iteration, self._total)
+            case Iteration():
+                meter.update(event.iteration, self._total, f"{self._size}, loss {event.loss:.4g}, run {event.run_id}")
+            case RemoteProgress():
+                meter.update(event.iteration, event.total or None, f"loss {event.loss:.4g}, on another replica")
+
+    def _write(self, event: StylizeEvent) -> dict[str, Any]:
+        """Writes the picture of an event; returns what `--json` says of the file."""
+        match event:
+            case Preview() if self._preview:
+                write_atomically(self._preview, encode_picture_as(event.image, self._preview))
+                width, height = event.image.size
+                return {"path": str(self._preview), "width": width, "height": height}
+            case Result() if self._output:
+                write_atomically(self._output, png_as(event.png, self._output))
+                return {"path": str(self._output)}
+        return {}
+
+    def _say(self, event: StylizeEvent) -> None:
+        match event:
             case ScaleStarted():
                 whole, self._size = self._size, f"{event.width} x {event.height} px"
                 if event.iteration or self._size != whole:
                     jump = ", where the loss jumps" if event.iteration else ""
                     self._terminal.note(f"{self._size} from iteration {event.iteration + 1} on{jump}")
-            case Iteration():
-                meter.update(event.iteration, self._total, f"{self._size}, loss {event.loss:.4g}, run {event.run_id}")
-            case Preview() if self._preview:
-                write_atomically(self._preview, encode_picture_as(event.image, self._preview))
-                width, height = event.image.size
-                extra |= {"path": str(self._preview), "width": width, "height": height}
-            case Checkpoint():
-                self.checkpoint = True
             case Adjusted():
                 self._terminal.note(f"weights changed after iteration {event.iteration}")
             case Recovered():
                 self._terminal.note(event.message or event.reason.value)
-            case RemoteProgress():
-                meter.update(event.iteration, event.total or None, f"loss {event.loss:.4g}, on another replica")
             case Result():
-                if self._output:
-                    write_atomically(self._output, png_as(event.png, self._output))
-                    extra["path"] = str(self._output)
                 where = self._output or event.run_id
                 self._terminal.say(f"{where}: {count(event.iteration, 'iteration')}, loss {event.loss:.4g}")
-        self._terminal.event(type(event).__name__.lower(), **plain(event, keep_none=False), **extra)

@@ -22,8 +22,9 @@ from gramlet.cli.arguments import (
 from gramlet.cli.detaching import add_detach, detach
 from gramlet.cli.files import check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
-from gramlet.cli.training import as_json, describe, finding_lines, report_lines
+from gramlet.cli.training import describe, finding_lines, report_lines
 from gramlet.errors import GramletError, InvalidInput
+from gramlet.json_codec import plain
 from gramlet.train.configuration import (
     ClassWeights,
     Configuration,
@@ -84,22 +85,7 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear, logistic")
     group.add_argument("--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages")
     group.add_argument("--stages", type=names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
-    group.add_argument("--stage-rates", type=weights, metavar="STAGE=R,...", help="learning rate of single stages")
-    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of the last unfrozen stage")
-    group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the head and of unfrozen stages")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="of the head (adamw 0.001, sgd 0.01, lbfgs 1)")
-    group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen")
-    group.add_argument("--epochs", type=int, metavar="N", help="of the head (mlp 15, linear 60)")
-    group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages")
-    group.add_argument("--batch-size", type=int, metavar="N", help="pictures in a step")
-    group.add_argument("--weight-decay", type=float, metavar="D", help="of the optimizer")
-    group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate")
-    group.add_argument(
-        "--warmup-epochs",
-        type=int,
-        metavar="N",
-        help="first epochs, in which the learning rate rises (1 with unfrozen stages)",
-    )
+    _add_optimization(group)
     group.add_argument("--metric", choices=values_of(Metric), help="what early stopping watches")
     group.add_argument("--patience", type=int, metavar="N", help="epochs without improvement; 0: no end")
     group.add_argument(
@@ -121,6 +107,26 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
         help="leave probabilities as they come",
     )
     group.add_argument("--seed", type=int, metavar="N", help="of the first weights and the order of pictures")
+
+
+def _add_optimization(group: argparse._ArgumentGroup) -> None:
+    """Adds how the weights are changed: the optimizer, its rates, the epochs and their schedule."""
+    group.add_argument("--stage-rates", type=weights, metavar="STAGE=R,...", help="learning rate of single stages")
+    group.add_argument("--stage-learning-rate", type=float, metavar="R", help="of the last unfrozen stage")
+    group.add_argument("--optimizer", choices=values_of(Optimizer), help="of the head and of unfrozen stages")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="of the head (adamw 0.001, sgd 0.01, lbfgs 1)")
+    group.add_argument("--head-rate-factor", type=float, metavar="F", help="on it, once stages are unfrozen")
+    group.add_argument("--epochs", type=int, metavar="N", help="of the head (mlp 15, linear 60)")
+    group.add_argument("--stage-epochs", type=int, metavar="N", help="with unfrozen stages")
+    group.add_argument("--batch-size", type=int, metavar="N", help="pictures in a step")
+    group.add_argument("--weight-decay", type=float, metavar="D", help="of the optimizer")
+    group.add_argument("--schedule", choices=values_of(Schedule), help="of the learning rate")
+    group.add_argument(
+        "--warmup-epochs",
+        type=int,
+        metavar="N",
+        help="first epochs, in which the learning rate rises (1 with unfrozen stages)",
+    )
 
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
@@ -230,7 +236,7 @@ class Shown:
         self._terminal.event(type(event).__name__.lower(), **self._values(event))
 
     def _values(self, event: Event) -> dict[str, Any]:
-        values: dict[str, Any] = as_json(event)
+        values: dict[str, Any] = plain(event)
         # The history has been told epoch by epoch.
         for outcome in [*values.get("outcomes", []), *([values["head"]["outcome"]] if "head" in values else [])]:
             del outcome["history"]

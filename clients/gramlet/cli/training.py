@@ -1,27 +1,10 @@
-"""What `train`, `predict` and `heads` have in common: values as JSON, and heads as text."""
+"""What `train`, `predict` and `heads` have in common: heads as text."""
 
 from __future__ import annotations
-
-import dataclasses
-from collections.abc import Mapping
-from enum import Enum
-from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
 from gramlet.train.types import Findings, Head, Report
-
-
-def as_json(value: Any) -> Any:
-    """A dataclass as plain values. Drawings (bytes) are left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((field.name, getattr(value, field.name)) for field in dataclasses.fields(value))
-        return {name: as_json(item) for name, item in pairs if not isinstance(item, bytes)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): as_json(item) for key, item in value.items()}
-    return [as_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def describe(head: Head) -> str:

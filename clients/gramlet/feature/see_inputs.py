@@ -70,10 +70,7 @@ def make_see_start(
     of_maximization = {field: values.pop(name) for name, field in _OF_MAXIMIZATION.items() if name in values}
     optimize = values.pop("optimize", None)
     optimizes = bool(chosen) if optimize is None else flag(optimize, "optimize")
-    projection = values.pop("projection", None)
-    if projection is None:
-        projection = Projection.GUIDED if chosen and has_pictures else Projection.NONE
-    projection = choose(Projection, projection, "projection")
+    projection = _projection(values.pop("projection", None), is_guided=bool(chosen) and has_pictures)
     if not has_pictures and not optimizes:
         raise InvalidInput("give pictures, or channels to optimize a picture for", field="pictures")
     if (optimizes or projection is not Projection.NONE) and not 1 <= len(chosen) <= MOST_CHANNELS:
@@ -81,11 +78,7 @@ def make_see_start(
             f"name 1 to {MOST_CHANNELS} channels to project patches or to optimize pictures", field="channels"
         )
     resize = values.pop("resize", None)
-    patches = whole_number(values.pop("patches", SeeStart.patches), "patches") if has_pictures else 0
-    if has_pictures and not patches:
-        raise InvalidInput(
-            "without patches no picture is looked at: ask for patches, or leave the pictures out", field="patches"
-        )
+    patches = _patches(values.pop("patches", SeeStart.patches)) if has_pictures else 0
     maximization = fill(Maximization, {"preview_every": 8, **of_maximization}, positive=("steps", "size"))
     return fill(
         SeeStart,
@@ -100,6 +93,21 @@ def make_see_start(
             "weights_digest": weights_digest,
         },
     )
+
+
+def _projection(given: Projection | str | None, *, is_guided: bool) -> Projection:
+    """How patches are projected; where that is not given, `is_guided` says whether they are projected at all."""
+    default = Projection.GUIDED if is_guided else Projection.NONE
+    return choose(Projection, default if given is None else given, "projection")
+
+
+def _patches(given: Any) -> int:
+    """How many patches of the pictures to show."""
+    if not (patches := whole_number(given, "patches")):
+        raise InvalidInput(
+            "without patches no picture is looked at: ask for patches, or leave the pictures out", field="patches"
+        )
+    return patches
 
 
 def _channels(given: Any) -> tuple[int, ...]:
