@@ -105,8 +105,10 @@ def hints_of(thing: Any) -> dict[str, Any]:
     module = sys.modules[thing.__module__]
     names = {**vars(gramlet.inputs.pictures), "Folder": gramlet.Folder, "Image": Image}
     for service in (gramlet.feature, gramlet.stylize, gramlet.train, gramlet.embed):
-        if service.__name__.rpartition(".")[2] in module.__name__.split("."):
-            names |= vars(sys.modules[f"{service.__name__}.inputs"])
+        inputs = sys.modules[f"{service.__name__}.inputs"]
+        imports_some = any(getattr(value, "__module__", "") == inputs.__name__ for value in vars(module).values())
+        if imports_some or service.__name__.rpartition(".")[2] in module.__name__.split("."):
+            names |= vars(inputs)
     names |= vars(module)
     # Aliases such as PictureInput are strings, for the sake of PIL.
     aliases = {name: typing.ForwardRef(value) for name, value in names.items() if name in ALIASES}

@@ -115,6 +115,13 @@ _COUNT = Number(0, 1_000_000)
 _EPOCHS = Number(0, 100_000)
 _SIDE = Number(0, 65_535)
 _PERIOD = Number(0, 1e9)
+# What several messages say alike.
+_WEIGHTS: Mapping[str, Rule | Several] = {
+    **dict.fromkeys(("content_weight", "style_weight", "total_variation_weight"), _WEIGHT),
+    "style_stages": _STAGES,
+}
+_OPTIMIZER = {"learning_rate": _RATE, "history_size": Number(0, 10_000), "momentum": Number(0, 1)}
+_RUN_IDS = {"resume_run_id": NAME, "watch_run_id": NAME, "run_id": NAME}
 
 BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.tensor.v1.Resize": {"size": _SIDE},
@@ -128,11 +135,8 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     "gramlet.feature.v1.ExtractStreamRequest.Item": {"id": Text(1024)},
     "gramlet.feature.v1.Objective": {
         "content_stage": _STAGE,
-        "content_weight": _WEIGHT,
         "styles": Several(16),
-        "style_stages": _STAGES,
-        "style_weight": _WEIGHT,
-        "total_variation_weight": _WEIGHT,
+        **_WEIGHTS,
     },
     "gramlet.feature.v1.Style": {"weight": _WEIGHT},
     "gramlet.feature.v1.StageWeight": {"stage": _STAGE, "weight": _WEIGHT},
@@ -147,18 +151,8 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "state_seconds": _PERIOD,
         "weights_digest": _DIGEST,
     },
-    "gramlet.feature.v1.DescentSettings": {
-        "learning_rate": _RATE,
-        "history_size": Number(0, 10_000),
-        "momentum": Number(0, 1),
-    },
-    "gramlet.feature.v1.DescentWeights": {
-        "number": ANY,
-        "content_weight": _WEIGHT,
-        "style_weight": _WEIGHT,
-        "total_variation_weight": _WEIGHT,
-        "style_stages": _STAGES,
-    },
+    "gramlet.feature.v1.DescentSettings": _OPTIMIZER,
+    "gramlet.feature.v1.DescentWeights": {"number": ANY, **_WEIGHTS},
     "gramlet.feature.v1.Maximization": {
         "steps": Number(1, 4096),
         "size": Number(32, 512),
@@ -175,9 +169,7 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
     },
     "gramlet.feature.v1.SeeRequest.Item": {"id": Text(1024)},
     "gramlet.stylize.v1.StylizeRequest": {
-        "resume_run_id": NAME,
-        "watch_run_id": NAME,
-        "run_id": NAME,
+        **_RUN_IDS,
         "preview_every": ANY,
         "preview_side": _SIDE,
         "state_seconds": _PERIOD,
@@ -189,28 +181,16 @@ BOUNDS: Mapping[str, Mapping[str, Rule | Several]] = {
         "size": _SIDE,
         "iterations": _COUNT,
         "content_stage": _STAGE,
-        "style_stages": _STAGES,
-        "content_weight": _WEIGHT,
-        "style_weight": _WEIGHT,
-        "total_variation_weight": _WEIGHT,
+        **_WEIGHTS,
+        **_OPTIMIZER,
         "seed": ANY,
-        "learning_rate": _RATE,
-        "history_size": Number(0, 10_000),
         "scales": Number(0, 64),
         "style_size": _SIDE,
-        "momentum": Number(0, 1),
     },
     "gramlet.stylize.v1.AdjustRequest": {"run_id": NAME},
-    "gramlet.stylize.v1.Adjustment": {
-        "content_weight": _WEIGHT,
-        "style_weight": _WEIGHT,
-        "total_variation_weight": _WEIGHT,
-        "style_stages": _STAGES,
-    },
+    "gramlet.stylize.v1.Adjustment": _WEIGHTS,
     "gramlet.stylize.v1.SweepRequest": {
-        "resume_run_id": NAME,
-        "watch_run_id": NAME,
-        "run_id": NAME,
+        **_RUN_IDS,
         "ratios": Several(64, Number(0, 1e12)),
         "deepest_stages": Several(32, _STAGE),
         "weights_digest": _DIGEST,
