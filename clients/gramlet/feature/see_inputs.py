@@ -73,10 +73,8 @@ def make_see_start(
     projection = _projection(values.pop("projection", None), is_guided=bool(chosen) and has_pictures)
     if not has_pictures and not optimizes:
         raise InvalidInput("give pictures, or channels to optimize a picture for", field="pictures")
-    if (optimizes or projection is not Projection.NONE) and not 1 <= len(chosen) <= MOST_CHANNELS:
-        raise InvalidInput(
-            f"name 1 to {MOST_CHANNELS} channels to project patches or to optimize pictures", field="channels"
-        )
+    if optimizes or projection is not Projection.NONE:
+        _check_few(chosen)
     resize = values.pop("resize", None)
     patches = _patches(values.pop("patches", SeeStart.patches)) if has_pictures else 0
     maximization = fill(Maximization, {"preview_every": 8, **of_maximization}, positive=("steps", "size"))
@@ -93,6 +91,14 @@ def make_see_start(
             "weights_digest": weights_digest,
         },
     )
+
+
+def _check_few(channels: Sequence[int]) -> None:
+    """Projections and optimized pictures take seconds for each channel."""
+    if not 1 <= len(channels) <= MOST_CHANNELS:
+        raise InvalidInput(
+            f"name 1 to {MOST_CHANNELS} channels to project patches or to optimize pictures", field="channels"
+        )
 
 
 def _projection(given: Projection | str | None, *, is_guided: bool) -> Projection:

@@ -19,6 +19,7 @@ from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.server import Server
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger(__name__)
 
 
@@ -82,26 +83,12 @@ def signals(deliver: Callable[[signal.Signals], None], reload: Callable[[], None
     Signals arrive through a socket that a thread reads. Python runs signal handlers in the main thread only, and not
     while that waits for a lock that it has just begun to wait for; the thread receives them regardless.
     """
-    expected = (signal.SIGTERM, signal.SIGINT)
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-
-    def watch() -> None:
-        seen = False
-        while number := reader.recv(1):
-            if number[0] == signal.SIGHUP:
-                reload()
-            if number[0] not in expected:
-                continue
-            if seen:
-                os._exit(128 + number[0])
-            seen = True
-            deliver(signal.Signals(number[0]))
-
-    watcher = threading.Thread(target=watch, name="signals", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reader, deliver, reload), name="signals", daemon=True)
     watcher.start()
     # Python writes every signal that has a handler to the socket as it arrives, even if the handler is empty.
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (*expected, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, lambda *_: None) for number in (*_ENDING, signal.SIGHUP)}
     descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield
@@ -112,3 +99,17 @@ def signals(deliver: Callable[[signal.Signals], None], reload: Callable[[], None
         writer.close()
         watcher.join()
         reader.close()
+
+
+def _watch(reader: socket.socket, deliver: Callable[[signal.Signals], None], reload: Callable[[], None]) -> None:
+    """Reads signals, a byte each, until the other end of the socket is closed."""
+    seen = False
+    while number := reader.recv(1):
+        if number[0] == signal.SIGHUP:
+            reload()
+        if number[0] not in _ENDING:
+            continue
+        if seen:
+            os._exit(128 + number[0])
+        seen = True
+        deliver(signal.Signals(number[0]))

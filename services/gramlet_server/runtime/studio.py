@@ -81,36 +81,51 @@ def studio(settings: StudioSettings, host: str, port: int) -> Iterator[str]:
     Raises:
         FailedPrecondition: The page could not start. The reason is on stderr.
     """
-    command = [sys.executable, "-m", "gramlet.cli", "studio", "--json", "--end-with-stdin"]
-    command += [f"--server={format_address(reachable(host), port)}", f"--port={settings.studio_port}"]
-    command += ["--open"] if settings.studio_open else []
     # Its standard input ends when this process does, whatever ended it. A session of its own: Ctrl-C is for the server,
     # which then ends both.
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        _command(settings, host, port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
     ending = threading.Event()
-
-    def watch() -> None:
-        code = process.wait()
-        if not ending.is_set():
-            _log.error("the studio has ended with exit code %d; the server goes on without it", code)
-
     try:
-        # The first event: the address, or an error, which is on stderr as well.
-        url = json.loads(process.stdout.readline() or "{}").get("url")
-        if url is None:
-            raise FailedPrecondition("the page could not start, for the reason in the line above", field=_FLAG)
-        threading.Thread(target=watch, name="studio", daemon=True).start()
-        yield str(url)
+        url = _url(process)
+        threading.Thread(target=_watch, args=(process, ending), name="studio", daemon=True).start()
+        yield url
     finally:
         ending.set()
-        process.stdin.close()
-        try:
-            process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        _end(process)
+
+
+def _command(settings: StudioSettings, host: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "gramlet.cli", "studio", "--json", "--end-with-stdin"]
+    command += [f"--server={format_address(reachable(host), port)}", f"--port={settings.studio_port}"]
+    return [*command, "--open"] if settings.studio_open else command
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    """The URL of the page, once it answers."""
+    assert process.stdout is not None
+    # The first event: the address, or an error, which is on stderr as well.
+    url = json.loads(process.stdout.readline() or "{}").get("url")
+    if url is None:
+        raise FailedPrecondition("the page could not start, for the reason in the line above", field=_FLAG)
+    return str(url)
+
+
+def _watch(process: subprocess.Popen[str], ending: threading.Event) -> None:
+    """Logs that the page has ended, unless the server ends it."""
+    code = process.wait()
+    if not ending.is_set():
+        _log.error("the studio has ended with exit code %d; the server goes on without it", code)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    try:
+        process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    process.stdout.close()

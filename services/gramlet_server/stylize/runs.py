@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from gramlet.feature.types import Model
 from gramlet.run.types import RunKind
@@ -23,7 +24,7 @@ from gramlet.types import Limits
 from gramlet_server import __version__
 from gramlet_server.feature_source import FeatureSource, pin, pin_to
 from gramlet_server.runs.execution import Work
-from gramlet_server.runs.kind import RESULT
+from gramlet_server.runs.kind import RESULT, Kind
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records
 from gramlet_server.runs.rescue import keep_rescuing
@@ -54,6 +55,9 @@ from gramlet_server.stylize.sweep import (
     sweep,
 )
 from gramlet_server.telemetry import Observer
+
+Order = TypeVar("Order", StylizeOrder, SweepOrder)
+Event = TypeVar("Event")
 
 KIND = RunKind.STYLIZE.value
 SWEEPS = RunKind.SWEEP.value
@@ -127,15 +131,9 @@ class Runs:
 
     def keep_rescuing(self) -> None:
         """Goes on with detached runs of other processes that were lost, as long as this process lives."""
-
-        def prepare(run_id: str) -> Work[StylizeEvent]:
-            return self._resumed(StylizeOrder(resume_run_id=run_id))
-
-        def prepare_sweep(run_id: str) -> Work[SweepEvent]:
-            return self._resumed_sweep(SweepOrder(resume_run_id=run_id))
-
-        keep_rescuing(self.lifecycle, RunKind.STYLIZE, prepare)
-        keep_rescuing(self.lifecycle, RunKind.SWEEP, prepare_sweep)
+        resume, resume_sweep = self._resumed, self._resumed_sweep
+        keep_rescuing(self.lifecycle, RunKind.STYLIZE, lambda name: resume(StylizeOrder(resume_run_id=name)))
+        keep_rescuing(self.lifecycle, RunKind.SWEEP, lambda name: resume_sweep(SweepOrder(resume_run_id=name)))
 
     def start(self, order: StylizeOrder) -> Watch[StylizeEvent]:
         """Starts, resumes or watches a stylization.
@@ -148,17 +146,7 @@ class Runs:
             NotFound: There is no such run to resume or to watch.
             OtherWeights: The network is not the wanted one, or not that of the run to resume.
         """
-        if order.watch_run_id:
-            return self.lifecycle.watch(STYLIZATION, order.watch_run_id)
-        if order.stylization is not None:
-            return self.lifecycle.start(partial(self._new, order, order.stylization))
-        return self.lifecycle.resume(
-            STYLIZATION,
-            order.resume_run_id,
-            lambda: self._resumed(order),
-            detached=order.detached,
-            take_over=order.take_over,
-        )
+        return self._begin(STYLIZATION, order, self._new, self._resumed)
 
     def _new(self, order: StylizeOrder, stylization: Stylization) -> Work[StylizeEvent]:
         features, model = pin(self._features, order.weights_digest)
@@ -211,17 +199,7 @@ class Runs:
             NotFound: There is no such sweep to resume or to watch.
             OtherWeights: The network is not the wanted one, or not that of the sweep to resume.
         """
-        if order.watch_run_id:
-            return self.lifecycle.watch(SWEEP, order.watch_run_id)
-        if order.stylization is not None:
-            return self.lifecycle.start(partial(self._new_sweep, order, order.stylization))
-        return self.lifecycle.resume(
-            SWEEP,
-            order.resume_run_id,
-            lambda: self._resumed_sweep(order),
-            detached=order.detached,
-            take_over=order.take_over,
-        )
+        return self._begin(SWEEP, order, self._new_sweep, self._resumed_sweep)
 
     def _new_sweep(self, order: SweepOrder, stylization: Stylization) -> Work[SweepEvent]:
         features, model = pin(self._features, order.weights_digest)
@@ -285,6 +263,22 @@ class Runs:
         if inbox := self._inboxes.get(run_id):
             inbox.notify()
         return settings
+
+    def _begin(
+        self,
+        kind: Kind[Event],
+        order: Order,
+        new: Callable[[Order, Stylization], Work[Event]],
+        resumed: Callable[[Order], Work[Event]],
+    ) -> Watch[Event]:
+        if order.watch_run_id:
+            return self.lifecycle.watch(kind, order.watch_run_id)
+        if order.stylization is not None:
+            return self.lifecycle.start(partial(new, order, order.stylization))
+        prepare = partial(resumed, order)
+        return self.lifecycle.resume(
+            kind, order.resume_run_id, prepare, detached=order.detached, take_over=order.take_over
+        )
 
     def _pinned(self, run: Run, kept: KeptOrder, field: str) -> tuple[FeatureSource, Model]:
         """The network with which a run was begun."""

@@ -151,17 +151,16 @@ def sweep(
             yield _cell_event(prepared, cell, results[cell])
             continue
         for event in stylize(prepared.stylization_of(cell), features, control):
-            if isinstance(event, Queued):
-                if not has_started:
-                    yield SweepQueued(position=event.position)
-                continue
-            if not has_started:
+            if not has_started and not isinstance(event, Queued):
                 has_started, control = True, replace(control, is_patient=True)
                 yield _started(prepared, digest)
             if isinstance(event, Result):
                 results[cell] = event
                 save(cell, event)
-            yield _cell_event(prepared, cell, event)
+            if not isinstance(event, Queued):
+                yield _cell_event(prepared, cell, event)
+            elif not has_started:
+                yield SweepQueued(position=event.position)
     yield SweepResult(png=encode_png(_drawn(prepared, results)), weights_digest=digest)
 
 
