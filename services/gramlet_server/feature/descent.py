@@ -46,7 +46,7 @@ from gramlet_server.feature.descent_parts import (
     make_preview,
 )
 from gramlet_server.feature.device import Device
-from gramlet_server.feature.lbfgs import LBFGS, Optimizer, State
+from gramlet_server.feature.lbfgs import LBFGS, Optimizer, Search, State
 from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Counts, Snapshot
 
@@ -281,16 +281,9 @@ class Descent:
             yield self._restart()
             return
         assert isinstance(self._optimizer, LBFGS)
-        tried = [first]
         search = self._optimizer.search(point.flatten(), first.terms[0], first.gradient.flatten())
-        try:
-            trial = next(search)
-            while True:
-                tried.append((yield from self._evaluated(trial.view_as(point))))
-                trial = search.send((tried[-1].terms[0], tried[-1].gradient.flatten()))
-        except StopIteration as ended:
-            reached, which = ended.value
-        self._point, self._reached = reached.view_as(point), tried[which]
+        reached, self._reached = yield from _answered(search, first, lambda to: self._evaluated(to.view_as(point)))
+        self._point = reached.view_as(point)
         yield from self._done(first.terms, self._point)
 
     def _read(self, late: int) -> Generator[Happening | None, None, None]:
@@ -340,3 +333,18 @@ class Descent:
     def _evaluate(self, point: Tensor) -> Steps[tuple[Tensor, Tensor]]:
         terms, gradient = yield from self._loss.evaluate(self._canvas.seen(point))
         return terms, self._canvas.gradient(gradient)
+
+
+def _answered(
+    search: Search, first: _Reached, evaluate: Callable[[Tensor], Steps[_Reached]]
+) -> Steps[tuple[Tensor, _Reached]]:
+    """Evaluates what a line search tries, until it has ended; its point, and the evaluation there."""
+    tried = [first]
+    try:
+        trial = next(search)
+        while True:
+            tried.append((yield from evaluate(trial)))
+            trial = search.send((tried[-1].terms[0], tried[-1].gradient.flatten()))
+    except StopIteration as ended:
+        point, which = ended.value
+        return point, tried[which]

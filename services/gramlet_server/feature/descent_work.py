@@ -20,7 +20,7 @@ from gramlet.feature.descent_types import (
     DescentStart,
     DescentWaiting,
 )
-from gramlet.types import Timing
+from gramlet.types import Array, Timing
 from torch import Tensor
 
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
@@ -94,14 +94,9 @@ class DescentWork:
         pace: Pace,
         count_others: Callable[[], int],
     ) -> None:
-        self._passes = passes
-        self._targets = targets
-        self._differentiator = differentiator
-        self._start = start
-        self._requests = requests
-        self._happened = happened
-        self._pace = pace
-        self._count_others = count_others
+        self._passes, self._targets, self._differentiator = passes, targets, differentiator
+        self._start, self._requests, self._happened = start, requests, happened
+        self._pace, self._count_others = pace, count_others
         self._control = Control()
         content = start.objective.content if start.objective.content is not None else start.initial
         self._pixels = 0 if content is None else content[0].size
@@ -206,26 +201,31 @@ class DescentWork:
             self._held.append(self._differentiator.room(size, targets, "start.objective.content"))
 
         def begin() -> Descent:
-            place = self._passes.device.place
-            canvas: Canvas = AllColors()
-            if start.luminance_only and content is not None:
-                canvas = LuminanceOnly(place(torch.tensor(content)))
-            if snapshot is not None:
-                point = place(snapshot.picture)
-            elif initial is not None:
-                point = canvas.of(place(torch.tensor(initial)))
-            else:
-                raise InvalidInput("send a content, or a picture to start from", field="start.initial")
-            if len(point) != (1 if start.luminance_only else 3):
-                raise InvalidInput("the state was made with another luminance_only", field="start.state")
-            if content is not None:
-                point = resized(point, *content.shape[1:])
+            canvas, point = self._first_point(content, initial, snapshot)
             loss = self._loss(targets, (point.shape[1], point.shape[2]))
             return Descent(start, loss, canvas, self._passes.device, self._control, point, snapshot)
 
         descent, timing = self._passes.run_single(caller, "descent", 1, begin)
         self._add(descent, timing)
         return descent
+
+    def _first_point(
+        self, content: Array | None, initial: Array | None, snapshot: Snapshot | None
+    ) -> tuple[Canvas, Tensor]:
+        """The canvas, and where on it to start, (C, H, W) at the size of the content; on the device thread."""
+        place, is_gray = self._passes.device.place, self._start.luminance_only
+        canvas: Canvas = AllColors()
+        if is_gray and content is not None:
+            canvas = LuminanceOnly(place(torch.tensor(content)))
+        if snapshot is not None:
+            point = place(snapshot.picture)
+        elif initial is not None:
+            point = canvas.of(place(torch.tensor(initial)))
+        else:
+            raise InvalidInput("send a content, or a picture to start from", field="start.initial")
+        if len(point) != (1 if is_gray else 3):
+            raise InvalidInput("the state was made with another luminance_only", field="start.state")
+        return canvas, point if content is None else resized(point, *content.shape[1:])
 
     def _reserve(self, pixels: int) -> None:
         """Reserves the memory of a descent at a picture, beside its passes. Others may have to end first."""

@@ -103,16 +103,16 @@ class Engine:
         )
         self.feature_cache = FeatureCache(settings.feature_cache_bytes, observer)
         self.decoder = decoder or LocalDecoder(self.passes.limits)
-        self._device_decoder: DeviceDecoder | None = None
-        if network.pixels:
-            codec = self.passes.device.jpeg_codec()
-            self._device_decoder = DeviceDecoder(codec, self.decoder, self.passes.limits)
+        self._device_decoder = self._decoder_on_device() if network.pixels else None
         self.extractor = Extractor(self.passes, self.feature_cache, self._device_decoder or self.decoder)
         self.targets = TargetBuilder(self.passes, settings.cache_bytes, observer)
         self.differentiator = Differentiator(self.passes, self.targets, settings.batch_gradients)
         self.descents = Descents(self.passes, self.targets, self.differentiator, settings.descents, observer)
         self.seer = Seer(self.passes, self.decoder, self.descents.queue)
         observer.backlog(lambda: self.backlog_seconds)
+
+    def _decoder_on_device(self) -> DeviceDecoder:
+        return DeviceDecoder(self.passes.device.jpeg_codec(), self.decoder, self.passes.limits)
 
     @property
     def address(self) -> str:

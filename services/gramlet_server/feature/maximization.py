@@ -93,6 +93,13 @@ class Spectrum:
         planes = torch.fft.irfft2(spectrum, s=(self._size, self._size), norm="ortho")
         return torch.sigmoid(torch.einsum("rc,chw->rhw", self._colors, planes))[None]
 
+    def differentiate(self, by: Activate, point: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
+        """The activation of a point's picture, transformed, and its gradient with respect to the point."""
+        at = point.detach().requires_grad_()
+        activation = by(transformed(self.picture(at), motion))
+        (gradient,) = torch.autograd.grad(activation, [at])
+        return activation.detach(), gradient
+
 
 def transformed(picture: Tensor, motion: Motion) -> Tensor:
     """A picture (1, 3, H, W), turned, scaled and shifted; what comes in from outside is mirrored."""
@@ -122,20 +129,13 @@ def maximize(
     point = spectrum.start(generator).to(device)
     # Gradients of the two are of different sizes: what Adam has learned of one would make steps along the other tiny.
     optimizers = [Adam(point.numel(), LEARNING_RATE, device) for _ in range(2)]
-
-    def differentiate(by: Activate, point: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
-        at = point.detach().requires_grad_()
-        activation = by(transformed(spectrum.picture(at), motion))
-        (gradient,) = torch.autograd.grad(activation, [at])
-        return activation.detach(), gradient
-
     for step in range(1, settings.steps + 1):
         turn, scale, right, down = (2 * torch.rand(4, generator=generator) - 1).tolist()
         motion = turn, scale, right, down
-        activation, gradient = with_room(partial(differentiate, activate, point, motion))
+        activation, gradient = with_room(partial(spectrum.differentiate, activate, point, motion))
         is_asleep = not activation.any()
         if is_asleep:
-            _, gradient = with_room(partial(differentiate, awaken, point, motion))
+            _, gradient = with_room(partial(spectrum.differentiate, awaken, point, motion))
         point = optimizers[is_asleep].step(point, -gradient)
         is_last = step == settings.steps
         picture = None

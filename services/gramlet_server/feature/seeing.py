@@ -52,6 +52,9 @@ GRADIENT_BYTES = 2_500
 BRIGHTEST = 99.7
 """Percentile of a projection's values that gets the full range of gray levels."""
 
+_Formed = tuple[int, Callable[[], Tensor], Callable[[], Tensor]]
+"""A step with what waits for its activation and its picture, which are still on the device."""
+
 
 class Seer:
     """Shows what channels respond to.
@@ -271,26 +274,9 @@ class Seeing:
     # --- optimized pictures ---
 
     def _optimize(self, channel: int, settings: Maximization) -> Iterator[SeeEvent]:
-        happened: list[tuple[int, Callable[[], Tensor], Callable[[], Tensor]]] = []
-        device = self._passes.device
-
-        def steps() -> Steps[None]:
-            network, stage = self._network, self._start.stage
-
-            def activate(picture: Tensor) -> Tensor:
-                return network.activations(picture, [stage], smooth=True)[stage][0, channel].float().mean()
-
-            def awaken(picture: Tensor) -> Tensor:
-                return network.projecting.passing(picture, stage)[0, channel].mean()
-
-            for ascent in maximize(activate, awaken, settings, network.device, device.with_room):
-                if ascent.picture is not None:
-                    happened.append((ascent.step, device.fetch(ascent.activation), device.fetch(ascent.picture)))
-                self._steps_left -= 1
-                yield
-
+        happened: list[_Formed] = []
         pixels = settings.size**2
-        running, has_ended, spent = steps(), False, Timing(batch_size=0)
+        running, has_ended, spent = self._ascend(channel, settings, happened), False, Timing(batch_size=0)
         with self._room_for_gradient(pixels, "start.maximization.size"):
             while not has_ended:
                 if self._draining.is_set():
@@ -303,6 +289,22 @@ class Seeing:
                     yield self._formed(channel, step, settings.steps, float(activation()), picture().numpy(), spent)
                 happened.clear()
         self._add(spent)
+
+    def _ascend(self, channel: int, settings: Maximization, happened: list[_Formed]) -> Steps[None]:
+        """Takes the steps on the device thread, and collects the pictures that are wanted."""
+        network, device, stage = self._network, self._passes.device, self._start.stage
+
+        def activate(picture: Tensor) -> Tensor:
+            return network.activations(picture, [stage], smooth=True)[stage][0, channel].float().mean()
+
+        def awaken(picture: Tensor) -> Tensor:
+            return network.projecting.passing(picture, stage)[0, channel].mean()
+
+        for ascent in maximize(activate, awaken, settings, network.device, device.with_room):
+            if ascent.picture is not None:
+                happened.append((ascent.step, device.fetch(ascent.activation), device.fetch(ascent.picture)))
+            self._steps_left -= 1
+            yield
 
     def _formed(
         self, channel: int, step: int, steps: int, activation: float, picture: Array, spent: Timing
