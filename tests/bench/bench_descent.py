@@ -36,15 +36,14 @@ from gramlet_server.stylize.stylization import Control, stylize
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.bench_stylize import SAMPLES, WEIGHTS, picture
+from tests.bench.rows import Row, add_parts
 from tests.e2e.cluster import Cluster
-
-Row = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Runs the rows, prints each, and returns them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=list(PARTS))
+    add_parts(parser, PARTS)
     parser.add_argument("--size", type=int, help="of the pictures, instead of each part's own")
     parser.add_argument("--iterations", type=int, help="likewise")
     chosen = parser.parse_args(arguments)

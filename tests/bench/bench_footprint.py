@@ -19,7 +19,7 @@ from gramlet import Client
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.bench.bench_stylize import SAMPLES, WEIGHTS, direct, picture
-from tests.bench.rows import Row, measured
+from tests.bench.rows import Row, add_parts, measured
 from tests.e2e.cluster import Cluster, GramletServer
 
 MIB = 2**20
@@ -29,7 +29,7 @@ THREADS = {"OMP_NUM_THREADS": str(os.cpu_count())}
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Runs the rows, prints each, and returns them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=list(PARTS))
+    add_parts(parser, PARTS)
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--iterations", type=int, default=4)
     return measured(PARTS, parser.parse_args(arguments))

@@ -22,7 +22,7 @@ from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.rows import Row, measured
+from tests.bench.rows import Row, add_parts, measured
 from tests.e2e.cluster import Cluster, variables
 
 ROUNDS = 5
@@ -31,7 +31,7 @@ ROUNDS = 5
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Runs the rows, prints each, and returns them."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("parts", nargs="*", default=list(PARTS))
+    add_parts(parser, PARTS)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--page", type=int, default=50)
     return measured(PARTS, parser.parse_args(arguments))

@@ -30,7 +30,7 @@ from gramlet_studio.maps import OF_HEADS
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from tests.bench.rows import Row, measured
+from tests.bench.rows import Row, add_parts, measured
 from tests.e2e.cluster import Cluster, GramletServer
 from tests.embed.browser import Page, chromium
 from tests.studio.conftest import StudioProcess, studio_for
@@ -45,7 +45,7 @@ BATCH = 64  # files in one request
 def main(arguments: list[str] | None = None) -> list[Row]:
     """Runs the rows, prints each, and returns them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=list(PARTS))
+    add_parts(parser, PARTS)
     parser.add_argument("--pictures", type=int, default=2000, help="of the map")
     parser.add_argument("--rounds", type=int, default=7, help="of watchers, each with and without them")
     parser.add_argument("--size", type=int, default=256, help="of stylizations, in pixels")

@@ -15,6 +15,17 @@ Row = dict[str, Any]
 Part = Callable[[Cluster, argparse.Namespace], Iterator[Row]]
 
 
+def add_parts(parser: argparse.ArgumentParser, parts: Mapping[str, object]) -> None:
+    """Adds the parts to run; all of them, unless some are named."""
+
+    def part(name: str) -> str:
+        if name not in parts:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(parts)}")
+        return name
+
+    parser.add_argument("parts", nargs="*", type=part, default=list(parts), help=", ".join(parts))
+
+
 def measured(parts: Mapping[str, Part], chosen: argparse.Namespace) -> list[Row]:
     """Runs the chosen parts with a cluster of their own, prints each row, and returns them."""
     rows = []

@@ -14,7 +14,7 @@ from gramlet.feature.types import Extraction, Features, Form
 from gramlet.types import Array
 from gramlet_server.backbone import load_network
 from gramlet_server.feature import graphs as graphs_module
-from gramlet_server.feature.device import CUDA_BATCHING, CudaDevice, Device
+from gramlet_server.feature.device import CUDA_BATCHING, CUDA_MARGIN, PASS_SHARE, CudaDevice, Device
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.graphs import (
     RECORD_AFTER,
@@ -113,8 +113,16 @@ def test_graphs_are_dropped_when_other_work_needs_their_memory() -> None:
 
 
 def test_passes_suit_the_device_and_what_was_chosen_counts() -> None:
-    assert Batching(0, 0, 0).completed(Device().batching()) == Batching(16, 2 * 2**20, 256)
+    assert Batching(0, 0, 0).completed(Device().batching(224.0)) == Batching(16, 2 * 2**20, 256)
     assert Batching(5, 0, 7).completed(CUDA_BATCHING) == Batching(5, CUDA_BATCHING.pixels, 7)
+
+
+def test_passes_on_cuda_are_as_large_as_its_memory_has_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = object.__new__(CudaDevice)
+    device._device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=2**34))
+    assert device.batching(100.0) == CUDA_BATCHING
+    assert device.batching(1000.0).pixels == int(PASS_SHARE * 2**34 / (CUDA_MARGIN * 1000))
 
 
 def test_passes_are_filled_up_to_a_few_sizes_where_they_are_recorded() -> None:

@@ -38,7 +38,7 @@ class FakeCudaDevice(CudaDevice):
     def working(self) -> Iterator[None]:
         yield
 
-    def batching(self) -> Batching:
+    def batching(self, pixel_bytes: float) -> Batching:
         return CUDA_BATCHING
 
     def jpeg_codec(self) -> JpegCodec:

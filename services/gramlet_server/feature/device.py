@@ -33,8 +33,8 @@ GRAPHS_SHARE = 0.25
 """Share of the device's memory for recorded passes."""
 PASS_SHARE = 0.125
 """Share of the device's memory for the activations of a pass."""
-PASS_BYTES = 520
-"""Memory of these for each pixel: twice what was measured with resnet50 in float32 on a CPU."""
+CUDA_MARGIN = 2.3
+"""A pass may take so many times what was measured on a CPU (`memory`)."""
 
 Wait = Callable[[], list[Array]]
 """Waits for the results of a pass."""
@@ -53,8 +53,8 @@ class Device:
 
     overlaps = False
 
-    def batching(self) -> Batching:
-        """The passes that suit it, and the queue for them."""
+    def batching(self, pixel_bytes: float) -> Batching:
+        """The passes that suit it, and the queue for them, if a pass takes so much memory for each pixel."""
         return Batching()
 
     def pass_size(self, pictures: int) -> int:
@@ -149,9 +149,10 @@ class CudaDevice(Device):
         self._results = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.graphs = GraphCache(device, graph_bytes)
 
-    def batching(self) -> Batching:
+    def batching(self, pixel_bytes: float) -> Batching:
         memory = torch.cuda.get_device_properties(self._device).total_memory
-        return replace(CUDA_BATCHING, pixels=min(CUDA_BATCHING.pixels, int(PASS_SHARE * memory) // PASS_BYTES))
+        pixels = int(PASS_SHARE * memory / (CUDA_MARGIN * pixel_bytes))
+        return replace(CUDA_BATCHING, pixels=min(CUDA_BATCHING.pixels, pixels))
 
     def pass_size(self, pictures: int) -> int:
         # A few sizes: each has a graph of its own. Of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ...

@@ -21,6 +21,7 @@ from gramlet_server.feature.device import Device, device_for
 from gramlet_server.feature.device_decode import DeviceDecoder
 from gramlet_server.feature.differentiation import Differentiator, LocalDifferentiation
 from gramlet_server.feature.extraction import Extractor, Outcome
+from gramlet_server.feature.memory import pass_bytes
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.scheduler import Scheduler
 from gramlet_server.feature.seeing import Seeing, Seer
@@ -93,7 +94,7 @@ class Engine:
         settings, observer = settings or EngineSettings(), observer or Observer()
         self.network = network
         device = device or device_for(network.device, settings.cuda_graphs)
-        batching = settings.batching.completed(device.batching())
+        batching = settings.batching.completed(device.batching(pass_bytes(network.architecture)))
         self.passes = Passes(
             network,
             device,

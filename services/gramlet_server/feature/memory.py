@@ -49,6 +49,22 @@ class _Factors:
 _RESIDUAL, _PLAIN = _Factors(3.5, 6.5), _Factors(2.4, 3.2)
 
 
+def pass_bytes(architecture: Architecture) -> float:
+    """Bytes that a forward pass through the whole network takes for each pixel of its pictures."""
+    largest = max(_stage_bytes(architecture, stage.name, False) for stage in architecture.stages)
+    return _factors_of(architecture).forward * largest
+
+
+def _factors_of(architecture: Architecture) -> _Factors:
+    return _RESIDUAL if architecture.name.startswith("resnet") else _PLAIN
+
+
+def _stage_bytes(architecture: Architecture, stage: str, antialiased: bool) -> float:
+    """Bytes of a stage's activations for each pixel of the picture."""
+    stride = architecture.stride(stage, antialiased)
+    return _FLOAT * architecture.stage(stage).channels / stride**2 if stride else 0
+
+
 class PassMemory:
     """What passes over a network take, and room for it: for the largest one that runs or waits.
 
@@ -60,7 +76,7 @@ class PassMemory:
 
     def __init__(self, architecture: Architecture, on_cpu: bool, budget: Budget = PROCESS) -> None:
         self._architecture = architecture
-        self._factors = _RESIDUAL if architecture.name.startswith("resnet") else _PLAIN
+        self._factors = _factors_of(architecture)
         self.on_cpu = on_cpu
         self._budget = budget
         self._room = OneAtATime(budget)
@@ -125,9 +141,7 @@ class PassMemory:
         return self._factors.gradient * sum(self._stage(stage, antialiased) for stage in self._until(stages))
 
     def _stage(self, stage: str, antialiased: bool) -> float:
-        """Bytes of a stage's activations for each pixel of the picture."""
-        stride = self._architecture.stride(stage, antialiased)
-        return _FLOAT * self._architecture.stage(stage).channels / stride**2 if stride else 0
+        return _stage_bytes(self._architecture, stage, antialiased)
 
     def _until(self, stages: Collection[str]) -> list[str]:
         """All stages up to the last of those."""
