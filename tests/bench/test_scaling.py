@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.bench.autoscaler import Autoscaler, Policy, policies
-from tests.bench.bench_scaling import LOADS, Device, Stylization, simulate
+from tests.bench.scaling import LOADS, Device, Stylization, simulate
 
 POLICY = Policy(
     "any", 10, least=2, most=8, growth=1, growth_seconds=60, shrink=1, shrink_seconds=120, stabilization=600

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.cluster import free_port, wait_until
+from tests.pictures.files import write_two_classes
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -29,12 +30,7 @@ EXAMPLES = ROOT / "examples"
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of six tiny pictures: red/*.png and blue/*.png, each with noise of its own."""
     folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for label, color in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
-        (folder / label).mkdir()
-        for index in range(6):
-            pixels = np.clip(random.normal(color, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{label}{index}.png")
+    write_two_classes(folder, 6, (48, 64))
     return folder
 
 

@@ -5,18 +5,21 @@ For the tests of this folder and for tests/bench/bench_scale.py. Every process i
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import yaml
@@ -130,6 +133,35 @@ def is_serving(address: str, service: str = "") -> bool:
         except grpc.RpcError:
             return False
         return bool(status == health_pb2.HealthCheckResponse.SERVING)
+
+
+D = TypeVar("D", bound=Daemon)
+
+
+@contextmanager
+def ready(*daemons: D) -> Iterator[list[D]]:
+    """The processes, once they all answer. They are stopped at the end."""
+    for daemon in daemons:
+        daemon.wait_until_ready()
+    yield list(daemons)
+    for daemon in daemons:
+        daemon.stop()
+
+
+def kill_in_turns(servers: Iterable[GramletServer], seconds: float, done: threading.Event) -> int:
+    """Kills one server after another, with so many seconds between them, until `done`; how many were killed."""
+    kills = 0
+    for server in itertools.cycle(servers):
+        if done.wait(seconds):
+            break
+        server.kill()
+        server.start()
+        kills += 1
+        # The next one only when this one is back: starting takes longer than a few seconds on a busy machine, and with
+        # all of them away there would be nothing to fail over to.
+        while not (done.is_set() or is_serving(server.address)):
+            done.wait(0.2)
+    return kills
 
 
 class Cluster:

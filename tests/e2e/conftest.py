@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from gramlet.types import Array
+from gramlet.types import Array, Pixels
 
 from tests.e2e.cluster import Cluster, Envoy, GramletServer, SeaweedFS
 
@@ -52,3 +52,13 @@ def pictures() -> list[Array]:
     """Two hundred small pictures, no two alike."""
     random = np.random.default_rng(7)
     return list(random.random((200, 3, 48, 48), dtype=np.float32))
+
+
+@pytest.fixture(scope="session")
+def content() -> Pixels:
+    return np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def style() -> Pixels:
+    return np.random.default_rng(2).integers(0, 256, (56, 64, 3), dtype=np.uint8)

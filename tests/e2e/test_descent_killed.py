@@ -5,18 +5,15 @@ GRAMLET_LONG_TESTS=1 kills one of two every three seconds for a minute, under si
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 
-import numpy as np
 import pytest
 from gramlet import Client
 from gramlet.feature.descent_types import (
     DescentEvent,
-    DescentFinished,
     DescentIteration,
     DescentRecovered,
     DescentSettings,
@@ -27,9 +24,9 @@ from gramlet.feature.descent_types import (
 )
 from gramlet_server.feature.engine import Engine
 
-from tests.e2e.cluster import Cluster, GramletServer, is_serving
+from tests.e2e.cluster import Cluster, GramletServer, kill_in_turns, ready
 from tests.e2e.conftest import LONG
-from tests.feature.descent_cases import OBJECTIVE
+from tests.feature.descent_cases import OBJECTIVE, assert_same, run
 
 pytestmark = pytest.mark.timeout(1200 if LONG else 300)
 EVERY_SECONDS = 3.0
@@ -42,12 +39,8 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def features(cluster: Cluster) -> Iterator[list[GramletServer]]:
-    servers = [cluster.features(seconds_per_picture=0.05) for _ in range(2)]
-    for server in servers:
-        server.wait_until_ready()
-    yield servers
-    for server in servers:
-        server.stop()
+    with ready(*(cluster.features(seconds_per_picture=0.05) for _ in range(2))) as servers:
+        yield servers
 
 
 def start(settings: DescentSettings, iterations: int) -> DescentStart:
@@ -69,22 +62,6 @@ def descend(
     return events
 
 
-def undisturbed(engine: Engine, order: DescentStart) -> list[DescentEvent]:
-    with engine.descend(order) as descent:
-        return list(descent)
-
-
-def assert_same(found: list[DescentEvent], expected: list[DescentEvent]) -> None:
-    losses = [
-        [(event.iteration, event.loss) for event in events if isinstance(event, DescentIteration)]
-        for events in (found, expected)
-    ]
-    assert losses[0] == losses[1]
-    assert isinstance(found[-1], DescentFinished)
-    assert isinstance(expected[-1], DescentFinished)
-    np.testing.assert_array_equal(found[-1].picture, expected[-1].picture)
-
-
 def test_killed_servers_cost_descents_nothing(engine: Engine, features: list[GramletServer]) -> None:
     orders = [start(settings, 30) for settings in SETTINGS.values()]
     begun = [threading.Event() for _ in orders[1:]]
@@ -101,7 +78,7 @@ def test_killed_servers_cost_descents_nothing(engine: Engine, features: list[Gra
     with ThreadPoolExecutor(len(orders)) as pool:
         found = list(pool.map(partial(descend, features), orders, killing))
     for events, order in zip(found, orders, strict=True):
-        assert_same(events, undisturbed(engine, order))
+        assert_same(events, run(engine, order))
     reasons = [event.reason for events in found for event in events if isinstance(event, DescentRecovered)]
     assert set(reasons) == {RecoveryReason.RECONNECTED}
 
@@ -110,29 +87,16 @@ def test_killed_servers_cost_descents_nothing(engine: Engine, features: list[Gra
 def test_a_minute_of_kills_costs_six_descents_nothing(engine: Engine, features: list[GramletServer]) -> None:
     orders = [start(settings, 300) for settings in SETTINGS.values() for _ in range(2)]
     done = threading.Event()
-    kills = 0
-
-    def kill() -> None:
-        nonlocal kills
-        for server in itertools.cycle(features):
-            if done.wait(EVERY_SECONDS):
-                return
-            server.kill()
-            server.start()
-            kills += 1
-            while not (done.is_set() or is_serving(server.address)):
-                done.wait(0.2)
-
     with ThreadPoolExecutor(len(orders) + 1) as pool:
-        killing = pool.submit(kill)
+        killing = pool.submit(kill_in_turns, features, EVERY_SECONDS, done)
         descents = [pool.submit(descend, features, order) for order in orders]
         wait(descents)
         done.set()
-        killing.result()
+        kills = killing.result()
         found = [descent.result() for descent in descents]
     reconnections = sum(isinstance(event, DescentRecovered) for events in found for event in events)
     print(f"{kills} kills, {reconnections} reconnections")
     assert kills >= 3
     assert reconnections >= 3
     for events, order in zip(found, orders, strict=True):
-        assert_same(events, undisturbed(engine, order))
+        assert_same(events, run(engine, order))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ from gramlet.feature.types import Features
 from gramlet.stylize.types import Iteration, Recovered, RecoveryReason, Result
 from gramlet.types import Array
 
-from tests.e2e.cluster import Cluster, Envoy, GramletServer, is_serving
+from tests.e2e.cluster import Cluster, Envoy, GramletServer, kill_in_turns, ready
 from tests.e2e.conftest import LONG
 
 STYLIZATIONS = 6
@@ -91,11 +90,10 @@ def work(cluster: Cluster, edge: Envoy, pictures: list[Array]) -> Iterator[Work]
     stylize = cluster.server(
         "stylize", f"--features={edge.address}", f"--store={cluster.folder / 'failover'}", "--stylize-runs=6"
     )
-    stylize.wait_until_ready()
-    work = Work(stylize, edge.address, pictures)
-    yield work
-    work.close()
-    stylize.stop()
+    with ready(stylize):
+        work = Work(stylize, edge.address, pictures)
+        yield work
+        work.close()
 
 
 @pytest.fixture(scope="module")
@@ -124,16 +122,7 @@ def killed(work: Work, servers: list[GramletServer], replicas: list[GramletServe
 
     def kill(done: threading.Event) -> None:
         nonlocal kills
-        for server in itertools.cycle(servers):
-            if done.wait(EVERY_SECONDS):
-                return
-            server.kill()
-            server.start()
-            kills += 1
-            # The next one only when this one is back: starting takes longer than a few seconds on a busy machine, and
-            # with all of them away there would be nothing to fail over to.
-            while not (done.is_set() or is_serving(server.address)):
-                done.wait(0.2)
+        kills = kill_in_turns(servers, EVERY_SECONDS, done)
 
     try:
         outcome = work.run(kill)

@@ -18,7 +18,7 @@ from gramlet.feature.wire import encode_extract_request
 from gramlet.transport.failures import decode_rpc_error
 from gramlet.types import Array
 
-from tests.e2e.cluster import Cluster, GramletServer
+from tests.e2e.cluster import Cluster, GramletServer, ready
 from tests.e2e.conftest import LONG
 
 PICTURE_SECONDS = 0.05
@@ -33,9 +33,8 @@ EXTRACTION = Extraction(stages=("conv1",), forms=(Form.POOLED,))
 def server(cluster: Cluster) -> Iterator[GramletServer]:
     limits = f"--queue-limit={QUEUE}", f"--batch-pictures={BATCH}"
     server = cluster.features(*limits, seconds_per_picture=PICTURE_SECONDS)
-    server.wait_until_ready()
-    yield server
-    server.stop()
+    with ready(server):
+        yield server
 
 
 @pytest.fixture(scope="module")

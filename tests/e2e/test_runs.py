@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import gramlet
-import numpy as np
 import pytest
 from gramlet import Client, Iteration, RemoteProgress, Result, RunKind, RunState, StylizeEvent
 from gramlet.types import Pixels
 
-from tests.e2e.cluster import Cluster, GramletServer, wait_until
+from tests.e2e.cluster import Cluster, GramletServer, ready, wait_until
 
 ITERATIONS = 24
 LEASE_SECONDS = 3
@@ -22,30 +21,16 @@ SECONDS_PER_PICTURE = 0.2
 @pytest.fixture(scope="module")
 def feature(cluster: Cluster) -> Iterator[GramletServer]:
     server = cluster.features(seconds_per_picture=SECONDS_PER_PICTURE)
-    server.wait_until_ready()
-    yield server
-    server.stop()
+    with ready(server):
+        yield server
 
 
 @pytest.fixture(scope="module")
 def replicas(cluster: Cluster, feature: GramletServer) -> Iterator[list[GramletServer]]:
     flags = (f"--features={feature.address}", f"--store={cluster.folder / 'runs'}", f"--lease-seconds={LEASE_SECONDS}")
     servers = [cluster.server("stylize", *flags, "--state-seconds=0.5") for _ in range(2)]
-    for server in servers:
-        server.wait_until_ready()
-    yield servers
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture(scope="module")
-def content() -> Pixels:
-    return np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def style() -> Pixels:
-    return np.random.default_rng(2).integers(0, 256, (56, 64, 3), dtype=np.uint8)
+    with ready(*servers):
+        yield servers
 
 
 Order = Callable[..., gramlet.Stylizing]

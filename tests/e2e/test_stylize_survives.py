@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 from gramlet import Client
 from gramlet.feature.descent_types import DescentEnding, DescentStart, DescentState
@@ -42,7 +41,7 @@ from gramlet_server.stylize.stylization import Control, Position, stylize
 from PIL import Image
 
 from tests.ctrl_c import GRAMLET
-from tests.e2e.cluster import Cluster, GramletServer
+from tests.e2e.cluster import Cluster, GramletServer, ready
 
 ITERATIONS = 24
 # Slow enough that what is done to a run in its middle is done in its middle.
@@ -57,11 +56,8 @@ Run = Callable[..., list[StylizeEvent]]
 @pytest.fixture(scope="module")
 def features(cluster: Cluster) -> Iterator[list[GramletServer]]:
     servers = [cluster.features(seconds_per_picture=SECONDS_PER_PICTURE) for _ in range(2)]
-    for server in servers:
-        server.wait_until_ready()
-    yield servers
-    for server in servers:
-        server.stop()
+    with ready(*servers):
+        yield servers
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +67,8 @@ def service(cluster: Cluster, features: list[GramletServer]) -> Iterator[Gramlet
     server = cluster.server(
         "stylize", f"--features={addresses}", f"--store={store}", f"--state-seconds={STATE_SECONDS}"
     )
-    server.wait_until_ready()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def content() -> Pixels:
-    return np.random.default_rng(1).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def style() -> Pixels:
-    return np.random.default_rng(2).integers(0, 256, (56, 64, 3), dtype=np.uint8)
+    with ready(server):
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gramlet_server.runs.store import Store
 from gramlet_server.train.registry import Registry
 from PIL import Image
 
-from tests.e2e.cluster import Cluster, GramletServer
+from tests.e2e.cluster import Cluster, GramletServer, ready
 
 PER_CLASS = 16
 COLORS = {"red": (200, 60, 60), "green": (60, 200, 60)}
@@ -25,17 +25,15 @@ COLORS = {"red": (200, 60, 60), "green": (60, 200, 60)}
 def feature(cluster: Cluster) -> Iterator[GramletServer]:
     # Slow enough that what is done to an upload in its middle is done in its middle.
     server = cluster.features(seconds_per_picture=0.1)
-    server.wait_until_ready()
-    yield server
-    server.stop()
+    with ready(server):
+        yield server
 
 
 @pytest.fixture
 def train(cluster: Cluster, feature: GramletServer, tmp_path: Path) -> Iterator[GramletServer]:
     server = cluster.server("train", f"--features={feature.address}", f"--store={tmp_path / 'store'}")
-    server.wait_until_ready()
-    yield server
-    server.stop()
+    with ready(server):
+        yield server
 
 
 @pytest.fixture

@@ -6,22 +6,25 @@ import io
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 
 import gramlet
 import numpy as np
 import pytest
-from gramlet.embed.settings import MapSettings
+from gramlet.embed.settings import Descriptor, MapSettings, Tsne
 from gramlet.embed.types import BadItem, Item, MapEvent, MapStart, Quality, StyleMap
 from gramlet.embed.v1.embed_pb2_grpc import add_EmbedServiceServicer_to_server
 from gramlet.errors import GramletError
 from gramlet.feature.types import Features
-from gramlet_server.embed import quality
+from gramlet.types import Resize
+from gramlet_server.embed import quality, stored
 from gramlet_server.embed.geometry import Points, RowPoints
 from gramlet_server.embed.runs import Maps, RunSettings
 from gramlet_server.embed.service import EmbedServicer
 from gramlet_server.feature.engine import Engine
+from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
@@ -30,6 +33,9 @@ from gramlet_server.telemetry import Observer
 from PIL import Image
 
 SIDE = 64
+QUICK = Tsne(perplexities=(5.0,), iterations=60, early_iterations=30)
+VECTORS = MapSettings(descriptor=Descriptor.VECTOR, tsne=QUICK)
+GRAMS = MapSettings(stages=("conv1", "layer1"), resize=Resize(), tsne=QUICK)
 
 
 def drawn(color: tuple[int, int, int], seed: int, side: int = SIDE) -> bytes:
@@ -189,3 +195,9 @@ def client(server: str) -> Iterator[gramlet.Client]:
     """A client of that server."""
     with gramlet.Client(server, timeout=120) as client:
         yield client
+
+
+def give_other_weights(store: Store, map_id: str) -> None:
+    """Changes the digest of the weights in the plan of a map."""
+    run = Run.take_over(store, stored.KIND, map_id)
+    stored.put_plan(run, replace(stored.get_plan(run), weights_digest="other"))

@@ -1,12 +1,20 @@
-"""A small descent, for the tests of descents in one process and over the wire."""
+"""A small descent and what came of it, for the tests of descents in one process and over the wire."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from gramlet.feature.descent_types import DescentSettings, DescentStart, DescentWeights
+from gramlet.feature.descent_types import (
+    DescentEvent,
+    DescentFinished,
+    DescentIteration,
+    DescentSettings,
+    DescentStart,
+    DescentWeights,
+)
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
+from gramlet.types import Array
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine, EngineSettings
 
@@ -38,3 +46,23 @@ def start(iterations: int = 6, **options: Any) -> DescentStart:
         iterations=iterations,
         **options,
     )
+
+
+def run(engine: Engine, order: DescentStart) -> list[DescentEvent]:
+    with engine.descend(order) as descent:
+        return list(descent)
+
+
+def losses(events: list[DescentEvent]) -> list[tuple[int, float]]:
+    return [(event.iteration, event.loss) for event in events if isinstance(event, DescentIteration)]
+
+
+def picture(events: list[DescentEvent]) -> Array:
+    assert isinstance(events[-1], DescentFinished)
+    return events[-1].picture
+
+
+def assert_same(found: list[DescentEvent], expected: list[DescentEvent]) -> None:
+    """The same losses and the same picture, bit for bit."""
+    assert losses(found) == losses(expected)
+    np.testing.assert_array_equal(picture(found), picture(expected))

@@ -13,29 +13,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gramlet.errors import Cancelled, FailedPrecondition, GramletError, InvalidInput, Overloaded, Unavailable
+from gramlet.errors import Cancelled, GramletError, InvalidInput, Overloaded, Unavailable
 from gramlet.feature.descent_types import (
     DescentEnding,
     DescentEvent,
     DescentFinished,
     DescentIteration,
     DescentPreview,
-    DescentQueued,
     DescentReady,
     DescentReweighted,
-    DescentStart,
     DescentState,
     DescentWaiting,
 )
-from gramlet.feature.types import Extraction, Objective
+from gramlet.feature.types import Extraction
 from gramlet.types import Array
 from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.lbfgs import LBFGS
-from gramlet_server.process.memory_budget import PROCESS
 
-from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, make_engine, start
+from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, losses, make_engine, picture, run, start
 
 
 @pytest.fixture(scope="module")
@@ -43,31 +40,6 @@ def engine() -> Iterator[Engine]:
     engine = make_engine()
     yield engine
     engine.close()
-
-
-def run(engine: Engine, order: DescentStart) -> list[DescentEvent]:
-    with engine.descend(order) as descent:
-        return list(descent)
-
-
-def losses(events: list[DescentEvent]) -> list[tuple[int, float]]:
-    return [(event.iteration, event.loss) for event in events if isinstance(event, DescentIteration)]
-
-
-def picture(events: list[DescentEvent]) -> Array:
-    assert isinstance(events[-1], DescentFinished)
-    return events[-1].picture
-
-
-def test_a_descent_too_large_for_the_memory_is_refused_before_any_work(engine: Engine) -> None:
-    PROCESS.set_limit(1000)
-    try:
-        with pytest.raises(InvalidInput, match="bytes of memory") as caught:
-            run(engine, start(4))
-    finally:
-        PROCESS.set_limit(math.inf)
-    assert caught.value.field == "start.settings.history_size"
-    assert losses(run(engine, start(2)))
 
 
 def test_a_descent_from_its_start_to_its_end(engine: Engine) -> None:
@@ -166,13 +138,6 @@ def test_new_weights_take_effect_and_come_with_a_state(engine: Engine) -> None:
     assert np.array_equal(picture(on_its_own), picture(events))
 
 
-def test_weights_that_cannot_be_are_an_error(engine: Engine) -> None:
-    with engine.descend(start(2, confirm_last=True)) as descent:
-        descent.reweight(replace(WEIGHTS, style_stages={"layer9": 1.0}))
-        with pytest.raises(InvalidInput, match="layer9"):
-            list(descent)
-
-
 def test_a_start_of_any_size_is_brought_to_the_contents(engine: Engine) -> None:
     initial = np.random.default_rng(3).random((3, 20, 30), dtype=np.float32)
     assert picture(run(engine, start(2, initial=initial))).shape == CONTENT.shape
@@ -199,22 +164,6 @@ def test_the_contents_colors_are_kept(engine: Engine) -> None:
 
     np.testing.assert_allclose(chroma(found), chroma(CONTENT), atol=1e-5)
     assert not np.allclose(found, CONTENT, atol=1e-3)
-
-
-def test_a_full_queue_refuses_before_any_work() -> None:
-    engine = make_engine(descents=DescentLimits(running=1, queued=1))
-    try:
-        with engine.descend(start(1, confirm_last=True)) as first, engine.descend(start(1)) as second:
-            assert isinstance(next(first), DescentReady)
-            assert next(second) == DescentQueued(position=0)
-            with pytest.raises(Overloaded) as refused, engine.descend(start(1)):
-                pass
-            assert refused.value.retry_after is not None
-            first.proceed()
-            assert isinstance([*first][-1], DescentFinished)
-            assert isinstance([*second][-1], DescentFinished)
-    finally:
-        engine.close()
 
 
 def test_cancelling_ends_a_descent_that_waits_and_one_that_runs() -> None:
@@ -331,34 +280,6 @@ def test_a_server_that_shuts_down_hands_out_the_state() -> None:
         elsewhere.close()
     assert losses(events) + losses(rest) == losses(whole)
     assert np.array_equal(picture(rest), picture(whole))
-
-
-def test_another_network_is_refused(engine: Engine) -> None:
-    with pytest.raises(FailedPrecondition, match="weights"):
-        engine.descend(start(weights_digest="0" * 64))
-
-
-WRONG = {
-    "no start": (start(objective=Objective(total_variation_weight=1.0)), "start.initial"),
-    "no colors": (start(objective=Objective(total_variation_weight=1.0), luminance_only=True), "content"),
-    "unknown stage": (start(objective=replace(OBJECTIVE, content_stage="layer9")), "content_stage"),
-    "no state": (start(state=b"nothing"), "start.state"),
-}
-
-
-@pytest.mark.parametrize(("order", "field"), WRONG.values(), ids=WRONG)
-def test_a_wrong_start_is_an_error_that_names_its_field(engine: Engine, order: DescentStart, field: str) -> None:
-    with pytest.raises(InvalidInput) as wrong:
-        run(engine, order)
-    assert (wrong.value.field or "").endswith(field)
-    assert engine.descents.queue.running == 0
-
-
-def test_a_state_of_another_canvas_is_refused(engine: Engine) -> None:
-    state = run(engine, start(2, ending=DescentEnding.STATE))[-1]
-    assert isinstance(state, DescentState)
-    with pytest.raises(InvalidInput, match="luminance_only"):
-        run(engine, start(4, state=state.data, luminance_only=True))
 
 
 def test_the_load_says_how_much_is_left() -> None:

@@ -27,7 +27,6 @@ from gramlet.feature.descent_types import (
     Optimizer,
 )
 from gramlet.feature.types import Extraction
-from gramlet.types import Array
 from gramlet_server.feature.canvas import AllColors
 from gramlet_server.feature.descent import Descent
 from gramlet_server.feature.descent_parts import Control
@@ -36,7 +35,7 @@ from gramlet_server.feature.device import CudaDevice
 from gramlet_server.feature.engine import Engine
 from PIL import Image
 
-from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS
+from tests.feature.descent_cases import CONTENT, OBJECTIVE, WEIGHTS, assert_same, losses, picture, run
 from tests.gpu.conftest import DRY_RUN
 
 Engines = Callable[..., Engine]
@@ -54,25 +53,6 @@ LONG = 300
 def start(iterations: int = 12, **options: Any) -> DescentStart:
     options = {"objective": OBJECTIVE, "settings": SETTINGS["L-BFGS"]} | options
     return DescentStart(iterations=iterations, **options)
-
-
-def run(engine: Engine, order: DescentStart) -> list[DescentEvent]:
-    with engine.descend(order) as descent:
-        return list(descent)
-
-
-def losses(events: list[DescentEvent]) -> list[tuple[int, float]]:
-    return [(event.iteration, event.loss) for event in events if isinstance(event, DescentIteration)]
-
-
-def picture(events: list[DescentEvent]) -> Array:
-    assert isinstance(events[-1], DescentFinished)
-    return events[-1].picture
-
-
-def assert_same(found: list[DescentEvent], expected: list[DescentEvent]) -> None:
-    assert losses(found) == losses(expected)
-    np.testing.assert_array_equal(picture(found), picture(expected))
 
 
 def recorded(engine: Engine) -> int:

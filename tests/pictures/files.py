@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,19 @@ def distance(found: Pixels, expected: Pixels) -> float:
     """Mean difference in levels."""
     assert found.shape == expected.shape
     return float(np.abs(found.astype(float) - expected).mean())
+
+
+def write_two_classes(folder: Path, count: int, size: tuple[int, int]) -> None:
+    """So many pictures of each of two classes, red/*.png and blue/*.png, each with noise of its own.
+
+    Args:
+        folder: Where to.
+        count: Of each class.
+        size: Height and width.
+    """
+    random = np.random.default_rng(0)
+    for label, color in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+        (folder / label).mkdir()
+        for index in range(count):
+            pixels = np.clip(random.normal(color, 30, (*size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{label}{index}.png")

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.e2e.cluster import Cluster, GramletServer
 from tests.embed.browser import Page, chromium
+from tests.pictures.files import write_two_classes
 
 SIZE = {"size": 64, "iterations": 8}
 
@@ -101,12 +100,7 @@ def browser() -> Iterator[Page]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes of twelve pictures, a file that is none, and a name that is an attack."""
     folder = tmp_path_factory.mktemp("pictures")
-    random = np.random.default_rng(0)
-    for label, color in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
-        (folder / label).mkdir()
-        for index in range(12):
-            pixels = np.clip(random.normal(color, 30, (64, 64, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{label}{index}.png")
+    write_two_classes(folder, 12, (64, 64))
     hostile = "<img src=x onerror=document.title=1>.png"
     (folder / "red" / "red0.png").rename(folder / "red" / hostile)
     (folder / "notes.txt").write_text("not a picture")
