@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
+from gramlet.errors import Overloaded
+from gramlet_server.process.memory_budget import Budget
+from gramlet_server.runtime import incoming
 from gramlet_server.runtime.health import LIVENESS
+from gramlet_server.runtime.incoming import Incoming, Patience
 from gramlet_server.runtime.metrics import Metrics
-from gramlet_server.runtime.silence import Silences
+from gramlet_server.runtime.silence import PACE_SECONDS, Pace, Silences
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.cluster import wait_until
@@ -147,18 +152,128 @@ def test_a_process_lives_while_it_does_not_serve(serving: Any) -> None:
         assert health(running.channel, LIVENESS) == SERVING
 
 
-def test_a_silent_call_for_whose_turn_others_wait_is_ended_soon() -> None:
-    ended: list[tuple[int, str]] = []
-    context: Any = SimpleNamespace(_rpc_event=SimpleNamespace(call=SimpleNamespace(cancel=lambda *a: ended.append(a))))
-    now, crowded = 100.0, False
-    silences = Silences(clock=lambda: now)
-    with silences.limited(context, 300, "", receives=True, others_wait=lambda: crowded):
-        now += 16
-        silences.end_late()
-        assert not ended
-        crowded = True
-        silences.end_late()
-        assert [code for code, _ in ended] == [grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]]
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Trickle(Iterator[bytes]):
+    """Messages of one size that come a time after they are asked for; the watcher looks before each of them."""
+
+    def __init__(self, clock: Clock, silences: Silences, ended: list[int], seconds: float, size: int) -> None:
+        self._clock, self._silences, self._ended, self._seconds, self._size = clock, silences, ended, seconds, size
+
+    def __next__(self) -> bytes:
+        self._clock.now += self._seconds
+        self._silences.end_late()
+        if self._ended:
+            raise StopIteration
+        return bytes(self._size)
+
+
+@pytest.fixture
+def trickled(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """How many messages of a caller arrive before the call is ended, at most 100."""
+    monkeypatch.setattr(Silences, "_watch", lambda self: None)  # `Trickle` looks instead
+
+    def count(seconds: float, size: int, *, wanted: bool = True, idles: bool = False) -> int:
+        clock = Clock()
+        silences = Silences(clock)
+        ended: list[int] = []
+        call = SimpleNamespace(cancel=lambda code, details: ended.append(code))
+        context: Any = SimpleNamespace(_rpc_event=SimpleNamespace(call=call))
+        messages = Incoming(Trickle(clock, silences, ended, seconds, size), context, None, silences, Patience(20, 300))
+        messages.hurry(lambda: wanted)
+        for number in range(100):
+            try:
+                next(messages)
+            except Overloaded:
+                assert ended == [grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]]
+                return number
+            if idles:
+                messages.let_idle()
+        return 100
+
+    return count
+
+
+def test_a_caller_who_trickles_is_ended_when_others_wait(trickled: Callable[..., int]) -> None:
+    assert trickled(0.9, 100) == 1 + 16  # the first message has a time of its own
+    assert trickled(0.9, 100, wanted=False) == 100
+
+
+def test_a_caller_who_keeps_the_pace_is_not_ended(trickled: Callable[..., int]) -> None:
+    assert trickled(0.9, 16 * 1024) == 100
+    assert trickled(0.9, 12 * 1024) < 100
+
+
+def test_a_caller_who_need_not_send_is_not_ended(trickled: Callable[..., int]) -> None:
+    assert trickled(0.9, 100, idles=True) == 100
+
+
+def test_a_caller_cannot_save_up_patience() -> None:
+    pace = Pace()
+    pace.moved(waited=0, size=2**30)
+    assert pace.left == PACE_SECONDS
+
+
+def test_a_full_server_ends_the_stream_that_is_too_slow(
+    serving: Any, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (0.0,))
+    with serving(max_calls=1) as running:
+        call = open_call(running.channel, "stream_stream", silent(b"one"))
+        assert [next(call), next(call)] == [b"first", b"one"]
+
+        def answered() -> bool:
+            call = running.channel.unary_unary("/test.Echo/unary_unary").future(b"hello")
+            return bool(call.code() is grpc.StatusCode.OK)
+
+        wait_until(answered, what="the slow call has made room")
+        assert outcome(call, "stream_stream").code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_full_server_ends_the_stream_whose_replies_are_not_taken(
+    serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pace.__init__, "__defaults__", (0.0,))
+    with serving(max_calls=1) as running:
+        unread = running.channel.unary_stream("/test.Echo/endless")(bytes(2**20))
+        with grpc.insecure_channel(running.address) as other:
+
+            def answered() -> bool:
+                call = other.unary_unary("/test.Echo/unary_unary").future(b"hello")
+                return bool(call.code() is grpc.StatusCode.OK)
+
+            wait_until(lambda: not running.server.admission.wait_until_idle(0), what="the call is admitted")
+            wait_until(answered, what="the call that is not read has made room")
+        assert outcome(unread, "unary_stream").code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_slow_caller_is_ended_when_others_wait_for_memory(serving: Any, silent: Any) -> None:
+    ended: list[int] = []
+    call = SimpleNamespace(cancel=lambda code, details: ended.append(code))
+    context: Any = SimpleNamespace(_rpc_event=SimpleNamespace(call=call))
+    silences, caller = Silences(), silent(b"one")
+    messages = Incoming(caller, context, None, silences, Patience(20, 300))
+    budget = Budget(10)
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor() as pool:
+        patch.setattr(incoming, "PROCESS", budget)
+        next(messages)
+        messages._pace.left = 0.0
+        waiting = pool.submit(next, messages)
+        with budget.reserve(10):
+            wanting = pool.submit(budget.reserve, 1, wait=30)
+            wait_until(lambda: bool(ended), what="the slow call is ended")
+        wanting.result(30).close()
+        caller.ended.set()
+        with pytest.raises(Overloaded):
+            waiting.result(30)
     silences.close()
 
 

@@ -36,6 +36,7 @@ class Budget:
     def __init__(self, limit: float = math.inf) -> None:
         self._limit = limit
         self._reserved = 0
+        self._waiting = 0
         self._changed = threading.Condition(threading.Lock())
         # What was given back. The garbage collector may do it anywhere, so it must not wait for the lock.
         self._returned: deque[int] = deque()
@@ -51,6 +52,11 @@ class Budget:
         """The bytes that are reserved."""
         self._settle()
         return self._reserved
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether work waits for room."""
+        return self._waiting > 0
 
     def set_limit(self, limit: float) -> None:
         """Changes the limit. Reservations stay."""
@@ -132,10 +138,14 @@ class Budget:
                 release()
         until = time.monotonic() + wait
         with self._changed:
-            while self._reserved + size > self._limit:
-                if not self._changed.wait(until - time.monotonic()):
-                    raise Overloaded("the server's memory is in use: try again soon", retry_after=_RETRY_SECONDS)
-            self._reserved += size
+            self._waiting += 1
+            try:
+                while self._reserved + size > self._limit:
+                    if not self._changed.wait(until - time.monotonic()):
+                        raise Overloaded("the server's memory is in use: try again soon", retry_after=_RETRY_SECONDS)
+                self._reserved += size
+            finally:
+                self._waiting -= 1
         self._settle()
 
     def _give_back(self, size: int) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -17,8 +18,8 @@ from gramlet.errors import Cancelled, GramletError, Unavailable
 from gramlet.transport.channel import REQUEST_ID
 
 from gramlet_server.process.identity import NOBODY, Caller, act_for
-from gramlet_server.runtime.incoming import Incoming, Patience
-from gramlet_server.runtime.silence import Silences
+from gramlet_server.runtime.incoming import SLOW_CALLS, Incoming, Patience
+from gramlet_server.runtime.silence import Pace, Silences
 
 T = TypeVar("T")
 
@@ -171,16 +172,25 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
             with self._around(method, context, (*self._outer, *self._inner), who) as call:
-                for response in behavior(request(messages, call), context):
-                    with self._silences.limited(context, self._patience.idle, _NOT_TAKEN, error=Unavailable) as wait:
-                        try:
-                            yield response
-                        finally:
-                            call.ended_with = wait.error
+                yield from self._sent(behavior(request(messages, call), context), handler.response_serializer, call)
 
         if handler.response_streaming:
-            return grpc.stream_stream_rpc_method_handler(stream, response_serializer=handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.stream_unary_rpc_method_handler(unary, response_serializer=handler.response_serializer)
+
+    def _sent(self, responses: Iterator[Any], serialize: Callable[[Any], bytes] | None, call: Call) -> Iterator[bytes]:
+        """The bytes of each response. A caller who takes them too slowly is ended, as one who sends too slowly is."""
+        pace = Pace()
+        limited = partial(self._silences.limited, call.context, self._patience.idle, _NOT_TAKEN)
+        for response in responses:
+            data = response if serialize is None else serialize(response)
+            del response  # gRPC may have to wait with the bytes
+            with limited(group=SLOW_CALLS, error=Unavailable, patience=pace.left) as wait:
+                try:
+                    yield data
+                finally:
+                    call.ended_with = wait.error
+            pace.moved(wait.seconds, len(data))
 
     def _refusal(self, method: str, error: GramletError) -> grpc.RpcMethodHandler[Any, Any]:
         """Ends a call with an error, without reading any of it."""

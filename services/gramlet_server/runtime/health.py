@@ -173,7 +173,7 @@ class Health:
     def _service(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> str:
         """The name in the request, which is the first message."""
         decode = health_pb2.HealthCheckRequest.FromString
-        self._silences.make_room(_GROUP, at_most=_MAY_WAIT, after=0.25)
+        self._silences.make_room(_GROUP, at_most=_MAY_WAIT)
         try:
             return str(Incoming(messages, context, decode, self._silences, _PATIENCE, _GROUP).only().service)
         except GramletError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from gramlet.tensor.parts import Joiner
 
 from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runtime.bounds import check_bounds
-from gramlet_server.runtime.silence import Silences
+from gramlet_server.runtime.silence import FIRST_PACE_SECONDS, Pace, Silences
 
 FIRST_MESSAGES = "first messages"
+SLOW_CALLS = "slow calls"
+"""Calls that wait for their callers, and make room when the server is full."""
 _RUN_FIELDS = ("run_id", "resume_run_id", "watch_run_id", "map_id", "resume_map_id", "watch_map_id")
 _START_FIELDS = ("configuration", "start")
 """The messages in a first request that may have one of the fields above."""
@@ -28,10 +31,12 @@ class Patience:
     Attributes:
         first: For the first message.
         idle: For each further message, and for a reply to be taken.
+        first_pace: For the first message, while others need the call's place.
     """
 
     first: float
     idle: float
+    first_pace: float = FIRST_PACE_SECONDS
 
 
 class Incoming(Iterator[Any]):
@@ -70,9 +75,10 @@ class Incoming(Iterator[Any]):
         self._held = PROCESS.reserve(0)
         self._joined = PROCESS.reserve(0)
         self._received = 0
+        self._pace = Pace()
         self._may_be_idle = False
         self._at_end: Callable[[], None] = lambda: None
-        self._others_wait: Callable[[], bool] = lambda: False
+        self._turn_is_wanted: Callable[[], bool] = lambda: False
         self.run = ""
 
     def __next__(self) -> Any:
@@ -87,14 +93,15 @@ class Incoming(Iterator[Any]):
         seconds = self._patience.first if first else self._patience.idle
         which = "the first message" if first else "the next message"
         reason = f"{which} did not come within {seconds:g} s: send it sooner, or open the call when it is there"
-        limit = 0.0 if self._may_be_idle and not first else seconds
+        idles = self._may_be_idle and not first
         with self._silences.limited(
             self._context,
-            limit,
+            0.0 if idles else seconds,
             reason,
-            group=self._group if first else "",
+            group=self._group if first else "" if idles else SLOW_CALLS,
             receives=True,
-            others_wait=self._others_wait,
+            others_wait=self._is_in_the_way,
+            patience=self._patience.first_pace if first else math.inf if idles else self._pace.left,
         ) as wait:
             try:
                 data = next(self._messages)
@@ -102,6 +109,8 @@ class Incoming(Iterator[Any]):
                 if wait.error is not None:
                     raise wait.error from None
                 raise
+        if not first:
+            self._pace.moved(wait.seconds, len(data))
         self._received += 1
         if self._deserialize is None:
             return data
@@ -146,8 +155,11 @@ class Incoming(Iterator[Any]):
         self._at_end = call
 
     def hurry(self, others_wait: Callable[[], bool]) -> None:
-        """Waits for the next messages for some seconds only while this is true."""
-        self._others_wait = others_wait
+        """Waits for the next messages at the least pace only, while this is true."""
+        self._turn_is_wanted = others_wait
+
+    def _is_in_the_way(self) -> bool:
+        return PROCESS.is_wanted or self._turn_is_wanted()
 
     def let_idle(self) -> None:
         """Waits without a limit from now on, for a caller who need not send anything more."""
@@ -174,7 +186,7 @@ def joined_from_parts(messages: Iterator[Any]) -> Iterator[Any]:
 
 
 def hurry(messages: Iterator[Any], others_wait: Callable[[], bool]) -> None:
-    """Says when others wait for what the call of these messages holds: its caller must not be silent for long then."""
+    """Says when others wait for what the call of these messages holds: its caller must keep the pace then."""
     if isinstance(messages, Incoming):
         messages.hurry(others_wait)
 

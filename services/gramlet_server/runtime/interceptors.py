@@ -14,7 +14,7 @@ from gramlet.errors import Overloaded
 from gramlet.transport.channel import REQUEST_ID
 
 from gramlet_server.runtime.calls import Call
-from gramlet_server.runtime.incoming import FIRST_MESSAGES
+from gramlet_server.runtime.incoming import FIRST_MESSAGES, SLOW_CALLS
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.silence import Silences, status_code
 
@@ -131,7 +131,7 @@ class Admission:
             full = self._running[reflects] >= self._limits[reflects]
             self._running[reflects] += not full
         if full:
-            self._silences.make_room(FIRST_MESSAGES)
+            self._silences.make_room(FIRST_MESSAGES) or self._silences.make_room(SLOW_CALLS)
             limit = self._limits[reflects]
             raise Overloaded(f"the server is busy with {limit} calls, its limit", retry_after=_RETRY_SECONDS)
         try:

@@ -1,12 +1,18 @@
-"""Ends calls whose callers are silent: that send no message, or take no reply, for too long.
+"""Ends calls whose callers are silent or slow: that send no message, or take no reply, for too long.
 
 gRPC's threads wait for a message without a limit. One thread of this module watches all of these waits and ends the
 calls whose time is over, so that a caller who sends nothing cannot hold a thread, a turn or memory.
+
+A caller who sends a little again and again is never silent for long. So each call has a `Pace`, as in Apache's
+mod_reqtimeout (`body=15,MinRate=16384`): the server waits 15 s for it in all, and one second more for each 16 KiB that
+arrive. The pace counts only the time in which the server waits, and it ends a call only when others need what the call
+holds: its turn, its thread or its memory.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +23,35 @@ import grpc
 from gramlet.errors import DeadlineExceeded, GramletError, Overloaded
 
 _TICK_SECONDS = 0.25
-# A message of an honest caller follows its headers at once. A call that has waited longer may make room for another.
-_MAKES_ROOM_SECONDS = 1.0
-_WHILE_OTHERS_WAIT_SECONDS = 15.0
+_TOO_SLOW = "this one was silent or slow: begin it when its data are ready, and send them without a pause"
+PACE_SECONDS = 15.0
+"""How long the server waits for a caller, in all, while others need what the call holds."""
+PACE_BYTES = 16 * 1024
+"""For so many bytes it waits a second more, but never more than PACE_SECONDS from then on."""
+FIRST_PACE_SECONDS = 1.0
+"""The same for the first message: that of an honest caller follows its headers at once."""
 
 _log = logging.getLogger(__name__)
+
+
+class Pace:
+    """How long a call may still wait for its caller while others need what it holds.
+
+    Attributes:
+        left: Seconds; not more than PACE_SECONDS.
+    """
+
+    def __init__(self, seconds: float = PACE_SECONDS) -> None:
+        self.left = seconds
+
+    def moved(self, waited: float, size: int) -> None:
+        """A message came, or was taken.
+
+        Args:
+            waited: Seconds that the server waited for it.
+            size: Its bytes.
+        """
+        self.left = min(PACE_SECONDS, max(0.0, self.left - waited) + size / PACE_BYTES)
 
 
 @dataclass(eq=False)
@@ -35,7 +65,9 @@ class Wait:
         receives: Whether the call waits for a message. Otherwise it sends one.
         group: The calls that make room for each other; empty: the call makes room for none.
         others_wait: Whether others wait for what the call holds.
+        patience: Seconds after which the call may be ended because others need what it holds.
         error: What the call was ended with, once it was.
+        seconds: How long the wait was, once it is over.
     """
 
     context: grpc.ServicerContext
@@ -44,8 +76,10 @@ class Wait:
     receives: bool
     group: str
     others_wait: Callable[[], bool]
+    patience: float
     started: float = field(default_factory=time.monotonic)
     error: GramletError | None = None
+    seconds: float = 0.0
 
 
 class Silences:
@@ -79,6 +113,7 @@ class Silences:
         receives: bool = False,
         error: type[GramletError] = DeadlineExceeded,
         others_wait: Callable[[], bool] = lambda: False,
+        patience: float = FIRST_PACE_SECONDS,
     ) -> Iterator[Wait]:
         """Ends the call if the wait inside takes longer than `seconds`; 0: there is no limit.
 
@@ -89,12 +124,12 @@ class Silences:
             group: The calls that make room for each other; empty: the call makes room for none.
             receives: Whether the call waits for a message.
             error: The kind of the error.
-            others_wait: Whether others wait for what the call holds. It is then ended much sooner.
+            others_wait: Whether others wait for what the call holds.
+            patience: Seconds after which it is ended if they do, and may be ended to make room.
         """
         now = self._clock()
-        wait = Wait(
-            context, now + seconds if seconds else float("inf"), error(reason), receives, group, others_wait, now
-        )
+        ends = now + seconds if seconds else math.inf
+        wait = Wait(context, ends, error(reason), receives, group, others_wait, patience, now)
         with self._lock:
             self._waits.add(wait)
             if self._watcher is None and not self._closed.is_set():
@@ -103,6 +138,7 @@ class Silences:
         try:
             yield wait
         finally:
+            wait.seconds = self._clock() - now
             with self._lock:
                 self._waits.discard(wait)
 
@@ -114,24 +150,25 @@ class Silences:
         for wait in waits:
             if wait.ends <= now:
                 self._end(wait, wait.late)
-            elif now - wait.started > _WHILE_OTHERS_WAIT_SECONDS and wait.others_wait():
-                message = f"others wait for the turn of this run, and nothing came for {_WHILE_OTHERS_WAIT_SECONDS:g} s"
-                self._end(wait, Overloaded(f"{message}: order it when its data are ready"))
+            elif now - wait.started > wait.patience and wait.others_wait():
+                self._end(wait, Overloaded(f"others wait for what this call holds, and {_TOO_SLOW}"))
 
-    def make_room(self, group: str, at_most: int = 0, after: float = _MAKES_ROOM_SECONDS) -> bool:
+    def make_room(self, group: str, at_most: int = 0) -> bool:
         """Ends the call of a group that has waited longest, if more than `at_most` wait.
 
-        Calls that have waited for less than `after` seconds stay: the message of an honest caller is on its way.
+        Calls whose patience is not used up stay: the message of an honest caller is on its way.
 
         Returns:
             Whether a call was ended.
         """
+        now = self._clock()
         with self._lock:
             waits = [wait for wait in self._waits if wait.group == group]
-        longest = min(waits, key=lambda wait: wait.started, default=None)
-        if longest is None or len(waits) <= at_most or self._clock() - longest.started < after:
+        slow = (wait for wait in waits if now - wait.started >= wait.patience)
+        slowest = min(slow, key=lambda wait: wait.started, default=None)
+        if slowest is None or len(waits) <= at_most:
             return False
-        self._end(longest, Overloaded("the server is full, and this call was silent: send its message at once"))
+        self._end(slowest, Overloaded(f"the server is full, and {_TOO_SLOW}"))
         return True
 
     def close(self) -> None:
@@ -149,7 +186,7 @@ class Silences:
             return
         now = self._clock()
         with self._lock:
-            waits = [wait for wait in self._waits if wait.receives and now - wait.started > _MAKES_ROOM_SECONDS]
+            waits = [wait for wait in self._waits if wait.receives and now - wait.started > FIRST_PACE_SECONDS]
         for wait in waits:
             self._end(
                 wait, Overloaded("the server's memory is in use, and the message was not complete: send it again")
