@@ -31,7 +31,9 @@ from gramlet.feature.objective_wire import (
     STAGE_LOSSES,
     STAGE_WEIGHTS,
     WEIGHT,
+    Check,
     LoadPicture,
+    accept,
     decode_objective,
     encode_objective,
 )
@@ -154,7 +156,10 @@ def encode_descent_start(start: DescentStart) -> Iterator[feature_pb2.DescendReq
 
 
 def decode_descent_start(
-    messages: Iterator[feature_pb2.DescendRequest], load: LoadPicture, load_region: LoadPicture
+    messages: Iterator[feature_pb2.DescendRequest],
+    load: LoadPicture,
+    load_region: LoadPicture,
+    check: Check = accept,
 ) -> DescentStart:
     """The start of a descent, from its first messages. The engine checks whether everything fits together.
 
@@ -162,6 +167,7 @@ def decode_descent_start(
         messages: The messages; those after the start are left in it.
         load: Turns a picture into (3, H, W) float32.
         load_region: Turns a mask into (H, W) float32.
+        check: Refuses a start before its pictures are loaded.
 
     Raises:
         InvalidInput: There is no start, a picture is missing or bad, or a value is not allowed.
@@ -176,11 +182,15 @@ def decode_descent_start(
     if message is None or message.WhichOneof("message") != "start":
         raise InvalidInput("say what to do first", field="start")
     start = message.start
-    objective = decode_objective(start.objective, load, load_region, "start.objective")
-    initial = None
-    if start.HasField("initial"):
-        initial = load(PICTURE.decode(start.initial, "start.initial"), "start.initial")
-    return _START.decode(start, "start", objective=objective, initial=initial, state=b"".join(chunks))
+    sent: Any = PICTURE.decode(start.initial, "start.initial") if start.HasField("initial") else None
+
+    def whole(objective: Any, initial: Any) -> DescentStart:
+        return _START.decode(start, "start", objective=objective, initial=initial, state=b"".join(chunks))
+
+    objective = decode_objective(
+        start.objective, load, load_region, "start.objective", lambda unread: check(whole(unread, sent))
+    )
+    return whole(objective, None if sent is None else load(sent, "start.initial"))
 
 
 def encode_reweight(weights: DescentWeights) -> feature_pb2.DescendRequest:

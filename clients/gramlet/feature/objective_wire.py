@@ -20,6 +20,13 @@ from gramlet.types import Array, ElementType, Picture
 LoadPicture = Callable[[Picture, str], Array]
 """Turns a picture into (3, H, W) float32; the string is the picture's place in the request, for errors."""
 
+Check = Callable[[Any], None]
+"""Refuses settings before any picture is loaded: the pictures in what it is given are still as they travel."""
+
+
+def accept(settings: Any) -> None:
+    """The check that refuses nothing."""
+
 
 def check_weight(weight: float, field: str) -> float:
     """The weight itself.
@@ -92,7 +99,11 @@ encode_objective = _OBJECTIVE.encode
 
 
 def decode_objective(
-    message: feature_pb2.Objective, load: LoadPicture, load_region: LoadPicture, field: str = "objective"
+    message: feature_pb2.Objective,
+    load: LoadPicture,
+    load_region: LoadPicture,
+    field: str = "objective",
+    check: Check = accept,
 ) -> Objective:
     """An objective. The engine checks whether stages exist and shapes agree.
 
@@ -101,11 +112,13 @@ def decode_objective(
         load: Turns a picture into (3, H, W) float32.
         load_region: Turns a mask into (H, W) float32.
         field: Its place in the request, for errors.
+        check: Refuses an objective before its pictures are loaded.
 
     Raises:
         InvalidInput: A picture is missing or bad, a weight is negative or not a number, or a value is unknown.
     """
     decoded: Any = _OBJECTIVE.decode(message, field)  # its pictures are still as they travel
+    check(decoded)
 
     def region(mask: Picture | None, path: str) -> Array | None:
         return None if mask is None else load_region(mask, path)
@@ -143,7 +156,11 @@ def encode_setup(
 
 
 def decode_setup(
-    message: feature_pb2.DifferentiateRequest.Setup, load: LoadPicture, load_region: LoadPicture, field: str = "setup"
+    message: feature_pb2.DifferentiateRequest.Setup,
+    load: LoadPicture,
+    load_region: LoadPicture,
+    field: str = "setup",
+    check: Check = accept,
 ) -> tuple[Objective, ElementType]:
     """The objective and the element type of its gradients.
 
@@ -151,7 +168,7 @@ def decode_setup(
         InvalidInput: As `decode_objective`.
     """
     element_type = FLOAT_TYPE.decode(message.gradient_element_type, f"{field}.gradient_element_type")
-    return decode_objective(message.objective, load, load_region, f"{field}.objective"), element_type
+    return decode_objective(message.objective, load, load_region, f"{field}.objective", check), element_type
 
 
 def encode_evaluate(picture: Array, sequence: int) -> feature_pb2.DifferentiateRequest:

@@ -187,9 +187,7 @@ class DescentWork:
         self._number = snapshot.counts.number if snapshot is not None else 0
         start = self._start = replace(start, state=b"")  # up to a gigabyte; the descent makes its own copy
         content = self._objective.content
-        if start.luminance_only:
-            if content is None:
-                raise InvalidInput("to keep the content's colors, send the content", field="start.objective.content")
+        if start.luminance_only and content is not None:
             self._objective = replace(self._objective, content=gray(content))
         initial = content if start.initial is None else start.initial
         first = content if content is not None else initial if snapshot is None else snapshot.picture

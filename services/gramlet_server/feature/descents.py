@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
+from gramlet.errors import InvalidInput
 from gramlet.feature.descent_types import (
     DescentEvent,
     DescentPreview,
@@ -77,11 +78,12 @@ class Descents:
         """Puts a descent into the queue. Leave its `with` block in the end.
 
         Raises:
+            InvalidInput: The objective cannot be computed, or there is nothing to start from.
             OtherWeights: Another network is wanted.
             Overloaded: The queue is full. Nothing was done.
             Unavailable: The server is shutting down. Nothing was done.
         """
-        check_weights(start.weights_digest, self._passes.network.digest, "start.weights_digest")
+        self.check(start)
         requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
         network = self._passes, self._targets, self._differentiator
         work = DescentWork(*network, start, requests, happened, self._pace, lambda: self.queue.running - 1)
@@ -89,6 +91,17 @@ class Descents:
         with self._lock:
             self._open.add(descent)
         return descent
+
+    def check(self, start: DescentStart) -> None:
+        """Refuses what cannot begin. The pictures may still be as they travel. Errors are those of `open`."""
+        check_weights(start.weights_digest, self._passes.network.digest, "start.weights_digest")
+        self.queue.check()
+        self._targets.check(start.objective)
+        has_content = start.objective.content is not None
+        if start.luminance_only and not has_content:
+            raise InvalidInput("to keep the content's colors, send the content", field="start.objective.content")
+        if not (has_content or start.initial is not None or start.state):
+            raise InvalidInput("send a content, or a picture to start from", field="start.initial")
 
     def drain(self) -> None:
         """Lets every descent hand out its state and fail with Unavailable, so that it goes on at another server."""

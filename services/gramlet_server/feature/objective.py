@@ -244,8 +244,8 @@ def fit_regions(objective: Objective) -> tuple[Objective, tuple[int, int] | None
 # --- checks ---
 
 
-def check(objective: Objective, network: Architecture) -> None:
-    """Rejects an objective that the network cannot compute.
+def check_settings(objective: Objective, network: Architecture) -> None:
+    """Rejects an objective that the network cannot compute, whatever its pictures and regions are.
 
     Raises:
         InvalidInput: Naming the field of the objective.
@@ -272,13 +272,18 @@ def _check_styles(objective: Objective, network: Architecture) -> None:
         raise InvalidInput("a style weight needs at least one stage", field="style_stages")
     for index, style in enumerate(objective.styles):
         _check_weight(style.weight, f"styles[{index}].weight")
-        _check_region(style.content_region, f"styles[{index}].content_region")
-        _check_region(style.style_region, f"styles[{index}].style_region")
     if not sum(style.weight for style in objective.styles) > 0:
         raise InvalidInput("the styles' weights are all 0", field="styles")
     for index, (stage, value) in enumerate(objective.style_stages.items()):
         network.stage(stage, f"style_stages[{index}].stage")
         _check_weight(value, f"style_stages[{index}].weight")
+
+
+def check_regions(styles: Sequence[Style[Array]]) -> None:
+    """Rejects regions that are no masks. Errors as above."""
+    for index, style in enumerate(styles):
+        _check_region(style.content_region, f"styles[{index}].content_region")
+        _check_region(style.style_region, f"styles[{index}].style_region")
 
 
 def _check_weight(value: float, field: str) -> None:

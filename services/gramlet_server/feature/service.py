@@ -121,7 +121,7 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
                     case "setup":
                         check_weights(request.setup.weights_digest, self._engine.network.digest, "setup.weights_digest")
                         objective, element_type = objective_wire.decode_setup(
-                            request.setup, self._picture, self._region
+                            request.setup, self._picture, self._region, check=self._engine.targets.check
                         )
                         differentiation.replace(objective)
                         yield objective_wire.encode_ready(self._engine.network.digest)
@@ -137,7 +137,8 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
     ) -> Iterator[feature_pb2.DescendResponse]:
         """A descent, iteration by iteration."""
         requests = joined_from_parts(request_iterator)
-        start = descent_wire.decode_descent_start(requests, self._picture, self._region)
+        check = self._engine.descents.check
+        start = descent_wire.decode_descent_start(requests, self._picture, self._region, check)
         with self._engine.descend(start) as descent:
             let_idle(request_iterator)  # what comes now are changes, if any
             del start  # its state may have hundreds of megabytes

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from gramlet_server.feature.cache import Cache
 from gramlet_server.feature.gram import Region, energy, gram_matrix, region_at
-from gramlet_server.feature.objective import StyleGroup, StyleTarget, Targets, check, fit_regions, style_groups
+from gramlet_server.feature.objective import (
+    StyleGroup,
+    StyleTarget,
+    Targets,
+    check_regions,
+    check_settings,
+    fit_regions,
+    style_groups,
+)
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.tiles import Tile, TileSums
 from gramlet_server.feature.work import Caller
@@ -80,11 +88,20 @@ class TargetBuilder:
             pixels = max(pixels, self._passes.pixels_at_once((height, width), of_picture, objective.antialiased))
         return self._passes.memory.targets(pixels, stages, objective.antialiased, "objective")
 
-    def _check(self, objective: Objective) -> None:
+    def check(self, objective: Objective) -> None:
+        """Checks all of an objective but its pictures and regions, which may still be as they travel.
+
+        Raises:
+            InvalidInput: Naming the field of the objective.
+        """
         network = self._passes.network
-        check(objective, network.architecture)
+        check_settings(objective, network.architecture)
         if objective.antialiased and not network.can_antialias:
             raise InvalidInput(f"{network.name} has no strides to antialias", field="antialiased")
+
+    def _check(self, objective: Objective) -> None:
+        self.check(objective)
+        check_regions(objective.styles if objective.style_weight else ())
         if objective.content is not None:
             content_stage = [objective.content_stage] if objective.content_weight else []
             self._passes.check_size(objective.content.shape[1:], [*objective.style_stages, *content_stage], "content")

@@ -66,23 +66,31 @@ class RunQueue:
             Overloaded: The queue is full, or the caller's name has as many runs as it may.
             Unavailable: The queue is closed.
         """
-        who = caller.get()
-        ticket = Ticket(who.name)
+        ticket = Ticket(caller.get().name)
         with self._condition:
-            if self._closed:
-                raise shutting_down()
-            own = sum(each.owner == who.name for each in self._tickets)
-            if who.name and who.most_runs and own >= who.most_runs:
-                message = f"{own} runs of {who.name} are under way or wait, its limit"
-                raise Overloaded(message, retry_after=RETRY_SECONDS)
-            if len(self._tickets) >= self.running_limit + self.queue_limit:
-                raise Overloaded(
-                    f"{self.running} runs are under way and {self.queued} wait, which is the limit",
-                    retry_after=RETRY_SECONDS,
-                )
+            self._check()
             self._tickets.append(ticket)
             self._report(self.running, self.queued)
         return ticket
+
+    def check(self) -> None:
+        """Raises what `take` would raise now."""
+        with self._condition:
+            self._check()
+
+    def _check(self) -> None:
+        who = caller.get()
+        if self._closed:
+            raise shutting_down()
+        own = sum(each.owner == who.name for each in self._tickets)
+        if who.name and who.most_runs and own >= who.most_runs:
+            message = f"{own} runs of {who.name} are under way or wait, its limit"
+            raise Overloaded(message, retry_after=RETRY_SECONDS)
+        if len(self._tickets) >= self.running_limit + self.queue_limit:
+            raise Overloaded(
+                f"{self.running} runs are under way and {self.queued} wait, which is the limit",
+                retry_after=RETRY_SECONDS,
+            )
 
     def positions(self, ticket: Ticket) -> Iterator[int]:
         """Yields how many wait before a ticket whenever that changes (0: it is the next), and ends when it may run.

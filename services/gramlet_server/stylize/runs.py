@@ -44,12 +44,12 @@ from gramlet_server.stylize.kinds import (
 from gramlet_server.stylize.orders import KeptOrder, get_order, get_stylization, put_order
 from gramlet_server.stylize.plan import PreparedStylization
 from gramlet_server.stylize.prepare import prepare_pictures, prepare_stylization
-from gramlet_server.stylize.presets import presets_of
+from gramlet_server.stylize.presets import presets_of, resolve
 from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
     PreparedSweep,
-    prepare_sweep,
+    plan_sweep,
     result_from_bytes,
     result_to_bytes,
     sweep,
@@ -203,8 +203,9 @@ class Runs:
 
     def _new_sweep(self, order: SweepOrder, stylization: Stylization) -> Work[SweepEvent]:
         features, model = pin(self._features, order.weights_digest)
-        prepared = prepare_stylization(stylization, features, self._limits)
-        made = prepare_sweep(prepared, order.ratios, order.deepest_stages, model, self._limits)
+        settings = resolve(stylization.settings, model)
+        plan = plan_sweep(settings, order.ratios, order.deepest_stages, model)  # before any picture is decoded
+        made = plan.prepared(prepare_pictures(stylization, settings, self._limits), self._limits)
         run = Run.create(self._store, SWEEPS, order.run_id)
         kept = KeptOrder(
             made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages, order.keep_inputs

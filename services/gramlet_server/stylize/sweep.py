@@ -14,7 +14,7 @@ from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.sweep_types import SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
-from gramlet.stylize.types import Queued, Result, StylizeEvent
+from gramlet.stylize.types import Queued, Result, StylizeEvent, StylizeSettings
 from gramlet.types import Limits, Pixels
 
 from gramlet_server.feature_source import FeatureSource
@@ -73,20 +73,39 @@ class PreparedSweep:
         return replace(self.stylization, settings=of_cell)
 
 
-def prepare_sweep(
-    stylization: PreparedStylization,
-    ratios: tuple[float, ...],
-    deepest_stages: tuple[str, ...],
-    model: Model,
-    limits: Limits,
-) -> PreparedSweep:
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep without its pictures: the settings that all cells share, and the fields of `PreparedSweep`."""
+
+    settings: StylizeSettings
+    ratios: tuple[float, ...]
+    deepest_stages: tuple[str, ...]
+
+    def prepared(self, stylization: PreparedStylization, limits: Limits) -> PreparedSweep:
+        """The sweep with its pictures.
+
+        Raises:
+            InvalidInput: The grid would be too large for a message.
+        """
+        made = PreparedSweep(replace(stylization, settings=self.settings), self.ratios, self.deepest_stages)
+        _check_size(made, limits)
+        return made
+
+
+def plan_sweep(
+    settings: StylizeSettings, ratios: tuple[float, ...], deepest_stages: tuple[str, ...], model: Model
+) -> SweepPlan:
     """Completes the ratios and stages of an order, and sorts the style stages in the network's order.
 
+    Args:
+        settings: Complete.
+        ratios: Of the order.
+        deepest_stages: Of the order.
+        model: The network.
+
     Raises:
-        InvalidInput: A deepest stage is none of the style stages, the style weight is 0, there are too many cells, or
-            the grid would be too large for a message.
+        InvalidInput: A deepest stage is none of the style stages, the style weight is 0, or there are too many cells.
     """
-    settings = stylization.settings
     stages = settings.style_stages or {}
     used = {stage.name: stages[stage.name] for stage in model.stages if stages.get(stage.name)}
     if not (settings.style_weight and used):
@@ -97,18 +116,18 @@ def prepare_sweep(
                 f"{stage!r} is none of the style stages {', '.join(used)}", field=f"deepest_stages[{index}]"
             )
     own = (settings.content_weight or settings.style_weight) / settings.style_weight
-    stylization = replace(stylization, settings=replace(settings, style_stages=used))
-    prepared = PreparedSweep(
-        stylization, ratios or tuple(own * factor for factor in FACTORS), deepest_stages or tuple(used)
+    plan = SweepPlan(
+        replace(settings, style_stages=used),
+        ratios or tuple(own * factor for factor in FACTORS),
+        deepest_stages or tuple(used),
     )
-    _check_size(prepared, limits)
-    return prepared
+    cells = len(plan.ratios) * len(plan.deepest_stages)
+    if cells > MOST_CELLS:
+        raise InvalidInput(f"{cells} cells; at most {MOST_CELLS}: name fewer ratios or stages", field="ratios")
+    return plan
 
 
 def _check_size(prepared: PreparedSweep, limits: Limits) -> None:
-    cells = len(prepared.cells)
-    if cells > MOST_CELLS:
-        raise InvalidInput(f"{cells} cells; at most {MOST_CELLS}: name fewer ratios or stages", field="ratios")
     _, height, width = prepared.stylization.pictures.content.shape
     size = 3 * height * width * (len(prepared.deepest_stages) + 1) * len(prepared.ratios)
     if size > limits.message_bytes:
