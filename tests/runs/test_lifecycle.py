@@ -240,6 +240,22 @@ def test_a_missing_run_is_not_found(records: Records) -> None:
             lifecycle.resume(NUMBERS, run_id, taken_over(records, Steps(), run_id), detached=False, take_over=False)
 
 
+def test_a_caller_gets_signs_while_nothing_happens(records: Records) -> None:
+    lifecycle, steps = Lifecycle(records, 1, 0), Steps()
+    caller = lifecycle.start(new_work(records, steps))
+    watcher = lifecycle.watch(NUMBERS, "r")
+    elsewhere = Lifecycle(records, 1, 0).watch(NUMBERS, "r")
+    beats = [watch.beating(0.01) for watch in (caller, watcher, elsewhere)]
+    signs = [next(events) for events in (*beats[:2], *beats[:2])]
+    assert signs == [None] * 4
+    assert next(event for event in beats[2] if event is None) is None
+    steps.allowed.release()
+    for events in beats[:2]:
+        assert next(event for event in events if event is not None) == 0
+    caller.cancel()
+    elsewhere.cancel()
+
+
 def test_a_detached_run_goes_on_without_its_caller_until_it_is_stopped(records: Records) -> None:
     lifecycle, steps = Lifecycle(records, 1, 0), Steps()
     caller = lifecycle.start(new_work(records, steps, detached=True))

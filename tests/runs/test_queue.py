@@ -33,6 +33,21 @@ def test_a_full_queue_refuses_and_says_when_to_try_again() -> None:
     assert error.value.retry_after
 
 
+def test_a_place_is_reported_again_after_a_while() -> None:
+    queue = RunQueue(1, 1)
+    queue.take()
+    waiting = queue.positions(queue.take(), again_after=0.01)
+    assert [next(waiting) for _ in range(3)] == [0, 0, 0]
+
+
+def test_whether_there_is_room_can_be_asked_before() -> None:
+    queue = RunQueue(1, 0)
+    queue.check()
+    queue.take()
+    with pytest.raises(Overloaded):
+        queue.check()
+
+
 def test_cancelling_wakes_a_waiting_ticket_which_keeps_its_place_until_it_leaves() -> None:
     queue = RunQueue(1, 1)
     queue.take()

@@ -27,12 +27,12 @@ from gramlet.run.wire import PROGRESS
 from gramlet.tensor.arrays import TENSOR
 from gramlet.tensor.codec import EnumCodec, EventCodec, Inner, MessageCodec, checked
 from gramlet.tensor.wire import PICTURE, decode_picture_error, encode_picture_error
-from gramlet.transport.rpc import Kind, Rpc
+from gramlet.transport.rpc import BEATING_SECONDS, Kind, Rpc
 from gramlet.types import check_name
 
 # --- requests ---
 
-EMBED = Rpc(embed_pb2_grpc.EmbedServiceStub, "Embed", Kind.STREAM)
+EMBED = Rpc(embed_pb2_grpc.EmbedServiceStub, "Embed", Kind.STREAM, silence=BEATING_SECONDS)
 TRANSFORM = Rpc(embed_pb2_grpc.EmbedServiceStub, "Transform", Kind.STREAM)
 
 _ITEM = MessageCodec(Item, embed_pb2.Item, picture=PICTURE, vector=TENSOR)
@@ -147,6 +147,6 @@ _EVENTS: EventCodec[MapEvent, embed_pb2.EmbedResponse] = EventCodec(
 decode_event = _EVENTS.decode
 
 
-def encode_event(event: MapEvent) -> embed_pb2.EmbedResponse:
-    """An event of a map's making."""
-    return _EVENTS.encode(event, map_id=event.map_id)
+def encode_event(event: MapEvent | None, map_id: str = "") -> embed_pb2.EmbedResponse:
+    """An event of a map's making. None: a sign that the server works."""
+    return _EVENTS.encode(event, map_id=map_id if event is None else event.map_id)

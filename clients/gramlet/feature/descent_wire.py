@@ -42,7 +42,7 @@ from gramlet.tensor.arrays import encode_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec, checked
 from gramlet.tensor.parts import PART_BYTES, split
 from gramlet.tensor.wire import PICTURE, TIMING, decode_float_picture
-from gramlet.transport.rpc import Kind, Rpc
+from gramlet.transport.rpc import BEATING_SECONDS, Kind, Rpc
 
 OPTIMIZER = EnumCodec(
     {
@@ -136,7 +136,7 @@ _EVENTS: dict[str, MessageCodec[Any, Any]] = {
 }
 _NAMES = {codec.kind: name for name, codec in _EVENTS.items()}
 
-DESCEND = Rpc(feature_pb2_grpc.FeatureServiceStub, "Descend", Kind.STREAM)
+DESCEND = Rpc(feature_pb2_grpc.FeatureServiceStub, "Descend", Kind.STREAM, silence=BEATING_SECONDS)
 
 MOST_STATE_BYTES = 2**31
 """Of a state: twice the largest history of L-BFGS."""

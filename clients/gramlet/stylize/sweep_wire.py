@@ -19,9 +19,9 @@ from gramlet.stylize.sweep_types import (
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.stylize.wire import RUN_ID, SETTINGS, STYLIZATION, decode_event, encode_event
 from gramlet.tensor.codec import EventCodec, Functions, Inner, MessageCodec, checked
-from gramlet.transport.rpc import Kind, Rpc
+from gramlet.transport.rpc import BEATING_SECONDS, Kind, Rpc
 
-SWEEP = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Sweep", Kind.SERVER_STREAM)
+SWEEP = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Sweep", Kind.SERVER_STREAM, silence=BEATING_SECONDS)
 
 
 def _check_ratios(ratios: Iterable[float], field: str) -> tuple[float, ...]:
@@ -66,9 +66,9 @@ def decode_sweep_order(message: stylize_pb2.SweepRequest) -> SweepOrder:
     return _ORDER.decode(message)
 
 
-def encode_sweep_event(event: SweepEvent, run_id: str = "") -> stylize_pb2.SweepResponse:
-    """An event, of that sweep (default: the event's own run id)."""
-    return _EVENTS.encode(event, run_id=run_id or event.run_id)
+def encode_sweep_event(event: SweepEvent | None, run_id: str = "") -> stylize_pb2.SweepResponse:
+    """An event, of that sweep (default: the event's own run id). None: a sign that the server works."""
+    return _EVENTS.encode(event, run_id=run_id or ("" if event is None else event.run_id))
 
 
 def decode_sweep_event(message: stylize_pb2.SweepResponse) -> SweepEvent | None:

@@ -35,7 +35,7 @@ from gramlet.stylize.types import (
 from gramlet.stylize.v1 import stylize_pb2, stylize_pb2_grpc
 from gramlet.tensor.codec import EnumCodec, EventCodec, Functions, MessageCodec, checked, each
 from gramlet.tensor.wire import PICTURE, TIMING
-from gramlet.transport.rpc import Kind, Rpc
+from gramlet.transport.rpc import BEATING_SECONDS, Kind, Rpc
 from gramlet.types import check_name
 
 _INITIAL = EnumCodec(
@@ -192,9 +192,9 @@ _EVENTS: EventCodec[StylizeEvent, stylize_pb2.StylizeResponse] = EventCodec(
 )
 
 
-def encode_event(event: StylizeEvent, run_id: str = "") -> stylize_pb2.StylizeResponse:
-    """An event, of that run (default: the event's own run id)."""
-    return _EVENTS.encode(event, run_id=run_id or event.run_id)
+def encode_event(event: StylizeEvent | None, run_id: str = "") -> stylize_pb2.StylizeResponse:
+    """An event, of that run (default: the event's own run id). None: a sign that the server works."""
+    return _EVENTS.encode(event, run_id=run_id or ("" if event is None else event.run_id))
 
 
 def decode_event(message: stylize_pb2.StylizeResponse) -> StylizeEvent | None:
@@ -246,7 +246,7 @@ def decode_adjusted(message: stylize_pb2.AdjustResponse) -> StylizeSettings:
 
 # --- what the client calls and sends ---
 
-STYLIZE = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Stylize", Kind.SERVER_STREAM)
+STYLIZE = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Stylize", Kind.SERVER_STREAM, silence=BEATING_SECONDS)
 ADJUST = Rpc(stylize_pb2_grpc.StylizeServiceStub, "Adjust")
 GET_STATUS = Rpc(stylize_pb2_grpc.StylizeServiceStub, "GetStatus")
 

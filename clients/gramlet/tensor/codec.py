@@ -219,19 +219,21 @@ class EventCodec(Generic[T, M]):
         if members != cases.keys():
             raise TypeError(f"{message.DESCRIPTOR.full_name} has the events {sorted(members)}, not {sorted(cases)}")
 
-    def encode(self, event: T, **shared: Any) -> M:
-        """The message of an event; `shared` are the fields beside it.
+    def encode(self, event: T | None, **shared: Any) -> M:
+        """The message of an event; `shared` are the fields beside it. None: a message without an event.
 
         Raises:
             TypeError: Not an event of this stream.
         """
+        if event is None:
+            return self._message(**shared)
         name = self._names.get(type(event))
         if name is None:
             raise TypeError(f"not an event of {self._message.DESCRIPTOR.name}: {type(event).__name__}")
         return self._message(**shared, **{name: self._cases[name].encode(event)})
 
     def decode(self, message: M) -> T | None:
-        """The event; None for one that only a later release knows."""
+        """The event; None if there is none, or one that only a later release knows."""
         name = message.WhichOneof("event")
         if name is None:
             return None

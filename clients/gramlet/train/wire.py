@@ -12,11 +12,11 @@ from gramlet.train.configuration import Configuration, Entry, TrainOrder, Unread
 from gramlet.train.head_wire import EPOCH, HEAD, OUTCOME, RECIPE, SKIPPED
 from gramlet.train.types import Accepted, Event, Extracting, Queued, RemoteProgress, Result, Started, Step
 from gramlet.train.v1 import train_pb2, train_pb2_grpc
-from gramlet.transport.rpc import Kind, Rpc
+from gramlet.transport.rpc import BEATING_SECONDS, Kind, Rpc
 
 # --- requests of Train ---
 
-TRAIN = Rpc(train_pb2_grpc.TrainServiceStub, "Train", Kind.STREAM)
+TRAIN = Rpc(train_pb2_grpc.TrainServiceStub, "Train", Kind.STREAM, silence=BEATING_SECONDS)
 
 
 def _encode_hash(sha256: str) -> bytes:
@@ -130,6 +130,6 @@ _EVENTS: EventCodec[Event, train_pb2.TrainResponse] = EventCodec(
 decode_event = _EVENTS.decode
 
 
-def encode_event(event: Event, run_id: str) -> train_pb2.TrainResponse:
-    """An event of that run."""
+def encode_event(event: Event | None, run_id: str) -> train_pb2.TrainResponse:
+    """An event of that run. None: a sign that the server works."""
     return _EVENTS.encode(event, run_id=run_id)

@@ -26,7 +26,8 @@ from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
-from gramlet.transport.rpc import Kind, Message, Rpc
+from gramlet.transport.rpc import FINISH_SECONDS, LAST_REPLIES, SILENCE_SECONDS, Kind, Message, Rpc
+from gramlet.transport.silence import silent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -178,7 +179,9 @@ class AsyncConnection(BaseConnection):
         while True:
             try:
                 with self.translating(rpc):
-                    call = self._method(rpc)(request, timeout=attempts.remaining(), metadata=self._metadata(metadata))
+                    call = self._method(rpc)(
+                        request, timeout=attempts.remaining(rpc.silence), metadata=self._metadata(metadata)
+                    )
                     self._calls.add(call)
                     reply = await call
             except GramletError as error:
@@ -245,6 +248,7 @@ class AsyncStream:
         self._failure: Exception | None = None
         self._sending = asyncio.Lock()
         self._closed = False
+        self._silence = SILENCE_SECONDS
 
     async def __aenter__(self) -> Self:
         return self
@@ -300,9 +304,11 @@ class AsyncStream:
     async def finish(self) -> None:
         """Lets the server end the call in order, when all replies are there."""
         await self._end()
+        self._silence = FINISH_SECONDS
         with suppress(GramletError):
-            async for _ in self.remaining():
-                pass
+            for _ in range(LAST_REPLIES):
+                if await self._read() is grpc.aio.EOF:
+                    break
 
     async def close(self) -> None:
         """Cancels the call, if it has not ended."""
@@ -316,7 +322,13 @@ class AsyncStream:
     async def _read(self) -> Message:
         try:
             with self._connection.translating(self._rpc):
-                return await self._call.read()
+                async with asyncio.timeout(self._silence):
+                    reply = await self._call.read()
+            self._silence = min(self._silence, self._rpc.silence)
+            return reply
+        except TimeoutError:
+            self._call.cancel()
+            raise silent(self._connection.address, self._silence) from None
         except (GramletError, asyncio.CancelledError) as error:
             if _is_being_cancelled():
                 raise

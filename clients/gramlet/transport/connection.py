@@ -11,7 +11,15 @@ from typing import Any, Generic, TypeVar, cast
 
 import grpc
 
-from gramlet.errors import DeadlineExceeded, FailedPrecondition, GramletError, InvalidInput, OtherWeights, shown
+from gramlet.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    GramletError,
+    InternalError,
+    InvalidInput,
+    OtherWeights,
+    shown,
+)
 from gramlet.inputs.values import seconds
 from gramlet.transport.channel import (
     ON_BEHALF_OF,
@@ -26,6 +34,9 @@ from gramlet.transport.failures import FailedCall, decode_rpc_error, shows_a_ser
 from gramlet.transport.fields import keyword_of
 from gramlet.transport.retry import RetryPolicy
 from gramlet.transport.rpc import Message, Rpc
+
+_REPETITIONS = 250_000
+"""More than the iterations that a run repeats after its server was lost, and than the signs of a run of a month."""
 
 LOOK_SECONDS = 1.0
 """How long to look for servers that are not ready."""
@@ -83,15 +94,16 @@ class Attempts:
         self._answered_in_vain = False
         self._fruitless = 0
         self._elsewhere = 0
+        self._repeated = 0
 
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, for the next attempt; None without one.
+    def remaining(self, otherwise: float | None = None) -> float | None:
+        """Seconds until the deadline, for the next attempt; `otherwise` without one.
 
         Raises:
             DeadlineExceeded: There are none left.
         """
         if self._deadline is None:
-            return None
+            return otherwise
         remaining = self._deadline - self._clock()
         if remaining <= 0:
             raise DeadlineExceeded("the timeout is over: allow more, or ask for less")
@@ -103,10 +115,16 @@ class Attempts:
         Args:
             new: It brought the call forward.
             queued: The call waits for its turn, so it is not to blame if the server is lost.
+
+        Raises:
+            InternalError: The server sends more and more that is not new.
         """
         self._contact.made = True
         self._lost_since = None
         self._answered_in_vain = not (new or queued)
+        self._repeated = 0 if new else self._repeated + 1
+        if self._repeated > _REPETITIONS:
+            raise InternalError(f"the server has sent {_REPETITIONS:,} messages with nothing new in them")
         if new:
             self._failures = self._fruitless = self._elsewhere = 0
 

@@ -19,7 +19,8 @@ from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, 
 from gramlet.transport.ending import calls_under_way
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
-from gramlet.transport.rpc import Kind, Message, Rpc
+from gramlet.transport.rpc import FINISH_SECONDS, LAST_REPLIES, SILENCE_SECONDS, Kind, Message, Rpc
+from gramlet.transport.silence import Reads, silent
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +67,11 @@ class one_reader(Generator[T, None, None]):  # a class, but used like a decorato
 
 
 class Connection(BaseConnection):
-    """A channel through which every RPC of a client goes. A process that was forked gets a channel of its own."""
+    """A channel through which every RPC of a client goes. A process that was forked gets a channel of its own.
+
+    Attributes:
+        reads: Gives up those of which the server is silent.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
@@ -80,6 +85,7 @@ class Connection(BaseConnection):
         self._stubs = {}
         self._streams: WeakSet[Stream] = WeakSet()
         self._lock = threading.Lock()
+        self.reads = Reads()
 
     @property
     def channel(self) -> grpc.Channel:
@@ -138,7 +144,9 @@ class Connection(BaseConnection):
         while True:
             try:
                 with self.translating(rpc):
-                    reply = self._method(rpc)(request, timeout=attempts.remaining(), metadata=self._metadata(metadata))
+                    reply = self._method(rpc)(
+                        request, timeout=attempts.remaining(rpc.silence), metadata=self._metadata(metadata)
+                    )
             except GramletError as error:
                 self.pause(attempts.delay_after(error))
             else:
@@ -215,6 +223,7 @@ class Stream:
         self._call = call
         self._requests = requests
         self._process = os.getpid()
+        self._silence = SILENCE_SECONDS
         if requests is not None:
             requests.cancel = call.cancel
 
@@ -264,9 +273,11 @@ class Stream:
         """Lets the server end the call in order, when all replies are there."""
         if self._requests is not None:
             self._requests.end()
+        self._silence = FINISH_SECONDS
         with suppress(GramletError):
-            for _ in self.remaining():
-                pass
+            for _ in range(LAST_REPLIES):
+                if self._read() is _END:
+                    break
 
     def close(self) -> None:
         """Cancels the call, if it has not ended and is of this process."""
@@ -276,14 +287,19 @@ class Stream:
     def _read(self) -> Message:
         if self._process != os.getpid():
             raise FailedPrecondition(f"this call belongs to process {self._process}: make it again in this one")
-        try:
-            with self._connection.translating(self._rpc):
-                return next(self._call, _END)
-        except GramletError:
-            calls_under_way.hold_daemon()
-            if self._requests is not None and self._requests.failure is not None:
-                raise self._requests.failure from None
-            raise
+        with self._connection.reads.limited(self._silence, self._call.cancel) as read:
+            try:
+                with self._connection.translating(self._rpc):
+                    reply = next(self._call, _END)
+            except GramletError:
+                calls_under_way.hold_daemon()
+                if self._requests is not None and self._requests.failure is not None:
+                    raise self._requests.failure from None
+                if read.is_late:
+                    raise silent(self._connection.address, self._silence) from None
+                raise
+        self._silence = min(self._silence, self._rpc.silence)
+        return reply
 
 
 def _close(call: Any, requests: Requests | None) -> None:

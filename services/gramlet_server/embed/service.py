@@ -35,7 +35,8 @@ class EmbedServicer(embed_pb2_grpc.EmbedServiceServicer):
         hurry(request_iterator, lambda: self._maps.lifecycle.queue.queued > 0)
         making = self._maps.start(start, messages.decode_items(until_caller_leaves(request_iterator)))
         making.cancel_with_call(context.add_callback)
-        yield from map(messages.encode_event, making)
+        for event in making.beating():
+            yield messages.encode_event(event, making.run_id)
 
     def Transform(
         self, request_iterator: Iterator[embed_pb2.TransformRequest], context: grpc.ServicerContext

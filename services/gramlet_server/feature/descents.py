@@ -31,7 +31,7 @@ from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.encode import encode_jpeg
 from gramlet_server.runs.events import EventBuffer
-from gramlet_server.runs.queue import RunQueue
+from gramlet_server.runs.queue import BEAT_SECONDS, RunQueue
 from gramlet_server.telemetry import Observer
 
 
@@ -173,7 +173,7 @@ class LocalDescent:
         return _state(event) if isinstance(event, Snapshot) else event
 
     def bursts(self) -> Iterator[Sequence[DescentEvent | Snapshot]]:
-        """The same events as they arrive, instead of the iterator itself.
+        """The same events as they arrive, instead of the iterator itself. Nothing for BEAT_SECONDS is an empty burst.
 
         At the pace of a GPU many iterations come at once. Snapshots stand for states, so that a reader that sends them
         on needs no memory for the whole file.
@@ -216,15 +216,21 @@ class LocalDescent:
         self._closed(self)
 
     def _read(self) -> Iterator[Sequence[DescentEvent | Snapshot]]:
-        for position in self._queue.positions(self._ticket):
+        for position in self._queue.positions(self._ticket, BEAT_SECONDS):
             yield [DescentQueued(position=position)]
         # In the context of the call that it works for, so that its log lines carry that call's id.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=[self._run], name="descent", daemon=True)
         self._thread.start()
-        for report in self._happened:
+        while True:
+            try:
+                report = self._happened.take(BEAT_SECONDS)
+            except StopIteration:
+                return
             taken = time.monotonic()
             match report:
+                case None:
+                    yield []
                 case tuple():
                     yield report
                 case PreviewPixels(iteration, pixels):

@@ -43,7 +43,7 @@ from gramlet_server.pictures.encode import encode_jpeg, encode_png, to_uint8
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.pictures.workers import Decoder
 from gramlet_server.process.memory_budget import PROCESS, Reservation
-from gramlet_server.runs.queue import RunQueue, shutting_down
+from gramlet_server.runs.queue import BEAT_SECONDS, RunQueue, shutting_down
 
 PATCH_SIZE, SMALL_PATCH_SIZE = 224, 64
 """The longest side of a patch by default: of a few channels, and of many."""
@@ -195,7 +195,7 @@ class Seeing:
             Unavailable: The server is shutting down, or its device has failed.
         """
         if self._ticket is not None:
-            for position in self._queue.positions(self._ticket):
+            for position in self._queue.positions(self._ticket, BEAT_SECONDS):
                 yield SeeQueued(position=position)
         stage = self._network.architecture.stage(self._start.stage)
         digest = self._network.digest

@@ -56,6 +56,8 @@ class _Inbox:
 
 def _messages(burst: Sequence[DescentEvent | Snapshot]) -> Iterator[feature_pb2.DescendResponse]:
     match burst:
+        case []:
+            yield feature_pb2.DescendResponse()
         case [Snapshot(counts) as state]:
             yield from descent_wire.encode_state(
                 state.chunks(), iteration=counts.iteration, number=counts.number, reweighted=state.reweighted

@@ -40,9 +40,15 @@ class EventBuffer(Generic[Event]):
             Cancelled: The buffer was cancelled.
             StopIteration: The work has ended and all of its events were read. If it failed, its error instead.
         """
+        while (event := self.take(None)) is None:
+            pass
+        return event
+
+    def take(self, seconds: float | None) -> Event | None:
+        """The next event, or None if none comes within so many seconds. Errors are those of `next`."""
         with self._changed:
-            while not (self._waiting or self._ended or self._cancelled):
-                self._changed.wait()
+            if not self._changed.wait_for(lambda: self._waiting or self._ended or self._cancelled, seconds):
+                return None
             if self._cancelled:
                 raise Cancelled("the call was cancelled")
             if self._waiting:

@@ -12,6 +12,9 @@ from gramlet_server.process.identity import caller
 RETRY_SECONDS = 5.0
 """When to try again at a full queue. Long work gives no better estimate."""
 
+BEAT_SECONDS = 10.0
+"""A caller who gets no event gets a sign so often that the server still works for it. Clients rely on it."""
+
 
 def shutting_down(run_id: str = "") -> Unavailable:
     """The error of a run, or of a call that would start one, on a server that is shutting down.
@@ -92,8 +95,12 @@ class RunQueue:
                 retry_after=RETRY_SECONDS,
             )
 
-    def positions(self, ticket: Ticket) -> Iterator[int]:
+    def positions(self, ticket: Ticket, again_after: float | None = None) -> Iterator[int]:
         """Yields how many wait before a ticket whenever that changes (0: it is the next), and ends when it may run.
+
+        Args:
+            ticket: The ticket.
+            again_after: Seconds after which a position is yielded again that has not changed; None: it is not.
 
         Raises:
             Cancelled: The ticket was cancelled.
@@ -103,7 +110,8 @@ class RunQueue:
         while True:
             with self._condition:
                 while (position := self._position(ticket)) == reported:
-                    self._condition.wait()
+                    if not self._condition.wait(again_after):
+                        break
             if position is None:
                 return
             yield position

@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from gramlet.errors import Aborted, Cancelled, NotFound
@@ -14,7 +15,7 @@ from gramlet.transport.failures import error_class
 
 from gramlet_server.runs.execution import PROGRESS_SECONDS, Execution
 from gramlet_server.runs.kind import Kind
-from gramlet_server.runs.queue import shutting_down
+from gramlet_server.runs.queue import BEAT_SECONDS, shutting_down
 from gramlet_server.runs.records import Record, Records
 from gramlet_server.runs.store import Store
 
@@ -34,8 +35,12 @@ class Watch(ABC, Generic[Event]):
         self.run_id = run_id
 
     @abstractmethod
+    def beating(self, seconds: float | None = BEAT_SECONDS) -> Iterator[Event | None]:
+        """The events, and None whenever nothing has happened for so many seconds; None: only the events."""
+
     def __iter__(self) -> Iterator[Event]:
         """The events."""
+        return (event for event in self.beating(None) if event is not None)
 
     @abstractmethod
     def cancel(self) -> None:
@@ -72,8 +77,11 @@ class LocalWatch(Watch[Event]):
         self._buffer = execution.subscribe()
         self._lock = threading.Lock()
 
-    def __iter__(self) -> Iterator[Event]:
-        return self._buffer if self._ordered else map(self._execution.kind.for_others, self._buffer)
+    def beating(self, seconds: float | None = BEAT_SECONDS) -> Iterator[Event | None]:
+        with suppress(StopIteration):
+            while True:
+                event = self._buffer.take(seconds)
+                yield event if event is None or self._ordered else self._execution.kind.for_others(event)
 
     def cancel(self) -> None:
         self._buffer.cancel()
@@ -94,7 +102,7 @@ class FinishedWatch(Watch[Event]):
         self._kind = kind
         self._store = store
 
-    def __iter__(self) -> Iterator[Event]:
+    def beating(self, seconds: float | None = BEAT_SECONDS) -> Iterator[Event | None]:
         return self._kind.finished(self._store, self.run_id)
 
     def cancel(self) -> None:
@@ -136,8 +144,9 @@ class StoreWatch(Watch[Event]):
         if self._inner is not None:
             self._inner.cancel()
 
-    def __iter__(self) -> Iterator[Event]:
+    def beating(self, seconds: float | None = BEAT_SECONDS) -> Iterator[Event | None]:
         reported: Progress | None = None
+        looks = 0
         while not self._cancelled.is_set():
             if self._is_draining():
                 raise shutting_down(self.run_id)
@@ -148,20 +157,24 @@ class StoreWatch(Watch[Event]):
                 yield from self._kind.finished(self._records.store, self.run_id)
                 return
             if inner := self._here() or self._taken_over(record):
-                yield from self._events_of(inner)
+                yield from self._events_of(inner, seconds)
                 return
             self._check(record)
+            looks += 1
             if record.info.progress != reported:
-                reported = record.info.progress
+                reported, looks = record.info.progress, 0
                 yield self._kind.remote(record.info)
+            elif seconds is not None and looks * PROGRESS_SECONDS >= seconds:
+                looks = 0
+                yield None
             self._cancelled.wait(PROGRESS_SECONDS)
         raise Cancelled("the call was cancelled")
 
-    def _events_of(self, inner: Watch[Event]) -> Iterator[Event]:
+    def _events_of(self, inner: Watch[Event], seconds: float | None) -> Iterator[Event | None]:
         self._inner = inner
         if self._cancelled.is_set():  # before `cancel` could see it
             inner.cancel()
-        yield from inner
+        yield from inner.beating(seconds)
 
     def _taken_over(self, record: Record) -> Watch[Event] | None:
         """The run in this process, if this call goes on with it and may."""

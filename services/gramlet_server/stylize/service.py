@@ -24,7 +24,7 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         """The events of a run."""
         execution = self._runs.start(messages.decode_order(request))
         execution.cancel_with_call(context.add_callback)
-        for event in execution:
+        for event in execution.beating():
             yield messages.encode_event(event, execution.run_id)
 
     def Sweep(
@@ -33,7 +33,7 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         """The events of a sweep."""
         execution = self._runs.sweep(sweep_messages.decode_sweep_order(request))
         execution.cancel_with_call(context.add_callback)
-        for event in execution:
+        for event in execution.beating():
             yield sweep_messages.encode_sweep_event(event, execution.run_id)
 
     def Adjust(self, request: stylize_pb2.AdjustRequest, context: grpc.ServicerContext) -> stylize_pb2.AdjustResponse:

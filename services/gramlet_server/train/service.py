@@ -41,7 +41,7 @@ class TrainServicer(train_pb2_grpc.TrainServiceServicer):
         hurry(request_iterator, lambda: self._runs.lifecycle.queue.queued > 0)
         training = self._runs.start(order, messages.decode_uploads(until_caller_leaves(request_iterator)))
         training.cancel_with_call(context.add_callback)
-        for event in training:
+        for event in training.beating():
             yield messages.encode_event(event, training.run_id)
 
     def Predict(self, request: train_pb2.PredictRequest, context: grpc.ServicerContext) -> train_pb2.PredictResponse:
