@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Generator
 
 import pytest
-from gramlet.errors import Cancelled, InvalidInput, NotFound, Overloaded, Unavailable
+from gramlet.errors import Cancelled, GramletError, InvalidInput, NotFound, Overloaded, Unavailable
 from gramlet.run.types import RunKind, RunState
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import Records
+from gramlet_server.runs.run import Run
 
 from tests.runs.kinds import NUMBERS, Event, finite, new_work, taken_over
 
@@ -75,6 +76,63 @@ def test_a_run_that_cannot_be_prepared_leaves_no_place_taken(records: Records) -
     lifecycle = Lifecycle(records, 1, 0)
     with pytest.raises(InvalidInput):
         lifecycle.start(prepare)
+    assert is_empty(lifecycle)
+
+
+@pytest.mark.parametrize("error", [InvalidInput("no such label"), Overloaded("no memory")])
+def test_a_run_that_is_refused_before_it_has_done_anything_leaves_nothing(
+    records: Records, error: GramletError
+) -> None:
+    def refused() -> Generator[Event, None, None]:
+        yield 1
+        raise error
+
+    lifecycle = Lifecycle(records, 1, 0)
+    watch = lifecycle.start(new_work(records, refused))
+    with pytest.raises(type(error)):
+        list(watch)
+    watch.join()
+    assert records.store.list("") == []
+    assert list(lifecycle.start(finite(records, "r", 1, "done"))) == [1, "done"]
+
+
+def test_a_run_that_fails_after_it_has_stored_something_is_kept(records: Records) -> None:
+    run = Run.create(records.store, "train", "r")
+
+    def failing() -> Generator[Event, None, None]:
+        run.put("state", b"1")
+        yield 1
+        raise InvalidInput("a bad picture")
+
+    lifecycle = Lifecycle(records, 1, 0)
+    watch = lifecycle.start(lambda: Work(run, NUMBERS, failing))
+    with pytest.raises(InvalidInput):
+        list(watch)
+    watch.join()
+    assert state(records) is RunState.FAILED
+
+
+def test_a_run_whose_order_cannot_be_stored_leaves_nothing(records: Records) -> None:
+    def prepare() -> Work[Event]:
+        with Run.new(records.store, "train", "r") as run:
+            run.put("order", b"1")
+            raise Overloaded("the store is full")
+
+    lifecycle = Lifecycle(records, 1, 0)
+    with pytest.raises(Overloaded):
+        lifecycle.start(prepare)
+    assert records.store.list("") == []
+
+
+def test_a_run_whose_record_cannot_be_stored_leaves_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise Overloaded("the store is full")
+
+    lifecycle = Lifecycle(records, 1, 0)
+    monkeypatch.setattr(records, "begin", full)
+    with pytest.raises(Overloaded):
+        lifecycle.start(finite(records, "r", 1, "done"))
+    assert records.store.list("") == []
     assert is_empty(lifecycle)
 
 

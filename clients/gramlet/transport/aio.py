@@ -24,10 +24,10 @@ import grpc.aio
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
+from gramlet.transport.ending import silent
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import FINISH_SECONDS, LAST_REPLIES, SILENCE_SECONDS, Kind, Message, Rpc
-from gramlet.transport.silence import silent
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -16,11 +16,10 @@ import grpc
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
-from gramlet.transport.ending import calls_under_way
+from gramlet.transport.ending import Reads, calls_under_way, silent
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
 from gramlet.transport.rpc import FINISH_SECONDS, LAST_REPLIES, SILENCE_SECONDS, Kind, Message, Rpc
-from gramlet.transport.silence import Reads, silent
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -155,9 +155,9 @@ class Maps:
         check_memory(size, plan.settings, self._tools.budget)
         if start.from_map_id:
             _check_earlier(stored.get_map(self._tools.store, start.from_map_id), plan.settings)
-        run = Run.create(self._tools.store, KIND, start.map_id)
-        stored.put_plan(run, plan)
-        return run, self._pipeline(run, plan, size, items)
+        with Run.new(self._tools.store, KIND, start.map_id) as run:
+            stored.put_plan(run, plan)
+            return run, self._pipeline(run, plan, size, items)
 
     def _of_items(self, plan: Plan, start: MapStart, wanted: str) -> tuple[Plan, MapSize]:
         """The plan of a map whose items will come, and are described by the network with the wanted weights."""

@@ -15,14 +15,23 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from gramlet.errors import Aborted, Cancelled, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
-from gramlet.run.types import Progress, RunError, RunInfo, RunState
+from gramlet.errors import (
+    Aborted,
+    Cancelled,
+    GramletError,
+    InternalError,
+    InvalidInput,
+    OtherWeights,
+    Overloaded,
+    Unavailable,
+)
+from gramlet.run.types import Progress, RunError, RunInfo, RunKind, RunState
 
 from gramlet_server.process.identity import act_for, caller
 from gramlet_server.runs.events import Broadcast, EventBuffer
 from gramlet_server.runs.kind import Kind
 from gramlet_server.runs.queue import RunQueue, Ticket
-from gramlet_server.runs.records import Record, Records
+from gramlet_server.runs.records import SUMMARY, Record, Records
 from gramlet_server.runs.run import Run
 
 Event = TypeVar("Event")
@@ -73,10 +82,16 @@ class Execution(Generic[Event]):
     """
 
     def __init__(
-        self, work: Work[Event], records: Records, queue: RunQueue, ticket: Ticket, ended: Callable[[], None]
+        self,
+        work: Work[Event],
+        records: Records,
+        queue: RunQueue,
+        ticket: Ticket,
+        ended: Callable[[Execution[Event]], None],
     ) -> None:
         self.run_id = work.run.run_id
         self.kind = work.kind
+        self._ordered = frozenset(work.run.written)  # what the order itself has stored
         self._work = work
         self._records = records
         self._queue = queue
@@ -100,6 +115,11 @@ class Execution(Generic[Event]):
         """Starts the threads."""
         self._thread.start()
         threading.Thread(target=self._keep, name="keeper", daemon=True).start()
+
+    @property
+    def key(self) -> tuple[RunKind, str]:
+        """The kind and the id, which together name the run."""
+        return self.kind.kind, self.run_id
 
     @property
     def detached(self) -> bool:
@@ -178,7 +198,7 @@ class Execution(Generic[Event]):
             _log.warning("the end of run %s could not be stored: %s", self.run_id, failed)
         finally:
             self._queue.leave(self._ticket)
-            self._report_end()
+            self._report_end(self)
             self._over.set()
             self._broadcast.end(self._error_for_readers(error))
 
@@ -201,8 +221,8 @@ class Execution(Generic[Event]):
                 self._is_closed = True  # another process owns the run, and writes its record
             case _ if self._stopping or error is None or isinstance(error, Cancelled):
                 self._close(RunState.STOPPED)
-            case Overloaded() if self._is_new and self._callers > 0:
-                # Nothing was done, and the caller may send the order again.
+            case Overloaded() | InvalidInput() if self._is_refused(error):
+                # The caller knows why, and may send another order with the same id.
                 with self._lock:
                     self._is_closed = True
                     self._records.delete(self._record)
@@ -215,6 +235,11 @@ class Execution(Generic[Event]):
             case _:
                 bug = InternalError("a bug in gramlet: the log of the server that executed the run has more")
                 self._close(RunState.FAILED, RunError(bug.code.value, bug.message))
+
+    def _is_refused(self, error: BaseException) -> bool:
+        """Whether nothing was done and a caller gets the error. A detached run with a wrong order is kept."""
+        is_untouched = self._is_new and self._work.run.written <= self._ordered | {SUMMARY}
+        return is_untouched and self._callers > 0 and not (self.detached and isinstance(error, InvalidInput))
 
     # --- the record ---
 

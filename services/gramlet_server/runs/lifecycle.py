@@ -32,15 +32,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
-from gramlet.errors import NotFound
+from gramlet.errors import GramletError, NotFound
 from gramlet.run.types import RunKind, RunState
 from gramlet.types import check_name
 
 from gramlet_server.runs.execution import Execution, Work
 from gramlet_server.runs.kind import Kind
-from gramlet_server.runs.queue import RunQueue, shutting_down
+from gramlet_server.runs.queue import RunQueue, Ticket, shutting_down
 from gramlet_server.runs.records import Records
 from gramlet_server.runs.watch import FinishedWatch, LocalWatch, StoreWatch, Watch
 
@@ -181,20 +182,27 @@ class Lifecycle:
         ticket = self.queue.take()
         try:
             check()
-            work = prepare()
-            key = (work.kind.kind, work.run.run_id)
-            execution = Execution(work, self.records, self.queue, ticket, lambda: self._forget(key, execution))
+            execution = self._execution(prepare(), ticket)
             with self._lock:
-                self._executions[key] = execution
+                self._executions[execution.key] = execution
             return execution
         except BaseException:
             self.queue.leave(ticket)
             raise
 
-    def _forget(self, key: tuple[RunKind, str], execution: Execution[Any]) -> None:
+    def _execution(self, work: Work[Event], ticket: Ticket) -> Execution[Event]:
+        try:
+            return Execution(work, self.records, self.queue, ticket, self._forget)
+        except GramletError:  # its record cannot be stored
+            if work.run.epoch == 1:
+                with suppress(GramletError):
+                    work.run.delete()
+            raise
+
+    def _forget(self, execution: Execution[Any]) -> None:
         with self._lock:
-            if self._executions.get(key) is execution:  # another call may have taken the run over meanwhile
-                del self._executions[key]
+            if self._executions.get(execution.key) is execution:  # another call may have taken the run over meanwhile
+                del self._executions[execution.key]
 
     def _finished(self, kind: Kind[Event], run_id: str) -> Watch[Event] | None:
         record = self.records.read(kind.kind, run_id)

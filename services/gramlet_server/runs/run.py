@@ -39,11 +39,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TypeVar
 
-from gramlet.errors import Aborted, AlreadyExists, DataLoss, NotFound, Unavailable
+from gramlet.errors import Aborted, AlreadyExists, DataLoss, GramletError, NotFound, Unavailable
 from gramlet.types import check_name, new_name
 
 from gramlet_server.runs.deletion import delete_run
@@ -72,12 +72,14 @@ class Run:
     Attributes:
         run_id: Its id.
         epoch: The epoch that this process owns, or owned; 0 if it only reads.
+        written: The names of the values that were written by this object.
     """
 
     def __init__(self, store: Store, kind: str, run_id: str, epoch: int = 0) -> None:
         self._store = store
         self.run_id = run_id
         self.epoch = epoch
+        self.written: set[str] = set()
         self._kind = kind
         self._place = f"runs/{kind}/{run_id}"
         self._folder: Folder | None = None
@@ -102,6 +104,18 @@ class Run:
         elif run._folder and run._folder.list().is_alive:
             raise AlreadyExists(f"run {run_id} exists: resume it, or choose another name", field="run_id")
         raise AlreadyExists(f"run {run_id} is being deleted: choose another name, or try again later", field="run_id")
+
+    @classmethod
+    @contextmanager
+    def new(cls, store: Store, kind: str, run_id: str = "") -> Iterator[Run]:
+        """The same, for what has to be stored with a run: if that fails, the run is deleted, and its id is free."""
+        run = cls.create(store, kind, run_id)
+        try:
+            yield run
+        except BaseException:
+            with suppress(GramletError):
+                run.delete()
+            raise
 
     @classmethod
     def take_over(cls, store: Store, kind: str, run_id: str) -> Run:
@@ -179,6 +193,7 @@ class Run:
             raise Aborted(f"run {self.run_id} was deleted")
         if listing.epoch != self.epoch:
             raise Aborted(f"run {self.run_id} was taken over by another process")
+        self.written.add(name)
         self._delete_before(version, listing, folder)
 
     def drop(self, name: str) -> None:

@@ -151,15 +151,15 @@ class Runs:
     def _new(self, order: StylizeOrder, stylization: Stylization) -> Work[StylizeEvent]:
         features, model = pin(self._features, order.weights_digest)
         prepared = prepare_stylization(stylization, features, self._limits)
-        run = Run.create(self._store, KIND, order.run_id)
         kept = KeptOrder(
             prepared.settings,
             model.weights_digest,
             keep_inputs=order.keep_inputs,
             state_seconds=order.state_seconds,
         )
-        put_order(run, stylization, kept)
-        return self._work(run, order, kept, features, prepared)
+        with Run.new(self._store, KIND, order.run_id) as run:
+            put_order(run, stylization, kept)
+            return self._work(run, order, kept, features, prepared)
 
     def _resumed(self, order: StylizeOrder) -> Work[StylizeEvent]:
         found = Run.find(self._store, KIND, order.resume_run_id, "resume_run_id")
@@ -206,12 +206,12 @@ class Runs:
         settings = resolve(stylization.settings, model)
         plan = plan_sweep(settings, order.ratios, order.deepest_stages, model)  # before any picture is decoded
         made = plan.prepared(prepare_pictures(stylization, settings, self._limits), self._limits)
-        run = Run.create(self._store, SWEEPS, order.run_id)
         kept = KeptOrder(
             made.stylization.settings, model.weights_digest, made.ratios, made.deepest_stages, order.keep_inputs
         )
-        put_order(run, stylization, kept)
-        return self._sweep_work(run, order, kept, features, made.stylization)
+        with Run.new(self._store, SWEEPS, order.run_id) as run:
+            put_order(run, stylization, kept)
+            return self._sweep_work(run, order, kept, features, made.stylization)
 
     def _resumed_sweep(self, order: SweepOrder) -> Work[SweepEvent]:
         found = Run.find(self._store, SWEEPS, order.resume_run_id, "resume_run_id")

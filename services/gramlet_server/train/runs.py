@@ -145,8 +145,8 @@ class Runs:
         if order.configuration is not None:
             features, model = pin(source, order.weights_digest)
             configuration = self._checked(order.configuration, model)
-            run = Run.create(self._store, KIND, order.run_id)
-            run.put("configuration", to_json(_StoredConfiguration(configuration, model.weights_digest)))
+            with Run.new(self._store, KIND, order.run_id) as run:
+                run.put("configuration", to_json(_StoredConfiguration(configuration, model.weights_digest)))
         else:
             stored = _stored_configuration(Run.find(self._store, KIND, order.resume_run_id, "resume_run_id"))
             # Before the run is taken over: where this network is another one, the run is left alone.

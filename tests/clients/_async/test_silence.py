@@ -14,7 +14,7 @@ from gramlet.stylize.types import Iteration
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.stylize.wire import STYLIZE as STYLIZE_RPC
 from gramlet.stylize.wire import encode_event
-from gramlet.transport import aio, connection, silence, sync
+from gramlet.transport import aio, connection, ending, sync
 
 from tests.clients.scripts import OBJECTIVE, PICTURE, RESULT, RESUMED, START, differentiating, iteration, run
 from tests.clients.servers import FEATURE, STYLIZE, TRAIN, Script, acollect, async_client_of
@@ -25,7 +25,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients that give a silent server up after a moment."""
     for rpc in (STYLIZE_RPC, GET_MODEL):
         monkeypatch.setitem(vars(rpc), "silence", 1.0)
-    monkeypatch.setattr(silence, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(ending, "_TICK_SECONDS", 0.05)
 
 
 @pytest.fixture
