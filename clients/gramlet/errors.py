@@ -35,7 +35,8 @@ from typing import Any, ClassVar
 
 _SHOWN_CHARACTERS = 300
 _LIKENESS = 0.65  # of 0 to 1, of a name that may be meant
-_NOT_PRINTED = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format, surrogate, separators of lines and paragraphs
+_CONTROLS = {"Cc", "Zl", "Zp"}  # control, separators of lines and paragraphs
+_NOT_PRINTED = _CONTROLS | {"Cf", "Cs"}  # format, surrogate
 _JOINERS = {"\u200c", "\u200d"}  # parts of words and of emoji
 
 
@@ -62,6 +63,16 @@ class Code(IntEnum):
 def as_utf8(text: str) -> str:
     """Text that UTF-8 can hold: bytes of a file name that are not UTF-8 become escapes such as \\xe9."""
     return "".join(_escaped(c) if "\ud800" <= c <= "\udfff" else c for c in text)
+
+
+def plain(text: str) -> str:
+    """Text that a server takes as a name or a label: also control characters and line breaks become escapes."""
+    return "".join(_escaped(c) if is_control(c) else c for c in as_utf8(text))
+
+
+def is_control(character: str) -> bool:
+    """Whether a character is a control character, NUL included, or ends a line or a paragraph."""
+    return unicodedata.category(character) in _CONTROLS
 
 
 def printable(text: str) -> str:

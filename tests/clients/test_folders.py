@@ -200,6 +200,16 @@ def test_a_name_that_is_not_utf_8_is_shown_escaped_and_read(tmp_path: Path) -> N
     assert len(Datasets([str(tmp_path)]).entries(str(tmp_path))) == 2
 
 
+def test_control_characters_in_names_are_shown_escaped_and_read(tmp_path: Path) -> None:
+    make(tmp_path, "a\tb/1\n.jpg", "c/1.jpg")
+    folder = read_folder(tmp_path)
+    assert [(picture.name, picture.label) for picture in folder.pictures] == [
+        (r"a\tb/1\n.jpg", r"a\tb"),
+        ("c/1.jpg", "c"),
+    ]
+    assert [Path(path).read_bytes() for path in folder] == [encoded()] * 2
+
+
 # --- layouts ---
 
 

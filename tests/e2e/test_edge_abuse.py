@@ -54,6 +54,42 @@ def test_grpc_says_what_to_do_about_a_foreign_host(edge: Envoy) -> None:
         assert "hosts.yaml" in caught.value.details()
 
 
+def test_a_page_may_ask_whether_it_may_call(edge: Envoy) -> None:
+    connection = http.client.HTTPConnection(*edge.address.split(":"), timeout=30)
+    asked = {"origin": "http://localhost:8080", "access-control-request-method": "POST"}
+    connection.request("OPTIONS", MODEL, headers=asked)
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, "http://localhost:8080")
+    connection.close()
+
+
+NO_GRPC = {
+    "text": ("POST", {"content-type": "text/plain"}),
+    "no content type": ("POST", {}),
+    "a page": ("GET", {}),
+    "wide headers": ("POST", {"content-type": "application/grpc-web+proto", "x-wide": "x" * 12_000}),
+    "a wrong deadline": ("POST", {"content-type": "application/grpc-web+proto", "grpc-timeout": "soon"}),
+    "a wrong encoding": ("POST", {"content-type": "application/grpc-web+proto", "grpc-encoding": "none-such"}),
+}
+
+
+@pytest.mark.parametrize("kind", NO_GRPC)
+def test_a_request_that_is_no_grpc_does_not_put_a_replica_aside(edge: Envoy, kind: str) -> None:
+    method, headers = NO_GRPC[kind]
+    ejections = "envoy_cluster_outlier_detection_ejections_enforced_total"
+    before = edge.metric(ejections)
+    statuses = set()
+    with good_calls(edge.address) as call:
+        for _ in range(20):
+            connection = http.client.HTTPConnection(*edge.address.split(":"), timeout=30)
+            connection.request(method, MODEL, b"no message" if method == "POST" else None, headers)
+            statuses.add(connection.getresponse().status)
+            connection.close()
+        call()
+    assert edge.metric(ejections) == before
+    assert 503 not in statuses
+
+
 @contextmanager
 def good_calls(address: str) -> Iterator[Callable[[], None]]:
     """Makes a call that must succeed at once, on a connection of its own."""

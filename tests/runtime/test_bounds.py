@@ -126,6 +126,25 @@ def test_what_is_out_of_bounds_is_invalid_and_named(message: Any, field: str) ->
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize("text", ["a\0b", "a\tb", "a\nb", "a\x7fb", "a\x85b", "a\u2028b"])
+def test_no_text_has_a_control_character(text: str) -> None:
+    for message in (
+        embed_pb2.EmbedRequest(item=embed_pb2.Item(id=text)),
+        embed_pb2.EmbedRequest(item=embed_pb2.Item(label=text)),
+        embed_pb2.DrawMapRequest(title=text),
+        train_pb2.TrainRequest(
+            configuration=train_pb2.Configuration(entries=train_pb2.Entries(entries=[train_pb2.Entry(label=text)]))
+        ),
+    ):
+        with pytest.raises(InvalidInput, match="character 1 is a control character"):
+            check_bounds(message)
+
+
+@pytest.mark.parametrize("text", ["né", "猫 と 犬", "\U0001f41d\u200d", "a\u202eb", "\xa0", "a\\nb"])
+def test_all_other_text_is_legal(text: str) -> None:
+    check_bounds(embed_pb2.EmbedRequest(item=embed_pb2.Item(id=text, label=text)))
+
+
 def test_what_is_unset_is_left_to_the_service() -> None:
     check_bounds(embed_pb2.EmbedRequest(start=embed_pb2.EmbedRequest.Start(settings=embed_pb2.Settings())))
     check_bounds(b"not a message")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gramlet.errors import InvalidInput, NotFound
+from gramlet.errors import InvalidInput, NotFound, plain
 from gramlet.folders.rules import (
     HIDDEN,
     PEEK_BYTES,
@@ -86,8 +86,8 @@ def _peek(path: str) -> bytes:
 
 
 def shown(name: str) -> str:
-    """A file's name as text: bytes that are not UTF-8 become escapes such as \\xe9."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file's name as text: bytes that are not UTF-8, and control characters, become escapes such as \\xe9."""
+    return plain(name)
 
 
 class _Folder(NamedTuple):

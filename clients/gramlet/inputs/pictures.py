@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from numpy.typing import NDArray
 
-from gramlet.errors import InvalidInput, NotFound, as_utf8, shown
+from gramlet.errors import InvalidInput, NotFound, plain, shown
 from gramlet.folders.rules import NOT_A_PICTURE, PEEK_BYTES, is_picture
 from gramlet.inputs.files import open_file
 from gramlet.tensor.fitting import fitting
@@ -160,7 +160,7 @@ def existing(value: PictureInput, field: str) -> PictureInput:
 def item_name(value: Any, otherwise: str) -> str:
     """The name of a picture of a list, for messages: its path, where it has one."""
     is_path = isinstance(value, os.PathLike) or _is_path(value)
-    return as_utf8(os.fsdecode(value)) if is_path else otherwise
+    return plain(os.fsdecode(value)) if is_path else otherwise
 
 
 def _file(data: bytes, field: str, resize: Resize | None, name: str = _UNNAMED) -> bytes:

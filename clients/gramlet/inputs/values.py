@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gramlet.errors import InvalidCall, InvalidInput, as_utf8, did_you_mean, quoted, shown
+from gramlet.errors import InvalidCall, InvalidInput, as_utf8, did_you_mean, plain, quoted, shown
 from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Resize, ResizeMode, new_name
 
@@ -147,13 +147,13 @@ def label(value: Any, field: str) -> str:
     """
     value = value.value if isinstance(value, Enum) else value
     if isinstance(value, bytes | os.PathLike):
-        return as_utf8(os.fsdecode(value))
+        return plain(os.fsdecode(value))
     if is_array(value) and (array := as_array(value, field)).ndim == 0:
         value = array.item()
     if value is None or (isinstance(value, float) and math.isnan(value)):  # an empty cell of a table
         return ""
     if isinstance(value, str | bool | int | float):
-        return as_utf8(value if isinstance(value, str) else shown(value))
+        return plain(value if isinstance(value, str) else shown(value))
     raise InvalidInput(f"a label is text or a number, not {shown(value)}", field=field)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gramlet.embed.settings import Gradient, MapSettings
-from gramlet.embed.types import Item, MapStart
+from gramlet.embed.types import MapStart
 from gramlet.errors import InvalidInput
 
 _SETTINGS: dict[str, tuple[float, float]] = {
@@ -27,8 +27,6 @@ _LONGEST_LIST = 16
 _COUNT = (1, 10_000_000)
 _REPORT_EVERY = (0, 1_000_000)
 _VECTOR_SIZE = (0, 2**22)
-_LONGEST_ID = 1024
-_LONGEST_LABEL = 256
 LONGEST_TITLE = 256
 
 
@@ -58,17 +56,6 @@ def check_settings(settings: MapSettings) -> None:
     _check_length("start.settings.tsne.perplexities", settings.tsne.perplexities, 1)
     if settings.dimensions > 2 and settings.tsne.gradient is Gradient.INTERPOLATION:
         raise InvalidInput("gradient by interpolation has at most 2 dimensions", field="start.settings.tsne.gradient")
-
-
-def check_text(item: Item) -> None:
-    """Checks the lengths of an item's name and label.
-
-    Raises:
-        InvalidInput: One is too long.
-    """
-    for name, text, longest in (("id", item.id, _LONGEST_ID), ("label", item.label, _LONGEST_LABEL)):
-        if len(text) > longest:
-            raise InvalidInput(f"it has {len(text)} characters, at most {longest} are allowed", field=f"item.{name}")
 
 
 def _check(field: str, value: object, bounds: tuple[float, float], hint: str = "") -> None:

@@ -12,7 +12,6 @@ from gramlet.types import Limits, Resize, ResizeMode
 from numpy.typing import NDArray
 
 from gramlet_server.embed import thumbnails
-from gramlet_server.embed.bounds import check_text
 from gramlet_server.embed.descriptors import Describer, ItemDescriptor
 from gramlet_server.embed.distances import Measurer
 from gramlet_server.pictures.prepare import prepare
@@ -45,7 +44,6 @@ class Collected:
             return descriptor
         assert isinstance(item, Item), "an item that could not be decoded has no descriptor"
         try:
-            check_text(item)
             jpeg = self._thumbnail(item)
             content = _content_digest(item)
             measurer.add(descriptor, partial(describer.ones, described.features, descriptor.size), content)

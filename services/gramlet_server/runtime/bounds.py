@@ -16,7 +16,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from gramlet.errors import InvalidInput, shown
+from gramlet.errors import InvalidInput, is_control, shown
 from gramlet.types import check_name
 
 
@@ -38,17 +38,21 @@ class Number:
 
 @dataclass(frozen=True)
 class Text:
-    """Text of at most so many characters."""
+    """Text of at most so many characters, none of them a control character (NUL, tab) or the end of a line."""
 
     longest: int
 
     def __str__(self) -> str:
-        return f"at most {self.longest:,} characters"
+        return f"at most {self.longest:,} characters, without control characters and line breaks"
 
     def check(self, value: str, field: str) -> None:
-        """Raises InvalidInput for longer text."""
+        """Raises InvalidInput for other text."""
         if len(value) > self.longest:
             raise InvalidInput(f"it has {len(value):,} characters, at most {self.longest:,} are allowed", field=field)
+        # What is printable needs no look at each character.
+        if not value.isprintable() and (found := next(filter(is_control, value), None)) is not None:
+            at = value.index(found)
+            raise InvalidInput(f"character {at} is a control character or line break, {shown(found)}", field=field)
 
 
 @dataclass(frozen=True)
