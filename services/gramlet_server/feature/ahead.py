@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -19,11 +20,25 @@ PREPARING_THREADS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded and resized."""
 SHARE_BYTES = 64 * 1024
 """Pictures that are decoded by one thread at a time have together at least so many bytes, as they travel."""
+JOINED = 64
+"""Outcomes that are finished are handed on together, up to about so many."""
+JOINED_BYTES = 4 * 2**20
+"""The same in bytes."""
+AHEAD_BYTES = 256 * 2**20
+"""Results that wait for a slow reader of a stream, in all. Those that it has just taken come on top."""
 SHARES = 4
 """Of many pictures, each thread takes a part about so often: often enough to end together."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+def group_size(pass_size: int, queue_limit: int) -> int:
+    """How many pictures a stream hands on together: a pass, or so few that it never fills half of the device's queue.
+
+    A stream has one group that its consumer waits for, and two more ahead of it.
+    """
+    return max(1, min(pass_size, queue_limit // 2 // 3))
 
 
 def groups_of(messages: Iterable[Sequence[In]], most: int) -> Iterator[Sequence[In]]:
@@ -50,11 +65,78 @@ def share_bounds(pictures: Sequence[Picture | GramletError]) -> Iterator[tuple[i
             start, size = end, 0
 
 
-class MapAhead(Generic[In, Out]):
-    """Maps over groups of elements in threads, at most `window` elements ahead of the consumer."""
+class LargestOutcome:
+    """The bytes of the largest outcome of a stream so far; before the first one, what an outcome may have at most."""
 
-    def __init__(self, window: int) -> None:
-        self._room = threading.Semaphore(window)
+    def __init__(self, most: int) -> None:
+        self._found = most
+        self._is_known = False
+
+    def see(self, size: int) -> None:
+        """Takes note of an outcome."""
+        self._found = max(self._found, size) if self._is_known else size
+        self._is_known = True
+
+    @property
+    def joined(self) -> int:
+        """How many outcomes are handed on together, if they are finished."""
+        return min(JOINED, JOINED_BYTES // max(1, self._found))
+
+    def __call__(self) -> int:
+        """The bytes."""
+        return self._found
+
+
+class _Room:
+    """Room for the results that are ahead of their consumer: so many, of so many bytes. One result always fits."""
+
+    def __init__(self, results: int, size: float) -> None:
+        self._free = [results, size]
+        self._most = size
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, size: int, *, wait: bool) -> bool:
+        """Takes room for a result of that size, and waits for it if told so; whether there was some."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._closed or self._fits(size))
+            if not self._closed and not self._fits(size):
+                return False
+            self._free[0] -= 1
+            self._free[1] -= size
+        return True
+
+    def give_back(self, results: int, size: float) -> None:
+        """The consumer has taken results of so many bytes in all."""
+        with self._changed:
+            self._free[0] += results
+            self._free[1] += size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Lets nobody wait any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _fits(self, size: int) -> bool:
+        return self._free[0] > 0 and (size <= self._free[1] or self._free[1] == self._most)
+
+
+class MapAhead(Generic[In, Out]):
+    """Maps over groups of elements in threads, at most `window` elements ahead of the consumer.
+
+    Args:
+        window: Elements.
+        most_bytes: Of results; a single one may have more. A group that has more is split.
+        size: The bytes that the next result may have.
+    """
+
+    def __init__(self, window: int, most_bytes: float = math.inf, size: Callable[[], int] = lambda: 0) -> None:
+        self._room = _Room(window, most_bytes)
+        self._size = size
+        self._sizes: dict[int, int] = {}
         # The futures of each group; then None at the end, or the exception of the iterable.
         self._taken: queue.SimpleQueue[list[Future[list[Out]]] | BaseException | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
@@ -81,7 +163,7 @@ class MapAhead(Generic[In, Out]):
         finally:
             # Lets the thread that takes elements end: it may wait for room.
             self._closed = True
-            self._room.release()
+            self._room.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def next_if(self, condition: Callable[[Out], bool]) -> list[Out] | None:
@@ -99,9 +181,14 @@ class MapAhead(Generic[In, Out]):
         self._seen.clear()
         return self._results(group)
 
+    def _begin(self, function: Callable[[Sequence[In]], list[Out]], shares: Iterable[Sequence[In]], size: int) -> None:
+        group = [self._pool.submit(copy_context().run, function, share) for share in shares]
+        self._sizes[id(group)] = size
+        self._taken.put(group)
+
     def _results(self, group: list[Future[list[Out]]]) -> list[Out]:
         results = [result for share in group for result in share.result()]
-        self._room.release(len(results))
+        self._room.give_back(len(results), self._sizes.pop(id(group)))
         return results
 
     def _take(
@@ -112,11 +199,18 @@ class MapAhead(Generic[In, Out]):
     ) -> None:
         try:
             for group in groups:
-                for _ in group:
-                    self._room.acquire()
+                start = size = 0
+                for end in range(len(group)):
+                    more = self._size()
+                    if not self._room.take(more, wait=end == start):
+                        # What is at hand is not kept back by what has no room: its consumer makes the room.
+                        self._begin(function, shares(group[start:end]), size)
+                        start, size = end, 0
+                        self._room.take(more, wait=True)
+                    size += more
                     if self._closed:
                         return
-                self._taken.put([self._pool.submit(copy_context().run, function, share) for share in shares(group)])
+                self._begin(function, shares(group[start:]), size)
         except BaseException as error:
             self._taken.put(error)
         else:

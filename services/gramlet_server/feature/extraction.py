@@ -15,7 +15,16 @@ from gramlet.feature.types import Extraction, Features, Form, GramNormalization
 from gramlet.types import Array, ElementType, Picture, Resize
 from torch import Tensor
 
-from gramlet_server.feature.ahead import PREPARING_THREADS, MapAhead, groups_of, share_bounds, shares_of
+from gramlet_server.feature.ahead import (
+    AHEAD_BYTES,
+    PREPARING_THREADS,
+    LargestOutcome,
+    MapAhead,
+    group_size,
+    groups_of,
+    share_bounds,
+    shares_of,
+)
 from gramlet_server.feature.cache import FeatureCache
 from gramlet_server.feature.device import AnyPicture
 from gramlet_server.feature.device_decode import AnyDecoder
@@ -28,10 +37,10 @@ from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
 
-JOINED = 64
-"""Outcomes that are finished are handed on together, up to about so many."""
 MOST_PIXELS = 4096 * 2304
 """Features are extracted from whole pictures, whose activations must fit into the device's memory."""
+
+_NO_FEATURES = Features({}, {}, {}, height=32, width=32)
 
 Prepared = Decoded | OnDevice
 """A picture as it waits for the device."""
@@ -45,12 +54,14 @@ class Underway:
     Attributes:
         key: Of the features in the cache.
         work: The device's work.
+        size: Bytes of the features.
         room: Memory for the features, and for the message that they become.
         place: Memory for the pass.
     """
 
     key: Hashable
     work: Work
+    size: int
     room: Reservation
     place: Place
 
@@ -103,14 +114,21 @@ class Extractor:
         cancelled = cancelled or threading.Event()
         with scheduler.caller() as caller, _set_at_end(cancelled):
             most = group_size(scheduler.pictures_per_pass, scheduler.queue_limit)
-            ahead: MapAhead[Picture | GramletError, Pending] = MapAhead(2 * most)
+            is_open = Form.ACTIVATIONS in extraction.forms  # their bytes depend on the picture
+            most_bytes = self._limits.message_bytes if is_open else self._outcome_bytes(_NO_FEATURES, extraction)
+            sizes = LargestOutcome(most_bytes)
+            ahead: MapAhead[Picture | GramletError, Pending] = MapAhead(2 * most, AHEAD_BYTES, sizes)
 
             def begin(pictures: Sequence[Picture | GramletError]) -> list[Pending]:
-                return self._begin(caller, pictures, extraction, cancelled)
+                pending = self._begin(caller, pictures, extraction, cancelled)
+                for each in pending:
+                    if not isinstance(each, GramletError):
+                        sizes.see(each.size if isinstance(each, Underway) else self._outcome_bytes(each, extraction))
+                return pending
 
             for group in ahead.map(begin, groups_of(messages, most), shares_of):
                 outcomes = [self._finish(pending) for pending in group]
-                while len(outcomes) < JOINED and (more := ahead.next_if(_is_finished)) is not None:
+                while len(outcomes) < sizes.joined and (more := ahead.next_if(_is_finished)) is not None:
                     outcomes += [self._finish(pending) for pending in more]
                 yield outcomes
 
@@ -262,13 +280,14 @@ class Extractor:
             height, width = prepared.height, prepared.width
             pixels = height * width * self._passes.scheduler.room(height * width)
             place = self._passes.memory.extraction(pixels, extraction.stages, "picture")
-            room = PROCESS.reserve(2 * self._outcome_bytes(prepared, extraction), "picture")
+            size = self._outcome_bytes(prepared, extraction)
+            room = PROCESS.reserve(2 * size, "picture")
         except InvalidInput as error:
             return error
         shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
         payload = prepared, extraction
         work = Work("extract", shared, height * width, self._run, payload, self._passes.device.overlaps)
-        return Underway(key, work, room, place)
+        return Underway(key, work, size, room, place)
 
     def _finish(self, pending: Pending) -> Outcome:
         """Waits for a picture's features, and puts them into the cache."""
@@ -358,11 +377,3 @@ def _set_at_end(event: threading.Event) -> Iterator[None]:
         yield
     finally:
         event.set()
-
-
-def group_size(pass_size: int, queue_limit: int) -> int:
-    """How many pictures a stream hands on together: a pass, or so few that it never fills half of the device's queue.
-
-    A stream has one group that its consumer waits for, and two more ahead of it.
-    """
-    return max(1, min(pass_size, queue_limit // 2 // 3))

@@ -13,8 +13,7 @@ from gramlet.feature.see_types import SeeRefused, SeeStart
 from gramlet.types import Array, Picture, Timing
 from torch import Tensor
 
-from gramlet_server.feature.ahead import MapAhead, groups_of, shares_of
-from gramlet_server.feature.extraction import group_size
+from gramlet_server.feature.ahead import MapAhead, group_size, groups_of, shares_of
 from gramlet_server.feature.fields import Field
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
