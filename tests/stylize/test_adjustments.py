@@ -23,8 +23,8 @@ from gramlet.types import Array, Pixels
 from gramlet_server.feature.engine import Engine
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
-from gramlet_server.stylize import presets
-from gramlet_server.stylize.adjustments import Inbox, record
+from gramlet_server.stylize import adjustments, presets
+from gramlet_server.stylize.adjustments import Inbox, adjusted, record
 from gramlet_server.stylize.plan import Pictures, PreparedStylization
 from gramlet_server.stylize.runs import Runs, RunSettings
 from gramlet_server.stylize.stylization import Control, Position, stylize
@@ -201,6 +201,40 @@ def test_a_run_resumed_from_before_its_end_has_its_changes_and_takes_no_more(eng
         assert list(inbox.after(1, True)) == []
         with pytest.raises(FailedPrecondition):
             record(run, HEAVIER, ordered, model)
+
+
+def test_an_adjustment_reads_as_much_however_many_came_before(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine.model()
+    ordered = presets.resolve(StylizeSettings(), model)
+    run = Run.create(store, "stylize", "often")
+    read: list[str] = []
+    get = Store.get
+    monkeypatch.setattr(type(store), "get", lambda self, key: read.append(key) or get(self, key))
+    counts = []
+    for number in range(1, 20):
+        read.clear()
+        stages = {("conv1", "layer1")[number % 2]: float(number)}
+        settings = record(run, Adjustment(style_stages=stages, style_weight=float(number)), ordered, model)
+        counts.append(len(read))
+    assert counts[1:] == [counts[1]] * (len(counts) - 1)
+    assert settings.style_stages == {**(ordered.style_stages or {}), "conv1": 18.0, "layer1": 19.0}
+    assert settings.style_weight == 19.0
+    assert adjusted(ordered, Inbox(run).after(0, False)) == settings
+
+
+def test_a_run_is_adjusted_a_bounded_number_of_times(
+    engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adjustments, "MOST", 2)
+    model = engine.model()
+    run = Run.create(store, "stylize", "often")
+    ordered = presets.resolve(StylizeSettings(), model)
+    for _ in range(2):
+        record(run, HEAVIER, ordered, model)
+    with pytest.raises(FailedPrecondition, match="adjusted 2 times"):
+        record(run, HEAVIER, ordered, model)
 
 
 @pytest.mark.parametrize(

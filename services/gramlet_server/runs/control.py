@@ -116,7 +116,7 @@ class RunControl:
     def _ask_to_stop(self, info: RunInfo) -> None:
         run = Run(self._records.store, info.kind.value, info.run_id, 0)
         with suppress(AlreadyExists):  # another caller asked at the same moment
-            run.append(STOP, len(run.log(STOP)) + 1, b"")
+            run.append(STOP, run.last(STOP)[0] + 1, b"")
 
     def _given_up(self, record: Record) -> Record:
         """Stops a run that nobody executes, so that nobody takes it over."""

@@ -103,7 +103,7 @@ class Execution(Generic[Event]):
         self._progress = Progress()
         self._stopping = self._requested = self._is_closed = self._is_lost = self._has_succeeded = False
         self._over = threading.Event()
-        self._stops = len(work.run.log(STOP))
+        self._stops = work.run.last(STOP)[0]
         self._record = self._begin()
         # The thread runs in the context of its call, so its log lines, and the calls it makes, carry that call's id.
         context = contextvars.copy_context()
@@ -263,7 +263,7 @@ class Execution(Generic[Event]):
                 record = self._record
                 if self._progress != record.info.progress or time.time() - record.renewed >= third:
                     self._write()
-                if len(self._work.run.log(STOP)) > self._stops:
+                if self._work.run.last(STOP)[0] > self._stops:
                     self.stop()
             except Aborted:
                 self._is_lost = self._is_closed = True

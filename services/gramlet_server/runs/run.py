@@ -171,12 +171,20 @@ class Run:
 
     def log(self, log: str, after: int = 0) -> list[bytes]:
         """The entries of a log in order, without the first `after` ones."""
+        return [self._store.get(key) for key in self._log_keys(log, after)]
+
+    def last(self, log: str) -> tuple[int, bytes]:
+        """The number of the last entry of a log, and the entry; 0 and nothing if there is none."""
+        keys = self._log_keys(log, 0)
+        return len(keys), self._store.get(keys[-1]) if keys else b""
+
+    def _log_keys(self, log: str, after: int) -> list[str]:
         if not (folder := self._open()):
             return []
         found = {entry.key for entry in self._store.list(folder.key(log))}
         keys = (folder.key(f"{log}/{number:08d}") for number in itertools.count(after + 1))
         # Up to the first gap: a list may show an entry, and not one before it that was written meanwhile.
-        return [self._store.get(key) for key in itertools.takewhile(found.__contains__, keys)]
+        return list(itertools.takewhile(found.__contains__, keys))
 
     def put(self, name: str, data: bytes) -> None:
         """Writes a value. Once it returns, the value is durable, and earlier versions of it are deleted.

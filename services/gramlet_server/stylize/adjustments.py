@@ -1,7 +1,7 @@
 """Adjustments: new weights for a run under way, recorded in the store, where the process that executes it reads them.
 
-The adjustments of a run are numbered from 1. The settings in force are the ordered ones with the first so many
-adjustments applied: a saved state that contains this number needs nothing else to go on.
+The adjustments of a run are numbered from 1. Each is recorded together with those before it, so the settings in force
+are the ordered ones with the last entry applied, and to add one takes as long however many there are.
 
 Before its last iteration the run appends an end to its log, under the next number; no adjustment can follow it. The
 store gives each number only once. So an adjustment that comes at the same moment is either recorded before the end,
@@ -26,6 +26,8 @@ from gramlet.stylize.types import Adjustment, StylizeSettings
 from gramlet_server.runs.run import Run
 from gramlet_server.stylize.presets import check_stages
 
+MOST = 1000
+"""Adjustments of a run. Each stays in the store as long as the run."""
 POLL_SECONDS = 1.0
 """A running stylization looks this often for adjustments that other processes recorded."""
 
@@ -69,21 +71,25 @@ def record(run: Run, adjustment: Adjustment, ordered: StylizeSettings, model: Mo
         The settings that will be in force.
 
     Raises:
-        FailedPrecondition: The run has begun its last iteration.
+        FailedPrecondition: The run has begun its last iteration, or was adjusted MOST times.
         InvalidInput: The network has no such stage, or all weights would be 0.
     """
     while True:
-        earlier, ended = _read(run)
-        if ended:
+        number, data = run.last(_LOG)
+        if data == _END:
             raise FailedPrecondition(
                 f"run {run.run_id} is done or in its last iteration: start another one, from its result if need be "
                 "(initial)",
                 field="run_id",
             )
-        settings = adjusted(ordered, [*earlier, adjustment])
+        if number >= MOST:
+            raise FailedPrecondition(f"run {run.run_id} was adjusted {MOST:,} times, the most", field="run_id")
+        with run.intact(_LOG):
+            together = _merged(from_json(Adjustment, data), adjustment) if data else adjustment
+        settings = adjusted(ordered, [together])
         _check(adjustment, settings, model)
         try:
-            run.append(_LOG, len(earlier) + 1, to_json(adjustment))
+            run.append(_LOG, number + 1, to_json(together))
         except AlreadyExists:
             continue  # another adjustment took the number: this one applies after it
         return settings
@@ -129,6 +135,14 @@ class Inbox:
         except AlreadyExists:  # an adjustment came before, or this is a resumed run whose end was recorded
             return _read(self.run, applied)[0]
         return ()
+
+
+def _merged(earlier: Adjustment, later: Adjustment) -> Adjustment:
+    """One adjustment with the effect of two."""
+    given = {name: value for name, value in vars(later).items() if value is not None}
+    if later.style_stages is not None:
+        given["style_stages"] = {**(earlier.style_stages or {}), **later.style_stages}
+    return dataclasses.replace(earlier, **given)
 
 
 def _read(run: Run, after: int = 0) -> tuple[list[Adjustment], bool]:
