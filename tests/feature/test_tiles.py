@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from random import Random
 from unittest.mock import patch
 
 import numpy as np
@@ -135,6 +136,29 @@ def test_grids_that_are_alike_are_compared_once() -> None:
         found = cut(architecture, 2048, 2048, ["conv1"], False, 2_097_152)
     assert max(tile.pixels for tile in found) <= 2_097_152
     assert made.call_count <= 2 * 64
+
+
+def test_a_grid_knows_the_lengths_of_its_spans() -> None:
+    random = Random(0)
+    for _ in range(300):
+        length, step, halo = random.randint(1, 500), random.choice([1, 2, 8]), random.choice([0, 4, 48])
+        for grid in tiles._grids(length, halo, step):
+            lengths = [span.whole.stop - span.whole.start for span in tiles._spans(length, grid.core, halo)]
+            assert (grid.longest, grid.total) == (max(lengths), sum(lengths)), (length, grid.core, halo)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 4_000_000), (8, 500_000), (500_000, 8)])
+def test_a_sliver_of_millions_of_pixels_is_cut_without_making_all_its_grids(height: int, width: int) -> None:
+    # The spans of all grids were made, 15 million for the first of these: minutes under the interpreter's lock.
+    architecture = ARCHITECTURES["resnet50"]
+    with (
+        patch.object(tiles, "_grid", wraps=tiles._grid) as made,
+        patch.object(tiles, "Span", wraps=tiles.Span) as spans,
+    ):
+        found = cut(architecture, height, width, ["conv1", "layer1"], False, 2_097_152)
+    assert len(found) <= 4
+    assert made.call_count < 5000
+    assert spans.call_count <= 2 * len(found)
 
 
 @pytest.mark.parametrize("antialiased", [False, True])

@@ -102,14 +102,15 @@ def cut(
     else:
         down, across = min(grids, key=lambda grid: grid[0].longest * grid[1].longest)
     shapes = {stage: architecture.activation_shape(stage, height, width, antialiased)[1:] for stage in stages}
-    return [Tile(row, column, strides, shapes) for row in down.spans for column in across.spans]
+    across_spans = _spans(width, across.core, halo)
+    return [Tile(row, column, strides, shapes) for row in _spans(height, down.core, halo) for column in across_spans]
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """A way to cut a side, and the length of its longest span and of all of them, halos included."""
+    """A way to cut a side: the length of a core, that of the longest span, and that of all spans, halos included."""
 
-    spans: list[Span]
+    core: int
     longest: int
     total: int
 
@@ -120,21 +121,40 @@ def _grids(length: int, halo: int, step: int) -> list[_Grid]:
     Cores are multiples of `step`, so many of the numbers give one and the same grid, which is made once: a side of
     4,096 pixels has 1,024 numbers and 90 grids where the halo has 4 pixels.
     """
-    counts = range(1, max(1, length // max(halo, step)) + 1)
-    cores = dict.fromkeys(math.ceil(length / count / step) * step for count in counts)
-    return [_grid(length, core, halo) for core in cores]
+    grids, count = [], 1
+    while True:
+        steps = math.ceil(length / (count * step))
+        grids.append(_grid(length, steps * step, halo))
+        if steps == 1:
+            return grids
+        count = math.ceil(length / ((steps - 1) * step))  # the next number that gives another grid
+        if count > max(1, length // max(halo, step)):
+            return grids
 
 
 def _grid(length: int, core: int, halo: int) -> _Grid:
-    spans = [
+    """A grid, without its spans: slivers of millions of pixels have millions of them.
+
+    Span i reaches from max(0, i core - halo) to min(length, (i + 1) core + halo).
+    """
+    count = math.ceil(length / core)
+    inside = max(0, min(count, (length - halo) // core))  # spans that end before the picture does
+    clear = min(count, halo // core + 1)  # the first span that begins after the picture does
+    ends = core * inside * (inside + 1) // 2 + halo * inside + length * (count - inside)
+    starts = core * (count * (count - 1) - clear * (clear - 1)) // 2 - halo * (count - clear)
+    turns = {min(count - 1, max(0, i)) for i in (0, clear - 1, clear, inside - 1, inside, count - 1)}
+    longest = max(min(length, (i + 1) * core + halo) - max(0, i * core - halo) for i in turns)
+    return _Grid(core, longest, ends - starts)
+
+
+def _spans(length: int, core: int, halo: int) -> list[Span]:
+    return [
         Span(
             slice(start, min(start + core, length)),
             slice(max(0, start - halo), min(start + core + halo, length)),
         )
         for start in range(0, length, core)
     ]
-    lengths = [_length(span.whole) for span in spans]
-    return _Grid(spans, max(lengths), sum(lengths))
 
 
 def _length(span: slice) -> int:
