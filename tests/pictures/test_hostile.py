@@ -108,7 +108,6 @@ def kinds() -> list[bytes]:
 
 
 FILES = kinds()
-MAGIC = [b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF\xff\0\0\0WEBPVP8 "]
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))

@@ -27,7 +27,6 @@ _LONGEST_LIST = 16
 _COUNT = (1, 10_000_000)
 _REPORT_EVERY = (0, 1_000_000)
 _VECTOR_SIZE = (0, 2**22)
-LONGEST_TITLE = 256
 
 
 def check_start(start: MapStart) -> None:

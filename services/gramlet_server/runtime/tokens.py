@@ -186,11 +186,6 @@ class Tokens:
             _check_scope(caller, method[1], method[2])
         return caller
 
-    @property
-    def required(self) -> bool:
-        """Whether a caller needs a token."""
-        return bool(self._callers)
-
     def reload(self) -> None:
         """Reads the file again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,11 +71,6 @@ class Samples:
         """Inputs (n, ...) float32 and labels (n,) of those positions."""
         inputs = torch.from_numpy(np.asarray(self.array[self.rows[positions]], dtype=np.float32))
         return inputs.to(device), torch.from_numpy(self.labels[positions]).to(device)
-
-    def in_order(self, size: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All samples in batches of at most `size`."""
-        for start in range(0, len(self), size):
-            yield self.batch(np.arange(start, min(start + size, len(self))), device)
 
 
 @dataclass(frozen=True)
