@@ -1,4 +1,4 @@
-"""Pictures that a server sends as files, as Python looks at them."""
+"""Pictures that a server sends as PNG or JPEG files, decoded when they are looked at."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_image(data: bytes) -> Image.Image:
 
 
 class PngFile:
-    """What has a picture as a PNG file, `png`."""
+    """Base of results and events that hold a picture as a PNG file, `png`."""
 
     png: bytes
 

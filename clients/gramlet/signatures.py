@@ -1,4 +1,4 @@
-"""Calls with arguments that do not exist, or without those that are needed, answered as all other mistakes are."""
+"""Turns calls with unknown or missing arguments into InvalidCall, an error of the SDK like any other mistake."""
 
 from __future__ import annotations
 

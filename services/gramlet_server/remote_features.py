@@ -35,7 +35,7 @@ class RemoteFeatures:
         return self._client.address
 
     def pinned(self, weights_digest: str) -> RemoteFeatures:
-        """Those of the replicas that have these weights."""
+        """The same FeatureService, but only its replicas that have these weights."""
         return RemoteFeatures(self._client.with_options(weights_digest=weights_digest), patience=None)
 
     def model(self) -> Model:

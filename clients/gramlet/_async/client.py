@@ -137,8 +137,8 @@ class AsyncClient(
         model = decode_model(seen[FEATURE]) if seen.get(FEATURE) else None
         stylize = decode_status(seen[STYLIZE]) if seen.get(STYLIZE) else None
         reasons = await gather(*[asking._reason(service) for service in refusing])
-        told = {service: reason for service, reason in zip(refusing, reasons, strict=True) if reason}
-        return ServerStatus(self.address, health, model, stylize, told)
+        known = {service: reason for service, reason in zip(refusing, reasons, strict=True) if reason}
+        return ServerStatus(self.address, health, model, stylize, known)
 
     async def _seen(self, service: str) -> Any:
         """The state of a service that serves; None if the token is not for it."""

@@ -108,7 +108,7 @@ def console() -> NoReturn:
     code = main()
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:  # it was closed by whoever started the program
+            if stream is not None:  # the program may have been started with a closed one
                 stream.flush()
         except OSError:
             code = code or 1

@@ -198,7 +198,7 @@ def _draw(arguments: argparse.Namespace, client: Client, terminal: Terminal, map
 
 
 class Shown:
-    """What of a map was shown; shows the next event."""
+    """Shows the events of the making of a map."""
 
     def __init__(self, terminal: Terminal, coordinates: bool) -> None:
         self._terminal = terminal

@@ -30,7 +30,7 @@ def overlay(picture: Image.Image, heat: Array) -> bytes:
     smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC))
     opacity = _OPACITY * np.clip(np.abs(smooth), 0, 1)[..., None]
     color = np.where(smooth[..., None] > 0, _FOR, _AGAINST)
-    # Color is told from the picture's own by taking most of that out.
+    # Most of the picture's own color is taken out, so that the color of the map stands out.
     gray = np.asarray(square.convert("L"), dtype=np.float64)[..., None]
     pixels = (1 - opacity) * (0.5 * gray + 0.5 * np.asarray(square)) + opacity * color
     data = io.BytesIO()

@@ -159,7 +159,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[StylizeEven
 
 
 class Shown:
-    """What of a run was shown; shows the next event."""
+    """Shows the events of a stylization: the bar, notes, pictures; and remembers how to go on."""
 
     def __init__(self, terminal: Terminal, output: Path | None, preview: Path | None) -> None:
         self._terminal = terminal

@@ -96,7 +96,7 @@ def _events(arguments: argparse.Namespace, client: Client) -> Events[SweepEvent,
 
 
 class Shown:
-    """What of a sweep was shown; shows the next event.
+    """Shows the events of a sweep.
 
     Args:
         terminal: Where.
@@ -118,8 +118,8 @@ class Shown:
     def show(self, event: SweepEvent, meter: Meter) -> None:
         """Writes pictures, prints what there is to print, moves the bar."""
         self.run_id = event.run_id
-        told = plain(event, keep_none=False)
-        told.pop("event", None)
+        values = plain(event, keep_none=False)
+        values.pop("event", None)
         match event:
             case SweepQueued():
                 meter.update(0, None, f"waiting, {event.position} before")
@@ -130,17 +130,17 @@ class Shown:
             case SweepCell():
                 before = (event.row * self._columns + event.column) * self._each
                 meter.update(before + event.event.iteration, self._total, f"{event.deepest_stage}, {event.ratio:g}")
-                told |= self._show_cell(event)
+                values |= self._show_cell(event)
             case SweepRemoteProgress(progress=progress):
                 meter.update(progress.done, progress.total or None, "cells, on another replica")
-                told = {"run_id": event.run_id, **plain(progress)}
+                values = {"run_id": event.run_id, **plain(progress)}
             case SweepResult():
                 if self._output:
                     write_atomically(self._output, png_as(event.png, self._output))
-                    told["path"] = str(self._output)
+                    values["path"] = str(self._output)
                 cells = f": {count(self._total // self._each, 'cell')}" if self._each else ""
                 self._terminal.say(f"{self._output or event.run_id}{cells}")
-        self._terminal.event(type(event).__name__.lower().removeprefix("sweep"), **told)
+        self._terminal.event(type(event).__name__.lower().removeprefix("sweep"), **values)
 
     def _check_cells(self, event: SweepStarted) -> None:
         if self._cells:
@@ -148,13 +148,13 @@ class Shown:
                 check_output(_cell(self._cells, stage, ratio), PICTURES, "--cells", self._taken)
 
     def _show_cell(self, cell: SweepCell) -> dict[str, Any]:
-        """What JSON tells of it: what happened, by name and with its values."""
-        told = {"happened": type(cell.event).__name__.lower(), **plain(cell.event, keep_none=False)}
+        """Shows the event of a cell; returns what `--json` prints of it: its name, and its values."""
+        values = {"happened": type(cell.event).__name__.lower(), **plain(cell.event, keep_none=False)}
         if self._cells and isinstance(cell.event, Result):
             path = _cell(self._cells, cell.deepest_stage, cell.ratio)
             write_atomically(path, png_as(cell.event.png, path))
-            told["path"] = str(path)
-        return told | {"run_id": cell.run_id}
+            values["path"] = str(path)
+        return values | {"run_id": cell.run_id}
 
 
 def _cell(folder: Path, stage: str, ratio: float) -> Path:

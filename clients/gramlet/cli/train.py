@@ -201,7 +201,7 @@ def _recipes(options: dict[str, Any]) -> list[Recipe]:
 
 
 class Shown:
-    """What of a run was shown; shows the next event."""
+    """Shows the events of a training: the bar, notes, drawings; and remembers how to go on."""
 
     def __init__(self, terminal: Terminal, report: Path | None) -> None:
         self._terminal = terminal
@@ -237,7 +237,7 @@ class Shown:
 
     def _values(self, event: Event) -> dict[str, Any]:
         values: dict[str, Any] = plain(event)
-        # The history has been told epoch by epoch.
+        # The history has been reported epoch by epoch.
         for outcome in [*values.get("outcomes", []), *([values["head"]["outcome"]] if "head" in values else [])]:
             del outcome["history"]
         if "head" in values:

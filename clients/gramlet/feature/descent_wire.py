@@ -139,7 +139,7 @@ _NAMES = {codec.kind: name for name, codec in _EVENTS.items()}
 DESCEND = Rpc(feature_pb2_grpc.FeatureServiceStub, "Descend", Kind.STREAM, silence=BEATING_SECONDS)
 
 MOST_STATE_BYTES = 2**31
-"""Of a state: twice the largest history of L-BFGS."""
+"""The largest state that is taken: twice the largest history of L-BFGS."""
 
 # --- requests ---
 

@@ -14,7 +14,7 @@ TRAIN = "train"
 VALIDATION = "val"
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-"""Of the formats that the service reads: JPEG, PNG, WebP, GIF, BMP, TIFF. Other suffixes, and none, are looked into."""
+"""Suffixes of the formats that the service reads. Other files are pictures by their first bytes."""
 
 _SETS = {
     TRAIN: TRAIN,

@@ -1,4 +1,4 @@
-"""Files that are read whole: what is none is refused before it is opened."""
+"""Opens files; devices, pipes and sockets are refused before they are opened, because reading them may never end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _special(path: str | os.PathLike[str]) -> str:
-    """What a path names instead of a file; empty for files, and for folders, which cannot be opened."""
+    """The kind of a path that is no file, such as `a device`; empty for files and for folders."""
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         return ""

@@ -82,7 +82,7 @@ def _number_or_none(value: Any) -> float | None:
 
 
 def _quoted(value: Any) -> str:
-    """A value that is of the wrong type: text in quotes, so that '64' is told from 64."""
+    """A value of the wrong type, for a message: text is in quotes, so that '64' does not look like 64."""
     return quoted(value) if isinstance(value, str) else shown(value)
 
 

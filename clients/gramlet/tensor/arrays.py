@@ -32,7 +32,8 @@ _STORED_AS: dict[ElementType, np.dtype[Any]] = {
 }
 _MOST_AXES = 8
 _MOST_CHANNELS = 2048
-"""Of the networks. Triangles of larger matrices are not kept: they have any size, and take its square of memory."""
+"""The most channels of any network. The indices of triangles are kept for matrices up to this size only, because they
+take memory with the square of it."""
 
 
 def decode_float_type(value: int, field: str) -> ElementType:

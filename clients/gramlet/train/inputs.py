@@ -232,7 +232,7 @@ def _read(listed: _Listed, resize: Resize | None, unreadable: Unreadable) -> tup
     except GramletError:
         if unreadable is Unreadable.FAIL:
             raise
-        return entry, read  # when the server asks for it, it is told why there is none
+        return entry, read  # when the server asks for it, it gets the reason why there is none
     is_path = isinstance(listed.picture, str | os.PathLike)
     return dataclasses.replace(entry, sha256=picture_hash(picture)), read if is_path else lambda: picture
 

@@ -70,7 +70,7 @@ _BROKEN_STREAM = (
     "Internal error from Core",
     "exceeded request buffer limit while retrying",  # Envoy: a replica was lost in the middle of a long stream
 )
-_UNREADY = "backend unhealthy"  # grpc.health.v1 said so to the balancer, which then tells nothing more
+_UNREADY = "backend unhealthy"  # by grpc.health.v1, to the balancer, which reports no other reason
 _CANCELLED_HERE = ("ancelled by application", "hannel closed", "hannel is closed")
 
 

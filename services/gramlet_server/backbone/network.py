@@ -69,7 +69,7 @@ class Network:
 
     @property
     def name(self) -> str:
-        """Of the architecture, such as `resnet50`."""
+        """The name of the architecture, such as `resnet50`."""
         return self.architecture.name
 
     @property

@@ -22,7 +22,7 @@ from gramlet_server.feature_source import FeatureSource
 
 LARGEST_VECTOR = 2**22
 LARGEST_LENGTH = 1e18
-"""Of a descriptor: the square of a larger distance is infinite in float32."""
+"""The largest norm of a descriptor: the square of a larger distance is infinite in float32."""
 _FORMS = {Descriptor.GRAM: Form.GRAM, Descriptor.POOLED: Form.POOLED}
 
 

@@ -1,7 +1,7 @@
 """A descent: a picture with its optimizer, where the network is.
 
-`Descent.run` is a generator. It yields what happens, and None wherever the device may serve others; whoever advances it
-does so on the device thread.
+`Descent.run` is a generator. It yields what happens, and None wherever the device may serve others. It is advanced on
+the device thread.
 
 The host reads the loss of an iteration only after the device has begun with the next ones (`Device.reads_late` of
 them), so that the device never waits for the host. What happens does not depend on that: when a loss turns out to be

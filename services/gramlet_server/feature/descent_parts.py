@@ -83,7 +83,7 @@ class PreviewPixels:
 
 
 Happening = DescentEvent | PreviewPixels | Snapshot
-"""What a descent reports. Previews and snapshots become files only when somebody takes them."""
+"""What a descent reports. A preview or snapshot is encoded only when it is taken."""
 
 
 def make_optimizer(settings: DescentSettings, point: Tensor, restarts: int) -> Stepper:

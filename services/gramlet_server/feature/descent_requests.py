@@ -1,4 +1,4 @@
-"""What the caller of a descent has sent to it meanwhile."""
+"""The requests of the caller of a descent that is under way."""
 
 from __future__ import annotations
 

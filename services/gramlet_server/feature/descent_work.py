@@ -45,7 +45,7 @@ ROOM_SECONDS = 30.0
 """How long a descent waits for memory that others have."""
 
 Report = Happening | tuple[DescentIteration, ...]
-"""What is handed on at once."""
+"""A report to the reader: one happening, or several iterations together."""
 
 
 class Pace:

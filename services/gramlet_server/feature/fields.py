@@ -14,13 +14,13 @@ from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.work import Caller
 
 SHARE = 0.95
-"""Of the squared gradient, in the effective receptive field."""
+"""The effective receptive field holds this share of the squared gradient."""
 PICTURES = 2
 """Over so many pictures the gradient is averaged."""
 MOST_SIDE = 448
-"""Of those pictures, in pixels."""
+"""Those pictures are squares of at most this side in pixels."""
 CONTRAST = 100.0
-"""Of those pictures: noise with the spectrum and the colors of photographs, whose values fill 0..1."""
+"""Factor on the weak noise of `Spectrum.start`, which has the spectrum and the colors of photographs: it fills 0..1."""
 
 
 @dataclass(frozen=True)

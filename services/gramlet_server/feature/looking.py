@@ -24,7 +24,7 @@ from gramlet_server.pictures.workers import Decoder
 from gramlet_server.process.memory_budget import Place
 
 MOST_PIXELS = 2**20
-"""Of a picture, because a projection keeps the activations of all layers."""
+"""The most pixels of a picture that is looked at: a projection keeps the activations of all layers."""
 
 Items = Sequence[tuple[str, Picture | GramletError]]
 """The pictures of a message with their names, or the error of each that could not be read."""

@@ -183,7 +183,7 @@ class Seeing:
             self._queue.cancel(self._ticket)
 
     def events(self, messages: Iterable[Items]) -> Iterator[SeeEvent | SeeFinished]:
-        """What happens.
+        """Does the work, and yields what happens.
 
         Args:
             messages: The pictures with their names, or the error of each that could not be read.

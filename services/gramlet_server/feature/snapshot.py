@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 CHUNK_BYTES = 3 * 2**20
-"""Of a state on its way: every server and client takes so much, gRPC's own default being 4 MiB."""
+"""A state travels in messages of this size, which every server and client takes: gRPC's default limit is 4 MiB."""
 
 _FORMAT = "gramlet-descent-1"
 _KINDS = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}

@@ -35,7 +35,7 @@ from gramlet_server.telemetry import Observer
 T = TypeVar("T")
 
 _Key = tuple[Hashable, str]
-"""Of one tensor in the cache: what it was computed from, and the stage."""
+"""The key of one tensor in the cache: what it was computed from, and the stage."""
 
 
 class TargetBuilder:

@@ -78,7 +78,7 @@ class Work:
 
 
 class Queue(Protocol):
-    """Where callers leave their work: the scheduler."""
+    """The part of the scheduler that callers use: a queue for their work."""
 
     def enqueue(self, caller: Caller, works: Sequence[Work]) -> None:
         """Queues work behind the caller's earlier work."""

@@ -23,7 +23,8 @@ LIMITS = {
 ADAM_RATE = 0.02
 """The learning rate of Adam if the request gives none: a step of Adam moves each level by about this much."""
 GRADIENT_DESCENT_RATE = 0.02
-"""That of gradient descent: its first step moves the levels by this much on average. Chosen by docs/optimizers.md."""
+"""The learning rate of gradient descent if the request gives none: its first step moves the levels by this much on
+average. Chosen by docs/optimizers.md."""
 
 
 def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
