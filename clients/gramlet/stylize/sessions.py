@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypeVar
 
 from gramlet.inputs.values import fill
 from gramlet.stylize.sweep_types import (
@@ -38,6 +39,16 @@ from gramlet.transport.rpc import Message
 from gramlet.transport.run import Run
 from gramlet.types import new_name
 
+Order = TypeVar("Order", StylizeOrder, SweepOrder)
+
+
+def _named(order: Order) -> Order:
+    """The order with checked values; a new run without a name gets a random one, with which it can be resumed."""
+    order = fill(type(order), vars(order), called={"resume_run_id": "run_id"})
+    if order.stylization is not None and not order.run_id:
+        order = dataclasses.replace(order, run_id=new_name())
+    return order
+
 
 class StylizeRun(Run[StylizeEvent]):
     """One stylization. Events up to the last iteration that the caller has seen are skipped, until weights change."""
@@ -45,9 +56,7 @@ class StylizeRun(Run[StylizeEvent]):
     remote = RemoteProgress
 
     def __init__(self, order: StylizeOrder) -> None:
-        order = fill(StylizeOrder, vars(order), called={"resume_run_id": "run_id"})
-        if order.stylization is not None and not order.run_id:
-            order = dataclasses.replace(order, run_id=new_name())
+        order = _named(order)
         run_id = order.run_id or order.resume_run_id or order.watch_run_id
         super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order
@@ -136,9 +145,7 @@ class SweepRun(Run[SweepEvent]):
     remote = SweepRemoteProgress
 
     def __init__(self, order: SweepOrder) -> None:
-        order = fill(SweepOrder, vars(order), called={"resume_run_id": "run_id"})
-        if order.stylization is not None and not order.run_id:
-            order = dataclasses.replace(order, run_id=new_name())
+        order = _named(order)
         run_id = order.run_id or order.resume_run_id or order.watch_run_id
         super().__init__(run_id, ordered=order.stylization is not None, watching=bool(order.watch_run_id))
         self._order = order

@@ -162,15 +162,7 @@ class Runs:
             return self._work(run, order, kept, features, prepared)
 
     def _resumed(self, order: StylizeOrder) -> Work[StylizeEvent]:
-        found = Run.find(self._store, KIND, order.resume_run_id, "resume_run_id")
-        if found.has(RESULT):  # its process was lost after the result and before the end
-            run = Run.take_over(self._store, KIND, order.resume_run_id)
-            return Work(run, STYLIZATION, lambda: stored_result(run))
-        # Before the run is taken over: where this network is another one, the run is left alone.
-        kept = get_order(found, "resume_run_id")
-        features, _ = self._pinned(found, kept, "resume_run_id")
-        run = Run.take_over(self._store, KIND, order.resume_run_id)
-        return self._work(run, order, kept, features)
+        return self._taken_over(STYLIZATION, order, stored_result, self._work)
 
     def _work(
         self,
@@ -214,14 +206,7 @@ class Runs:
             return self._sweep_work(run, order, kept, features, made.stylization)
 
     def _resumed_sweep(self, order: SweepOrder) -> Work[SweepEvent]:
-        found = Run.find(self._store, SWEEPS, order.resume_run_id, "resume_run_id")
-        if found.has(RESULT):  # its process was lost after the result and before the end
-            run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-            return Work(run, SWEEP, lambda: stored_sweep_result(run))
-        kept = get_order(found, "resume_run_id")
-        features, _ = self._pinned(found, kept, "resume_run_id")
-        run = Run.take_over(self._store, SWEEPS, order.resume_run_id)
-        return self._sweep_work(run, order, kept, features)
+        return self._taken_over(SWEEP, order, stored_sweep_result, self._sweep_work)
 
     def _sweep_work(
         self,
@@ -280,6 +265,24 @@ class Runs:
         return self.lifecycle.resume(
             kind, order.resume_run_id, prepare, detached=order.detached, take_over=order.take_over
         )
+
+    def _taken_over(
+        self,
+        kind: Kind[Event],
+        order: Order,
+        stored: Callable[[Run], Generator[Event, None, None]],
+        work: Callable[[Run, Order, KeptOrder, FeatureSource], Work[Event]],
+    ) -> Work[Event]:
+        """The rest of a run that was interrupted; of one that has a result, that result."""
+        name, field = kind.kind.value, "resume_run_id"
+        found = Run.find(self._store, name, order.resume_run_id, field)
+        if found.has(RESULT):  # its process was lost after the result and before the end
+            run = Run.take_over(self._store, name, order.resume_run_id)
+            return Work(run, kind, lambda: stored(run))
+        # Before the run is taken over: where this network is another one, the run is left alone.
+        kept = get_order(found, field)
+        features, _ = self._pinned(found, kept, field)
+        return work(Run.take_over(self._store, name, order.resume_run_id), order, kept, features)
 
     def _pinned(self, run: Run, kept: KeptOrder, field: str) -> tuple[FeatureSource, Model]:
         """The network with which a run was begun."""
