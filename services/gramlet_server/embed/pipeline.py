@@ -152,18 +152,7 @@ class MapPipeline:
         describer = Describer(settings, self._size.descriptor_size)
         comparer = Comparer(settings, self._plan.compared_stages, self._count) if self._plan.compared_stages else None
         with Measurer(self._count, settings, self._tools.budget) as measurer:
-            described = describe(self._counted(), describer, self._tools.features, comparer.parts if comparer else ())
-            for index, one in enumerate(described):
-                error = collected.add(one, measurer, describer)
-                if error is not None:
-                    refused = Refused(index, one.item.id, error.code, error.message, error.field)
-                    collected.refused.append(refused)
-                    yield RefusedItem(self._run.run_id, refused)
-                elif comparer is not None and one.features is not None:
-                    comparer.add(one.features, collected.items[-1].label)
-                yield Described(self._run.run_id, len(collected.items), len(collected.refused), self._count)
-                self._tools.lifecycle.check_draining(self._run.run_id)
-            collected.check_not_empty()
+            yield from self._collect(collected, measurer, describer, comparer)
             yield Working(self._run.run_id, Task.DISTANCES, 0, 1)
             kept, measured = measurer.measure()
         comparison: tuple[Comparison, ...] = ()
@@ -182,6 +171,23 @@ class MapPipeline:
         items = self._fitted(base, kept)
         stored.put_items(self._run, items, kept, thumbnails.pack(collected.jpegs))
         return items, kept
+
+    def _collect(
+        self, collected: Collected, measurer: Measurer, describer: Describer, comparer: Comparer | None
+    ) -> Generator[MapEvent, None, None]:
+        """Describes item after item as they arrive. A bad one is refused, and the others go on."""
+        described = describe(self._counted(), describer, self._tools.features, comparer.parts if comparer else ())
+        for index, one in enumerate(described):
+            error = collected.add(one, measurer, describer)
+            if error is not None:
+                refused = Refused(index, one.item.id, error.code, error.message, error.field)
+                collected.refused.append(refused)
+                yield RefusedItem(self._run.run_id, refused)
+            elif comparer is not None and one.features is not None:
+                comparer.add(one.features, collected.items[-1].label)
+            yield Described(self._run.run_id, len(collected.items), len(collected.refused), self._count)
+            self._tools.lifecycle.check_draining(self._run.run_id)
+        collected.check_not_empty()
 
     def _copy_items(self) -> tuple[ItemSet, Kept]:
         """The items of an earlier map with what it kept of their descriptors, stored once more with this one."""
@@ -248,20 +254,23 @@ class MapPipeline:
                 recall = step.recall
                 continue
             if isinstance(step, FinishedLayout):
-                judged = self._judge(step, items, points, earlier)
-                layout = yield from self._working(Task.QUALITY, judged)
+                layout = yield from self._working(Task.QUALITY, self._judge(step, items, points, earlier))
                 layout = replace(layout, quality=replace(layout.quality, neighbor_recall=recall))
                 stored.put_layout(self._run, step.layout, StoredLayout(layout, tuple(frames)))
                 layouts[step.layout] = layout
                 frames = []  # the next layout has its own
                 continue
-            if step.kl_divergence is not None:  # every `report_every` iterations
-                frame = Frame(step.iteration, step.kl_divergence, step.state.coordinates.astype(np.float32))
-                if self._is_kept(step):
-                    frames.append(frame)
-                yield self._iteration(step, frame)
+            yield from self._report(step, frames)
             self._save_progress(step, frames)
         return [layouts[number] for number in sorted(layouts)]
+
+    def _report(self, step: LayoutProgress, frames: list[Frame]) -> Iterator[LayoutIteration]:
+        """Reports one of every `report_every` iterations, and keeps some of these as frames."""
+        if step.kl_divergence is not None:
+            frame = Frame(step.iteration, step.kl_divergence, step.state.coordinates.astype(np.float32))
+            if self._is_kept(step):
+                frames.append(frame)
+            yield self._iteration(step, frame)
 
     def _is_kept(self, step: LayoutProgress) -> bool:
         """Whether an iteration becomes a frame of the page: at most FRAMES of those that are reported do."""
