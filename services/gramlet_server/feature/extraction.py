@@ -323,33 +323,34 @@ class Extractor:
         pictures += pictures[-1:] * (self._passes.device.pass_size(len(pictures)) - len(pictures))
         with torch.inference_mode():
             wait = self._passes.start(pictures, compute, key)
-        return Later(lambda: self._features(batch, stages, wait()))
+        return Later(lambda: _features(batch, stages, wait(), self._network.digest))
 
-    def _features(
-        self, batch: Sequence[tuple[Any, Extraction]], stages: Sequence[str], results: Sequence[Array]
-    ) -> list[Features]:
-        """The features of each picture, from the results (N, ...) of each stage in each form."""
-        picture, extraction = batch[0]
-        each = iter(results)
-        forms: dict[Form, dict[str, Array]] = {form: {} for form in Form}
-        for stage in stages:
-            for form in extraction.forms:
-                forms[form][stage] = next(each)
 
-        def of(form: Form, number: int) -> dict[str, Array]:
-            return {stage: of_all[number] for stage, of_all in forms[form].items()}
+def _features(
+    batch: Sequence[tuple[Any, Extraction]], stages: Sequence[str], results: Sequence[Array], digest: str
+) -> list[Features]:
+    """The features of each picture, from the results (N, ...) of each stage in each form."""
+    picture, extraction = batch[0]
+    each = iter(results)
+    forms: dict[Form, dict[str, Array]] = {form: {} for form in Form}
+    for stage in stages:
+        for form in extraction.forms:
+            forms[form][stage] = next(each)
 
-        return [
-            Features(
-                of(Form.ACTIVATIONS, number),
-                of(Form.GRAM, number),
-                of(Form.POOLED, number),
-                height=picture.height,
-                width=picture.width,
-                weights_digest=self._network.digest,
-            )
-            for number in range(len(batch))
-        ]
+    def of(form: Form, number: int) -> dict[str, Array]:
+        return {stage: of_all[number] for stage, of_all in forms[form].items()}
+
+    return [
+        Features(
+            of(Form.ACTIVATIONS, number),
+            of(Form.GRAM, number),
+            of(Form.POOLED, number),
+            height=picture.height,
+            width=picture.width,
+            weights_digest=digest,
+        )
+        for number in range(len(batch))
+    ]
 
 
 def _in_form(found: Tensor, form: Form, normalization: GramNormalization) -> Tensor:

@@ -34,18 +34,17 @@ from gramlet_server.process.memory_budget import PROCESS
 FILES_BYTES = 64 * 2**20
 """Room for the files of a request, in a worker's memory."""
 KEPT_BYTES = 32 * 2**20
-"""Of a worker's memory, what is not returned to the kernel after a request."""
+"""So much of a worker's memory is not returned to the kernel after a request."""
 CANCEL_SECONDS = 0.25
 """How often a thread that waits for a worker looks whether the call was cancelled."""
 FEW_CORES = 4
 """Machines with fewer cores decode cheap files in the server's process."""
 ATTEMPTS = 2
 """How often a file is given to a worker that then dies for no reason that is known."""
-
-_log = logging.getLogger(__name__)
-
 LEAST_ROOM = 2**30
 """Room for pixels in a worker's memory, at least: other services than FeatureService have limits of their own."""
+
+_log = logging.getLogger(__name__)
 
 Outcome = Decoded | GramletError
 
@@ -270,7 +269,7 @@ class DecodeWorkers:
                 self._lose(worker, seconds=0)
                 raise
             except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
-                return outcomes, self._is_fault_of_none(worker, error, files, outcomes)
+                return outcomes, self._may_try_again(worker, error, files, outcomes)
             kept = worker
             if full is not None:
                 raise full
@@ -293,10 +292,10 @@ class DecodeWorkers:
                 outcomes[number] = outcome
         return full
 
-    def _is_fault_of_none(
+    def _may_try_again(
         self, worker: _Worker, error: Exception, files: dict[int, _File], outcomes: dict[int, Any]
     ) -> bool:
-        """Buries a worker. Unless its file took too long, which is then refused, the file may be tried again."""
+        """Ends a worker that was lost; whether its file may be tried again. One that took too long is refused."""
         status = self._lose(worker, seconds=1)
         if status != -signal.SIGPROF:
             _log.warning("a decoder was lost (exit status %s, %r): its file is tried again", status, error)
@@ -307,12 +306,9 @@ class DecodeWorkers:
         return False
 
     def _ask(
-        self,
-        worker: _Worker,
-        files: dict[int, _File],
-        task: Task,
-        cancelled: threading.Event,
+        self, worker: _Worker, files: dict[int, _File], task: Task, cancelled: threading.Event
     ) -> Iterator[tuple[int, Any]]:
+        """What came of each file, by its number, as the worker answers."""
         places, offset = [], 0
         for file in files.values():
             worker.memory[offset : offset + len(file.data)] = file.data
