@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 def of_pictures(count: int, weights: str) -> Iterator[np.ndarray]:
-    """The joined Gram matrices of drawn pictures: gratings of random direction, pitch and colours, with noise."""
+    """The joined Gram matrices of drawn pictures: gratings of random direction, pitch and colors, with noise."""
     from gramlet.feature.types import Extraction, Form, GramNormalization
     from gramlet_server.backbone import load_network
     from gramlet_server.feature.engine import Engine

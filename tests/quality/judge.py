@@ -44,7 +44,7 @@ class Verdict:
             last left out for pictures of less than 112), then of what is coarser.
         gram_stages: Relative distance of Gram matrices to the style's, shallow to deep.
         content: 1 - similarity of edges and structure to the content.
-        grid: Grey levels (of 255) of a grid with the periods of a network's first strides.
+        grid: Gray levels (of 255) of a grid with the periods of a network's first strides.
     """
 
     patch_levels: tuple[float, ...]
@@ -170,7 +170,7 @@ def content_distance(picture: Tensor, content: Tensor) -> float:
 
 
 def grid_energy(picture: Tensor) -> float:
-    """RMS, in grey levels of 255, of what stands above its spectral neighborhood at the frequencies of a grid.
+    """RMS, in gray levels of 255, of what stands above its spectral neighborhood at the frequencies of a grid.
 
     √max(0, Σ (P(u, v) - the geometric mean of P beside it)) over the frequencies (u, v) that are multiples of 1/4, the
     origin left out. Strokes and noise have as much energy beside a line as on it, and cancel. Longer periods are left

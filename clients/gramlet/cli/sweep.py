@@ -1,4 +1,4 @@
-"""`gramlet sweep`: stylizes with many ratios of content to style and many depths of style, into one labelled grid."""
+"""`gramlet sweep`: stylizes with many ratios of content to style and many depths of style, into one labeled grid."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from gramlet.stylize.sweep_types import (
 from gramlet.stylize.types import Result
 
 WITH_RESUME = ("output", "cells", "detach")
-HELP = "stylize with many ratios and depths, into one labelled grid"
+HELP = "stylize with many ratios and depths, into one labeled grid"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`gramlet train`: trains a classification head on labelled pictures, to be used at once by `gramlet predict`."""
+"""`gramlet train`: trains a classification head on labeled pictures, to be used at once by `gramlet predict`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from gramlet.train.types import (
 
 FIELDS = {"run_id": ("resume", "run_id")}
 WITH_RESUME = ("report", "detach")
-HELP = "train a classification head on labelled pictures"
+HELP = "train a classification head on labeled pictures"
 _RECIPE, _DATA = tuple(RecipeOptions.__annotations__), tuple(DataOptions.__annotations__)
 _SHOWN_FINDINGS = 10
 

@@ -44,7 +44,7 @@ def finding_lines(findings: Findings) -> list[str]:
         for item in findings.near_duplicates
     ]
     lines += [
-        f"mislabelled? {item.name} looks like {item.suggestion} ({item.probability:.0%} of the votes of its neighbors)"
+        f"mislabeled? {item.name} looks like {item.suggestion} ({item.probability:.0%} of the votes of its neighbors)"
         for item in findings.suspects
     ]
     return lines

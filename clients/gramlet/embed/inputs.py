@@ -100,7 +100,7 @@ class UnreadItem:
 
 
 def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> list[UnreadItem]:
-    """The items in order; of a folder all pictures below it in natural order, labelled with their classes.
+    """The items in order; of a folder all pictures below it in natural order, labeled with their classes.
 
     Raises:
         NotFound: There is no such folder, or no picture below it.

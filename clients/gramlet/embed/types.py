@@ -130,7 +130,7 @@ class Quality:
         trustworthiness: 0..1: how few items that are far apart the map makes neighbors (Venna and Kaski, 2001).
         continuity: 0..1: how few neighbors the map separates.
         neighbor_preservation: 0..1: share of each item's k nearest that are still so on the map.
-        label_accuracy: 0..1: share of labelled items with the label of most of their neighbors on the map.
+        label_accuracy: 0..1: share of labeled items with the label of most of their neighbors on the map.
         descriptor_label_accuracy: The same among the descriptors.
         silhouette: -1..1: mean silhouette of the labels on the map (Rousseeuw, 1987).
         descriptor_silhouette: The same among the descriptors.

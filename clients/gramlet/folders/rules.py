@@ -125,7 +125,7 @@ def set_of(name: str, field: str) -> str:
     """The set that people mean by a name: those of folders, in any case, or a further set of that name.
 
     Raises:
-        InvalidInput: It is probably misspelt. Its pictures would silently not be trained on.
+        InvalidInput: It is probably misspelled. Its pictures would silently not be trained on.
     """
     known = _SETS.get(name.strip().lower())
     if known is None and name.isalpha() and difflib.get_close_matches(name.lower(), _SETS, 1, _MISSPELT):

@@ -39,8 +39,8 @@ def test_every_mode_of_pil_is_seen_as_a_picture(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["I", "I;16"])
 def test_sixteen_bits_are_scaled_not_clipped(mode: str) -> None:
-    grey = Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).convert(mode)
-    np.testing.assert_allclose(as_seen(read_picture(grey)), 0.5, atol=0.01)
+    gray = Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).convert(mode)
+    np.testing.assert_allclose(as_seen(read_picture(gray)), 0.5, atol=0.01)
 
 
 def test_a_pil_picture_is_turned_as_its_file_would_be(pixels: Any) -> None:
