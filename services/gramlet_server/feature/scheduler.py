@@ -24,7 +24,7 @@ from typing import Any
 from gramlet.errors import Cancelled, Overloaded, Unavailable
 from gramlet.types import Timing
 
-from gramlet_server.feature.work import Batching, Caller, Later, Work
+from gramlet_server.feature.work import Batch, Batching, Caller, Later, Work, priority, take
 
 _log = logging.getLogger(__name__)
 
@@ -36,10 +36,6 @@ class _Expected:
     key: Hashable = None
     pictures: int = 0
     until: float = 0.0
-
-
-Batch = list[tuple[Caller, Work]]
-"""The work of one pass, and whose each is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +53,6 @@ class _Returning:
 
     caller: Caller
     until: float
-
-
-def _priority(caller: Caller) -> tuple[float, float]:
-    """The earliest clock first; of equal clocks, the work that was submitted first."""
-    return caller.clock, caller.waiting[0].submitted
 
 
 def _ignore(*_: object) -> None:
@@ -97,6 +88,7 @@ class Scheduler:
         self._seconds_per_pixel = 0.0
         self._expected = _Expected()
         self._returning: _Returning | None = None
+        self._passes = _Passes(self._account)
         self._under_way: _UnderWay | None = None
         self._ended = 0.0
         self.device_seconds = 0.0
@@ -206,9 +198,9 @@ class Scheduler:
         batch = self._next_batch()
         before, self._under_way = self._under_way, None
         if batch:
-            self._under_way = self._begin(batch)
+            self._under_way = self._passes.begin(batch)
         if before is not None:
-            self._end(before)
+            self._passes.end(before)
         return batch is not None
 
     def _next_batch(self) -> Batch | None:
@@ -222,7 +214,7 @@ class Scheduler:
                 return []
             if self._under_way is None:
                 self._await_returning()
-            first = min((caller for caller in self._callers if caller.waiting), key=_priority, default=None)
+            first = min((caller for caller in self._callers if caller.waiting), key=priority, default=None)
             if first is None:
                 return []
             head = first.waiting[0]
@@ -231,7 +223,9 @@ class Scheduler:
             self._clock = max(self._clock, first.clock)
             if not self._under_way:
                 self._linger(head)
-            return self._take(head.key)
+            batch, popped = take(self._callers, head.key, self._batching)
+            self._count(-popped)
+            return batch
 
     def _await_returning(self) -> None:
         """Waits a little for the caller of long work to send the next piece, if it would be served next.
@@ -279,73 +273,6 @@ class Scheduler:
     def _waiting(self, key: Hashable) -> int:
         return sum(work.key == key for caller in self._callers for work in caller.waiting)
 
-    def _take(self, key: Hashable) -> Batch:
-        """The first work of the queue and all that may join it, in the order of the callers' clocks."""
-        batch: Batch = []
-        pixels = 0
-        # Each round takes one picture of every caller. So one caller's long collection cannot fill the pass before the
-        # other callers had room in it.
-        fitting = sorted((caller for caller in self._callers if caller.waiting), key=_priority)
-        while fitting:
-            rest = []
-            for caller in fitting:
-                if not caller.waiting or caller.waiting[0].key != key:
-                    continue
-                work = caller.waiting[0]
-                full = len(batch) >= self._batching.pictures or pixels + work.pixels > self._batching.pixels
-                if batch and (full or key is None):
-                    return batch
-                caller.waiting.popleft()
-                self._count(-1)
-                rest.append(caller)
-                if work.future.set_running_or_notify_cancel():
-                    batch.append((caller, work))
-                    pixels += work.pixels
-            fitting = rest
-        return batch
-
-    def _begin(self, batch: Batch) -> _UnderWay | None:
-        """Begins a pass; None where it has ended, or has failed."""
-        began = time.monotonic()
-        try:
-            results = batch[0][1].run([work.payload for _, work in batch])
-        except Exception as error:
-            self._failed(batch, began, error)
-            return None
-        if not isinstance(results, Later):
-            self._settle(batch, began, results)
-            return None
-        under_way = _UnderWay(batch, began, results)
-        if batch[0][1].overlaps:
-            return under_way
-        self._end(under_way)
-        return None
-
-    def _end(self, under_way: _UnderWay) -> None:
-        """Waits for the results of a pass, and hands them over."""
-        try:
-            results = under_way.later.wait()
-        except Exception as error:
-            self._failed(under_way.batch, under_way.began, error)
-        else:
-            self._settle(under_way.batch, under_way.began, results)
-
-    def _failed(self, batch: Batch, began: float, error: Exception) -> None:
-        if len(batch) > 1:
-            # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
-            _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
-            for one in batch:
-                if (under_way := self._begin([one])) is not None:
-                    self._end(under_way)
-            return
-        batch[0][1].future.set_exception(error)
-        self._account(batch, began)
-
-    def _settle(self, batch: Batch, began: float, results: Sequence[Any]) -> None:
-        seconds = self._account(batch, began)
-        for (_, work), result in zip(batch, results, strict=False):
-            work.future.set_result((result, Timing(began - work.submitted, seconds, len(batch))))
-
     def _account(self, batch: Batch, began: float) -> float:
         """Charges the callers of a pass for its seconds, and returns those."""
         now = time.monotonic()
@@ -369,6 +296,59 @@ class Scheduler:
             )
         self._report_pass(batch[0][1].kind, len(batch), seconds)
         return seconds
+
+
+class _Passes:
+    """Begins passes and ends them. The futures of their work get the results.
+
+    Args:
+        account: Called with a pass and when it began, as soon as it has ended; returns the seconds that it took.
+    """
+
+    def __init__(self, account: Callable[[Batch, float], float]) -> None:
+        self._account = account
+
+    def begin(self, batch: Batch) -> _UnderWay | None:
+        """Begins a pass; None where it has ended, or has failed."""
+        began = time.monotonic()
+        try:
+            results = batch[0][1].run([work.payload for _, work in batch])
+        except Exception as error:
+            self._failed(batch, began, error)
+            return None
+        if not isinstance(results, Later):
+            self._settle(batch, began, results)
+            return None
+        under_way = _UnderWay(batch, began, results)
+        if batch[0][1].overlaps:
+            return under_way
+        self.end(under_way)
+        return None
+
+    def end(self, under_way: _UnderWay) -> None:
+        """Waits for the results of a pass, and hands them over."""
+        try:
+            results = under_way.later.wait()
+        except Exception as error:
+            self._failed(under_way.batch, under_way.began, error)
+        else:
+            self._settle(under_way.batch, under_way.began, results)
+
+    def _failed(self, batch: Batch, began: float, error: Exception) -> None:
+        if len(batch) > 1:
+            # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
+            _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
+            for one in batch:
+                if (under_way := self.begin([one])) is not None:
+                    self.end(under_way)
+            return
+        batch[0][1].future.set_exception(error)
+        self._account(batch, began)
+
+    def _settle(self, batch: Batch, began: float, results: Sequence[Any]) -> None:
+        seconds = self._account(batch, began)
+        for (_, work), result in zip(batch, results, strict=False):
+            work.future.set_result((result, Timing(began - work.submitted, seconds, len(batch))))
 
 
 def _closed() -> Unavailable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -133,3 +133,42 @@ def outcome(future: Future[tuple[Any, Timing]]) -> tuple[Any, Timing]:
         return future.result()
     except CancelledError:
         raise Cancelled("the call was closed while it waited for the device") from None
+
+
+Batch = list[tuple[Caller, Work]]
+"""The work of one pass, and whose each is."""
+
+
+def priority(caller: Caller) -> tuple[float, float]:
+    """The earliest clock first; of equal clocks, the work that was submitted first."""
+    return caller.clock, caller.waiting[0].submitted
+
+
+def take(callers: Iterable[Caller], key: Hashable, batching: Batching) -> tuple[Batch, int]:
+    """Takes the first work of the callers and all that may join its pass, in the order of the callers' clocks.
+
+    Returns:
+        The pass, and how many pictures no longer wait: those of the pass, and those that were cancelled.
+    """
+    batch: Batch = []
+    pixels = taken = 0
+    # Each round takes one picture of every caller. So one caller's long collection cannot fill the pass before the
+    # other callers had room in it.
+    fitting = sorted((caller for caller in callers if caller.waiting), key=priority)
+    while fitting:
+        rest = []
+        for caller in fitting:
+            if not caller.waiting or caller.waiting[0].key != key:
+                continue
+            work = caller.waiting[0]
+            full = len(batch) >= batching.pictures or pixels + work.pixels > batching.pixels
+            if batch and (full or key is None):
+                return batch, taken
+            caller.waiting.popleft()
+            taken += 1
+            rest.append(caller)
+            if work.future.set_running_or_notify_cancel():
+                batch.append((caller, work))
+                pixels += work.pixels
+        fitting = rest
+    return batch, taken
