@@ -29,7 +29,7 @@ import difflib
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -233,3 +233,12 @@ class InternalError(GramletError):
     """A bug in gramlet. The request id finds the traceback in the server's log."""
 
     code = Code.INTERNAL
+
+
+BY_CODE: Mapping[Code, type[GramletError]] = {kind.code: kind for kind in GramletError.__subclasses__()}
+"""The error of each status code: every class directly below GramletError has a code of its own."""
+
+
+def error_class(number: int) -> type[GramletError]:
+    """The error for a status code that is given as its number; InternalError for any that is not in the table."""
+    return next((kind for code, kind in BY_CODE.items() if code == number), InternalError)

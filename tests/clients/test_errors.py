@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from gramlet.errors import GramletError
-from gramlet.transport.failures import BY_CODE
+import grpc
+from gramlet.errors import BY_CODE, GramletError
 
 
-def test_the_table_of_failures_names_every_error_under_its_own_code() -> None:
+def test_every_error_has_a_status_code_of_its_own_under_its_name_and_number_in_grpc() -> None:
     assert set(BY_CODE.values()) == set(GramletError.__subclasses__())
-    assert all(status.value[0] == error.code and status.name == error.code.name for status, error in BY_CODE.items())
+    numbers = {status.name: status.value[0] for status in grpc.StatusCode}
+    assert {code.name: int(code) for code in BY_CODE} == {code.name: numbers[code.name] for code in BY_CODE}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.errors import BY_CODE, GramletError, InvalidInput
 from gramlet.feature import objective_wire
 from gramlet.feature import wire as feature
 from gramlet.feature.types import (
@@ -30,7 +30,6 @@ from gramlet.stylize import wire as stylize
 from gramlet.tensor import wire as tensor
 from gramlet.tensor.arrays import encode_tensor
 from gramlet.tensor.v1 import picture_pb2
-from gramlet.transport.failures import BY_CODE
 from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 
 RANDOM = np.random.default_rng(0)

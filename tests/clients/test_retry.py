@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import grpc
 import pytest
-from gramlet.errors import DeadlineExceeded, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
+from gramlet.errors import BY_CODE, DeadlineExceeded, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
 from gramlet.transport.connection import Attempts, Contact
-from gramlet.transport.failures import BY_CODE, decode_rpc_error
+from gramlet.transport.failures import decode_rpc_error
 from gramlet.transport.retry import AT_ONCE, RetryPolicy
 
 POLICY = RetryPolicy(patience=60, first_contact=2, shortest=0.1, longest=5)

@@ -7,8 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from gramlet.errors import GramletError, InvalidInput, Overloaded, Unavailable
-from gramlet.transport.failures import BY_CODE
+from gramlet.errors import BY_CODE, GramletError, InvalidInput, Overloaded, Unavailable
 from grpc_status import rpc_status
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput, error_class
 from gramlet.tensor.arrays import decode_tensor, put_tensor
 from gramlet.tensor.codec import EnumCodec, Functions, MessageCodec
 from gramlet.tensor.v1 import picture_pb2, timing_pb2
-from gramlet.transport.failures import error_class
 from gramlet.types import ElementType, Picture, Resize, ResizeMode, Timing
 
 _RESIZE_MODE = EnumCodec(

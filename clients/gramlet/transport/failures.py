@@ -1,8 +1,8 @@
 """A failed call as gRPC reports it, turned into the error of `gramlet.errors` that the server raised.
 
-The class comes from the status code by the table `BY_CODE`; field, retry delay and request id come from the google.rpc
-details. A status without details was made by the transport (no server listens, the connection broke, the message is too
-large) and gets a message that says what to do.
+The class comes from the status code by the table `errors.BY_CODE`; field, retry delay and request id come from the
+google.rpc details. A status without details was made by the transport (no server listens, the connection broke, the
+message is too large) and gets a message that says what to do.
 """
 
 from __future__ import annotations
@@ -14,43 +14,15 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from gramlet.errors import (
-    Aborted,
-    AlreadyExists,
-    Cancelled,
-    DataLoss,
-    DeadlineExceeded,
-    FailedPrecondition,
     GramletError,
-    InternalError,
     InvalidInput,
-    NotFound,
     OtherWeights,
-    Overloaded,
-    PermissionDenied,
-    Unauthenticated,
     Unavailable,
     Unimplemented,
+    error_class,
     reason_of,
 )
 from gramlet.transport.channel import proxy_of, with_port
-
-BY_CODE: dict[grpc.StatusCode, type[GramletError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    grpc.StatusCode.UNAVAILABLE: Unavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
-    grpc.StatusCode.CANCELLED: Cancelled,
-    grpc.StatusCode.ABORTED: Aborted,
-    grpc.StatusCode.UNIMPLEMENTED: Unimplemented,
-    grpc.StatusCode.DATA_LOSS: DataLoss,
-    grpc.StatusCode.INTERNAL: InternalError,
-}
-"""The error that is raised for each status code; InternalError for any other."""
 
 _BY_REASON: dict[str, type[GramletError]] = {reason_of(OtherWeights): OtherWeights}
 """Errors that share their status code with another one, by the reason in ErrorInfo."""
@@ -80,11 +52,6 @@ class FailedCall(Protocol):
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...
     def trailing_metadata(self) -> Any: ...
-
-
-def error_class(number: int) -> type[GramletError]:
-    """The error for a status code that is given as its number."""
-    return next((error for error in BY_CODE.values() if error.code == number), InternalError)
 
 
 def decode_rpc_error(failed: FailedCall, address: str, call: str = "this call") -> GramletError:
@@ -137,7 +104,7 @@ def answers(failed: FailedCall) -> bool:
 
 
 def _class_of(code: grpc.StatusCode) -> type[GramletError]:
-    return BY_CODE.get(code, InternalError)
+    return error_class(code.value[0])
 
 
 def _transport_error(code: grpc.StatusCode, message: str, address: str, call: str) -> GramletError:

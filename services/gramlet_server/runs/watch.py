@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from gramlet.errors import Aborted, Cancelled, NotFound
+from gramlet.errors import Aborted, Cancelled, NotFound, error_class
 from gramlet.run.types import Progress, RunState
-from gramlet.transport.failures import error_class
 
 from gramlet_server.runs.execution import PROGRESS_SECONDS, Execution
 from gramlet_server.runs.kind import Kind

@@ -11,9 +11,8 @@ import gramlet
 import pytest
 import trustme
 from gramlet.embed.v1 import embed_pb2
-from gramlet.errors import GramletError
+from gramlet.errors import BY_CODE, GramletError
 from gramlet.feature.v1 import feature_pb2
-from gramlet.transport.failures import BY_CODE
 
 from tests.clients.servers import EMBED, FEATURE, STYLIZE, TRAIN, Script, async_client_of, free_port, serving
 
