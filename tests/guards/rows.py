@@ -14,7 +14,7 @@ import ast
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -75,11 +75,12 @@ class Source:
                 yield from (alias.name for alias in node.names)
 
 
-def sources(*folders: str) -> list[Source]:
+@cache
+def sources(*folders: str) -> tuple[Source, ...]:
     """The files of some folders that git knows, generated ones left out."""
     listed = subprocess.check_output(["git", "ls-files", "-z", "--", *folders], cwd=ROOT, text=True).split("\0")
     paths = [Path(name) for name in listed if name.endswith(".py") and (ROOT / name).exists()]
-    return [Source(path) for path in paths if not GENERATED & set(path.parts)]
+    return tuple(Source(path) for path in paths if not GENERATED & set(path.parts))
 
 
 def loose(package: str) -> list[str]:
