@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Event
 from typing import Any
 
@@ -129,17 +129,22 @@ def test_a_stream_that_ends_without_a_result_is_a_break() -> None:
     assert names(events) == ["Started 0", "Iteration 1", "Reconnecting 1", "Iteration 2", "Result 4"]
 
 
-def test_leaving_the_block_cancels_the_call() -> None:
-    cancelled = Event()
+def endless(cancelled: Event) -> Callable[[Any, Any], Iterator[Any]]:
+    """Iterations until the call is cancelled, which sets the event."""
 
-    def endless(request: Any, context: Any) -> Iterator[Any]:
+    def iterations(request: Any, context: Any) -> Iterator[Any]:
         context.add_callback(cancelled.set)
         number = 0
         while context.is_active():
             number += 1
             yield encode_event(iteration(number), request.run_id)
 
-    with client_of({STYLIZE: Script(Stylize=[endless])}) as client:
+    return iterations
+
+
+def test_leaving_the_block_cancels_the_call() -> None:
+    cancelled = Event()
+    with client_of({STYLIZE: Script(Stylize=[endless(cancelled)])}) as client:
         with client.stylize(PICTURE, PICTURE) as events:
             for event in events:
                 if event.iteration == 3:
@@ -149,15 +154,7 @@ def test_leaving_the_block_cancels_the_call() -> None:
 
 def test_leaving_the_loop_cancels_the_call() -> None:
     cancelled = Event()
-
-    def endless(request: Any, context: Any) -> Iterator[Any]:
-        context.add_callback(cancelled.set)
-        number = 0
-        while context.is_active():
-            number += 1
-            yield encode_event(iteration(number), request.run_id)
-
-    with client_of({STYLIZE: Script(Stylize=[endless])}) as client:
+    with client_of({STYLIZE: Script(Stylize=[endless(cancelled)])}) as client:
         for event in client.stylize(PICTURE, PICTURE):
             if event.iteration == 3:
                 break
