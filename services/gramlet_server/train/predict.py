@@ -11,7 +11,7 @@ import numpy as np
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.train.predictions import ClassProbability, Prediction, PredictOptions
 from gramlet.train.types import Head, HeadRef
-from gramlet.types import Array, Picture
+from gramlet.types import Array, Picture, Timing
 
 from gramlet_server.backbone.architecture import architecture
 from gramlet_server.backbone.threads import set_single_threaded
@@ -105,20 +105,8 @@ class Predictor:
                 outcome.field = f"pictures[{number}]"
                 yield outcome
             else:
-                probabilities, typical = next(found)
-                plausible = prediction_set(probabilities, loaded.scores, options.coverage)
-                target, shown = int(probabilities.argmax()), None
-                if options.heat_maps:
-                    shown = heat_map(loaded.classifier, outcome.activations[mapped], target)
-                classes = _top(head.classes, probabilities, len(head.classes))
-                yield Prediction(
-                    classes[: options.top_k],
-                    outcome.timing,
-                    tuple(item.label for item in classes if plausible[head.classes.index(item.label)]),
-                    float(typical),
-                    shown,
-                    head.weights_digest,
-                )
+                seen = outcome.activations[mapped] if options.heat_maps else None
+                yield _prediction(head, loaded, options, *next(found), seen, outcome.timing)
 
     def _load(self, head: Head, content: str) -> _Loaded:
         with self._lock:
@@ -156,6 +144,31 @@ class _Loaded:
         """Memory that it takes."""
         tensors = [*self.classifier.state_dict().values(), *self.evidence.values()]
         return sum(value.nbytes for value in tensors)
+
+
+def _prediction(
+    head: Head,
+    loaded: _Loaded,
+    options: PredictOptions,
+    probabilities: Array,
+    typical: float,
+    activations: Array | None,
+    timing: Timing,
+) -> Prediction:
+    """The prediction of a head for one picture, with a heat map if its activations are given."""
+    plausible = prediction_set(probabilities, loaded.scores, options.coverage)
+    classes = _top(head.classes, probabilities, len(head.classes))
+    shown = None
+    if activations is not None:
+        shown = heat_map(loaded.classifier, activations, int(probabilities.argmax()))
+    return Prediction(
+        classes[: options.top_k],
+        timing,
+        tuple(item.label for item in classes if plausible[head.classes.index(item.label)]),
+        float(typical),
+        shown,
+        head.weights_digest,
+    )
 
 
 def _top(classes: Sequence[str], probabilities: Array, k: int) -> tuple[ClassProbability, ...]:

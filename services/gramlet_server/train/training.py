@@ -137,18 +137,7 @@ class TrainingRun:
             known = from_json(_StoredEntries, stored) if stored else _StoredEntries(configuration.entries, (), 0.0)
         if all(entry.sha256 for entry in known.entries):  # then copies are known before anything is sent
             check_remaining(known.entries, *findings.duplicates(known.entries), unreadable={})
-        features = FeaturePass(
-            self._environment.features,
-            self._model,
-            self._environment.cache,
-            known.entries,
-            skipped={item.position: item.skipped for item in known.unreadable},
-            stages=(EMBEDDING, *dict.fromkeys(self._boundaries().values())),
-            size=configuration.size,
-            views=configuration.views,
-            unreadable=configuration.unreadable,
-            scratch=scratch,
-        )
+        features = self._feature_pass(known, scratch)
         wanted = features.wanted
         if configuration.dataset:
             uploads, wanted = self._environment.datasets.read(configuration.dataset, known.entries, wanted), ()
@@ -164,6 +153,20 @@ class TrainingRun:
             unreadable = tuple(_Unreadable(*item) for item in sorted(features.skipped.items()))
             run.put("entries", to_json(_StoredEntries(tuple(features.entries), unreadable, seconds)))
         return features, seconds
+
+    def _feature_pass(self, known: _StoredEntries, scratch: Path) -> FeaturePass:
+        return FeaturePass(
+            self._environment.features,
+            self._model,
+            self._environment.cache,
+            known.entries,
+            skipped={item.position: item.skipped for item in known.unreadable},
+            stages=(EMBEDDING, *dict.fromkeys(self._boundaries().values())),
+            size=self._configuration.size,
+            views=self._configuration.views,
+            unreadable=self._configuration.unreadable,
+            scratch=scratch,
+        )
 
     def _boundaries(self) -> Mapping[str, str]:
         """By the first unfrozen stage of each recipe that has one: the stage before it."""
