@@ -202,7 +202,7 @@ class Run:
         if listing.epoch != self.epoch:
             raise Aborted(f"run {self.run_id} was taken over by another process")
         self.written.add(name)
-        self._delete_before(version, listing, folder)
+        _delete_before(version, listing, self._bases[self.epoch], self._store, folder)
 
     def drop(self, name: str) -> None:
         """Deletes a value, and frees its space.
@@ -326,18 +326,18 @@ class Run:
         written = {name: listing.newest(name, epoch - 1) for name in listing.versions}
         return json.dumps({**before, **{name: version.path for name, version in written.items() if version}}).encode()
 
-    def _delete_before(self, version: Version, listing: Listing, folder: Folder) -> None:
-        """Deletes the earlier versions of a value, the oldest first."""
-        name = version.name
-        earlier = [each for each in listing.versions[name] if each < version]
-        # A list may show neither a version that is deleted while it is made, nor the one after it. It shows this one.
-        mark = Version(self.epoch, 0, name)
-        is_marked = name in self._bases[self.epoch] or mark in earlier
-        if not is_marked and any(each.epoch == self.epoch for each in earlier):
-            self._store.put(folder.key(mark.path), b"")
-        for each in earlier:
-            if each != mark:
-                self._store.delete(folder.key(each.path))
+
+def _delete_before(version: Version, listing: Listing, base: Base, store: Store, folder: Folder) -> None:
+    """Deletes the earlier versions of a value, the oldest first."""
+    earlier = [each for each in listing.versions[version.name] if each < version]
+    # A list may show neither a version that is deleted while it is made, nor the one after it. It shows this one.
+    mark = Version(version.epoch, 0, version.name)
+    is_marked = version.name in base or mark in earlier
+    if not is_marked and any(each.epoch == version.epoch for each in earlier):
+        store.put(folder.key(mark.path), b"")
+    for each in earlier:
+        if each != mark:
+            store.delete(folder.key(each.path))
 
 
 def _chosen(name: str, listing: Listing, base: Base) -> Version | None:
