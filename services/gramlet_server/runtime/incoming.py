@@ -90,6 +90,12 @@ class Incoming(Iterator[Any]):
             grpc.RpcError: The caller has gone.
         """
         first = self._received == 0
+        data = self._next_bytes(first)
+        self._received += 1
+        return data if self._deserialize is None else self._decoded(self._deserialize, data, first)
+
+    def _next_bytes(self, first: bool) -> bytes:
+        """Waits for the next message, but not for ever."""
         seconds = self._patience.first if first else self._patience.idle
         which = "the first message" if first else "the next message"
         reason = f"{which} did not come within {seconds:g} s: send it sooner, or open the call when it is there"
@@ -111,13 +117,13 @@ class Incoming(Iterator[Any]):
                 raise
         if not first:
             self._pace.moved(wait.seconds, len(data))
-        self._received += 1
-        if self._deserialize is None:
-            return data
+        return data
+
+    def _decoded(self, deserialize: Callable[[bytes], Any], data: bytes, first: bool) -> Any:
         # As bytes and as a message, until the next one comes or the call ends.
         self._held.resize(2 * len(data))
         try:
-            message = self._deserialize(data)
+            message = deserialize(data)
         except DecodeError:
             raise InvalidInput("the bytes are not a message of this call's type") from None
         if first:
