@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from gramlet_server.train import report
+from gramlet_server.train.arrays import Floats, Labels
 
 TEMPERATURES = (0.25, 10.0)
 """Bounds of the temperature."""
@@ -22,9 +23,6 @@ classified right would otherwise ask for a temperature of 0."""
 
 EVIDENCE = 2.0
 """A temperature is kept if the gain of likelihood is so many times its standard error."""
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from gramlet_server.backbone.weights import Weights
+from gramlet_server.train.arrays import Floats, Labels
 
 EMBEDDING = "avgpool"
 """The stage whose pooled activations a head on the frozen network takes."""
@@ -173,8 +174,8 @@ class OutOfFold:
         logits: (m, classes), calibrated by temperatures that other pictures gave.
     """
 
-    pictures: NDArray[np.int64]
-    logits: NDArray[np.float64]
+    pictures: Labels
+    logits: Floats
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class TrainedHead:
     stages: tuple[str, ...]
     outcome: Outcome
     out_of_fold: OutOfFold
-    logits: Mapping[str, NDArray[np.float64]]
+    logits: Mapping[str, Floats]
 
     def to_bytes(self) -> bytes:
         """For the store; `from_bytes` gives back the same."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, Metric
 from gramlet.train.types import Findings, Outcome, Suspect
-from numpy.typing import NDArray
 
 from gramlet_server.train import findings, report
+from gramlet_server.train.arrays import Floats, Labels
 from gramlet_server.train.calibration import conformal_scores
 from gramlet_server.train.classifier import State, TrainedHead
 from gramlet_server.train.data import Prepared
@@ -22,8 +22,6 @@ from gramlet_server.train.typicality import typicality_reference
 
 GROUPS = 5
 """Groups of pictures, each predicted by the recipe that the others choose."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -111,16 +109,16 @@ def _suspects(prepared: Prepared) -> tuple[Suspect, ...]:
     )
 
 
-def _p_value(kept: TrainedHead, other: TrainedHead, labels: NDArray[np.int64]) -> float:
+def _p_value(kept: TrainedHead, other: TrainedHead, labels: Labels) -> float:
     common = np.intersect1d(kept.out_of_fold.pictures, other.out_of_fold.pictures)
     return findings.told_apart(labels[common], *(_of(head, common) for head in (kept, other)))
 
 
-def _of(head: TrainedHead, pictures: NDArray[np.int64]) -> Floats:
+def _of(head: TrainedHead, pictures: Labels) -> Floats:
     return head.out_of_fold.logits[np.isin(head.out_of_fold.pictures, pictures)]
 
 
-def _best(logits: Sequence[Floats], labels: NDArray[np.int64], metric: Metric) -> int:
+def _best(logits: Sequence[Floats], labels: Labels, metric: Metric) -> int:
     if not len(labels):
         return 0
     return max(range(len(logits)), key=lambda number: score(metric, logits[number], labels))

@@ -27,15 +27,13 @@ from gramlet.train.types import Findings
 from gramlet.types import check_name
 from numpy.typing import NDArray
 
+from gramlet_server.train.arrays import Labels
 from gramlet_server.train.classifier import EMBEDDING
 from gramlet_server.train.features import FeaturePass
 from gramlet_server.train.findings import copy_groups, duplicates, near_duplicates
 from gramlet_server.train.remaining import check_remaining
 
 UNFREEZABLE = ("layer1", "layer2", "layer3", "layer4")
-
-
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA
 
+from gramlet_server.train.arrays import Floats, Labels
+
 # Near-copies, chosen by measurement: tests/quality/heads.py.
 WHITENED_FROM = 100
 """Fewer pictures cannot tell the directions in which pictures differ, so their embeddings are only centered."""
@@ -34,9 +36,6 @@ IMBALANCE = 3.0
 """The classes are imbalanced if the largest has so many times the pictures of the smallest."""
 SAME = 0.05
 """Recipes whose accuracies differ with at least this p-value cannot be told apart."""
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 def duplicates(entries: Sequence[Entry]) -> tuple[list[Entry], tuple[Duplicate, ...]]:

@@ -23,10 +23,10 @@ import torch
 from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, HeadKind, Recipe
 from gramlet.train.types import Epoch, Outcome, Step
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gramlet_server.train import optimizers, report
+from gramlet_server.train.arrays import Floats, Labels
 from gramlet_server.train.calibration import Calibrated, calibrate
 from gramlet_server.train.classifier import (
     HeadWeights,
@@ -164,7 +164,7 @@ class Fit:
         weights = HeadWeights(best.head, delta)
         return TrainedHead(weights, recipe.stages if best.late else (), outcome, out_of_fold, logits)
 
-    def logits(self, samples: Samples, weights: Snapshot) -> NDArray[np.float64]:
+    def logits(self, samples: Samples, weights: Snapshot) -> Floats:
         """(N, classes), not calibrated, of boundary activations if the weights have late stages, else of embeddings."""
         final = self._learners[0]
         final.load(weights)
@@ -232,9 +232,9 @@ class Fit:
     def _batch_by_batch(
         self,
         phase: Phase,
-        batches: list[list[NDArray[np.int64]]],
+        batches: list[list[Labels]],
         losses: list[float],
-        logits: NDArray[np.float64],
+        logits: Floats,
     ) -> Iterator[None]:
         """Trains every model, then lets it predict the pictures of its fold. Yields after each batch of either.
 
@@ -253,9 +253,7 @@ class Fit:
                 done += len(batch)
                 yield
 
-    def _record(
-        self, phase: Phase, rates: Mapping[str, float], loss: float, logits: NDArray[np.float64], seconds: float
-    ) -> Epoch:
+    def _record(self, phase: Phase, rates: Mapping[str, float], loss: float, logits: Floats, seconds: float) -> Epoch:
         """Adds an epoch to the history, and keeps its weights if it is the best."""
         progress, covered = self._progress, self._folds.covered
         metrics = report.metrics(logits[covered], self.data.picture_labels[covered])

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gramlet_server.train.arrays import Labels
+
 HOLD_OUT_SHARE = 5
 """A single held-out part is a fifth of the pictures. It is judged in as many groups."""
 
 # Pictures up to which there are so many folds. With unfrozen stages an epoch takes seconds instead of milliseconds.
 _FOLDS = ((2_000, 5), (20_000, 3))
 _FOLDS_UNFROZEN = ((2_000, 3),)
-
-Labels = NDArray[np.int64]
-Groups = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ class Folds:
     """
 
     count: int
-    fold: NDArray[np.int64]
-    group: NDArray[np.int64]
+    fold: Labels
+    group: Labels
 
     @property
     def covered(self) -> NDArray[np.bool_]:
@@ -48,7 +47,7 @@ def fold_count(pictures: int, *, unfrozen: bool) -> int:
     return next((count for limit, count in (_FOLDS_UNFROZEN if unfrozen else _FOLDS) if pictures <= limit), 1)
 
 
-def make_folds(labels: Labels, groups: Groups, count: int, seed: int) -> Folds:
+def make_folds(labels: Labels, groups: Labels, count: int, seed: int) -> Folds:
     """Deals the pictures of each class to the folds in turn, near-copies together, in an order drawn by seed.
 
     The only picture of a class is never held out: no model could predict it.
@@ -70,7 +69,7 @@ def make_folds(labels: Labels, groups: Groups, count: int, seed: int) -> Folds:
     return Folds(count, fold, group)
 
 
-def _deal(labels: Labels, groups: Groups, parts: int, seed: int) -> NDArray[np.int64]:
+def _deal(labels: Labels, groups: Labels, parts: int, seed: int) -> Labels:
     order = np.random.default_rng(seed).permutation(len(labels))
     members: dict[int, list[int]] = {}
     for picture in order.tolist():

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramlet_server.train import report
+from gramlet_server.train.arrays import Floats, Labels
 
 # Chosen by measurement: tests/quality/heads.py.
 NEIGHBORS = 20
@@ -27,9 +28,6 @@ SPARE = 4
 REFERENCE = 10_000
 """Training pictures that may be neighbors, at most."""
 BLOCK = 1_024
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,16 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from gramlet.train.configuration import TRAIN, Recipe
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gramlet_server.train import optimizers
+from gramlet_server.train.arrays import Floats, Labels
 from gramlet_server.train.classifier import State, build_head
 from gramlet_server.train.data import Samples, shuffled_batches
 from gramlet_server.train.optimizers import Phase
-
-Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,8 @@ class Learner:
     Args:
         recipe: How to train.
         head: (channels, classes).
-        rows: Positions of its training samples.
-        held: Positions of the samples that it predicts and is not trained on.
+        rows: Labels of its training samples.
+        held: Labels of the samples that it predicts and is not trained on.
         class_weights: (classes,) in the loss.
         late: The network's late stages, which are copied; None where the network stays frozen.
         device: Where to train.
@@ -47,8 +44,8 @@ class Learner:
         self,
         recipe: Recipe,
         shape: tuple[int, int],
-        rows: Positions,
-        held: Positions,
+        rows: Labels,
+        held: Labels,
         class_weights: Tensor,
         late: nn.Module | None,
         device: torch.device,
@@ -67,7 +64,7 @@ class Learner:
         stages = {name: late.get_submodule(name) for name in self.recipe.stages} if late is not None else {}
         self._optimizer = optimizers.build(self.recipe, self.head, stages)
 
-    def batches(self, phase: Phase, epoch: int) -> list[Positions]:
+    def batches(self, phase: Phase, epoch: int) -> list[Labels]:
         """The training batches of an epoch, as positions in the training set."""
         count = len(self.rows)
         if optimizers.is_full_batch(self.recipe):
@@ -83,7 +80,7 @@ class Learner:
         self._weight_decay = rates.get("weight_decay", self.recipe.weight_decay)
         return rates
 
-    def train(self, phase: Phase, batches: list[Positions]) -> Iterator[float]:
+    def train(self, phase: Phase, batches: list[Labels]) -> Iterator[float]:
         """Trains on the batches; yields the summed loss of each before its step."""
         self.head.train()
         for layer in self.head:
@@ -98,7 +95,7 @@ class Learner:
             inputs, labels = phase.samples[TRAIN].batch(positions, self._device)
             yield self._step(inputs, labels, phase.late) * len(positions)
 
-    def logits(self, samples: Samples, positions: Positions, late: bool) -> Iterator[NDArray[np.float64]]:
+    def logits(self, samples: Samples, positions: Labels, late: bool) -> Iterator[Floats]:
         """(n, classes) of each batch of those positions, from boundary activations if `late`, else from embeddings."""
         self.head.eval()
         if self.late is not None:

@@ -17,6 +17,7 @@ from PIL import Image
 from scipy import stats
 
 from gramlet_server.pictures import text
+from gramlet_server.train.arrays import Floats, Labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +35,6 @@ TOP = (1, 2, 3, 5)
 _LABEL_SIZE = 13
 _LABELLED_CLASSES = 40
 """With more classes than this, their names and counts would be too small to read in the drawing."""
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def interval(right: int, pictures: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def confusion(predicted: NDArray[Any], labels: Labels, classes: int) -> NDArray[np.int64]:
+def confusion(predicted: NDArray[Any], labels: Labels, classes: int) -> Labels:
     """(classes, classes): row i counts the predictions for pictures of class i."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
@@ -135,7 +133,7 @@ def calibration_error(probabilities: Floats, labels: Labels, bins: int = CALIBRA
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def _by_class(matrix: NDArray[np.int64]) -> tuple[Floats, Floats, Floats, NDArray[np.int64]]:
+def _by_class(matrix: Labels) -> tuple[Floats, Floats, Floats, Labels]:
     """Precision, recall, F1 and support; 0 for a class that was never predicted or has no pictures."""
     hits = np.diag(matrix).astype(np.float64)
     predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)

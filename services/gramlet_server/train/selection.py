@@ -15,10 +15,8 @@ from gramlet.train.configuration import Metric
 from numpy.typing import NDArray
 
 from gramlet_server.train import report
+from gramlet_server.train.arrays import Floats, Labels
 from gramlet_server.train.folds import Folds
-
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
 
 class Selection:
