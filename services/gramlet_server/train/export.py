@@ -17,6 +17,7 @@ from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
 from gramlet_server.train.calibration import conformal_limit
 from gramlet_server.train.classifier import BaseStages, Classifier, State, restore
 from gramlet_server.train.registry import Registry
+from gramlet_server.train.typicality import Typicality
 
 OPSET = 18
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
@@ -26,25 +27,27 @@ _exporting = threading.Lock()
 
 
 class _Graph(nn.Module):
-    """(N, C[, H, W]) features, or (N, 3, size, size) pictures in 0..1, → (N, classes) calibrated probabilities."""
+    """(N, C[, H, W]) features, or (N, 3, size, size) pictures in 0..1, → (N, classes) calibrated probabilities and (N,)
+    typicality."""
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, classifier: Classifier, backbone: nn.Module | None) -> None:
+    def __init__(self, classifier: Classifier, evidence: State, backbone: nn.Module | None) -> None:
         super().__init__()
         self.classifier = classifier
+        self.typicality = Typicality(evidence)
         self.backbone = backbone
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.backbone is not None:
             x = self.backbone((x - self.mean) / self.deviation)
             x = x if self.classifier.late is not None else x.flatten(1)
         logits: Tensor = self.classifier(x)
-        return logits.softmax(dim=1)
+        return logits.softmax(dim=1), self.typicality(x)
 
 
 class Exporter:
@@ -79,10 +82,11 @@ def to_onnx(head: Head, classifier: Classifier, evidence: State, base: BaseStage
     """An ONNX file. Its metadata describe input and output.
 
     Args:
-        evidence: Of the head; the metadata have the probability from which a class is plausible, by coverage.
+        evidence: Of the head: typicality is computed from it, and the metadata have the probability from which a class
+            is plausible, by coverage.
         with_backbone: Put the network before the head: the input is then `pictures`, (N, 3, size, size), RGB in 0..1,
             resized and cropped as the metadata say; otherwise `features`, the activations of `feature_stage`.
-            The output is `probabilities`, (N, classes), calibrated.
+            The outputs are `probabilities`, (N, classes), calibrated, and `typicality`, (N,).
 
     Raises:
         FailedPrecondition: The file needs network weights that this process lacks, or onnx is not installed.
@@ -100,12 +104,12 @@ def to_onnx(head: Head, classifier: Classifier, evidence: State, base: BaseStage
     with _exporting, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Graph(classifier, backbone),
+            _Graph(classifier, evidence, backbone),
             (example,),
             buffer,  # type: ignore[arg-type]  # the tracing exporter takes files too
             input_names=[name],
-            output_names=["probabilities"],
-            dynamic_axes={name: {0: "N"}, "probabilities": {0: "N"}},
+            output_names=["probabilities", "typicality"],
+            dynamic_axes={each: {0: "N"} for each in (name, "probabilities", "typicality")},
             opset_version=OPSET,
             dynamo=False,
         )
