@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gramlet.tensor.hashing import picture_hash
-from gramlet.train.configuration import Configuration, Entry, Recipe, TrainOrder, Upload
-from gramlet.train.types import Event, Result
+from gramlet.train.configuration import Configuration, Entry, HeadKind, Optimizer, Recipe, Strategy, TrainOrder, Upload
+from gramlet.train.types import Event, HeadRef, Result
 from gramlet.train.v1.train_pb2_grpc import add_TrainServiceServicer_to_server
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import Weights, load
@@ -22,9 +22,21 @@ from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Server
 from gramlet_server.train.classifier import BaseStages
+from gramlet_server.train.registry import Registry
 from gramlet_server.train.runs import Runs, RunSettings
 from gramlet_server.train.service import TrainServicer
 from PIL import Image
+
+PROBE = Recipe(kind=HeadKind.LINEAR, optimizer=Optimizer.LBFGS, epochs=5, patience=0)
+MLP = Recipe(epochs=6, patience=0, batch_size=8)
+UNFROZEN = Recipe(
+    kind=HeadKind.LINEAR,
+    strategy=Strategy.ALL_AT_ONCE,
+    stages=("layer4",),
+    stage_epochs=2,
+    batch_size=8,
+    stage_learning_rate=1e-3,
+)
 
 SIZE = 64
 COLORS = {"red": (200, 60, 60), "green": (60, 200, 60), "blue": (60, 60, 200)}
@@ -175,3 +187,9 @@ def serving(servicer: TrainServicer) -> Iterator[str]:
     assert built.get(timeout=30) is None
     yield f"127.0.0.1:{server.port}"
     server.stop(drain_seconds=0)
+
+
+def tensors(store, result: Result):
+    registry = Registry(store)
+    weights = registry.weights("colors", registry.find(HeadRef(result.head.name, result.head.version))[1])
+    return weights.head, weights.delta
