@@ -1,9 +1,9 @@
 """Heads on real pictures beside scikit-learn and torch on the same features: the tables of docs/heads.md.
 
-    python -m tests.quality.heads hymenoptera=DIR flowers=DIR --other paintings=DIR --out heads.md
+    python -m tests.quality.heads hymenoptera=DIR flowers=DIR drawn:renditions --out heads.md
 
-A folder is `<set>/<class>/*`; draws come from `train`, and the other sets are the test. Features are extracted once and
-kept in --cache. A minute or two for a set of 400 pictures on one core.
+Sets are given as tests.quality.sets says. Features are extracted once and kept in --cache. A minute or two for each
+part on a set of 400 pictures, on one core; much longer for unfrozen stages (tests/quality/stages.py).
 """
 
 from __future__ import annotations
@@ -12,80 +12,27 @@ import argparse
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from gramlet.folders import read_folder
-from gramlet.train.configuration import ClassWeights, Entry, HeadKind, Recipe, Strategy
+from gramlet.train.configuration import ClassWeights, Entry, HeadKind
 from gramlet.train.types import Findings
-from gramlet_server.backbone.network import Network
-from gramlet_server.backbone.trainable import late_stages
-from gramlet_server.backbone.weights import load
-from gramlet_server.feature.engine import Engine
 from gramlet_server.train import calibration, comparison, findings, report
-from gramlet_server.train.classifier import EMBEDDING, TrainedHead, extraction
-from gramlet_server.train.data import Prepared, Samples, TrainingData
-from gramlet_server.train.fit import Fit
+from gramlet_server.train.data import Prepared
 from gramlet_server.train.labels import mislabelled
-from gramlet_server.train.typicality import typicality, typicality_reference
+from gramlet_server.train.typicality import typicality as p_values
+from gramlet_server.train.typicality import typicality_reference
 from PIL import Image
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
+from tests.quality import stages, typicality
+from tests.quality.sets import Array, Folder, drawn, embed, folder, task, trained
+
 DRAWS, SHOTS, SPLITS = 5, (5, 10, 20, 50), 20
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Embeddings (n, 2048), labels and sets of a folder, and the files."""
-
-    name: str
-    x: Array
-    y: Array
-    train: Array
-    classes: tuple[str, ...]
-    files: tuple[str, ...]
-
-
-def embed(pictures: list[bytes], weights: str) -> Array:
-    engine = Engine(Network(load("resnet50", weights)))
-    found = [item.pooled[EMBEDDING] for item in engine.extract(iter(pictures), extraction([EMBEDDING], 224))]
-    engine.close()
-    return np.array(found)
-
-
-def folder(name: str, path: str, cache: Path, weights: str) -> Folder:
-    pictures = read_folder(path).pictures
-    files = tuple(str(picture.source) for picture in pictures)
-    kept = cache / f"{name}.npy"
-    if not kept.exists():
-        np.save(kept, embed([Path(file).read_bytes() for file in files], weights))
-    classes = tuple(sorted({picture.label for picture in pictures}))
-    labels = np.array([classes.index(picture.label) for picture in pictures])
-    return Folder(name, np.load(kept), labels, np.array([p.set == "train" for p in pictures]), classes, files)
-
-
-def trained(data: TrainingData, **recipe: Any) -> TrainedHead:
-    fit = Fit(Recipe(**recipe), data)
-    for _ in fit.epochs():
-        pass
-    return fit.finish()
-
-
-def drawn(of: Folder, shots: int, seed: int) -> Array:
-    rng = np.random.default_rng(seed)
-    own = np.flatnonzero(of.train)
-    return np.concatenate([rng.permutation(own[of.y[own] == c])[:shots] for c in range(len(of.classes))])
-
-
-def task(of: Folder, rows: Array, test: Array, labels: Array | None = None) -> TrainingData:
-    y = of.y if labels is None else labels
-    return TrainingData(of.classes, {"train": Samples(of.x, rows, y[rows]), "test": Samples(of.x, test, of.y[test])})
 
 
 # --- few pictures ---
@@ -162,7 +109,7 @@ def coverage(of: Folder, others: dict[str, Array]) -> Iterator[str]:
         probabilities = report.softmax(head.logits["test"])
         sets = np.array([calibration.prediction_set(p, scores, 0.9) for p in probabilities])
         kept = typicality_reference(of.x, half, seed)
-        flagged = [float((typicality(kept, x) <= 0.05).mean()) for x in (of.x[test], *others.values())]
+        flagged = [float((p_values(kept, x) <= 0.05).mean()) for x in (of.x[test], *others.values())]
         rows.append([sets[np.arange(len(test)), of.y[test]].mean(), sets.sum(axis=1).mean(), *flagged])
     mean, deviation = np.mean(rows, axis=0), np.std(rows, axis=0)
     flagged = ", ".join(f"{name} {share:.1%}" for name, share in zip(others, mean[3:], strict=True))
@@ -232,29 +179,6 @@ def noise(of: Folder) -> Iterator[str]:
         )
 
 
-def stages(of: Folder, weights: str, shots: int = 15) -> Iterator[str]:
-    """Unfrozen layer4 at the default rates, beside the head alone."""
-    loaded, rows, test = load("resnet50", weights), drawn(of, shots, 0), np.flatnonzero(~of.train)
-    both, count = np.concatenate([rows, test]), len(rows)
-    engine = Engine(Network(loaded))
-    found = engine.extract((Path(of.files[i]).read_bytes() for i in both), extraction(["layer3"], 224))
-    activations = np.array([item.activations["layer3"] for item in found], dtype=np.float16)
-    engine.close()
-    own = {"train": np.arange(count), "test": np.arange(count, len(both))}
-    boundary = {name: Samples(activations, at, of.y[both][at]) for name, at in own.items()}
-    data = replace(task(of, rows, test), boundaries={"layer4": boundary})
-    for strategy in Strategy:
-        recipe = Recipe(strategy=strategy, stages=() if strategy is Strategy.HEAD else ("layer4",))
-        fit = Fit(recipe, data, late=late_stages(loaded, "layer4") if recipe.stages else None)
-        for _ in fit.epochs():
-            pass
-        kept = fit.finish()
-        report_of = kept.outcome.report("test")
-        assert report_of is not None
-        changed = ", ".join(kept.stages) or "none"
-        yield f"- {of.name}, {shots} a class, {strategy.value}: {report_of.accuracy:.1%}, stages changed: {changed}"
-
-
 def imbalance(of: Folder) -> Iterator[str]:
     rows = np.concatenate(
         [np.flatnonzero(of.train & (of.y == c))[: 5 if c == 0 else 1000] for c in range(len(of.classes))]
@@ -268,36 +192,35 @@ def imbalance(of: Folder) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folders", nargs="+", metavar="NAME=DIR")
-    parser.add_argument("--other", nargs="*", default=[], metavar="NAME=DIR", help="pictures of other domains")
-    parser.add_argument("--only", default="few,coverage,copies,noise,imbalance,stages")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", metavar="NAME=DIR|drawn:NAME")
+    parser.add_argument("--only", default="few,coverage,copies,noise,imbalance,stages,rates,typicality")
+    parser.add_argument("--size", type=int, default=128, help="pixels that unfrozen stages are compared at")
+    parser.add_argument("--shots", default="15,0", help="pictures a class for unfrozen stages; 0: all")
     parser.add_argument("--weights", default="../shared/weights/resnet50.safetensors")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/heads"))
     parser.add_argument("--out", type=Path, default=Path("/tmp/heads/heads.md"))
-    arguments = parser.parse_args()
+    given = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    arguments.cache.mkdir(parents=True, exist_ok=True)
-    named = [item.split("=", 1) for item in arguments.folders]
-    folders = [folder(name, path, arguments.cache, arguments.weights) for name, path in named]
-    others = {}
-    for name, path in (item.split("=", 1) for item in arguments.other):
-        kept = arguments.cache / f"other-{name}.npy"
-        if not kept.exists():
-            files = [picture.source for picture in read_folder(path, labels=False).pictures]
-            np.save(kept, embed([Path(str(file)).read_bytes() for file in files], arguments.weights))
-        others[name] = np.load(kept)
+    folders = [folder(name, given.cache, given.weights) for name in given.folders]
+    statistics = {}
+    if "typicality" in given.only:
+        statistics = {of.name: typicality.statistics(of, given.cache, given.weights) for of in folders}
+    others = {of.name: {f.name: f.x for f in folders if f is not of} for of in folders}
+    unfrozen = partial(stages.prepared, size=given.size, shots=given.shots, cache=given.cache, weights=given.weights)
     parts: dict[str, Callable[[Folder], Iterator[str]]] = {
         "few": few_shot,
-        "coverage": lambda of: coverage(of, {**others, **{f.name: f.x for f in folders if f is not of}}),
-        "copies": lambda of: copies(of, arguments.weights),
+        "coverage": lambda of: coverage(of, others[of.name]),
+        "copies": lambda of: copies(of, given.weights),
         "noise": noise,
-        "stages": lambda of: stages(of, arguments.weights),
         "imbalance": imbalance,
+        "stages": lambda of: (line for data in unfrozen(of) for line in stages.strategies(of, *data)),
+        "typicality": lambda of: typicality.compare(of, statistics, given.weights),
+        "rates": lambda of: (line for data in unfrozen(of) for line in stages.rates(of, *data)),
     }
-    with arguments.out.open("w") as out:
-        for part in arguments.only.split(","):
+    with given.out.open("w") as out:
+        for part in given.only.split(","):
             for of in folders:
                 for line in parts[part](of):
                     print(line, flush=True)
