@@ -12,6 +12,7 @@ import argparse
 import io
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,46 +33,60 @@ from torch import nn
 from tests.quality import stages, typicality
 from tests.quality.sets import Array, Folder, drawn, embed, folder, task, trained
 
-DRAWS, SHOTS, SPLITS = 5, (5, 10, 20, 50), 20
+DRAWS, SPLITS = 5, 20
 
 
 # --- few pictures ---
 
 
-def few_shot(of: Folder) -> Iterator[str]:
-    yield f"\n{of.name}: accuracy in %; NLL without and with the temperature; ECE without and with\n"
-    names = ("logistic regression CV", "kNN", "torch mlp", "mlp", "logistic", "best of both", "NLL", "ECE", "interval")
-    yield "| a class | " + " | ".join(names) + " |"
-    yield "|---" * (len(names) + 1) + "|"
-    test = np.flatnonzero(~of.train)
-    for shots in SHOTS:
-        rows = [_few(of, drawn(of, shots, seed), test) for seed in range(DRAWS)]
-        mean = np.mean(rows, axis=0)
+COLUMNS = ("logistic regression CV", "kNN", "torch mlp", "`mlp`", "`logistic`", "both", "NLL", "ECE", "T", "interval")
+
+
+def few_shot(of: Folder, shots: str, draws: int, *, resplit: bool) -> Iterator[str]:
+    """Accuracy in % of the references and of both kinds. NLL and calibration error of `mlp` without a temperature, with
+    the one that is kept, and with the one that is fitted without asking for evidence, which is T."""
+    yield f"\n| {of.name} | " + " | ".join(COLUMNS) + " |"
+    yield "|---" * (len(COLUMNS) + 1) + "|"
+    for each in map(int, shots.split(",")):
+        mean = np.mean([_few(of, *_draw(of, each, seed, resplit)) for seed in range(draws)], axis=0)
         cells = [f"{100 * value:.1f}" for value in mean[:6]]
-        cells += [f"{mean[6]:.3f} / {mean[7]:.3f}", f"{mean[8]:.3f} / {mean[9]:.3f}", f"{mean[10]:.0%}"]
-        yield f"| {shots} | " + " | ".join(cells) + " |"
+        cells += [" / ".join(f"{value:.3f}" for value in three) for three in (mean[6:9], mean[9:12])]
+        yield f"| {each} | " + " | ".join([*cells, f"{mean[12]:.2f}", f"{mean[13]:.0%}"]) + " |"
+
+
+def _draw(of: Folder, shots: int, seed: int, resplit: bool) -> tuple[Array, Array]:
+    """Positions to train on and to test on."""
+    if not resplit:
+        return drawn(of, shots, seed), of.test
+    whole = replace(of, train=np.ones(len(of.y), bool))
+    rows = drawn(whole, shots, seed)
+    return rows, np.setdiff1d(np.arange(len(of.y)), rows)
 
 
 def _few(of: Folder, rows: Array, test: Array) -> list[float]:
+    heads = [trained(task(of, rows, test), kind=kind) for kind in (HeadKind.MLP, HeadKind.LOGISTIC)]
+    both = comparison.choose(heads, Prepared(task(of, rows, test), {}, Findings())).outcome
+    found = [outcome.report("test").accuracy for outcome in (heads[0].outcome, heads[1].outcome, both)]  # type: ignore[union-attr]
+    temperature, own = heads[0].outcome.temperature, heads[0].outcome.report()
+    assert own is not None
+    within = float(own.accuracy_low <= found[0] <= own.accuracy_high)
+    raw = heads[0].logits["test"] * temperature
+    fitted = calibration.fit_temperature(heads[0].out_of_fold.logits * temperature, of.y[rows])
+    tried = [report.report("test", of.classes, raw / each, of.y[test]) for each in (1.0, temperature, fitted)]
+    losses, errors = [each.loss for each in tried], [each.calibration_error for each in tried]
+    return [*_references(of, rows, test), *found, *losses, *errors, fitted, within]
+
+
+def _references(of: Folder, rows: Array, test: Array) -> list[float]:
+    """Accuracy of logistic regression with cross-validation, kNN, and a plain mlp."""
     x, y, unseen, truth = of.x[rows], of.y[rows], of.x[test], of.y[test]
     folds = min(5, int(np.bincount(y).min()))
     regression = LogisticRegressionCV(
         Cs=np.logspace(-4, 2, 7), cv=folds, max_iter=500, scoring="neg_log_loss", use_legacy_attributes=False
     )
     neighbors = KNeighborsClassifier(min(5, len(rows) // len(of.classes)), metric="cosine")
-    references = [float((model.fit(x, y).predict(unseen) == truth).mean()) for model in (regression, neighbors)]
-    references.append(float((plain_mlp(x, y, unseen, len(of.classes)).argmax(axis=1) == truth).mean()))
-    heads = [trained(task(of, rows, test), kind=kind) for kind in (HeadKind.MLP, HeadKind.LOGISTIC)]
-    chosen = comparison.choose(heads, Prepared(task(of, rows, test), {}, Findings()))
-    found, own = chosen.outcome.report("test"), chosen.outcome.report()
-    assert found is not None
-    assert own is not None
-    logits = heads[chosen.number].logits["test"] * chosen.outcome.temperature
-    raw = report.report("test", of.classes, logits, truth)
-    accuracies = [head.outcome.report("test").accuracy for head in heads]  # type: ignore[union-attr]
-    within = float(own.accuracy_low <= found.accuracy <= own.accuracy_high)
-    scores = [raw.loss, found.loss, raw.calibration_error, found.calibration_error]
-    return [*references, *accuracies, found.accuracy, *scores, within]
+    found = [float((model.fit(x, y).predict(unseen) == truth).mean()) for model in (regression, neighbors)]
+    return [*found, float((plain_mlp(x, y, unseen, len(of.classes)).argmax(axis=1) == truth).mean())]
 
 
 def plain_mlp(x: Array, y: Array, unseen: Array, classes: int, epochs: int = 60) -> Array:
@@ -195,6 +210,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="NAME=DIR|drawn:NAME")
     parser.add_argument("--only", default="few,coverage,copies,noise,imbalance,stages,rates,typicality")
+    parser.add_argument("--few", default="5,10,20,50", help="pictures a class")
+    parser.add_argument("--draws", type=int, default=DRAWS, help="of few pictures")
+    parser.add_argument("--resplit", action="store_true", help="draw few pictures from all sets, and test on the rest")
     parser.add_argument("--size", type=int, default=128, help="pixels that unfrozen stages are compared at")
     parser.add_argument("--shots", default="15,0", help="pictures a class for unfrozen stages; 0: all")
     parser.add_argument("--weights", default="../shared/weights/resnet50.safetensors")
@@ -210,7 +228,7 @@ def main() -> None:
     others = {of.name: {f.name: f.x for f in folders if f is not of} for of in folders}
     unfrozen = partial(stages.prepared, size=given.size, shots=given.shots, cache=given.cache, weights=given.weights)
     parts: dict[str, Callable[[Folder], Iterator[str]]] = {
-        "few": few_shot,
+        "few": lambda of: few_shot(of, given.few, given.draws, resplit=given.resplit),
         "coverage": lambda of: coverage(of, others[of.name]),
         "copies": lambda of: copies(of, given.weights),
         "noise": noise,

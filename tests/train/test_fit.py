@@ -8,7 +8,7 @@ import pytest
 import torch
 from gramlet.train.configuration import ClassWeights, HeadKind, Metric, Optimizer, Recipe, Schedule, Strategy
 from gramlet.train.types import Epoch
-from gramlet_server.train.classifier import Roots, build_head
+from gramlet_server.train.classifier import PowerNormalization, build_head
 from gramlet_server.train.data import Samples, TrainingData
 from gramlet_server.train.fit import Fit
 from gramlet_server.train.optimizers import schedule, stage_learning_rate
@@ -90,22 +90,23 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_mlp_is_linear_batchnorm_relu_linear_on_the_roots_of_the_embedding():
+def test_mlp_is_linear_batchnorm_relu_linear_on_powers_of_the_embedding():
     head = build_head(HeadKind.MLP, 2048, 7, seed=0)
-    assert [type(layer) for layer in head] == [Roots, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert [type(layer) for layer in head] == [PowerNormalization, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
     hidden, output = head.hidden, head.output
     assert (hidden.in_features, hidden.out_features, output.in_features, output.out_features) == (2048, 500, 500, 7)
 
 
-def test_roots_have_a_mean_square_of_1_whatever_the_scale_and_a_gradient_at_0():
-    # Beside 0 the root is not exact, so that it has a gradient there.
+def test_powers_have_a_mean_square_of_1_whatever_the_scale_and_a_gradient_at_0():
+    # Beside 0 the power is not exact, so that it has a gradient there.
     x = 0.05 + torch.rand(5, CHANNELS, generator=torch.Generator().manual_seed(0))
-    roots = Roots(CHANNELS)(x)
-    torch.testing.assert_close(roots.square().mean(dim=1), torch.ones(5))
-    torch.testing.assert_close(roots.square() / roots.square().sum(dim=1, keepdim=True), x / x.sum(dim=1, keepdim=True))
-    torch.testing.assert_close(Roots(CHANNELS)(7 * x), roots)
+    expected = x.double() ** 0.75
+    expected /= expected.square().mean(dim=1, keepdim=True).sqrt()
+    layer = PowerNormalization()
+    torch.testing.assert_close(layer(x), expected.float())
+    torch.testing.assert_close(layer(7 * x), layer(x))
     empty = torch.zeros(1, CHANNELS, requires_grad=True)
-    Roots(CHANNELS)(empty).sum().backward()
+    layer(empty).sum().backward()
     assert torch.isfinite(empty.grad).all()
 
 
