@@ -42,16 +42,20 @@ DRAWS, SPLITS = 5, 20
 COLUMNS = ("logistic regression CV", "kNN", "torch mlp", "`mlp`", "`logistic`", "both", "NLL", "ECE", "T", "interval")
 
 
-def few_shot(of: Folder, shots: str, draws: int, *, resplit: bool) -> Iterator[str]:
+def few_shot(of: Folder, given: argparse.Namespace) -> Iterator[str]:
     """Accuracy in % of the references and of both kinds. NLL and calibration error of `mlp` without a temperature, with
     the one that is kept, and with the one that is fitted without asking for evidence, which is T."""
     yield f"\n| {of.name} | " + " | ".join(COLUMNS) + " |"
     yield "|---" * (len(COLUMNS) + 1) + "|"
-    for each in map(int, shots.split(",")):
-        mean = np.mean([_few(of, *_draw(of, each, seed, resplit)) for seed in range(draws)], axis=0)
+    for shots in map(int, given.few.split(",")):
+        draws = [_draw(of, shots, seed, given.resplit) for seed in range(given.draws)]
+        kept = given.cache / f"{of.name}-references-{shots}-{given.draws}{'-resplit' * given.resplit}.npy"
+        if not kept.exists():
+            np.save(kept, np.mean([_references(of, *draw) for draw in draws], axis=0))
+        mean = [*np.load(kept), *np.mean([_few(of, *draw) for draw in draws], axis=0)]
         cells = [f"{100 * value:.1f}" for value in mean[:6]]
         cells += [" / ".join(f"{value:.3f}" for value in three) for three in (mean[6:9], mean[9:12])]
-        yield f"| {each} | " + " | ".join([*cells, f"{mean[12]:.2f}", f"{mean[13]:.0%}"]) + " |"
+        yield f"| {shots} | " + " | ".join([*cells, f"{mean[12]:.2f}", f"{mean[13]:.0%}"]) + " |"
 
 
 def _draw(of: Folder, shots: int, seed: int, resplit: bool) -> tuple[Array, Array]:
@@ -74,10 +78,10 @@ def _few(of: Folder, rows: Array, test: Array) -> list[float]:
     fitted = calibration.fit_temperature(heads[0].out_of_fold.logits * temperature, of.y[rows])
     tried = [report.report("test", of.classes, raw / each, of.y[test]) for each in (1.0, temperature, fitted)]
     losses, errors = [each.loss for each in tried], [each.calibration_error for each in tried]
-    return [*_references(of, rows, test), *found, *losses, *errors, fitted, within]
+    return [*found, *losses, *errors, fitted, within]
 
 
-def _references(of: Folder, rows: Array, test: Array) -> list[float]:
+def _references(of: Folder, rows: Array, test: Array) -> Array:
     """Accuracy of logistic regression with cross-validation, kNN, and a plain mlp."""
     x, y, unseen, truth = of.x[rows], of.y[rows], of.x[test], of.y[test]
     folds = min(5, int(np.bincount(y).min()))
@@ -86,7 +90,7 @@ def _references(of: Folder, rows: Array, test: Array) -> list[float]:
     )
     neighbors = KNeighborsClassifier(min(5, len(rows) // len(of.classes)), metric="cosine")
     found = [float((model.fit(x, y).predict(unseen) == truth).mean()) for model in (regression, neighbors)]
-    return [*found, float((plain_mlp(x, y, unseen, len(of.classes)).argmax(axis=1) == truth).mean())]
+    return np.array([*found, (plain_mlp(x, y, unseen, len(of.classes)).argmax(axis=1) == truth).mean()])
 
 
 def plain_mlp(x: Array, y: Array, unseen: Array, classes: int, epochs: int = 60) -> Array:
@@ -228,7 +232,7 @@ def main() -> None:
     others = {of.name: {f.name: f.x for f in folders if f is not of} for of in folders}
     unfrozen = partial(stages.prepared, size=given.size, shots=given.shots, cache=given.cache, weights=given.weights)
     parts: dict[str, Callable[[Folder], Iterator[str]]] = {
-        "few": lambda of: few_shot(of, given.few, given.draws, resplit=given.resplit),
+        "few": lambda of: few_shot(of, given),
         "coverage": lambda of: coverage(of, others[of.name]),
         "copies": lambda of: copies(of, given.weights),
         "noise": noise,

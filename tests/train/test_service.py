@@ -46,6 +46,10 @@ def test_unset_fields_have_the_defaults_of_the_dataclasses():
     assert configuration is not None
     assert configuration.recipes == (Recipe(),)
     assert (configuration.size, configuration.folds) == (224, 0)
+    message.ClearField("recipes")
+    default = messages.decode_order(iter([train_pb2.TrainRequest(configuration=message)])).configuration
+    assert default is not None
+    assert [recipe.kind for recipe in default.recipes] == [HeadKind.MLP, HeadKind.LOGISTIC]
 
 
 def test_recipes_and_heads_survive_the_wire(bees):

@@ -63,7 +63,8 @@ class TrainCalls(Calls):
                 (picture, class, set).
             name: Of the head. Training again under one name gives the next version.
             recipes: Several recipes to compare, trained on the same data; the one with the best
-                out-of-fold predictions, by the metric of the first, is kept.
+                out-of-fold predictions, by the metric of the first, is kept. Default: an mlp and logistic regression;
+                with any field of `Recipe` among the options, that recipe alone.
             on_server: `pictures` names a folder that the server reads, below one of its --dataset-roots.
             run_id: Name of the run, with which it can be resumed. Default: a random one.
             detached: The run goes on without its caller, once all pictures have been sent, even if its server is lost.

@@ -26,6 +26,7 @@ from gramlet.cli.training import describe, finding_lines, report_lines
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.json_codec import plain
 from gramlet.train.configuration import (
+    DEFAULT_RECIPES,
     ClassWeights,
     Configuration,
     HeadKind,
@@ -78,11 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show_defaults(data, Configuration("", ()))
     recipe = parser.add_argument_group("recipe", "Several kinds or strategies, by commas, are compared.")
     _add_recipe(recipe)
-    show_defaults(recipe, Recipe())
+    show_defaults(recipe, Recipe(), kind=tuple(each.kind for each in DEFAULT_RECIPES))
 
 
 def _add_recipe(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help="mlp, linear, logistic")
+    kinds = "mlp, linear, logistic; beside other settings mlp alone"
+    group.add_argument("--kind", type=members_of(HeadKind), metavar="KIND", help=kinds)
     group.add_argument("--strategy", type=members_of(Strategy), metavar="S", help="head, all_at_once, head_then_stages")
     group.add_argument("--stages", type=names, metavar="STAGE,...", help="to unfreeze: layer4, or layer3,layer4, ...")
     _add_optimization(group)
@@ -189,6 +191,8 @@ def _given(arguments: argparse.Namespace, names: tuple[str, ...]) -> dict[str, A
 
 def _recipes(options: dict[str, Any]) -> list[Recipe]:
     """One recipe for each combination of what is compared; stages belong to strategies that unfreeze some."""
+    if not options:
+        return list(DEFAULT_RECIPES)
     recipes = []
     for strategy in options.get("strategy", [Strategy.HEAD]):
         for kind in options.get("kind", [HeadKind.MLP]):

@@ -135,6 +135,10 @@ class Recipe:
         return " ".join([self.kind.value, self.strategy.value, *self.stages])
 
 
+DEFAULT_RECIPES = (Recipe(), Recipe(kind=HeadKind.LOGISTIC))
+"""Which is better depends on the pictures: docs/heads.md."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One picture of a data set, without the picture.
@@ -159,7 +163,8 @@ class Configuration:
 
     Attributes:
         name: Of the head. The best recipe's head becomes its next version.
-        recipes: One or more; several are trained on the same data and reported side by side.
+        recipes: One or more; several are trained on the same data and reported side by side. By default an mlp and
+            logistic regression.
         entries: The pictures that the client will send. Empty where `dataset` is given.
         dataset: A folder or s3:// URI that the server may read, in ImageFolder layout.
         size: Side of the square that the network sees, in pixels: shorter side to `size`, then a central crop.
@@ -171,7 +176,7 @@ class Configuration:
     """
 
     name: str
-    recipes: tuple[Recipe, ...] = (Recipe(),)
+    recipes: tuple[Recipe, ...] = DEFAULT_RECIPES
     entries: tuple[Entry, ...] = ()
     dataset: str = ""
     size: int = 224

@@ -133,7 +133,10 @@ def make_order(
     about_recipe = {key: value for key, value in options.items() if key not in values}
     if recipes is not None and about_recipe:
         raise InvalidInput(f"give recipes, or {', '.join(about_recipe)} for one", field="recipes")
-    values["recipes"] = (make_recipe(about_recipe),) if recipes is None else recipes
+    if recipes is not None:
+        values["recipes"] = recipes
+    elif about_recipe:
+        values["recipes"] = (make_recipe(about_recipe),)
     if "fold_seed" in values:
         values["seed"] = values.pop("fold_seed")
     configuration = fill(Configuration, {"name": name, **values}, called={"seed": "fold_seed"})

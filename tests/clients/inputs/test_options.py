@@ -19,7 +19,7 @@ from gramlet.inputs.values import seconds
 from gramlet.stylize.inputs import make_stylization
 from gramlet.stylize.types import Initial, Optimizer
 from gramlet.train.configuration import HeadKind, Recipe
-from gramlet.train.inputs import make_recipe, read_labelled
+from gramlet.train.inputs import TrainOptions, make_order, make_recipe, read_labelled
 from gramlet.types import Resize, ResizeMode
 
 
@@ -151,6 +151,17 @@ def test_recipes_and_maps_take_the_same_types() -> None:
         with pytest.raises(InvalidInput) as caught:
             make_recipe(wrong)
         assert caught.value.field == next(iter(wrong))
+
+
+def test_without_a_setting_of_a_recipe_two_kinds_are_compared(png: bytes) -> None:
+    def recipes(**options: Any) -> tuple[Recipe, ...]:
+        pictures = {"a": [png], "b": [png]}
+        order, _ = make_order(pictures, "n", None, TrainOptions(**options), on_server=False, run_id=None)
+        assert order.configuration is not None
+        return order.configuration.recipes
+
+    assert recipes() == recipes(size=64) == (Recipe(), Recipe(kind=HeadKind.LOGISTIC))
+    assert recipes(epochs=3) == (Recipe(epochs=3),)
 
 
 @pytest.mark.parametrize("kind", [gramlet.Client, gramlet.AsyncClient])
