@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 from gramlet.errors import InvalidInput
@@ -59,7 +60,11 @@ class Architecture:
 
     def stage(self, name: str, field: str = "stages") -> Stage:
         """The stage of that name; see `find_stage`."""
-        return find_stage(name, self.stages, self.name, field)
+        return self._known.get(name) or find_stage(name, self.stages, self.name, field)
+
+    @cached_property
+    def _known(self) -> dict[str, Stage]:
+        return {stage.name: stage for stage in self.stages}
 
     def activation_shape(self, stage: str, height: int, width: int, antialiased: bool = False) -> tuple[int, int, int]:
         """(C, H, W) of a stage's activations of a picture of that size. H or W is 0 where the picture is too small."""
@@ -76,7 +81,17 @@ class Architecture:
         """Pixels between two positions of a stage; 0 for a stage without positions. conv1 has 1 when antialiased."""
         if not self.stage(stage).stride:
             return 0
-        return math.prod(window.stride for window in self._windows_until(stage, antialiased))
+        return self._strides[antialiased][stage]
+
+    @cached_property
+    def _strides(self) -> dict[bool, dict[str, int]]:
+        return {
+            antialiased: {
+                stage.name: math.prod(window.stride for window in self._windows_until(stage.name, antialiased))
+                for stage in self.stages
+            }
+            for antialiased in (False, True)
+        }
 
     def reach(self, stage: str, antialiased: bool = False) -> int:
         """The radius of a stage's receptive field: how many pixels a position sees beyond its own stride."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gramlet.types import Pixels
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +27,8 @@ from gramlet_server.pictures.resize import Box, resample
 
 SUPPORT = 3
 """Lanczos' filter of Pillow reaches three pixels of the smaller picture to either side (Lanczos, a = 3)."""
+EDGE = SUPPORT + 1
+"""Pixels of the smaller picture whose filter may reach over an edge."""
 
 Stack = Callable[[Sequence[NDArray[Any]]], Tensor]
 """Puts arrays of one shape and type onto the device, as one tensor."""
@@ -69,17 +72,28 @@ def _batch_of_alike(pictures: Sequence[Decoded | OnDevice], stack: Stack, device
     if isinstance(first, OnDevice):
         levels = torch.stack([picture.pixels for picture in pictures if isinstance(picture, OnDevice)])
     else:
-        stacked = stack([picture.pixels for picture in pictures if isinstance(picture, Decoded)])
+        arrays = [picture.pixels for picture in pictures if isinstance(picture, Decoded)]
+        if device.type == "cpu" and first.is_final and first.pixels.dtype == np.uint8:
+            return _floats(arrays)
+        stacked = stack(arrays)
         if first.pixels.dtype != np.uint8:
             return stacked
         levels = stacked.permute(0, 3, 1, 2)  # (N, 3, H, W), channels last
         if not first.is_final:
             levels = resized_by_products(levels, first.box, first.height, first.width)
-    if device.type == "cpu":
-        # Not by torch: to share out so little among its threads costs more than it saves.
-        return torch.from_numpy(np.divide(levels.numpy(), np.float32(255), dtype=np.float32))
     # A tensor as the divisor: by a number, CUDA would multiply with its inverse, which differs in the last bit.
     return levels.float().div_(_white(device))
+
+
+def _floats(pictures: Sequence[Pixels]) -> Tensor:
+    """Pictures (H, W, 3) of a CPU as a batch (N, 3, H, W) in 0..1.
+
+    Not by torch: to share out so little among its threads costs more than it saves.
+    """
+    batch = np.empty((len(pictures), *pictures[0].shape), np.float32)
+    for picture, floats in zip(pictures, batch, strict=True):
+        np.divide(picture, np.float32(255), out=floats)
+    return torch.from_numpy(batch.transpose(0, 3, 1, 2))
 
 
 @lru_cache
@@ -88,6 +102,9 @@ def _white(device: torch.device) -> Tensor:
 
 
 # --- torch's own filter, on a CPU
+#
+# Threads that decode share the interpreter's lock. Most calls of torch and Pillow release it and take it again, and
+# each time another thread may take it in between. So there are few such calls: slices are NumPy's.
 
 
 _thread = threading.local()
@@ -106,8 +123,7 @@ def resized_on_cpu(picture: Decoded) -> Decoded:
             _thread.is_single = True
         # torch warns about read-only arrays; nothing is written here.
         writable = picture.pixels if picture.pixels.flags.writeable else picture.pixels.copy()
-        levels = torch.from_numpy(writable)[None].permute(0, 3, 1, 2)
-        pixels = resized_natively(levels, picture.box, height, width)[0].permute(1, 2, 0).numpy()
+        pixels = resized_natively(writable, picture.box, height, width)
     return Decoded(pixels, height, width, (0, 0, width, height))
 
 
@@ -115,55 +131,84 @@ def resized_on_cpu(picture: Decoded) -> Decoded:
 def has_native_filter() -> bool:
     """Whether this release of torch has the filter for 8-bit pictures; those before 2.13 do not."""
     try:
-        _native(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 4, 4)
+        _native(np.zeros((8, 8, 3), np.uint8), 4, 4)
     except (NotImplementedError, ValueError, RuntimeError):
         return False
     return True
 
 
-def resized_natively(levels: Tensor, box: Box, height: int, width: int) -> Tensor:
-    """A part of 8-bit pictures (N, 3, H, W), resized to (N, 3, height, width) by torch.
+def resized_natively(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
+    """A part of a picture (H, W, 3), resized to (height, width, 3) by torch.
 
-    torch filters whole pictures. Near the edges of a part, the filter reads pixels outside of it; there the result is
-    Pillow's, as it is for pictures that are enlarged, where torch's weights are too coarse.
+    torch filters whole pictures, but near the edges of a part the filter reads pixels outside of it. So a wider part is
+    resized, and what is too much is cut off. Where no wider part has a whole size after resizing, the result is
+    Pillow's near those edges. It is Pillow's as well for pictures that are enlarged, where torch's weights are too
+    coarse.
     """
     left, top, right, bottom = map(int, box)
-    part = levels[:, :, top:bottom, left:right]
-    if part.shape[2] < height or part.shape[3] < width:
-        return _by_pillow(levels, box, height, width)
-    is_columns_first = columns_first(levels.shape[2], levels.shape[3], height, width)
-    if part.shape == levels.shape:
-        return _native(_native(part, height, part.shape[3]) if is_columns_first else part, height, width)
-    cut_rows, cut_columns = part.shape[2] < levels.shape[2], part.shape[3] < levels.shape[3]
-    edge = SUPPORT + 1  # pixels whose filter may reach over an edge
-    is_small = (cut_rows and 2 * edge >= height) or (cut_columns and 2 * edge >= width)
-    if is_small or is_columns_first or (left, top, right, bottom) != box:
-        return _by_pillow(levels, box, height, width)
-    resized = _native(part, height, width)
-    per_row, per_column = part.shape[2] / height, part.shape[3] / width
-    if cut_columns:
-        resized[..., :edge] = _by_pillow(levels, (left, top, left + edge * per_column, bottom), height, edge)
-        resized[..., -edge:] = _by_pillow(levels, (right - edge * per_column, top, right, bottom), height, edge)
-    if cut_rows:
-        # The filter of so few rows reads no more rows than these. From a whole picture Pillow would filter the columns
-        # first, because so few rows are left of it.
-        near = math.ceil((edge + SUPPORT) * per_row) + 1
-        above, below = max(0, top - near), min(levels.shape[2], bottom + near)
-        first, last = levels[:, :, above : top + near], levels[:, :, bottom - near : below]
-        box_of_first = (left, top - above, right, top - above + edge * per_row)
-        resized[:, :, :edge] = _by_pillow(first, box_of_first, edge, width)
-        box_of_last = (left, near - edge * per_row, right, near)
-        resized[:, :, -edge:] = _by_pillow(last, box_of_last, edge, width)
+    if (left, top, right, bottom) != box or bottom - top < height or right - left < width:
+        return resample(pixels, box, height, width)
+    rows = _margin(top, bottom, pixels.shape[0], height)
+    columns = _margin(left, right, pixels.shape[1], width)
+    is_columns_first = columns_first(*pixels.shape[:2], height, width)
+    is_small = min(height, width) <= 2 * EDGE
+    if (rows is None or columns is None) and (is_small or is_columns_first):
+        return resample(pixels, box, height, width)
+    (near, above), (beside, before) = rows or (0, 0), columns or (0, 0)
+    part = pixels[top - near : bottom + near, left - beside : right + beside]
+    if is_columns_first:
+        part = _native(part, height + 2 * above, part.shape[1])
+    resized = _native(part, height + 2 * above, width + 2 * before)
+    resized = resized[above : above + height, before : before + width]
+    for axis, margin in enumerate((rows, columns)):
+        if margin is None:
+            _put_edges(resized, pixels, box, axis)
     return resized
 
 
-def _native(levels: Tensor, height: int, width: int) -> Tensor:
-    return torch.nn.functional.interpolate(levels, (height, width), mode="lanczos", antialias=True)
+@lru_cache(maxsize=1024)
+def _margin(start: int, end: int, length: int, resized: int) -> tuple[int, int] | None:
+    """By how many pixels to widen a part of an axis on both sides, and how many more result on each side.
+
+    Both are 0 if the part is the whole axis; None if there is no such number. They are as small as possible, but the
+    filter at the edge of the part reads no pixel that is further away.
+    """
+    part = end - start
+    if part == length:
+        return 0, 0
+    step = part // math.gcd(part, resized)
+    margin = -(-(SUPPORT * part) // (resized * step)) * step
+    return (margin, margin * resized // part) if margin <= min(start, length - end) else None
 
 
-def _by_pillow(levels: Tensor, box: Box, height: int, width: int) -> Tensor:
-    resized = [resample(picture.numpy(), box, height, width) for picture in levels.permute(0, 2, 3, 1)]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+def _put_edges(resized: Pixels, pixels: Pixels, box: Box, axis: int) -> None:
+    """Replaces the first and last rows (axis 0) or columns (axis 1) of the result by Pillow's."""
+    left, top, right, bottom = box
+    height, width = resized.shape[:2]
+    start, per_pixel = (top, (bottom - top) / height) if axis == 0 else (left, (right - left) / width)
+    size, reach = EDGE * per_pixel, math.ceil(SUPPORT * per_pixel) + 1
+    for first in (0, resized.shape[axis] - EDGE):
+        # Of so narrow a slab Pillow would filter the axes in another order than of the whole picture. So one by one.
+        begin = start + first * per_pixel
+        low = max(0, int(begin) - reach)
+        slab = slice(low, math.ceil(begin + size) + reach)
+        at, end = begin - low, begin - low + size
+        if axis == 0:
+            rows = pixels[slab]
+            filtered = resample(rows, (left, 0, right, len(rows)), len(rows), width)
+            resized[first : first + EDGE] = resample(filtered, (0, at, width, end), EDGE, width)
+        else:
+            columns = pixels[:, slab]
+            filtered = resample(columns, (at, 0, end, len(columns)), len(columns), EDGE)
+            resized[:, first : first + EDGE] = resample(filtered, (0, top, EDGE, bottom), height, EDGE)
+
+
+def _native(pixels: Pixels, height: int, width: int) -> Pixels:
+    # By its strides torch sees that the channels are last, and need not be packed and unpacked.
+    whole = np.ascontiguousarray(pixels).reshape(1, *pixels.shape)
+    levels = torch.from_numpy(whole.transpose(0, 3, 1, 2))  # (1, 3, H, W)
+    resized = torch.nn.functional.interpolate(levels, (height, width), mode="lanczos", antialias=True)
+    return resized.numpy()[0].transpose(1, 2, 0)
 
 
 # --- two matrix products, on any device
