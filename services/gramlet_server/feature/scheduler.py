@@ -15,6 +15,7 @@ served between two pieces.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -90,6 +91,7 @@ class Scheduler:
         self._returning: _Returning | None = None
         self._passes = _Passes(self._account)
         self._under_way: _UnderWay | None = None
+        self._awaited: Callable[[], object] = lambda: True  # by the device thread
         self._ended = 0.0
         self.device_seconds = 0.0
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
@@ -145,7 +147,7 @@ class Scheduler:
         """Stops after the pass that is running; work that still waits fails with Unavailable."""
         with self._changed:
             self._stopping = True
-            self._changed.notify_all()
+            self._wake()
         self._thread.join()
         for caller in list(self._callers):
             for work in caller.waiting:
@@ -163,7 +165,7 @@ class Scheduler:
                 caller.clock = max(caller.clock, self._clock)
             caller.waiting.extend(works)
             self._count(len(works))
-            self._changed.notify_all()
+            self._wake()
 
     def remove(self, caller: Caller) -> None:
         """Forgets a caller and cancels its waiting work; see `Caller.close`."""
@@ -174,6 +176,11 @@ class Scheduler:
             for work in caller.waiting:
                 work.future.cancel()
             caller.waiting.clear()
+            self._wake()
+
+    def _wake(self) -> None:
+        """Wakes the device thread if what it waits for has come. It would otherwise wake up for every picture."""
+        if self._awaited():
             self._changed.notify_all()
 
     def _count(self, change: int) -> None:
@@ -206,8 +213,7 @@ class Scheduler:
     def _next_batch(self) -> Batch | None:
         """Waits for work; None when the scheduler is closed. Empty where a pass under way is to end first."""
         with self._changed:
-            while not (self._queued or self._under_way or self._stopping):
-                self._changed.wait()
+            self._wait_until(lambda: self._queued or self._under_way or self._stopping)
             if self._stopping:
                 return None
             if not self._queued:
@@ -237,12 +243,13 @@ class Scheduler:
         if returning is None:
             return
         caller = returning.caller
-        while not (self._stopping or caller.closed or caller.waiting):
-            rest = returning.until - time.monotonic()
+
+        def is_decided() -> bool:
             others = min((other.clock for other in self._callers if other.waiting), default=0.0)
-            if rest <= 0 or others <= max(caller.clock, self._clock):
-                return
-            self._changed.wait(rest)
+            clock = max(caller.clock, self._clock)
+            return self._stopping or caller.closed or bool(caller.waiting) or others <= clock
+
+        self._wait_until(is_decided, returning.until)
 
     def _linger(self, head: Work) -> None:
         """Waits a little for the callers of the last pass: they tend to send the next picture at once.
@@ -255,12 +262,17 @@ class Scheduler:
         if head.key is None or head.key != expected.key:
             return
         wanted = min(self._batching.room(head.pixels), expected.pictures)
-        while not self._stopping:
-            rest = expected.until - time.monotonic()
-            waiting = self._waiting(head.key)
-            if waiting >= wanted or self._queued > waiting or rest <= 0:
-                return
-            self._changed.wait(rest)
+
+        def is_decided() -> bool:
+            return self._stopping or self._queued >= wanted or self._queued > self._waiting(head.key)
+
+        self._wait_until(is_decided, expected.until)
+
+    def _wait_until(self, is_decided: Callable[[], object], until: float = math.inf) -> None:
+        """Waits on the device thread for a condition, which those who change something check, or for a time."""
+        self._awaited = is_decided
+        while not is_decided() and (rest := until - time.monotonic()) > 0:
+            self._changed.wait(None if math.isinf(rest) else rest)
 
     def _expected_after(self, served: Batch, until: float) -> _Expected:
         key = served[0][1].key
