@@ -150,7 +150,7 @@ def resized_natively(pixels: Pixels, box: Box, height: int, width: int) -> Pixel
         return resample(pixels, box, height, width)
     rows = _margin(top, bottom, pixels.shape[0], height)
     columns = _margin(left, right, pixels.shape[1], width)
-    is_columns_first = columns_first(*pixels.shape[:2], height, width)
+    is_columns_first = columns_first(pixels.shape[0], pixels.shape[1], height, width)
     is_small = min(height, width) <= 2 * EDGE
     if (rows is None or columns is None) and (is_small or is_columns_first):
         return resample(pixels, box, height, width)
@@ -208,7 +208,8 @@ def _native(pixels: Pixels, height: int, width: int) -> Pixels:
     whole = np.ascontiguousarray(pixels).reshape(1, *pixels.shape)
     levels = torch.from_numpy(whole.transpose(0, 3, 1, 2))  # (1, 3, H, W)
     resized = torch.nn.functional.interpolate(levels, (height, width), mode="lanczos", antialias=True)
-    return resized.numpy()[0].transpose(1, 2, 0)
+    final: Pixels = resized.numpy()[0].transpose(1, 2, 0)
+    return final
 
 
 # --- two matrix products, on any device
