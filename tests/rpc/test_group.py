@@ -7,8 +7,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -87,6 +90,44 @@ def test_a_group_is_one_server(group: Group) -> None:
     group.process.send_signal(signal.SIGTERM)
     assert group.process.wait(60) == 0
     assert not any(os.path.exists(f"/proc/{pid}") for pid in last)
+
+
+def test_callers_see_no_more_than_a_retry_when_processes_are_killed(group: Group) -> None:
+    answers = [0] * 4
+    is_over = threading.Event()
+
+    def keep_calling(number: int) -> None:
+        with Client(group.address, patience=60) as client:  # a connection of its own, with one of the processes
+            while not is_over.is_set():
+                picture = np.full((32, 32, 3), 2 + answers[number] % 250, np.uint8)
+                assert isinstance(client.features(picture, stages=["conv1"], pooled=True), Features)
+                answers[number] += 1
+
+    with ThreadPoolExecutor(len(answers)) as pool:
+        callers = [pool.submit(keep_calling, number) for number in range(len(answers))]
+        try:
+            for killed in sorted(group.children()):
+                await_answers(answers, callers)
+                os.kill(killed, signal.SIGKILL)
+                await_answers(answers, callers)
+                wait_until(partial(has_two_besides, group, killed), what="another process")
+        finally:
+            is_over.set()
+    for caller in callers:
+        caller.result()
+
+
+def has_two_besides(group: Group, killed: int) -> bool:
+    return len(group.children() - {killed}) == 2
+
+
+def await_answers(answers: list[int], callers: list[Future[None]]) -> None:
+    """Waits until every caller has made two more calls, or one has failed."""
+    before = list(answers)
+    wait_until(
+        lambda: all(now >= old + 2 for now, old in zip(answers, before, strict=True)) or any(map(Future.done, callers)),
+        what="more answers",
+    )
 
 
 def test_a_group_ends_when_its_first_process_is_killed(group: Group) -> None:
