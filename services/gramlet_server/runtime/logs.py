@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from datetime import UTC, datetime
 from typing import Any
 
 from gramlet import request_id
+
+_STDERR = 2
+"""Its file descriptor."""
 
 
 def configure(log_format: str, level: str) -> None:
@@ -19,7 +21,7 @@ def configure(log_format: str, level: str) -> None:
         log_format: `text` or `json`.
         level: The least severe level that is logged, such as `INFO`.
     """
-    handler = LineHandler(sys.stderr.fileno())
+    handler = LineHandler(_STDERR)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
