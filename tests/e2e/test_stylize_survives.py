@@ -215,6 +215,25 @@ def test_a_killed_run_goes_on_at_its_newest_checkpoint(service: GramletServer, c
     assert started.iteration >= newest.iteration
 
 
+def test_a_run_whose_service_is_killed_every_few_seconds_gets_on(
+    cluster: Cluster, features: list[GramletServer], content: Pixels, style: Pixels
+) -> None:
+    """With the default time between checkpoints, 10 s: more than the 6 s that the device needs for this run."""
+    addresses = ",".join(server.address for server in features)
+    service = cluster.server("stylize", f"--features={addresses}", f"--store={cluster.folder / 'killed'}")
+    service.wait_until_ready()
+    checkpoints = []
+    with Client(service.address) as client:
+        for event in client.stylize(content, style, size=64, iterations=60, scales=1):
+            if isinstance(event, Checkpoint):  # the first of each attempt
+                checkpoints.append(event.iteration)
+                kill_and_start(service)
+    service.stop()
+    assert isinstance(event, Result)
+    assert len(checkpoints) >= 2
+    assert checkpoints == sorted(set(checkpoints))
+
+
 def test_the_command_line_resumes_by_itself(
     in_one_process: list[StylizeEvent], service: GramletServer, content: Pixels, style: Pixels, tmp_path: Path
 ) -> None:

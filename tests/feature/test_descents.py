@@ -27,7 +27,6 @@ from gramlet.feature.descent_types import (
 )
 from gramlet.feature.types import Extraction
 from gramlet.types import Array
-from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.descents import DescentLimits, LocalDescent
 from gramlet_server.feature.engine import Engine
 from gramlet_server.feature.lbfgs import LBFGS
@@ -297,23 +296,3 @@ def test_the_load_says_how_much_is_left() -> None:
         assert engine.model().load.backlog_seconds == 0
     finally:
         engine.close()
-
-
-@pytest.mark.parametrize(
-    ("wanted", "made", "taken", "since", "due"),
-    [
-        (0.0, 0.0, 0.0, 1e9, False),  # none are wanted
-        (10.0, 0.01, 0.05, 9.0, False),
-        (10.0, 0.01, 0.05, 10.0, True),
-        (10.0, 0.5, 0.25, 49.0, False),  # a second for each state: one in 50
-        (10.0, 0.5, 0.25, 50.0, True),
-    ],
-)
-def test_states_take_at_most_a_fiftieth_of_the_time(
-    wanted: float, made: float, taken: float, since: float, due: bool
-) -> None:
-    requests = Requests()
-    requests.state_made(made)
-    assert not requests.state_due(wanted, since)  # the reader has not taken the last one
-    requests.state_taken(taken)
-    assert requests.state_due(wanted, since) is due

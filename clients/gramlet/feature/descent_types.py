@@ -83,7 +83,7 @@ class DescentStart:
         ending: What to hand out at the end.
         preview_every: Iterations between previews; 0: none.
         preview_side: The longest side of a preview in pixels; 0: 512. Previews are not enlarged.
-        state_seconds: Seconds between states; 0: none.
+        state_seconds: Seconds between states, fewer between the first ones; 0: none.
         confirm_last: Report DescentWaiting before the last iteration, and wait there for `proceed` or new weights.
         weights_digest: The only network that may do this; empty: any.
     """

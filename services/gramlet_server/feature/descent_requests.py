@@ -7,9 +7,13 @@ import threading
 from gramlet.feature.descent_types import DescentWeights
 
 from gramlet_server.feature.descent_parts import Control
+from gramlet_server.feature_source import FIRST_STATE_SECONDS
 
 STATES_SHARE = 0.02
 """States come less often than asked for where they would take a larger share of the time."""
+
+STATE_BYTES_PER_SECOND = 3e8
+"""What making, sending and storing the first state is expected to take; the others take as long as the last one did."""
 
 
 class Requests:
@@ -24,7 +28,9 @@ class Requests:
         self._weights: DescentWeights | None = None
         self._proceed = self._stop = self.draining = False
         self._state_waits = False
-        self._state_seconds = 0.0
+        self._newest = self._spent = 0.0  # seconds for the newest state, and for all
+        self._made_at = 0.0  # when the newest was made, in seconds since the start
+        self._distance = FIRST_STATE_SECONDS
 
     def reweight(self, weights: DescentWeights) -> None:
         """New weights. They replace those that the descent has not seen."""
@@ -49,26 +55,35 @@ class Requests:
         self.draining = True
         self.stop()
 
-    def state_made(self, seconds: float) -> None:
-        """A state waits for the reader. It took so long to make."""
-        self._state_waits, self._state_seconds = True, seconds
+    def state_made(self, seconds: float, elapsed: float) -> None:
+        """A state waits for the reader. It took so long to make, and was made so many seconds after the start."""
+        self._state_waits, self._newest, self._made_at = True, seconds, elapsed
+        self._distance *= 2
 
     def state_taken(self, seconds: float) -> None:
         """The reader has it, and took so long for it."""
         # The descent went on meanwhile, but on a CPU it shared the processor with the reader, and with StylizeService,
         # which writes the state afterwards and takes about as long.
-        self._state_waits, self._state_seconds = False, self._state_seconds + 2 * seconds
+        self._state_waits, self._newest = False, self._newest + 2 * seconds
+        self._spent += self._newest
 
-    def state_due(self, wanted: float, since: float) -> bool:
+    def state_due(self, wanted: float, elapsed: float, size: int, remaining: float) -> bool:
         """Whether it is time for a state.
 
         Args:
-            wanted: Seconds between two states; 0: none.
-            since: Seconds since the last one. While that waits for its reader, no further one is made.
+            wanted: Seconds between two states at most; 0: none. While one waits for its reader, no further one is made.
+            elapsed: Seconds since the descent began.
+            size: Bytes that a state has.
+            remaining: Seconds that the descent still needs, about.
         """
         if not wanted or self._state_waits:
             return False
-        return since >= max(wanted, self._state_seconds / STATES_SHARE)
+        since, distance = elapsed - self._made_at, min(wanted, self._distance)
+        if self._made_at:  # the next one will take about as long as the newest
+            return since >= distance and self._spent + self._newest <= STATES_SHARE * elapsed
+        # A first state that is large for a short descent, on a GPU, is not made early.
+        is_cheap = size / STATE_BYTES_PER_SECOND <= STATES_SHARE * (elapsed + remaining)
+        return since >= (distance if is_cheap else wanted)
 
     def take(self, control: Control) -> DescentWeights | None:
         """Passes on what has come: the weights are returned."""

@@ -28,7 +28,7 @@ from gramlet_server.feature.descent import Descent
 from gramlet_server.feature.descent_parts import Control, Happening
 from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.differentiation import Differentiator
-from gramlet_server.feature.memory import descent_bytes
+from gramlet_server.feature.memory import descent_bytes, state_bytes
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes, Steps
 from gramlet_server.feature.snapshot import Snapshot
@@ -106,7 +106,7 @@ class DescentWork:
         self._unreported = Timing()  # time of turns since the last iteration
         self._unsent: list[DescentIteration] = []
         self._sent = 0.0
-        self._state_made = time.monotonic()
+        self._began = 0.0
         self._lock = threading.Lock()
         self._cancelled = False
         self._held: list[Reservation | Place] = []
@@ -161,6 +161,7 @@ class DescentWork:
         descent = self._begin(caller)
         height, width = descent.size
         self._pixels = height * width
+        self._began = time.monotonic()
         digest = self._passes.network.digest
         self._happened.put(DescentReady(iteration=descent.iteration, height=height, width=width, weights_digest=digest))
         steps = descent.run()
@@ -256,7 +257,10 @@ class DescentWork:
             self._objective = replace(self._objective, **new)
             loss = self._loss(self._targets.build(caller, self._objective), size)
             self._control.weights = loss, weights.number
-        if self._requests.state_due(self._start.state_seconds, time.monotonic() - self._state_made):
+        start, elapsed = self._start, time.monotonic() - self._began
+        numbers = self._pixels * (1 if start.luminance_only else 3)
+        bytes_now = state_bytes(start.settings, numbers, start.iterations - self._remaining + 1)
+        if self._requests.state_due(start.state_seconds, elapsed, bytes_now, self.remaining_seconds):
             self._control.state = True
 
     def _add(self, descent: Descent, timing: Timing) -> None:
@@ -282,8 +286,7 @@ class DescentWork:
             if isinstance(happening, DescentFinished):
                 happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
             elif isinstance(happening, Snapshot):
-                self._state_made = time.monotonic()
-                self._requests.state_made(happening.seconds)
+                self._requests.state_made(happening.seconds, time.monotonic() - self._began)
             self._happened.put(happening)
         if time.monotonic() >= self._sent + REPORT_SECONDS:
             self._send()

@@ -45,7 +45,7 @@ from gramlet.stylize.types import (
 from gramlet.types import Pixels
 
 from gramlet_server.feature.memory import state_bytes
-from gramlet_server.feature_source import Descent, FeatureSource
+from gramlet_server.feature_source import FIRST_STATE_SECONDS, Descent, FeatureSource
 from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.stylize.adjustments import adjusted, weights
@@ -56,8 +56,8 @@ STATE_SECONDS = 10.0
 """Seconds between two states."""
 
 SHORT_SCALE = 0.1
-"""The state at the end of a scale is stored if the last one is older than this share of the time between states. So
-short scales cost no writes, and little more than that time is ever lost."""
+"""A state is stored if the last one is older than this share of the time between states, or than the time to the first
+state. So short scales, each of which ends with a state, cost no writes, and little more than that time is ever lost."""
 
 RETRY_SECONDS = 5.0
 """When to ask again for a place in a full queue that gives no time itself."""
@@ -100,7 +100,7 @@ class Control:
         save: Stores a position; None: nothing is stored.
         preview_every: Iterations between previews; 0 for none.
         preview_side: The longest side of a preview in pixels; 0 for the network's choice.
-        state_seconds: Seconds between states; 0 for none but those of adjustments and of an interrupted run.
+        state_seconds: Seconds between states at most; 0 for none but those of adjustments and of an interrupted run.
         adjustments: Returns the adjustments that follow the first so many, given (applied, last): `last` says that the
             next iteration is the last one, and is then asked until it returns none. None: there are no adjustments.
         interruption: Ends the run from another thread.
@@ -322,10 +322,11 @@ class _Run:
         )
         self._is_saved = False
         seconds = self._control.state_seconds
+        since = time.monotonic() - self._saved_at
         if state.reweighted:
             # Before any iteration with the new weights is reported: a resumed run applies them at this iteration too.
             self._save()
-        elif seconds and self._control.save and time.monotonic() - self._saved_at >= SHORT_SCALE * seconds:
+        elif seconds and self._control.save and since >= min(FIRST_STATE_SECONDS, SHORT_SCALE * seconds):
             self._save()
             yield Checkpoint(iteration=state.iteration)
 

@@ -1,0 +1,55 @@
+"""When a descent makes a state for its caller."""
+
+from __future__ import annotations
+
+import pytest
+from gramlet_server.feature.descent_requests import Requests
+
+
+@pytest.mark.parametrize(
+    ("wanted", "made", "taken", "elapsed", "due"),
+    [
+        (0.0, 0.0, 0.0, 1e9, False),  # none are wanted
+        (10.0, 0.01, 0.005, 1.9, False),
+        (10.0, 0.01, 0.005, 2.0, True),
+        (1.0, 0.0, 0.0, 1.0, True),
+        (10.0, 0.5, 0.25, 98.0, False),  # a second for each of two states: 2 % of 100
+        (10.0, 0.5, 0.25, 100.0, True),
+    ],
+)
+def test_states_take_at_most_a_fiftieth_of_the_time(
+    wanted: float, made: float, taken: float, elapsed: float, due: bool
+) -> None:
+    requests = Requests()
+    requests.state_made(made, 0.5)
+    assert not requests.state_due(wanted, elapsed + 0.5, 0, 0.0)  # the reader has not taken the last one
+    requests.state_taken(taken)
+    assert requests.state_due(wanted, elapsed + 0.5, 0, 0.0) is due
+
+
+@pytest.mark.parametrize(
+    ("wanted", "elapsed", "size", "remaining", "due"),
+    [
+        (0.0, 1e9, 0, 1e9, False),  # none are wanted
+        (10.0, 0.9, 0, 100.0, False),
+        (10.0, 1.0, 0, 0.0, True),
+        (0.5, 0.5, 0, 0.0, True),
+        (10.0, 1.0, 600_000_000, 1.0, False),  # two seconds for a state of a descent of two
+        (10.0, 10.0, 600_000_000, 1.0, True),
+        (10.0, 1.0, 600_000_000, 99.0, True),  # a fiftieth of the descent
+    ],
+)
+def test_the_first_state_comes_early_where_it_is_cheap(
+    wanted: float, elapsed: float, size: int, remaining: float, due: bool
+) -> None:
+    assert Requests().state_due(wanted, elapsed, size, remaining) is due
+
+
+def test_states_come_at_distances_that_double_up_to_what_is_asked_for() -> None:
+    requests, made = Requests(), []
+    for elapsed in range(50):
+        if requests.state_due(10.0, elapsed, 0, 0.0):
+            made.append(elapsed)
+            requests.state_made(0.0, elapsed)
+            requests.state_taken(0.0)
+    assert made == [1, 3, 7, 15, 25, 35, 45]
