@@ -6,7 +6,7 @@ import grpc
 import pytest
 from gramlet.errors import BY_CODE, DeadlineExceeded, GramletError, InternalError, OtherWeights, Overloaded, Unavailable
 from gramlet.transport.connection import Attempts, Contact
-from gramlet.transport.failures import decode_rpc_error
+from gramlet.transport.failures import decode_rpc_error, shows_a_server
 from gramlet.transport.retry import AT_ONCE, RetryPolicy
 
 POLICY = RetryPolicy(patience=60, first_contact=2, shortest=0.1, longest=5)
@@ -152,9 +152,10 @@ class Failed:
     """A call that failed on its way."""
 
     message: str
+    status: grpc.StatusCode = grpc.StatusCode.INTERNAL
 
     def code(self) -> grpc.StatusCode:
-        return grpc.StatusCode.INTERNAL
+        return self.status
 
     def details(self) -> str:
         return self.message
@@ -168,3 +169,19 @@ def test_a_stream_that_a_proxy_could_not_send_again_is_a_lost_server() -> None:
     found = decode_rpc_error(Failed("exceeded request buffer limit while retrying upstream"), "gramlet:50051")
     assert isinstance(found, Unavailable)
     assert isinstance(decode_rpc_error(Failed("a bug"), "gramlet:50051"), InternalError)
+
+
+@pytest.mark.parametrize(
+    ("message", "shows"),
+    [
+        ("Stream removed (Socket closed)", True),
+        ("recvmsg:Connection reset by peer (104)", True),
+        ("connections to all backends failing; last error: UNKNOWN: backend unhealthy", True),
+        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Socket closed", False),
+        ("failed to connect to all addresses; last error: UNKNOWN: Connection refused (111)", False),
+        ("no healthy upstream", False),
+    ],
+)
+def test_a_server_whose_connection_broke_was_there(message: str, shows: bool) -> None:
+    """It is waited for as long as one that had answered: a first call may send pictures for a while."""
+    assert shows_a_server(Failed(message, grpc.StatusCode.UNAVAILABLE)) is shows

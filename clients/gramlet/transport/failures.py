@@ -95,7 +95,9 @@ def _decode_details(code: grpc.StatusCode, message: str, details: bytes) -> Gram
 
 def shows_a_server(failed: FailedCall) -> bool:
     """Whether a failed call shows that there is a server: even a broken stream does, and one that is not ready."""
-    return failed.code() is not grpc.StatusCode.UNAVAILABLE or _UNREADY in (failed.details() or "")
+    message = failed.details() or ""
+    is_broken = _mentions(message, _BROKEN_STREAM) and not _mentions(message, _NEVER_CONNECTED)
+    return failed.code() is not grpc.StatusCode.UNAVAILABLE or _UNREADY in message or is_broken
 
 
 def answers(failed: FailedCall) -> bool:
