@@ -43,6 +43,14 @@ document.addEventListener("click", (event) => {
   main.focus({ preventScroll: true });
 });
 
+// A file that is dropped beside the places for files would be opened instead of this page.
+addEventListener("dragover", (event) => {
+  if (event.defaultPrevented || !event.dataTransfer?.types.includes("Files")) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "none";
+});
+addEventListener("drop", (event) => { if (event.dataTransfer?.types.includes("Files")) event.preventDefault(); });
+
 // --- the theme ---
 
 byId("theme").addEventListener("click", () => {

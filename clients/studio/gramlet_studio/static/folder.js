@@ -69,7 +69,7 @@ export function folderDrop(hint, ready) {
   /** @param {{ name: string, files: Found[] }} given */
   async function send({ name, files }) {
     const sent = files.filter(({ file }) => file.size && file.size <= MOST_BYTES);
-    if (sent.length < files.length) note(`${files.length - sent.length} files are empty or larger than ${bytesText(MOST_BYTES)} and stay here`, "bad");
+    if (sent.length < files.length) note(`${files.length - sent.length} of ${files.length} files are left out: empty, or larger than ${bytesText(MOST_BYTES)}`, "bad");
     if (!sent.length) return;
     meter.hidden = false;
     try {
@@ -110,7 +110,7 @@ export function folderSummary(summary) {
   const reasons = new Map();
   for (const each of summary.leftOut) reasons.set(each.reason, [...reasons.get(each.reason) ?? [], each]);
   return h("div.summary", {},
-    h("p", {}, h("b", {}, `${summary.pictures} pictures`), ` in ${summary.name}`, summary.sets.length ? `, sets ${summary.sets.join(", ")}` : "", summary.unlabelled && summary.classes.length ? `, ${summary.unlabelled} without a class` : ""),
+    h("p", {}, h("b", {}, `${summary.pictures} ${summary.pictures === 1 ? "picture" : "pictures"}`), ` in ${summary.name}`, summary.sets.length ? `, sets ${summary.sets.join(", ")}` : "", summary.unlabelled && summary.classes.length ? `, ${summary.unlabelled} without a class` : ""),
     summary.classes.length > 0 && h("ul.classes", {}, summary.classes.slice(0, 40).map((each) => {
       const bar = h("i", { "aria-hidden": "true" });
       bar.style.width = `${each.count / most * 100}%`;

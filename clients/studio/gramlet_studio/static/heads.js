@@ -35,12 +35,12 @@ function openStart(main) {
         folder = summary.id;
         understood.replaceChildren(folderSummary(summary), summary.classes.length < 2 && h("p.bad", {}, "Training needs two classes: a folder for each.") || "");
         train.disabled = summary.classes.length < 2;
-        if (!name.value) name.value = summary.name.replace(/[^\w-]+/g, "-").slice(0, 40);
+        if (!name.value) name.value = summary.name.replace(/[^\w-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40);
       }), understood,
       h("div.grid2.three", {}, field("name", "Name", name), field("kind", "Kind", kind), field("epochs", "Epochs at most", epochs)), h("div.row.end", {}, train)),
     h("h2", {}, "Heads on the server"), list));
   const showHeads = () => get("/heads").then((/** @type {{ heads: Head[] }} */ { heads }) => {
-    list.replaceChildren(...heads.map((head) => h("li.card.head", {}, h("div.facts", {}, h("p", {}, h("b", {}, `${head.name}/${head.version}`)), h("p.muted", {}, `${percent(head.accuracy)} on validation, ${head.classes.length} classes`), h("p.muted", {}, head.classes.slice(0, 6).join(", "))),
+    list.replaceChildren(...heads.map((head) => h("li.card.head", {}, h("div.facts", {}, h("p", {}, h("b", {}, `${head.name}/${head.version}`)), h("p.muted", {}, `${percent(head.accuracy)} right on unseen pictures, ${head.classes.length} classes`), h("p.muted", {}, head.classes.slice(0, 6).join(", "))),
       h("div.row", {}, h("a.button", { href: `/heads/${head.run_id}` }, "Open"), fileButton("Try", (files) => tryOn(`${head.name}/${head.version}`, files[0])),
         h("button.quiet.icon", { type: "button", "aria-label": `Delete ${head.name} version ${head.version}`, onclick: async () => {
           if (await confirmed(`Delete ${head.name}/${head.version}?`, "Delete")) remove(`/heads/${head.name}/${head.version}`).then(showHeads, (failure) => note(said(failure), "bad"));

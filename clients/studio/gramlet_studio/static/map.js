@@ -1,5 +1,5 @@
 // The part Map: a folder arranged by style, whose regions become a classifier.
-import { follow, get, lines, pictureUrl, post, said } from "./api.js";
+import { follow, get, isAbsent, lines, pictureUrl, post, said } from "./api.js";
 import { go } from "./address.js";
 import { ago, field, h, icon, note } from "./dom.js";
 import { folderDrop, folderSummary } from "./folder.js";
@@ -138,7 +138,7 @@ function openMap(main, run) {
   async function load() {
     try {
       const { order } = await get(`/runs/embed/${run}`);
-      if (!order?.folder) { words.textContent = "This map was not made here, so its pictures are not at hand. Drop its folder under Map to make it again."; return; }
+      if (!order?.folder) { side.hidden = true; words.textContent = "This map was not made here, so its pictures are not at hand. Drop its folder under Map to make it again."; return; }
       /** @type {FolderOnMap} */
       const folder = await get(`/folders/${order.folder}`);
       if (closed) return;
@@ -153,7 +153,7 @@ function openMap(main, run) {
       else if (labels.length > 1) items.forEach(({ label }, index) => { made.colors[index] = label ? PALETTE[labels.indexOf(label) % PALETTE.length] : null; });
       drawGroups();
       unfollow = follow("embed", run, handlers);
-    } catch (failure) { words.textContent = said(failure); }
+    } catch (failure) { side.hidden = isAbsent(failure); words.textContent = said(failure); }
   }
 
   /** @param {number} index */

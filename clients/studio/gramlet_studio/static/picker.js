@@ -9,6 +9,19 @@ let samples = null;
 const loadSamples = () => (samples ??= get("/samples").then((/** @type {{ samples: Sample[] }} */ found) => found.samples).catch((failure) => { samples = null; throw failure; }));
 
 /**
+ * A file that was dropped; null, and a note, for a folder and for an empty file.
+ *
+ * @param {DataTransferItem} item
+ */
+function pictureOf(item) {
+  const file = item.getAsFile();
+  if (item.webkitGetAsEntry()?.isDirectory) note(`${file?.name || "This"} is a folder: drop pictures here`, "bad");
+  else if (file && !file.size) note(`${file.name} is empty`, "bad");
+  else return file;
+  return null;
+}
+
+/**
  * Takes pictures that are dropped on an element.
  *
  * @param {HTMLElement} element
@@ -23,7 +36,7 @@ export function takesDrops(element, take) {
     event.preventDefault();
     depth = 0;
     element.classList.remove("over");
-    const found = [...event.dataTransfer?.files ?? []].filter((file) => file.size);
+    const found = [...event.dataTransfer?.items ?? []].map(pictureOf).filter((file) => file !== null);
     if (found.length) take(found);
   });
 }

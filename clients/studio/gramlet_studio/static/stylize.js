@@ -31,7 +31,7 @@ export function open(main, run) {
     initial: /** @type {string | null} The picture to start from. */ (null),
     rate: /** @type {[iteration: number, at: number][]} The last iterations, and when they came. */ ([]),
   };
-  const picker = picturePicker(() => { draw(); offerRestart(); });
+  const picker = picturePicker(() => { draw(); if (view.state === "new") tell(); offerRestart(); });
   const settings = settingsPanel({ live: adjustSoon, rest: offerRestart });
   const chart = lossChart(), compare = comparison({ beforeName: "Photo", afterName: "Painting" });
   const words = h("p.words", { id: "words" }, "Choose a photo and a style, or take two of the samples.");
@@ -93,6 +93,7 @@ export function open(main, run) {
       meter.value = iteration;
     } else if (state === "queued") words.textContent = view.position ? `Waiting: ${view.position} before this one` : "Waiting for the device";
     else if (state === "succeeded") words.textContent = `Done after ${iteration} iterations, loss ${short(view.loss)}. Drag across the picture to see the photo.`;
+    else if (state === "new") words.textContent = picker.isComplete ? "Ready." : "Choose a photo and a style, or take two of the samples.";
     else if (state === "stopped") words.textContent = `Stopped at iteration ${iteration}. It can go on from its last checkpoint.`;
     else if (state === "failed") words.textContent = `Failed: ${view.error}`;
   }

@@ -13,7 +13,7 @@ import { picturePicker } from "./picker.js";
  */
 export function open(main, run) {
   const picker = picturePicker(() => { start.disabled = !picker.isComplete; });
-  const ratios = h("input", { id: "ratios", type: "text", value: "0.1, 1, 10", inputmode: "decimal" });
+  const ratios = h("input", { id: "ratios", type: "text", value: "0.1, 1, 10", placeholder: "0.1, 1, 10", inputmode: "decimal" });
   const size = h("input", { id: "size", type: "number", min: 64, max: 512, step: 32, value: 192 });
   const iterations = h("input", { id: "iterations", type: "number", min: 1, max: 500, step: 10, value: 60 });
   const stages = h("fieldset.stages", {}, h("legend", {}, "Deepest style stage of each row"));
@@ -37,9 +37,11 @@ export function open(main, run) {
   });
 
   async function order() {
+    const columns = ratios.value.split(/[\s,;]+/).filter(Boolean).map(Number);
+    if (!columns.length || columns.some(Number.isNaN)) { note(`Columns: give numbers with commas between them, such as ${ratios.placeholder}`, "bad"); return; }
     start.disabled = true;
     try {
-      const { run: made } = await post("/sweeps", { ...picker.values(), ratios: ratios.value.split(/[\s,;]+/).filter(Boolean).map(Number),
+      const { run: made } = await post("/sweeps", { ...picker.values(), ratios: columns,
         deepestStages: [...stages.querySelectorAll("input")].filter((box) => box.checked).map((box) => box.value), settings: { size: Number(size.value), iterations: Number(iterations.value) } });
       go(`/sweep/${made}`);
     } catch (failure) { note(said(failure), "bad"); start.disabled = false; }
