@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.event("error", code=error.code.name, message=error.message, field=error.field)
         return 2 if isinstance(error, InvalidInput | NotFound) else 1
     except OSError as error:
-        fail(f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else str(error))
+        fail(f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror or str(error))
         return 1
 
 
@@ -90,6 +90,7 @@ def make_parser() -> Parser:
         command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
         command.with_resume = getattr(module, "WITH_RESUME", ())
         command.fields = getattr(module, "FIELDS", {})
+        command.of_actions = getattr(module, "OF_ACTIONS", {})
         module.add_arguments(command)
         add_server_arguments(command)
     return parser

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Never
@@ -42,12 +42,14 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         with_resume: Of a command with --resume: the other flags that have an effect beside it.
         fields: The flags for keywords of the SDK that have other names.
+        of_actions: Of a command with several actions: for each flag that some of them ignore, those that use it.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.with_resume: Sequence[str] = ()
         self.fields: Fields = {}
+        self.of_actions: Mapping[str, Sequence[str]] = {}
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
         """Reads a command line. A flag that does not exist is an error of its command, which knows its flags.
@@ -66,6 +68,7 @@ class Parser(argparse.ArgumentParser):
         parsed.with_resume = parser.with_resume
         if getattr(parsed, "resume", None):
             parser._check_resumed(parsed)
+        parser._check_action(parsed)
         return parsed
 
     def flag_of(self, parsed: argparse.Namespace, field: str) -> str:
@@ -88,6 +91,17 @@ class Parser(argparse.ArgumentParser):
         ignored = [words[0] for dest, words in parsed.given.items() if dest not in allowed]
         if ignored:
             self.error(f"argument --resume: the run keeps its own settings: leave out {', '.join(ignored)}")
+
+    def _check_action(self, parsed: argparse.Namespace) -> None:
+        """Refuses flags, and further arguments, that the action would ignore."""
+        for action in self._actions:
+            users = self.of_actions.get(action.dest)
+            is_given = action.dest in parsed.given if action.option_strings else getattr(parsed, action.dest, None)
+            if users and is_given and parsed.action not in users:
+                name = action.option_strings[-1] if action.option_strings else action.dest
+                self.error(
+                    f"argument {name}: goes with {' and '.join(filter(None, [', '.join(users[:-1]), users[-1]]))}"
+                )
 
     def parser_of(self, parsed: argparse.Namespace) -> Parser:
         """The parser of the command that was given."""

@@ -101,14 +101,15 @@ def check_directory(path: Path, option: str) -> None:
         raise InvalidInput(f"{name} is the name of a file: a folder is wanted here, for several files", field=option)
     if path.is_file():
         raise InvalidInput(f"{name} is a file, not a folder", field=option)
+    with suppress(OSError, ValueError):  # some file systems do not say
+        existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+        if (free := shutil.disk_usage(existing).free) < _FREE_BYTES:
+            raise InvalidInput(f"only {free / 1e6:.1f} MB are free at {name}: make room", field=option)
     try:
         path.mkdir(parents=True, exist_ok=True)
         _temporary(path).unlink()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"cannot write to {name}: {_reason(error)}", field=option) from None
-    with suppress(OSError):  # some file systems do not say
-        if (free := shutil.disk_usage(path).free) < _FREE_BYTES:
-            raise InvalidInput(f"only {free / 1e6:.1f} MB are free at {name}: make room", field=option)
 
 
 def check_apart(folder: Path, inputs: Iterable[str], option: str) -> None:

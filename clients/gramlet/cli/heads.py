@@ -14,6 +14,7 @@ from gramlet.json_codec import plain
 from gramlet.types import short_digest
 
 FIELDS = {"name": "head"}
+OF_ACTIONS = {"output": ("export",), "with_backbone": ("export",)}
 HELP = "list, show, delete or export trained heads"
 _FORMATS = {".safetensors": "safetensors", ".onnx": "onnx"}
 

@@ -9,10 +9,16 @@ from gramlet.cli.arguments import file_path
 from gramlet.cli.embed import PAGES
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
+from gramlet.cli.pictures import show_failure
 from gramlet.cli.terminal import Terminal, count, local_time
 from gramlet.errors import GramletError, InvalidInput
 
 FIELDS = {"map_id": "map", "items": "pictures"}
+OF_ACTIONS = {
+    "map": ("show", "draw", "place", "delete"),
+    "pictures": ("place",),
+    **dict.fromkeys(("output", "grid", "layout", "width", "title"), ("draw",)),
+}
 HELP = "list, show, draw or delete maps, or place pictures on one"
 
 
@@ -82,8 +88,7 @@ def _place(arguments: argparse.Namespace, client: Client, terminal: Terminal) ->
     for picture, outcome in zip(arguments.pictures, client.transform(arguments.map, arguments.pictures), strict=True):
         if isinstance(outcome, GramletError):
             failed += 1
-            terminal.note(f"{picture}: {outcome.message}")
-            terminal.event("error", picture=picture, code=outcome.code.name, message=outcome.message)
+            show_failure(picture, outcome, terminal)
             continue
         terminal.event("position", **as_json(outcome))
         where = "; ".join(", ".join(f"{number:.2f}" for number in row) for row in outcome.coordinates)

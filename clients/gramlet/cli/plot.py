@@ -48,7 +48,7 @@ class _Panel:
         for x in linear_ticks(self._most):
             self._tick((self._x(x), self._bottom), f"{x:g}", "ma", (0, 5 * _FINE))
         for y in logarithmic_ticks(self._low, self._high):
-            self._tick((self._left, self._y(y)), f"{y:.0e}".replace("e+0", "e").replace("e+", "e"), "rm", (-6, 0))
+            self._tick((self._left, self._y(y)), tick_text(y), "rm", (-6, 0))
         self._pen.rectangle((self._left, self._top, self._right, self._bottom), outline="#888888", width=_FINE)
         for line in self._lines:
             points = [(self._x(x), self._y(y)) for x, y in zip(line.x, line.y, strict=True)]
@@ -79,6 +79,15 @@ def linear_ticks(most: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(most / _MOST_TICKS))
     step = next(power * factor for factor in (1, 2, 5, 10) if most / (power * factor) <= _MOST_TICKS)
     return [step * number for number in range(int(most / step + 1e-9) + 1)]
+
+
+def tick_text(value: float) -> str:
+    """A round number, as people write it: 0.01, 2, 500, and 2e4 where that is shorter."""
+    return (
+        f"{value:g}"
+        if 1e-3 <= value < 1e4
+        else f"{value:.0e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    )
 
 
 def logarithmic_ticks(low: float, high: float) -> list[float]:

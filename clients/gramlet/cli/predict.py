@@ -9,7 +9,7 @@ from PIL import Image
 
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import file_path
-from gramlet.cli.files import PICTURES, check_directory, check_output, write_atomically
+from gramlet.cli.files import PICTURES, check_apart, check_directory, check_output, write_atomically
 from gramlet.cli.heat import overlay
 from gramlet.cli.pictures import pictures_of, show_failure
 from gramlet.cli.terminal import Terminal
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     failed = 0
     sources = [picture.source for picture in pictures]
     if arguments.heat_maps:
+        check_apart(arguments.heat_maps, map(str, arguments.pictures), "--heat-maps")
         check_directory(arguments.heat_maps, "--heat-maps")
         for number, picture in enumerate(pictures, 1):
             check_output(_heat_map(arguments.heat_maps, number, picture), PICTURES, "--heat-maps", sources)

@@ -19,6 +19,7 @@ from gramlet.json_codec import plain
 from gramlet.run.types import RunInfo, RunKind, RunState
 
 FIELDS = {"run_id": "run"}
+OF_ACTIONS = {"output": ("show", "watch"), **dict.fromkeys(("state", "owner", "limit"), ("list",))}
 HELP = "list, show, watch, stop or delete runs"
 
 _HINTS = {RunKind.EMBED: ": `gramlet maps draw` draws it", RunKind.TRAIN: ": see `gramlet heads`"}
@@ -48,8 +49,6 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if not arguments.run:
         raise InvalidInput(f"say which run to {arguments.action}", field="run")
     if arguments.output:
-        if arguments.action not in ("show", "watch"):
-            raise InvalidInput("goes with show and watch", field="--output")
         check_output(arguments.output, PICTURES, "--output")
     actions = {"show": _show, "watch": _watch, "stop": _stop, "delete": _delete}
     actions[arguments.action](arguments, client.run(arguments.run, arguments.kind), terminal)
@@ -124,7 +123,8 @@ def _values(info: RunInfo) -> dict[str, Any]:
 def _line(info: RunInfo) -> str:
     """A run in one line."""
     progress = info.progress
-    done = f" {progress.done}/{progress.total} {progress.phase}" if progress.total and not info.state.has_ended else ""
+    is_partial = progress.total and info.state is not RunState.SUCCEEDED
+    done = f" {progress.done}/{progress.total} {progress.phase}" if is_partial else ""
     created = local_time(info.created)
     parts = [f"{info.kind.value} {info.state.value}{done}", _size(info.bytes), created, info.owner, info.settings]
     return f"{info.run_id}: {', '.join(filter(None, parts))}"

@@ -129,7 +129,11 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            where = "" if shown.checkpoint else ", from its first iteration, as it had no checkpoint yet"
+            where = (
+                ""
+                if shown.checkpoint or arguments.resume
+                else ", from its first iteration, as it had no checkpoint yet"
+            )
             terminal.note(f"go on with{where}: {resume_line(arguments, shown.run_id)}")
         raise
     return 0

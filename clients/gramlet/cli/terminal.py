@@ -21,6 +21,7 @@ from rich.text import Text
 from gramlet.errors import printable
 from gramlet.json_codec import to_line
 
+_WIDEST = 10_000
 _LINES_WITHOUT_TERMINAL = 10  # progress lines of a whole run, where nothing can be redrawn
 
 
@@ -56,7 +57,9 @@ class Terminal:
     def table(self, table: Table) -> None:
         """Prints a table for people; nothing with `--json`."""
         if not self.json:
-            self._out.print(table)
+            # Where no terminal has a width, nothing is folded: `grep` finds a digest or a path in one line.
+            console = self._out if self._out.is_terminal else Console(width=_WIDEST, highlight=False, emoji=False)
+            console.print(table)
 
     def note(self, text: str) -> None:
         """Prints a line beside the results, on stderr."""

@@ -20,7 +20,7 @@ from gramlet.cli.arguments import (
     weights,
 )
 from gramlet.cli.detaching import add_detach, detach
-from gramlet.cli.files import check_directory, write_atomically
+from gramlet.cli.files import check_apart, check_directory, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import describe, finding_lines, report_lines
 from gramlet.errors import GramletError, InvalidInput
@@ -136,6 +136,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.detach:
         return detach(_events(arguments, client), arguments, terminal, until=(Started, RemoteProgress, Result))
     if arguments.report:
+        check_apart(arguments.report, filter(None, [arguments.pictures]), "--report")
         check_directory(arguments.report, "--report")
     shown = Shown(terminal, arguments.report)
     try:

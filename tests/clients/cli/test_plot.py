@@ -1,7 +1,7 @@
 """Plots of loss curves."""
 
 import pytest
-from gramlet.cli.plot import COLORS, Line, draw_panel, linear_ticks, logarithmic_ticks
+from gramlet.cli.plot import COLORS, Line, draw_panel, linear_ticks, logarithmic_ticks, tick_text
 from PIL import ImageColor
 
 
@@ -19,6 +19,18 @@ def test_ticks_are_round(most: float, ticks: list[float]) -> None:
 )
 def test_ticks_of_a_logarithmic_axis_are_round(low: float, high: float, ticks: list[float]) -> None:
     assert logarithmic_ticks(low, high) == pytest.approx(ticks)
+
+
+def test_ticks_are_written_as_people_write_numbers() -> None:
+    assert [tick_text(value) for value in (1e-5, 0.01, 0.5, 2, 500, 2e4, 1e12)] == [
+        "1e-5",
+        "0.01",
+        "0.5",
+        "2",
+        "500",
+        "2e4",
+        "1e12",
+    ]
 
 
 def test_a_line_goes_from_the_left_to_the_right_of_the_frame_and_falls_with_its_values() -> None:

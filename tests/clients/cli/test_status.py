@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from typing import Any
 
@@ -18,6 +19,8 @@ def test_status_shows_services_network_and_load(gramlet: Run) -> None:
     assert code == 0
     for word in ("feature", "stylize", "serving", "not offered", "resnet50", "random:0", "classic", "queued"):
         assert word in said
+    digest = json.loads(gramlet("status", "--json")[1])["model"]["weights_digest"]
+    assert f"({digest})" in said  # where there is no terminal, nothing is folded
     code, said, _ = gramlet("status", "--json")
     status = events(said)[0]
     assert status["services"] == {
