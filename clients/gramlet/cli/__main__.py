@@ -41,6 +41,7 @@ COMMANDS = (
 )
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 130
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,6 +119,8 @@ def console() -> NoReturn:
 
 def _interrupt_once(number: int, frame: FrameType | None) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.stderr is not None and sys.stderr.isatty():  # where a second Ctrl-C ends a progress bar
+        os.write(sys.stderr.fileno(), _SHOW_CURSOR)
     raise KeyboardInterrupt
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from gramlet.errors import printable
 from gramlet.json_codec import to_line
 
 _WIDEST = 10_000
+_BAR_WIDTH = 20
 _LINES_WITHOUT_TERMINAL = 10  # progress lines of a whole run, where nothing can be redrawn
 
 
@@ -73,14 +74,16 @@ class Terminal:
         elif not self._err.is_terminal:
             yield _Lines(self._err, description)
         else:
+            # Where the terminal is narrow, the bar and the text become shorter, never the numbers.
             columns = (
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                BarColumn(bar_width=_BAR_WIDTH, table_column=Column()),
                 MofNCompleteColumn(),
                 _Rate(),
                 TimeRemainingColumn(),
+                _Text(table_column=Column()),
             )
-            with Progress(*columns, TextColumn("{task.fields[text]}", markup=False), console=self._err) as progress:
+            with Progress(*columns, console=self._err) as progress:
                 yield _Bar(progress, description)
 
     @contextmanager
@@ -132,6 +135,11 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.2f}/s" if speed else "")
+
+
+class _Text(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["text"], no_wrap=True, overflow="ellipsis")
 
 
 class _Notes(logging.Handler):

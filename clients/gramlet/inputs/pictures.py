@@ -240,7 +240,7 @@ def _read_path(path: str | os.PathLike[str], field: str) -> bytes:
 
 def _missing(name: str, field: str) -> NotFound:
     """The error of a path that does not exist, with what is often the reason."""
-    name, hint = (repr(name) if name != name.strip() else name), ""
+    name, hint = (repr(name) if name != name.strip() or not name else name), ""
     if name == "-":
         hint = ": for standard input, name /dev/stdin"
     elif name.startswith("~"):

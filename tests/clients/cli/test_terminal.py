@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from gramlet.cli.terminal import Terminal
 
 from tests.clients.cli.commands import Run
 from tests.ctrl_c import GRAMLET
@@ -50,3 +51,16 @@ def test_a_terminal_of_any_code_page_gets_escapes_and_no_traceback(
         f"out/{name}.png.npz: conv1.pooled (64,)" for name in (cat, "caf\\xe9")
     ]
     assert "gramlet: none.png: there is no file none.png" in ended.stderr.decode(encoding).splitlines()
+
+
+def test_a_narrow_terminal_cuts_the_text_of_a_progress_bar_and_not_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "60"}.items():
+        monkeypatch.setenv(name, value)
+    with Terminal().progress("stylizing") as meter:
+        meter.update(280, 300, "64 x 48 px, loss 0.6442, run e38dabfb497827b9")
+    shown = capsys.readouterr().err
+    assert "280/300" in shown
+    assert "64 x" in shown
+    assert "…" in shown
