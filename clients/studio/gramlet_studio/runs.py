@@ -19,7 +19,7 @@ from gramlet_studio.png import with_text
 
 _MOST_LISTED = 200
 _THUMBNAIL = 320
-_STATUS_SECONDS = 3.0
+_STATUS_SECONDS = 10.0  # a server that is gone is known at once; a busy one is not gone
 
 
 async def status(request: Request) -> Response:
