@@ -36,8 +36,9 @@ from gramlet.stylize.types import (
 )
 from gramlet.types import Limits, Pixels
 from gramlet_server.feature.engine import Engine
+from gramlet_server.stylize.plan import Position
 from gramlet_server.stylize.prepare import prepare_stylization
-from gramlet_server.stylize.stylization import Control, Position, stylize
+from gramlet_server.stylize.stylization import Control, stylize
 from PIL import Image
 
 from tests.ctrl_c import GRAMLET

@@ -15,9 +15,9 @@ from gramlet_server.feature.canvas import LuminanceOnly
 from gramlet_server.feature.engine import Engine
 from gramlet_server.pictures.prepare import prepare
 from gramlet_server.stylize.colors import luminance, match_colors, match_luminance
-from gramlet_server.stylize.plan import PreparedStylization
+from gramlet_server.stylize.plan import Position, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_stylization
-from gramlet_server.stylize.stylization import Control, Position, stylize
+from gramlet_server.stylize.stylization import Control, stylize
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,8 +33,8 @@ from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.pictures.prepare import prepare
 from gramlet_server.runs.queue import shutting_down
 from gramlet_server.stylize.interruption import Interruption
-from gramlet_server.stylize.plan import PreparedStylization
-from gramlet_server.stylize.stylization import Control, Position, stylize
+from gramlet_server.stylize.plan import Position, PreparedStylization
+from gramlet_server.stylize.stylization import Control, stylize
 
 from .conftest import prepared_of
 
@@ -142,7 +143,7 @@ def test_a_mixed_network_finishes_in_full_precision(engine: Engine, content: Arr
         assert len(of(ScaleStarted, events)) == 1
         # The last iterations are those of float32, from the picture where the others ended.
         before = next(position for position in saves if position.iteration == 8)
-        assert losses(list(stylize(prepared, engine, position=before))) == whole[8:]
+        assert losses(list(stylize(prepared, engine, position=before))) == whole
     finally:
         mixed.close()
 
@@ -171,8 +172,22 @@ def test_a_resumed_run_ends_at_the_same_bits(engine: Engine, style: Array, chang
     for position in saves:
         resumed = list(stylize(prepared, engine, position=Position.from_bytes(position.to_bytes())))
         assert resumed[0].iteration == position.iteration
-        assert losses(resumed) == losses(whole)[position.iteration :]
+        assert losses(resumed) == losses(whole)  # those before the position are reported again
         assert png(resumed) == png(whole)
+
+
+def test_a_position_remembers_the_last_iterations_and_their_scales(engine: Engine, style: Array) -> None:
+    prepared = large(engine, style)
+    saves: list[Position] = []
+    whole = list(stylize(prepared, engine, Control(saves.append, state_seconds=ALWAYS)))
+    inside = next(position for position in saves if position.scale == 1)
+    assert inside.reported == tuple(of(Iteration, whole)[: inside.iteration])
+    resumed = list(stylize(prepared, engine, position=replace(inside, reported=inside.reported[2:])))
+    told, all_told = (
+        [(type(event), event.iteration) for event in events if isinstance(event, Iteration | ScaleStarted)]
+        for events in (resumed, whole)
+    )
+    assert told == all_told[3:]
 
 
 @pytest.mark.parametrize("line_search", LineSearch)
@@ -193,7 +208,8 @@ def test_a_lost_network_leaves_a_position_that_loses_nothing(
         all(see(event) is None for event in stylize(prepared, other, Control(saves.append, adjustments=no_adjustments)))
     resumed = list(stylize(prepared, engine, position=saves[-1]))
     # The descent may have been ahead of the events that were read, never behind.
-    assert losses(seen) + losses(resumed) == losses(whole)
+    assert losses(seen) == losses(whole)[: saves[-1].iteration]
+    assert losses(resumed) == losses(whole)
     assert png(resumed) == png(whole)
 
 
@@ -204,7 +220,8 @@ def test_a_server_that_shuts_down_saves_its_runs(engine: Engine, style: Array) -
         saves: list[Position] = []
         seen = interrupted_after(last, prepared, engine, saves)
         resumed = list(stylize(prepared, engine, position=saves[-1] if saves else None))
-        assert losses(seen) + losses(resumed) == losses(whole)
+        assert losses(seen) == losses(whole)[: saves[-1].iteration if saves else 0]
+        assert losses(resumed) == losses(whole)
         assert png(resumed) == png(whole)
 
 

@@ -115,6 +115,8 @@ class StylizeRun(Run[StylizeEvent]):
         match event:
             case Started():
                 self._started = True
+                if not self._ordered:  # what was before is reported again to callers who have seen the begin
+                    self._iteration = event.iteration
             case ScaleStarted():
                 self._scale = event.iteration
             case Iteration() | RemoteProgress():

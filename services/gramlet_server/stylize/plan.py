@@ -1,4 +1,6 @@
-"""A stylization as prepared: its pictures at every scale, its objective, and the scales that share its iterations."""
+"""A stylization as prepared: its pictures at every scale, its objective, and the scales that share its iterations; and
+where one is on its way.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ from itertools import accumulate
 
 from gramlet.feature.descent_types import DescentSettings, LineSearch, Optimizer
 from gramlet.feature.types import GramNormalization, Objective, StageBalance, Style
-from gramlet.stylize.types import Colors, StylizeSettings
+from gramlet.json_codec import from_json, to_json
+from gramlet.stylize.types import Colors, Iteration, StylizeSettings
 from gramlet.types import Array, Limits, Pixels
 
 from gramlet_server.pictures.masks import stretch_region
@@ -21,6 +24,10 @@ compare in a smaller picture, so scales below it are left out."""
 
 FULL_PRECISION = 0.2
 """A network of mixed precision computes this share of the iterations at full size, the last ones, in full precision."""
+
+REPORTED = 200
+"""How many iterations a position remembers. A process that is killed takes along what it had not sent yet: a packed
+message of 50 ms at the pace of a GPU, and what a slow reader had not taken."""
 
 
 @dataclass(frozen=True)
@@ -164,3 +171,35 @@ def _scale_style(style: Style[Array], factor: float) -> Style[Array]:
 def _scaled_shape(shape: tuple[int, ...], factor: float) -> tuple[int, int]:
     height, width = (max(1, round(side * factor)) for side in shape)
     return height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a stylization is.
+
+    Attributes:
+        settings: Those in force: the ordered ones with the adjustments so far. Complete: none is None.
+        adjustments: How many adjustments they contain.
+        iteration: The last one done.
+        scale: The index of the scale.
+        state: A DescentState of that scale, or of the one before; empty at the start.
+        reported: The last iterations up to that one. They are reported again where the run goes on, since nobody knows
+            which of them reached a reader before the process was lost. Readers skip those that they have seen.
+    """
+
+    settings: StylizeSettings
+    adjustments: int = 0
+    iteration: int = 0
+    scale: int = 0
+    state: bytes = field(default=b"", repr=False)
+    reported: tuple[Iteration, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """For the store: a line of JSON, then the state."""
+        return to_json(dataclasses.replace(self, state=b"")) + b"\n" + self.state
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Position:
+        """The position that `to_bytes` wrote."""
+        end = data.index(b"\n")
+        return dataclasses.replace(from_json(cls, data[:end]), state=data[end + 1 :])

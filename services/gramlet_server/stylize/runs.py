@@ -42,10 +42,10 @@ from gramlet_server.stylize.kinds import (
     stored_sweep_result,
 )
 from gramlet_server.stylize.orders import KeptOrder, get_order, get_stylization, put_order
-from gramlet_server.stylize.plan import PreparedStylization
+from gramlet_server.stylize.plan import Position, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_pictures, prepare_stylization
 from gramlet_server.stylize.presets import presets_of, resolve
-from gramlet_server.stylize.stylization import STATE_SECONDS, Control, Position, stylize
+from gramlet_server.stylize.stylization import STATE_SECONDS, Control, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
     PreparedSweep,

@@ -7,6 +7,7 @@ starts from a position takes the same steps as the one that it comes from.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,7 +28,6 @@ from gramlet.feature.descent_types import (
     DescentWaiting,
 )
 from gramlet.feature.types import Model
-from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import (
     Adjusted,
     Adjustment,
@@ -40,7 +40,6 @@ from gramlet.stylize.types import (
     ScaleStarted,
     Started,
     StylizeEvent,
-    StylizeSettings,
 )
 from gramlet.types import Pixels
 
@@ -50,7 +49,7 @@ from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.stylize.adjustments import adjusted, weights
 from gramlet_server.stylize.interruption import Interruption
-from gramlet_server.stylize.plan import PreparedStylization, Scale
+from gramlet_server.stylize.plan import REPORTED, Position, PreparedStylization, Scale
 
 STATE_SECONDS = 10.0
 """Seconds between two states."""
@@ -61,35 +60,6 @@ state. So short scales, each of which ends with a state, cost no writes, and lit
 
 RETRY_SECONDS = 5.0
 """When to ask again for a place in a full queue that gives no time itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Position:
-    """Where a stylization is.
-
-    Attributes:
-        settings: Those in force: the ordered ones with the adjustments so far. Complete: none is None.
-        adjustments: How many adjustments they contain.
-        iteration: The last one done.
-        scale: The index of the scale.
-        state: A DescentState of that scale, or of the one before; empty at the start.
-    """
-
-    settings: StylizeSettings
-    adjustments: int = 0
-    iteration: int = 0
-    scale: int = 0
-    state: bytes = field(default=b"", repr=False)
-
-    def to_bytes(self) -> bytes:
-        """For the store: a line of JSON, then the state."""
-        return to_json(replace(self, state=b"")) + b"\n" + self.state
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Position:
-        """The position that `to_bytes` wrote."""
-        end = data.index(b"\n")
-        return replace(from_json(cls, data[:end]), state=data[end + 1 :])
 
 
 @dataclass(frozen=True)
@@ -132,7 +102,8 @@ def stylize(
 
     Yields:
         Queued events while the run waits for the device, then Started, ScaleStarted at each scale, Iteration, Preview,
-        Checkpoint, Adjusted and Recovered events, and last the Result.
+        Checkpoint, Adjusted and Recovered events, and last the Result. From a position on, the iterations that it
+        remembers come first.
 
     Raises:
         Overloaded: The device's queue is full, and nothing was done.
@@ -197,6 +168,7 @@ class _Run:
         self.position = position
         self.finished: DescentFinished | None = None
         self._index = position.scale
+        self._reported = deque(position.reported, REPORTED)
         self._settings = {position.adjustments: position.settings}  # by the number of adjustments in them
         self._is_saved = True
         self._saved_at = time.monotonic()
@@ -285,7 +257,9 @@ class _Run:
                 self._control.interruption.begun()
                 yield from self._begun(event)
             case DescentIteration():
-                yield _iteration(event)
+                iteration = _iteration(event)
+                self._reported.append(iteration)
+                yield iteration
                 self._adjust(descent)
             case DescentPreview():
                 yield Preview(iteration=event.iteration, jpeg=event.jpeg)
@@ -302,13 +276,16 @@ class _Run:
                 self.finished = event
 
     def _begun(self, ready: DescentReady) -> Iterator[StylizeEvent]:
-        if not self._has_started:
-            yield started(self._prepared, self.model, replace(self.position, iteration=ready.iteration))
         # The stretches of one size in two precisions are one scale.
         group = [index for index, scale in enumerate(self.scales) if scale.factor == self._scale.factor]
+        before = self.scales[group[0] - 1].end if group[0] else 0
+        again = [] if self._has_started else list(self._reported)
+        if not self._has_started:
+            yield started(self._prepared, self.model, replace(self.position, iteration=ready.iteration))
+            yield from (event for event in again if event.iteration <= before)
         if not self._has_started or self._index == group[0]:
-            before = self.scales[group[0] - 1].end if group[0] else 0
             yield ScaleStarted(iteration=before, height=ready.height, width=ready.width)
+            yield from (event for event in again if event.iteration > before)
         self._has_started = True
 
     def _reached(self, state: DescentState) -> Iterator[StylizeEvent]:
@@ -319,6 +296,7 @@ class _Run:
             iteration=state.iteration,
             scale=self._index,
             state=state.data,
+            reported=tuple(event for event in self._reported if event.iteration <= state.iteration),
         )
         self._is_saved = False
         seconds = self._control.state_seconds
