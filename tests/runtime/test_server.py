@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from gramlet.errors import FailedPrecondition, Unavailable
+from gramlet.transport.failures import decode_rpc_error
 from gramlet_server.runtime.build import Built, Service
 from gramlet_server.runtime.config import ServerSettings
 from gramlet_server.runtime.server import Server
@@ -187,20 +188,27 @@ class Stopping:
 
 def test_draining_finishes_running_calls_and_refuses_new_ones(serving: Any) -> None:
     with serving() as running:
-        overall = watch(running.channel)
-        assert next(overall).status == SERVING
         stopping = Stopping(running, drain_seconds=60)
-        assert next(overall).status == NOT_SERVING
         assert running.echo.drained.wait(30)
         with pytest.raises(grpc.RpcError) as failure:
             running.call("unary_unary")
-        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+        # Until the client knows that the server stops, gRPC ends its calls with CANCELLED. The SDK retries both.
+        assert isinstance(decode_rpc_error(failure.value, running.address), Unavailable)
         assert not stopping.stopped.done()
 
         stopping.release.set()
         assert stopping.call.result() == b"late"
-        # The health watch is still open, and does not delay the stop for the 60 seconds.
         assert stopping.stopped.result(30)
+
+
+def test_a_watch_reports_that_the_server_stops_and_then_ends(serving: Any) -> None:
+    with serving() as running:
+        overall = watch(running.channel)
+        assert next(overall).status == SERVING
+        # The watch is still open, and does not delay the stop for the 60 seconds.
+        assert running.server.stop(drain_seconds=60)
+        assert [reply.status for reply in overall] == [NOT_SERVING]
+        assert overall.code() is grpc.StatusCode.OK
 
 
 def test_calls_that_outlast_the_drain_are_cancelled_with_unavailable(serving: Any) -> None:

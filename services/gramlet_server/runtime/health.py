@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ _PATIENCE = Patience(first=1.0, idle=5.0)
 # Clients of gRPC keep a watch open for each server that they know. If more are open, the oldest end; their clients open
 # them again.
 _WATCHES = 4096
+# How long a server that shuts down waits until its watches have sent their last status.
+_LAST_SECONDS = 1.0
 
 _Status: Any = health_pb2.HealthCheckResponse.ServingStatus
 
@@ -45,7 +47,7 @@ class _Watch:
     Args:
         name: The name.
         context: gRPC's.
-        send: Sends a reply, and waits until it is sent.
+        send: Sends a reply, and waits until it is sent. Ends the call if the reply is None.
     """
 
     def __init__(self, name: str, context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
@@ -55,23 +57,42 @@ class _Watch:
         self._lock = threading.Lock()
         self._changed = False
         self._sending = False
+        self._is_last = False
+        self._sent: Any = None
 
-    def report(self, current: Callable[[], Any], silences: Silences) -> None:
-        """Sends the current status. If an earlier one is being sent, that thread sends this one afterwards."""
+    def report(self, current: Callable[[], Any], silences: Silences, *, last: bool = False) -> None:
+        """Sends the current status, unless it was the last one sent; then ends the call if it is to be the last.
+
+        If another thread is sending, that thread does all of this afterwards.
+        """
         with self._lock:
             self._changed = True
+            self._is_last |= last
             if self._sending:
                 return
             self._sending = True
         while self._has_changed():
-            with silences.limited(self.context, _PATIENCE.idle, "the health was not read", group=_GROUP):
-                self._send(health_pb2.HealthCheckResponse(status=current()))
+            status = current()
+            if status != self._sent:
+                with silences.limited(self.context, _PATIENCE.idle, "the health was not read", group=_GROUP):
+                    self._send(health_pb2.HealthCheckResponse(status=status))
+                self._sent = status
+        if self._takes_the_end():
+            # With the code OK: clients of gRPC drop replies that they have not read when a call ends with an error.
+            self._send(None)
 
     def _has_changed(self) -> bool:
         with self._lock:
             changed, self._changed = self._changed, False
             self._sending = changed
             return changed
+
+    def _takes_the_end(self) -> bool:
+        """Whether this thread has to end the call: exactly one does."""
+        with self._lock:
+            ends = self._is_last and not self._sending
+            self._is_last &= not ends
+            return ends
 
 
 class Health:
@@ -88,6 +109,7 @@ class Health:
         self._statuses: dict[str, Any] = {LIVENESS: _Status.SERVING}
         self._watches: dict[_Watch, None] = {}  # in the order in which they were opened
         self._shutting_down = False
+        self._watches_end = False
 
     def add_to(self, server: grpc.Server, services: Iterable[str]) -> None:
         """Answers health checks of a server. The server and its services are not serving at first."""
@@ -126,10 +148,17 @@ class Health:
             self._statuses |= dict.fromkeys(names, _Status.NOT_SERVING)
         self._report(*names)
 
-    def cancel_watches(self) -> None:
-        """Ends all open watches: they never end by themselves, and would delay the end of the server."""
-        for watch in list(self._watches):
-            watch.context.cancel()
+    def end_watches(self) -> None:
+        """Ends all watches after their last status: they never end by themselves, and would delay the server's end.
+
+        Those whose callers do not read are cancelled.
+        """
+        with self._lock:
+            self._watches_end = True
+            watches = list(self._watches)
+        ends = {self._submit(watch, last=True): watch for watch in watches}
+        for late in wait(ends, _LAST_SECONDS).not_done:
+            ends[late].context.cancel()
 
     def close(self) -> None:
         """Ends the threads."""
@@ -139,7 +168,10 @@ class Health:
         with self._lock:
             watches = [watch for watch in self._watches if watch.name in names]
         for watch in watches:
-            self._pool.submit(watch.report, partial(self._status, watch.name), self._silences)
+            self._submit(watch)
+
+    def _submit(self, watch: _Watch, *, last: bool = False) -> Future[None]:
+        return self._pool.submit(watch.report, partial(self._status, watch.name), self._silences, last=last)
 
     def _status(self, name: str) -> Any:
         return self._statuses.get(name, _Status.SERVICE_UNKNOWN)
@@ -158,10 +190,11 @@ class Health:
             if oldest is not None:
                 del self._watches[oldest]
             self._watches[watch] = None
+            last = self._watches_end
         if oldest is not None:
             end_call(oldest.context, Overloaded(f"more than {_WATCHES} watches are open: open this one again"))
         if context.add_callback(lambda: self._forget(watch)):
-            watch.report(partial(self._status, watch.name), self._silences)
+            watch.report(partial(self._status, watch.name), self._silences, last=last)
         else:
             self._forget(watch)
 

@@ -106,7 +106,7 @@ class Server:
         time.sleep(delay_seconds)
         seconds = self._settings.drain_seconds if drain_seconds is None else drain_seconds
         ended = self._grpc.stop(seconds)
-        self._health.cancel_watches()
+        self._health.end_watches()
         # Services that were built last use those that were built first.
         built = [deferred.built for deferred in reversed(self._services) if deferred.built]
         for service in built:
