@@ -14,6 +14,8 @@ from gramlet.types import Limits
 if TYPE_CHECKING:
     from PIL import Image
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def open_image(data: bytes) -> Image.Image:
     """The picture in a PNG or JPEG file.
@@ -33,6 +35,17 @@ def open_image(data: bytes) -> Image.Image:
     return image
 
 
+def checked_png(data: bytes) -> bytes:
+    """The bytes of a server's PNG file, to be kept as they came.
+
+    Raises:
+        InternalError: The server sent something else.
+    """
+    if not data.startswith(_PNG):
+        raise InternalError(f"the server sent {len(data):,} bytes that are no PNG file in place of a picture")
+    return data
+
+
 class PngFile:
     """Base of results and events that hold a picture as a PNG file, `png`."""
 
@@ -50,11 +63,12 @@ class PngFile:
 
         Raises:
             InvalidInput: No known extension, or a file that cannot be written.
+            InternalError: The server sent no picture.
         """
         try:
             target = Path(path)
             if target.suffix.lower() == ".png":
-                target.write_bytes(self.png)
+                target.write_bytes(checked_png(self.png))
             else:
                 _opaque(self.image, target).save(target)
         except (OSError, ValueError, TypeError) as error:

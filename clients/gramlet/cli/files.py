@@ -16,7 +16,7 @@ from PIL import Image
 
 from gramlet.errors import InvalidInput, shown
 from gramlet.folders import FolderPicture
-from gramlet.images import open_image
+from gramlet.images import checked_png, open_image
 
 PICTURES = {
     ".png": "PNG",
@@ -188,8 +188,12 @@ def encode_picture_as(image: Image.Image, path: Path) -> bytes:
 
 
 def png_as(data: bytes, path: Path) -> bytes:
-    """A PNG as a file of the format that the path's extension names; a `.png` gets the very bytes."""
-    return data if path.suffix.lower() == ".png" else encode_picture_as(open_image(data), path)
+    """A server's PNG as a file of the format that the path's extension names; a `.png` gets the very bytes.
+
+    Raises:
+        InternalError: The server sent something else.
+    """
+    return checked_png(data) if path.suffix.lower() == ".png" else encode_picture_as(open_image(data), path)
 
 
 def _temporary(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from gramlet.cli.arguments import (
     weights,
 )
 from gramlet.cli.detaching import add_detach, detach
-from gramlet.cli.files import check_apart, check_directory, write_atomically
+from gramlet.cli.files import check_apart, check_directory, png_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import describe, finding_lines, report_lines
 from gramlet.errors import GramletError, InvalidInput
@@ -251,8 +251,9 @@ class Shown:
 
     def _write(self, result: Result) -> None:
         if self._report:
-            write_atomically(self._report / "learning_curves.png", result.learning_curves)
-            write_atomically(self._report / "confusion_matrix.png", result.confusion_matrix)
+            for name in ("learning_curves", "confusion_matrix"):
+                path = self._report / f"{name}.png"
+                write_atomically(path, png_as(getattr(result, name), path))
 
 
 def _tell(result: Result, terminal: Terminal, all_findings: str) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gramlet.cli.files import write_atomically
+from gramlet.embed.v1.embed_pb2 import DrawMapResponse
+from gramlet.stylize.types import Result
+from gramlet.stylize.wire import encode_event
 from PIL import Image
 
 from tests.clients.cli.commands import SMALL, Run, events
+from tests.clients.servers import EMBED, STYLIZE, Script, serving
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +37,33 @@ def test_a_file_has_the_mode_that_any_new_file_has(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.png", b"new")
     (tmp_path / "b.png").write_bytes(b"new")
     assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b.png").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["o.png", "o.jpg"])
+def test_what_a_server_sends_in_place_of_a_picture_is_not_written(
+    gramlet: Run, picture: Path, tmp_path: Path, name: str
+) -> None:
+    def answer(request: Any, context: Any) -> Iterator[Any]:
+        yield encode_event(Result(iteration=1, loss=1.0, png=b"#!/bin/sh"), request.run_id)
+
+    out = tmp_path / "out" / name
+    with serving({STYLIZE: Script(Stylize=[answer])}) as server:
+        code, _, noted = gramlet("stylize", picture, picture, "-o", out, "--server", f"127.0.0.1:{server.port}")
+    assert code != 0
+    assert "the server sent a picture that" in noted or "9 bytes that are no PNG file in place of a picture" in noted
+    assert not list(out.parent.iterdir())
+
+
+def test_a_drawing_that_is_no_picture_is_not_written(gramlet: Run, tmp_path: Path) -> None:
+    def answer(request: Any, context: Any) -> Iterator[Any]:
+        yield DrawMapResponse(content_type="image/png", total_bytes=9, chunk=b"#!/bin/sh")
+
+    out = tmp_path / "map.png"
+    with serving({EMBED: Script(DrawMap=[answer])}) as server:
+        code, _, noted = gramlet("maps", "draw", "m", "-o", out, "--server", f"127.0.0.1:{server.port}")
+    assert code != 0
+    assert "the server sent 9 bytes that are no PNG file" in noted
+    assert not out.exists()
 
 
 def test_the_longest_name_that_the_file_system_takes_is_written(gramlet: Run, picture: Path, tmp_path: Path) -> None:
