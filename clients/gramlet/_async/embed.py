@@ -183,7 +183,7 @@ class AsyncEmbedCalls(AsyncCalls):
             NotFound: There is no such map.
             OtherWeights: The map was made with other weights than the servers', or than the client wants.
         """
-        items = aiter_of(blocking(read_new_items, pictures))
+        items = aiter_of(blocking(read_new_items, pictures), "pictures")
         window = TransformWindow(map_id, in_flight, self._weights_digest)
         outcomes = self._outcomes(TRANSFORM, window, items, self._attempts(timeout))
         return one_reader(outcomes)

@@ -114,7 +114,7 @@ class AsyncFeatureCalls(AsyncCalls):
         """
         window = CorpusWindow(self._pinned(checked(Extraction, extraction, "extraction")), in_flight)
         given = several_pictures(pictures, Iterable | AsyncIterable)
-        outcomes = self._outcomes(EXTRACT_STREAM, window, aiter_of(given), self._attempts(timeout))
+        outcomes = self._outcomes(EXTRACT_STREAM, window, aiter_of(given, "pictures"), self._attempts(timeout))
         return one_reader(outcomes)
 
     def differentiate(

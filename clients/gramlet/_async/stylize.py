@@ -157,7 +157,7 @@ class AsyncStylizeCalls(AsyncCalls):
 
         self._connection.check_open()
         given = several_pictures(pictures, Iterable | AsyncIterable)
-        return one_reader(self._set_events(aiter_of(given), blocking(start), preview_every, timeout))
+        return one_reader(self._set_events(aiter_of(given, "pictures"), blocking(start), preview_every, timeout))
 
     def compare_optimizers(
         self,

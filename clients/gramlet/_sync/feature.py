@@ -115,7 +115,7 @@ class FeatureCalls(Calls):
         """
         window = CorpusWindow(self._pinned(checked(Extraction, extraction, "extraction")), in_flight)
         given = several_pictures(pictures, Iterable)
-        outcomes = self._outcomes(EXTRACT_STREAM, window, iter_of(given), self._attempts(timeout))
+        outcomes = self._outcomes(EXTRACT_STREAM, window, iter_of(given, "pictures"), self._attempts(timeout))
         return one_reader(outcomes)
 
     def differentiate(

@@ -158,7 +158,7 @@ class StylizeCalls(Calls):
 
         self._connection.check_open()
         given = several_pictures(pictures, Iterable)
-        return one_reader(self._set_events(iter_of(given), blocking(start), preview_every, timeout))
+        return one_reader(self._set_events(iter_of(given, "pictures"), blocking(start), preview_every, timeout))
 
     def compare_optimizers(
         self,

@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 import warnings
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
 from functools import lru_cache
@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from gramlet.errors import InvalidCall, InvalidInput, as_utf8, did_you_mean, plain, quoted, shown
+from gramlet.errors import GramletError, InvalidCall, InvalidInput, as_utf8, did_you_mean, plain, quoted, shown
 from gramlet.tensor.pixels import as_array, is_array
 from gramlet.types import Resize, ResizeMode, new_name
 
@@ -179,21 +179,36 @@ def warn_of_lookalikes(labels: Iterable[str], field: str) -> None:
         warnings.warn(f"{field}: {sentence}", stacklevel=2)
 
 
-def several(value: Any, field: str) -> list[Any]:
-    """The values of a list or any other iterable. What an iterator of the caller's raises comes through as it is.
+def unreadable(error: Exception, field: str) -> InvalidInput:
+    """The error of an input that raised `error` while it was read. Raise it from that one."""
+    return InvalidInput(f"cannot be read: {shown(str(error) or type(error).__name__)}", field=field)
+
+
+def read_each(values: Iterable[T], field: str) -> Iterator[T]:
+    """The values of a caller's iterable, one by one. The caller may go on with an iterator that is not read to its end.
 
     Raises:
-        InvalidInput: Not an iterable, or text, whose letters are not meant.
+        InvalidInput: The iterable raised an error that is not gramlet's: a closed file, or an error of a generator.
+    """
+    try:
+        for value in values:  # noqa: UP028  # `yield from` would close the caller's generator together with this one
+            yield value
+    except GramletError:
+        raise
+    except Exception as error:
+        raise unreadable(error, field) from error
+
+
+def several(value: Any, field: str) -> list[Any]:
+    """The values of a list or any other iterable.
+
+    Raises:
+        InvalidInput: Not an iterable, or one that cannot be read; or text, whose letters are not meant.
     """
     if isinstance(value, Mapping):
         raise InvalidInput("must be a list, not a mapping, whose values would be lost", field=field)
     if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | type):
-        try:
-            values = list(value) if is_array(value) or isinstance(value, memoryview) else iter(value)
-        except Exception as error:  # such as an array without axes, which calls itself iterable, or a closed file
-            reason = shown(str(error) or type(error).__name__)
-            raise InvalidInput(f"cannot be read as a list: {reason}", field=field) from error
-        return list(values)
+        return list(read_each(value, field))  # an array without axes calls itself iterable, and fails here
     raise InvalidInput(f"must be a list, not {_quoted(value)}", field=field)
 
 
@@ -313,4 +328,6 @@ def _one_or_several(value: Any, field: str) -> list[Any]:
 def _mapping(hint: Any, value: Any, field: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InvalidInput(f"must be a mapping from names, not {shown(value)}", field=field)
-    return {text(name, field): _as(hint, item, f"{field}[{shown(name)}]") for name, item in value.items()}
+    return {
+        text(name, field): _as(hint, item, f"{field}[{shown(name)}]") for name, item in read_each(value.items(), field)
+    }

@@ -19,6 +19,7 @@ from gramlet.inputs.values import (
     flag,
     label,
     name_or_new,
+    read_each,
     several,
     text,
     warn_of_lookalikes,
@@ -204,7 +205,8 @@ def _listed(pictures: PicturesInput) -> list[_Listed]:
             _log.info("%s", remark)
         return [_Listed(each.source, each.name, each.label, each.set, each.name) for each in folder.pictures]
     if isinstance(pictures, Mapping):
-        labelled = [(one, name) for name, items in pictures.items() for one in _of_class(items, shown(name))]
+        classes = read_each(pictures.items(), "pictures")
+        labelled = [(one, name) for name, items in classes for one in _of_class(items, shown(name))]
         return [_of_item(item, number) for number, item in enumerate(labelled)]
     return [_of_item(item, number) for number, item in enumerate(several(pictures, "pictures"))]
 
@@ -213,8 +215,8 @@ def _of_class(items: Any, name: str) -> Iterable[PictureInput]:
     """The pictures of a class: a folder, one picture, or several."""
     if isinstance(items, str | os.PathLike) and os.path.isdir(items):
         return read_folder(items, labels=False)
-    pictures: Iterable[PictureInput] = several_pictures(items, Iterable, f"pictures[{name}]")
-    return pictures
+    field = f"pictures[{name}]"
+    return read_each(several_pictures(items, Iterable, field), field)
 
 
 def _of_item(item: Any, number: int) -> _Listed:

@@ -7,7 +7,7 @@ from functools import partial
 
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.inputs.pictures import PictureInput, read_picture
-from gramlet.inputs.values import any_number, fill, flag, whole_number
+from gramlet.inputs.values import any_number, fill, flag, read_each, whole_number
 from gramlet.train.configuration import TrainOrder, Upload
 from gramlet.train.head_wire import decode_predict_response, encode_predict_request
 from gramlet.train.inputs import HeadInput, LabelledPictures, head_ref
@@ -124,7 +124,7 @@ class PredictBatches:
         weights_digest: str = "",
     ) -> None:
         self._head = head_ref(head)
-        self._pictures = enumerate(pictures)
+        self._pictures = enumerate(read_each(pictures, "pictures"))
         self._options = PredictOptions(
             whole_number(top_k, "top_k", least=1),
             any_number(coverage, "coverage"),

@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
+from gramlet.inputs.values import read_each, unreadable
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
 from gramlet.transport.ending import silent
@@ -50,20 +51,29 @@ async def gather(*calls: Awaitable[T]) -> list[T]:
 
 
 class aiter_of(AsyncIterator[T], Generic[T]):  # a class, but used like the function that it is in the twin
-    """The values one by one. They may come asynchronously; an iterator may read files, and runs in a thread."""
+    """The caller's values one by one; InvalidInput with the field if they cannot be read.
 
-    def __init__(self, values: Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]) -> None:
+    They may come asynchronously; an iterator may read files, and runs in a thread.
+    """
+
+    def __init__(self, values: Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]], field: str) -> None:
         self._values = values
+        self._field = field
         self._iterator: Iterator[T] | AsyncIterator[T] | None = None
         self._in_memory = False
 
     async def __anext__(self) -> T:
         if self._iterator is None:
             values = await self._values if isinstance(self._values, Awaitable) else self._values
-            self._iterator = aiter(values) if isinstance(values, AsyncIterable) else iter(values)
+            self._iterator = aiter(values) if isinstance(values, AsyncIterable) else read_each(values, self._field)
             self._in_memory = isinstance(values, list | tuple)
         if isinstance(self._iterator, AsyncIterator):
-            return await anext(self._iterator)
+            try:
+                return await anext(self._iterator)
+            except (StopAsyncIteration, GramletError):
+                raise
+            except Exception as error:
+                raise unreadable(error, self._field) from error
         if self._in_memory:
             value = next(self._iterator, _END)
         else:

@@ -14,6 +14,7 @@ from weakref import WeakSet
 import grpc
 
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
+from gramlet.inputs.values import read_each
 from gramlet.transport.channel import Endpoint, Metadata
 from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
 from gramlet.transport.ending import Reads, calls_under_way, silent
@@ -36,9 +37,9 @@ def gather(*results: T) -> tuple[T, ...]:
     return results
 
 
-def iter_of(values: Iterable[T]) -> Iterator[T]:
-    """The values one by one."""
-    return iter(values)
+def iter_of(values: Iterable[T], field: str) -> Iterator[T]:
+    """The caller's values one by one; InvalidInput with the field if they cannot be read."""
+    return read_each(values, field)
 
 
 class one_reader(Generator[T, None, None]):  # a class, but used like a decorator of generators

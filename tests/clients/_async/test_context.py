@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from io import BytesIO
 from typing import Any
 
 import gramlet
@@ -114,33 +115,62 @@ async def test_a_misspelt_setting_is_an_invalid_call(client: gramlet.AsyncClient
         await acollect(call(client))
 
 
-def raising() -> Any:
-    """An iterator of the caller's that fails."""
-    yield PICTURE
+def raising(*first: Any) -> Any:
+    """An iterator of the caller's that fails after some values."""
+    yield from first
     raise KeyError("mine")
 
 
+class RaisingMapping(dict[str, Any]):
+    """A mapping of the caller's that fails."""
+
+    def items(self) -> Any:
+        return raising(("a", [PICTURE]))
+
+
 @pytest.mark.parametrize(
-    "call",
-    {
-        "see": lambda client: client.see("layer3", 1, raising()),
-        "channels": lambda client: client.see("layer3", raising()),
-        "embed": lambda client: client.embed(raising()),
-        "labels": lambda client: client.embed([PICTURE], labels=raising()),
-        "transform": lambda client: client.transform("map", raising()),
-        "train": lambda client: client.train(raising(), name="bees"),
-        "class": lambda client: client.train({"a": raising()}, name="bees"),
-        "style": lambda client: client.stylize(PICTURE, raising()),
-        "optimizers": lambda client: client.compare_optimizers(PICTURE, PICTURE, optimizers=raising()),
-        "ratios": lambda client: client.sweep(PICTURE, PICTURE, ratios=raising()),
-        "features": lambda client: client.features(raising(), stages=["conv1"]),
-        "stages": lambda client: client.features([PICTURE], stages=raising()),
-        "predict": lambda client: client.predict("bees", raising()),
-    }.values(),
+    ("field", "call"),
+    [
+        ("pictures", lambda client: client.see("layer3", 1, raising(PICTURE))),
+        ("channels", lambda client: client.see("layer3", raising(PICTURE))),
+        ("items", lambda client: client.embed(raising(PICTURE))),
+        ("labels", lambda client: client.embed([PICTURE], labels=raising(PICTURE))),
+        ("items", lambda client: client.transform("map", raising(PICTURE))),
+        ("pictures", lambda client: client.train(raising(PICTURE), name="bees")),
+        ("pictures", lambda client: client.train(RaisingMapping(), name="bees")),
+        ("pictures[a]", lambda client: client.train({"a": raising(PICTURE)}, name="bees")),
+        ("pictures", lambda client: client.resume_training("run", raising(PICTURE))),
+        ("style", lambda client: client.stylize(PICTURE, raising(PICTURE))),
+        ("style_stages", lambda client: client.stylize(PICTURE, PICTURE, style_stages=raising(PICTURE))),
+        ("pictures", lambda client: client.stylize_set(raising(), PICTURE)),
+        ("optimizers", lambda client: client.compare_optimizers(PICTURE, PICTURE, optimizers=raising(PICTURE))),
+        ("ratios", lambda client: client.sweep(PICTURE, PICTURE, ratios=raising(PICTURE))),
+        ("pictures", lambda client: client.features(raising(PICTURE), stages=["conv1"])),
+        ("stages", lambda client: client.features([PICTURE], stages=raising(PICTURE))),
+        ("pictures", lambda client: client.predict("bees", raising(PICTURE))),
+    ],
 )
-async def test_what_an_iterator_of_the_callers_raises_comes_through(client: gramlet.AsyncClient, call: Call) -> None:
-    with pytest.raises(KeyError, match=r"^'mine'$"):
+async def test_what_an_iterator_raises_is_an_invalid_input(client: gramlet.AsyncClient, field: str, call: Call) -> None:
+    with pytest.raises(InvalidInput, match="cannot be read: 'mine'") as failure:
         await acollect(call(client))
+    assert failure.value.field == field
+    assert isinstance(failure.value.__cause__, KeyError)
+
+
+async def test_a_closed_file_is_an_invalid_input(client: gramlet.AsyncClient) -> None:
+    file = BytesIO(b"1")
+    file.close()
+    with pytest.raises(InvalidInput, match=r"^pictures: cannot be read: I/O operation on closed file"):
+        await acollect(client.resume_training("run", file))
+
+
+async def test_errors_of_gramlet_come_out_of_iterators_as_they_are(client: gramlet.AsyncClient) -> None:
+    def failing() -> Any:
+        yield PICTURE
+        raise gramlet.NotFound("no such folder")
+
+    with pytest.raises(gramlet.NotFound, match="no such folder"):
+        await acollect(client.train(failing(), name="bees"))
 
 
 async def test_the_environment_names_server_and_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
