@@ -11,6 +11,7 @@ from functools import partial
 from gramlet.errors import GramletError, InvalidInput
 
 from gramlet_server.process.allocator import ALLOCATOR
+from gramlet_server.process.openmp import bound_spinning
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None, shared: Callable[[Settings], Sh
         The exit code: 0, 1 if something failed, 2 for a wrong command line.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    bound_spinning()
     try:
         if list(arguments[:1]) == [TOKEN]:
             return token(arguments[1:])

@@ -57,6 +57,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "ingress": ("bench_ingress.py",),
     "company": ("bench_company.py",),
+    "neighbor": ("bench_neighbor.py",),
     "memory": ("bench_memory.py",),
     "heads": ("bench_heads.py",),
     "maps": ("bench_maps.py",),
