@@ -161,7 +161,10 @@ class Scheduler:
                 raise _closed()
             if caller.closed:
                 raise Cancelled("the call is closed")
-            if not caller.waiting:
+            # Between two pieces of long work the queue of its caller is empty. That is no pause: what it has waited
+            # for its turn still counts.
+            is_returning = self._returning is not None and self._returning.caller is caller
+            if not caller.waiting and not is_returning:
                 caller.clock = max(caller.clock, self._clock)
             caller.waiting.extend(works)
             self._count(len(works))
@@ -239,17 +242,17 @@ class Scheduler:
         Between two pieces its queue is empty for a moment. Without this wait, everybody else who has work in the queue
         would be served after each piece, however little the device has worked for this caller.
         """
-        returning, self._returning = self._returning, None
+        returning = self._returning
         if returning is None:
             return
         caller = returning.caller
 
         def is_decided() -> bool:
             others = min((other.clock for other in self._callers if other.waiting), default=0.0)
-            clock = max(caller.clock, self._clock)
-            return self._stopping or caller.closed or bool(caller.waiting) or others <= clock
+            return self._stopping or caller.closed or bool(caller.waiting) or others <= caller.clock
 
         self._wait_until(is_decided, returning.until)
+        self._returning = None
 
     def _linger(self, head: Work) -> None:
         """Waits a little for the callers of the last pass: they tend to send the next picture at once.
