@@ -38,7 +38,7 @@ class StylizeServiceStub:
     the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
     of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
     has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
-    FAILED_PRECONDITION: the run has ended, or is in its last iteration.
+    FAILED_PRECONDITION: the run has ended, is in its last iteration, or was adjusted 1,000 times.
     """
 
     Sweep: grpc.UnaryStreamMultiCallable[
@@ -76,7 +76,7 @@ class StylizeServiceAsyncStub:
     the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
     of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
     has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
-    FAILED_PRECONDITION: the run has ended, or is in its last iteration.
+    FAILED_PRECONDITION: the run has ended, is in its last iteration, or was adjusted 1,000 times.
     """
 
     Sweep: grpc.aio.UnaryStreamMultiCallable[
@@ -118,7 +118,7 @@ class StylizeServiceServicer(metaclass=abc.ABCMeta):
         the run reads the change within about a second, applies it before the next iteration, and reports it in the stream
         of the run as `adjusted`. L-BFGS then starts with an empty history, because the loss has changed. Once this call
         has been answered, the change is applied if the run reaches its end. NOT_FOUND: there is no such run.
-        FAILED_PRECONDITION: the run has ended, or is in its last iteration.
+        FAILED_PRECONDITION: the run has ended, is in its last iteration, or was adjusted 1,000 times.
         """
 
     @abc.abstractmethod
