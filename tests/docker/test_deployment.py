@@ -142,9 +142,10 @@ def test_envoy_routes_every_service_to_its_own_replicas():
     [edge] = [listener for listener in config["listeners"] if listener["name"] == "edge"]
     manager = edge["filter_chains"][0]["filters"][0]["typed_config"]
     [host] = manager["route_config"]["virtual_hosts"]
-    prefixes = {route["match"].get("prefix"): route["route"]["cluster"] for route in host["routes"]}
+    routes = [route for route in host["routes"] if "route" in route]  # Envoy answers the others itself
+    prefixes = {route["match"].get("prefix"): route["route"]["cluster"] for route in routes}
     assert {f"/{service}/": name for service, name in checked.items()}.items() <= prefixes.items()
-    for route in host["routes"]:
+    for route in routes:
         # An endless stream is cut by nobody but its caller's own deadline.
         assert route["route"]["timeout"] == "0s"
 
