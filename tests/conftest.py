@@ -23,13 +23,18 @@ def _shared(variable: str, default: str) -> Path:
     return path
 
 
+_most = 1.5 * 2**30
+
+
 @pytest.fixture(autouse=True)
 def _returned_memory() -> Iterator[None]:
-    """Returns freed memory to the kernel once there is much of it: without this, a worker keeps up to 7 GB."""
+    """Returns freed memory to the kernel when it has grown by a gigabyte: without this, a worker keeps up to 7."""
+    global _most
     yield
-    if resident_bytes() > 1.5 * 2**30:
+    if resident_bytes() > _most:
         gc.collect()
         ALLOCATOR.trim()
+        _most = resident_bytes() + 2**30
 
 
 @pytest.fixture(scope="session")
