@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from gramlet.errors import InvalidInput, NotFound, plain, shown
 from gramlet.folders.rules import NOT_A_PICTURE, PEEK_BYTES, is_picture
 from gramlet.inputs.files import open_file
+from gramlet.inputs.values import unreadable
 from gramlet.tensor.fitting import fitting
 from gramlet.tensor.pixels import (
     as_array,
@@ -211,7 +212,7 @@ def _read_bytes(value: Any, field: str) -> bytes:
         message = f"a picture is a path, bytes, an open file, a PIL picture or an array, not {kind}"
         raise InvalidInput(message, field=field) from None
     except Exception as error:  # a file that is closed, a memoryview that was released, whatever else
-        raise InvalidInput(f"cannot be read: {shown(str(error) or type(error).__name__)}", field=field) from None
+        raise unreadable(error, field) from None
 
 
 def _read_path(path: str | os.PathLike[str], field: str) -> bytes:

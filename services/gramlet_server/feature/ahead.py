@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -124,6 +125,19 @@ class _Room:
         return self._free[0] > 0 and (size <= self._free[1] or self._free[1] == self._most)
 
 
+@dataclass(frozen=True)
+class _Group(Generic[Out]):
+    """A group under way.
+
+    Attributes:
+        shares: What its threads will return.
+        size: The bytes for which its results have room.
+    """
+
+    shares: list[Future[list[Out]]]
+    size: int
+
+
 class MapAhead(Generic[In, Out]):
     """Maps over groups of elements in threads, at most `window` elements ahead of the consumer.
 
@@ -136,12 +150,11 @@ class MapAhead(Generic[In, Out]):
     def __init__(self, window: int, most_bytes: float = math.inf, size: Callable[[], int] = lambda: 0) -> None:
         self._room = _Room(window, most_bytes)
         self._size = size
-        self._sizes: dict[int, int] = {}
-        # The futures of each group; then None at the end, or the exception of the iterable.
-        self._taken: queue.SimpleQueue[list[Future[list[Out]]] | BaseException | None] = queue.SimpleQueue()
+        # The groups; then None at the end, or the exception of the iterable.
+        self._taken: queue.SimpleQueue[_Group[Out] | BaseException | None] = queue.SimpleQueue()
         self._pool = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="prepare")
         self._closed = False
-        self._seen: list[list[Future[list[Out]]] | BaseException | None] = []  # taken from the queue and put back
+        self._seen: list[_Group[Out] | BaseException | None] = []  # taken from the queue and put back
 
     def map(
         self,
@@ -174,21 +187,21 @@ class MapAhead(Generic[In, Out]):
             except queue.Empty:
                 return None
         group = self._seen[0]
-        if not isinstance(group, list) or not all(share.done() and share.exception() is None for share in group):
+        if not isinstance(group, _Group) or not all(
+            share.done() and share.exception() is None for share in group.shares
+        ):
             return None
-        if not all(condition(element) for share in group for element in share.result()):
+        if not all(condition(element) for share in group.shares for element in share.result()):
             return None
         self._seen.clear()
         return self._results(group)
 
     def _begin(self, function: Callable[[Sequence[In]], list[Out]], shares: Iterable[Sequence[In]], size: int) -> None:
-        group = [self._pool.submit(copy_context().run, function, share) for share in shares]
-        self._sizes[id(group)] = size
-        self._taken.put(group)
+        self._taken.put(_Group([self._pool.submit(copy_context().run, function, share) for share in shares], size))
 
-    def _results(self, group: list[Future[list[Out]]]) -> list[Out]:
-        results = [result for share in group for result in share.result()]
-        self._room.give_back(len(results), self._sizes.pop(id(group)))
+    def _results(self, group: _Group[Out]) -> list[Out]:
+        results = [result for share in group.shares for result in share.result()]
+        self._room.give_back(len(results), group.size)
         return results
 
     def _take(
