@@ -197,8 +197,9 @@ async def test_result_runs_to_the_end(client: gramlet.AsyncClient, png: bytes) -
 
 
 async def test_a_run_that_was_left_can_be_resumed(client: gramlet.AsyncClient, png: bytes) -> None:
-    whole = await client.stylize(png, png, size=64, iterations=12, initial="noise").result()
-    run = client.stylize(png, png, size=64, iterations=12, initial="noise", state_seconds=1e-9)
+    # Many iterations: the first checkpoint waits until it is cheap for the time so far, and leaving takes a moment.
+    whole = await client.stylize(png, png, size=64, iterations=60, initial="noise").result()
+    run = client.stylize(png, png, size=64, iterations=60, initial="noise", state_seconds=1e-9)
     async with run as events:
         async for event in events:
             if isinstance(event, Checkpoint) and event.iteration:

@@ -195,8 +195,9 @@ def test_result_runs_to_the_end(client: gramlet.Client, png: bytes) -> None:
 
 
 def test_a_run_that_was_left_can_be_resumed(client: gramlet.Client, png: bytes) -> None:
-    whole = client.stylize(png, png, size=64, iterations=12, initial="noise").result()
-    run = client.stylize(png, png, size=64, iterations=12, initial="noise", state_seconds=1e-9)
+    # Many iterations: the first checkpoint waits until it is cheap for the time so far, and leaving takes a moment.
+    whole = client.stylize(png, png, size=64, iterations=60, initial="noise").result()
+    run = client.stylize(png, png, size=64, iterations=60, initial="noise", state_seconds=1e-9)
     with run as events:
         for event in events:
             if isinstance(event, Checkpoint) and event.iteration:
