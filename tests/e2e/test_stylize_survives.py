@@ -205,7 +205,8 @@ def adjusted_at(
 
 def test_a_killed_run_goes_on_at_its_newest_checkpoint(service: GramletServer, content: Pixels, style: Pixels) -> None:
     with Client(service.address, patience=0.0) as client:
-        events = client.stylize(content, style, size=64, iterations=ITERATIONS, run_id="checkpointed")
+        # Many iterations: a state waits until it is cheap for the time so far.
+        events = client.stylize(content, style, size=64, iterations=300, run_id="checkpointed")
         checkpoints = (event for event in events if isinstance(event, Checkpoint))
         newest = [next(checkpoints), next(checkpoints)][-1]
         kill_and_start(service)
