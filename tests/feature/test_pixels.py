@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_resized_as_pillow_does(mode: ResizeMode) -> None:
         products = resized_by_products(levels, box, height, width)[0].permute(1, 2, 0)
         assert np.array_equal(products.numpy(), expected)
         if has_native_filter():
-            native = resized_natively(pixels, box, height, width)
+            native = resized_natively([pixels], box, height, width)[0]
             difference = np.abs(native.astype(int) - expected)
             assert difference.max() <= 2
             apart, total = apart + int((difference > 1).sum()), total + difference.size
@@ -74,12 +74,23 @@ def test_a_part_is_filtered_with_the_pixels_around_it(height: int, width: int, s
     resize = Resize(ResizeMode.CENTER_CROP, size)
     for pixels in (random.integers(0, 256, (height, width, 3), np.uint8), picture_of_edges(height, width)):
         box = kept_box(width, height, resize)
-        difference = np.abs(resized_natively(pixels, box, size, size).astype(int) - resample(pixels, box, size, size))
+        native = resized_natively([pixels], box, size, size)[0]
+        difference = np.abs(native.astype(int) - resample(pixels, box, size, size))
         assert difference.max() <= 2
         assert (difference > 1).sum() <= difference.size / 50_000
         # The edges are as good as the rest.
         assert (difference[:, :4] > 0).mean() < 0.02
         assert (difference[:4] > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 64), (60, 36), (43, 64)])
+def test_pictures_resized_together_have_the_bits_that_each_has_alone(height: int, width: int) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (5, height, width, 3), np.uint8)
+    resize = Resize(ResizeMode.CENTER_CROP, 24)
+    decoded = [decode_for(each, resize, Limits()) for each in pictures]
+    together = resized_on_cpu(decoded)
+    for each, alone in zip(together, decoded, strict=True):
+        np.testing.assert_array_equal(each.pixels, resized_on_cpu([alone])[0].pixels)
 
 
 def picture_of_edges(height: int, width: int) -> Pixels:
@@ -92,14 +103,15 @@ def picture_of_edges(height: int, width: int) -> Pixels:
 
 
 @pytest.mark.parametrize("before", [resized_on_cpu, lambda decoded: decoded], ids=["ahead", "on the device"])
-def test_a_batch_of_unlike_pictures_has_each_as_it_would_be_alone(before: Callable[[Decoded], Decoded]) -> None:
+def test_a_batch_of_unlike_pictures_has_each_as_it_would_be_alone(
+    before: Callable[[Sequence[Decoded]], Sequence[Decoded]],
+) -> None:
     random = np.random.default_rng(0)
     resize = Resize(ResizeMode.CENTER_CROP, 32)
     pictures = [picture(random, number) for number in range(6)]
     pictures += [pictures[0], np.float32(random.random((3, 40, 50))), random.integers(0, 256, (32, 32, 3), np.uint8)]
     decoded = [decode_for(each, resize, Limits()) for each in pictures]
-    decoded = [before(each) for each in decoded]
-    batch = batch_of(decoded, lambda arrays: torch.from_numpy(np.stack(arrays)), CPU)
+    batch = batch_of(before(decoded), lambda arrays: torch.from_numpy(np.stack(arrays)), CPU)
     assert batch.shape == (9, 3, 32, 32)
     for number, each in enumerate(pictures):
         assert np.abs(batch[number].numpy() - prepare(each, resize, Limits())).max() <= 2 / 255

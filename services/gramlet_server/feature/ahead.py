@@ -19,7 +19,7 @@ from gramlet.types import Picture
 
 PREPARING_THREADS = min(8, os.cpu_count() or 1)
 """Threads in which the pictures of one call are decoded and resized."""
-SHARE_BYTES = 64 * 1024
+SHARE_BYTES = 128 * 1024
 """Pictures that are decoded by one thread at a time have together at least so many bytes, as they travel."""
 JOINED = 64
 """Outcomes that are finished are handed on together, up to about so many."""

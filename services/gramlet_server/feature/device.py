@@ -77,9 +77,9 @@ class Device:
         """Surrounds everything that runs on the device."""
         yield
 
-    def before(self, picture: Decoded) -> Decoded:
-        """What is done to a picture before it waits for the device, on the thread that decodes: here it is resized."""
-        return resized_on_cpu(picture)
+    def before(self, pictures: Sequence[Decoded]) -> Sequence[Decoded]:
+        """What is done to pictures before they wait for the device, on the thread that decodes: here, resizing."""
+        return resized_on_cpu(pictures)
 
     def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
         """Pictures of one final size, arrays (3, H, W) or decoded ones, as a batch (N, 3, H, W)."""
@@ -167,8 +167,8 @@ class CudaDevice(Device):
         with torch.cuda.device(self._device), torch.cuda.stream(self._compute):
             yield
 
-    def before(self, picture: Decoded) -> Decoded:
-        return picture
+    def before(self, pictures: Sequence[Decoded]) -> Sequence[Decoded]:
+        return pictures
 
     def upload(self, pictures: Sequence[AnyPicture]) -> Tensor:
         return _batch(pictures, self._stack, self._device)

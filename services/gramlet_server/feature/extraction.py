@@ -227,17 +227,16 @@ class Extractor:
             for picture, known in zip(pictures, cached, strict=True)
             if known is None and not isinstance(picture, GramletError)
         ]
-        decoded = iter(self._decoder.decode(unread, resize, cancelled))
-        prepared: list[Prepared | Outcome] = []
-        for picture, known in zip(pictures, cached, strict=True):
+        outcomes = self._decoder.decode(unread, resize, cancelled)
+        ready = iter(self._passes.device.before([each for each in outcomes if isinstance(each, Decoded)]))
+        read = (next(ready) if isinstance(each, Decoded) else each for each in outcomes)
+
+        def one(picture: Picture | GramletError, known: Features | None) -> Prepared | Outcome:
             if known is not None:
-                prepared.append(known)
-            elif isinstance(picture, GramletError):
-                prepared.append(picture)
-            else:
-                outcome = next(decoded)
-                prepared.append(self._passes.device.before(outcome) if isinstance(outcome, Decoded) else outcome)
-        return prepared
+                return known
+            return picture if isinstance(picture, GramletError) else next(read)
+
+        return [one(*each) for each in zip(pictures, cached, strict=True)]
 
     def _prepare_all(
         self,

@@ -105,7 +105,7 @@ class Looking:
             place = self._passes.memory.extraction(at_once, [self._start.stage], "picture")
         except InvalidInput as error:
             return error
-        picture = self._passes.device.before(decoded)
+        (picture,) = self._passes.device.before([decoded])
         return (
             picture,
             Work("see", ("see", height, width, self._start.stage), pixels, self._find_maxima, picture),

@@ -107,38 +107,53 @@ def _white(device: torch.device) -> Tensor:
 # each time another thread may take it in between. So there are few such calls: slices are NumPy's.
 
 
+TOGETHER_BYTES = 2 * 2**20
+"""Pictures that are alike are resized in one call, up to about so many bytes of decoded pixels. torch computes the
+weights of its filter anew in each call, which takes half as long as the filter itself for a picture of 256 x 256."""
+
 _thread = threading.local()
 
 
-def resized_on_cpu(picture: Decoded) -> Decoded:
-    """A decoded picture in its final size. It is resized on the calling thread alone."""
-    if picture.is_final:
-        return picture
-    height, width = picture.height, picture.width
-    if not has_native_filter():
-        pixels = resample(picture.pixels, picture.box, height, width)
-    else:
-        if not getattr(_thread, "is_single", False):
-            set_single_threaded()
-            _thread.is_single = True
-        # torch warns about read-only arrays; nothing is written here.
-        writable = picture.pixels if picture.pixels.flags.writeable else picture.pixels.copy()
-        pixels = resized_natively(writable, picture.box, height, width)
-    return Decoded(pixels, height, width, (0, 0, width, height))
+def resized_on_cpu(pictures: Sequence[Decoded]) -> list[Decoded]:
+    """Decoded pictures in their final sizes. They are resized on the calling thread alone."""
+    if has_native_filter() and not getattr(_thread, "is_single", False):
+        set_single_threaded()
+        _thread.is_single = True
+    resized = list(pictures)
+    alike: dict[Any, list[int]] = {}
+    for number, picture in enumerate(pictures):
+        if not picture.is_final:
+            key = picture.pixels.shape, picture.box, picture.height, picture.width
+            alike.setdefault(key, []).append(number)
+    for numbers in alike.values():
+        first = pictures[numbers[0]]
+        count = max(1, TOGETHER_BYTES // first.pixels.nbytes)
+        for start in range(0, len(numbers), count):
+            together = numbers[start : start + count]
+            found = _resized_alike([pictures[number].pixels for number in together], first)
+            for number, pixels in zip(together, found, strict=True):
+                resized[number] = Decoded(pixels, first.height, first.width, (0, 0, first.width, first.height))
+    return resized
+
+
+def _resized_alike(pictures: Sequence[Pixels], first: Decoded) -> Sequence[Pixels]:
+    if has_native_filter():
+        return resized_natively(pictures, first.box, first.height, first.width)
+    return [resample(pixels, first.box, first.height, first.width) for pixels in pictures]
 
 
 @lru_cache
 def has_native_filter() -> bool:
     """Whether this release of torch has the filter for 8-bit pictures; those before 2.13 do not."""
     try:
-        _native(np.zeros((8, 8, 3), np.uint8), 4, 4)
+        _native(np.zeros((1, 8, 8, 3), np.uint8), 4, 4)
     except (NotImplementedError, ValueError, RuntimeError):
         return False
     return True
 
 
-def resized_natively(pixels: Pixels, box: Box, height: int, width: int) -> Pixels:
-    """A part of a picture (H, W, 3), resized to (height, width, 3) by torch.
+def resized_natively(pictures: Sequence[Pixels], box: Box, height: int, width: int) -> Sequence[Pixels]:
+    """A part of each picture (H, W, 3) of one shape, resized to (height, width, 3) by torch.
 
     torch filters whole pictures, but near the edges of a part the filter reads pixels outside of it. So a wider part is
     resized, and what is too much is cut off. Where no wider part has a whole size after resizing, the result is
@@ -146,24 +161,36 @@ def resized_natively(pixels: Pixels, box: Box, height: int, width: int) -> Pixel
     coarse.
     """
     left, top, right, bottom = map(int, box)
-    if (left, top, right, bottom) != box or bottom - top < height or right - left < width:
-        return resample(pixels, box, height, width)
-    rows = _margin(top, bottom, pixels.shape[0], height)
-    columns = _margin(left, right, pixels.shape[1], width)
-    is_columns_first = columns_first(pixels.shape[0], pixels.shape[1], height, width)
-    is_small = min(height, width) <= 2 * EDGE
-    if (rows is None or columns is None) and (is_small or is_columns_first):
-        return resample(pixels, box, height, width)
+    whole_height, whole_width, _ = pictures[0].shape
+    is_columns_first = columns_first(whole_height, whole_width, height, width)
+    rows = _margin(top, bottom, whole_height, height)
+    columns = _margin(left, right, whole_width, width)
+    is_narrow = rows is None or columns is None
+    if (
+        (left, top, right, bottom) != box
+        or bottom - top < height
+        or right - left < width
+        or (is_narrow and (is_columns_first or min(height, width) <= 2 * EDGE))
+    ):
+        return [resample(pixels, box, height, width) for pixels in pictures]
     (near, above), (beside, before) = rows or (0, 0), columns or (0, 0)
-    part = pixels[top - near : bottom + near, left - beside : right + beside]
+    parts = _stacked([pixels[top - near : bottom + near, left - beside : right + beside] for pixels in pictures])
     if is_columns_first:
-        part = _native(part, height + 2 * above, part.shape[1])
-    resized = _native(part, height + 2 * above, width + 2 * before)
-    resized = resized[above : above + height, before : before + width]
+        parts = _native(parts, height + 2 * above, parts.shape[2])
+    resized = _native(parts, height + 2 * above, width + 2 * before)
+    resized = resized[:, above : above + height, before : before + width]
     for axis, margin in enumerate((rows, columns)):
         if margin is None:
-            _put_edges(resized, pixels, box, axis)
-    return resized
+            for pixels, edged in zip(pictures, resized, strict=True):
+                _put_edges(edged, pixels, box, axis)
+    return list(resized)
+
+
+def _stacked(parts: Sequence[Pixels]) -> Pixels:
+    """(N, H, W, 3), in a row; the only one is not copied if it is in a row. It is writable: torch would warn."""
+    if len(parts) == 1 and parts[0].flags.writeable:
+        return np.ascontiguousarray(parts[0])[None]
+    return np.stack(parts)
 
 
 @lru_cache(maxsize=1024)
@@ -203,12 +230,11 @@ def _put_edges(resized: Pixels, pixels: Pixels, box: Box, axis: int) -> None:
             resized[:, first : first + EDGE] = resample(filtered, (0, top, EDGE, bottom), height, EDGE)
 
 
-def _native(pixels: Pixels, height: int, width: int) -> Pixels:
+def _native(pictures: Pixels, height: int, width: int) -> Pixels:
     # By its strides torch sees that the channels are last, and need not be packed and unpacked.
-    whole = np.ascontiguousarray(pixels).reshape(1, *pixels.shape)
-    levels = torch.from_numpy(whole.transpose(0, 3, 1, 2))  # (1, 3, H, W)
+    levels = torch.from_numpy(np.ascontiguousarray(pictures).transpose(0, 3, 1, 2))  # (N, 3, H, W)
     resized = torch.nn.functional.interpolate(levels, (height, width), mode="lanczos", antialias=True)
-    final: Pixels = resized.numpy()[0].transpose(1, 2, 0)
+    final: Pixels = resized.numpy().transpose(0, 2, 3, 1)
     return final
 
 

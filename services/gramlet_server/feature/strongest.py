@@ -149,5 +149,5 @@ def reduced(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def _levels(picture: Decoded) -> Pixels:
     """A picture in its final size, (H, W, 3)."""
-    final = resized_on_cpu(picture)
+    (final,) = resized_on_cpu([picture])
     return final.pixels if final.pixels.dtype == np.uint8 else to_uint8(final.pixels)
