@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
-from gramlet.errors import Cancelled, GramletError, Unavailable
+from gramlet.errors import Cancelled, GramletError
 from gramlet.transport.channel import REQUEST_ID
 
 from gramlet_server.process.identity import NOBODY, Caller, act_for
-from gramlet_server.runtime.incoming import SLOW_CALLS, Incoming, Patience
-from gramlet_server.runtime.silence import Pace, Silences
+from gramlet_server.runtime.incoming import Incoming, Patience
+from gramlet_server.runtime.outgoing import Outgoing
+from gramlet_server.runtime.silence import Silences
 
 T = TypeVar("T")
 
@@ -31,8 +32,6 @@ _UNWRAPPED = "/grpc.health.v1.Health/"
 
 # Refusing a call takes no waiting, so a few threads refuse thousands a second.
 _REFUSING_THREADS = 4
-# Unavailable, not DeadlineExceeded: the SDK then goes on from where the caller has read to.
-_NOT_TAKEN = "the replies were not taken for too long: read them as they come"
 
 _log = logging.getLogger("gramlet_server.calls")
 
@@ -166,31 +165,21 @@ class CallInterceptor(grpc.ServerInterceptor):
             )
             return call.incoming if handler.request_streaming else call.incoming.only()
 
-        def unary(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            with self._around(method, context, (*self._outer, *self._inner), who) as call:
-                return behavior(request(messages, call), context)
+        def outgoing(context: grpc.ServicerContext) -> Outgoing:
+            return Outgoing(context, handler.response_serializer, self._silences, self._patience)
 
-        def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+        def unary(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
             with self._around(method, context, (*self._outer, *self._inner), who) as call:
-                yield from self._sent(behavior(request(messages, call), context), handler.response_serializer, call)
+                return outgoing(context).only(behavior(request(messages, call), context))
+
+        def stream(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            with self._around(method, context, (*self._outer, *self._inner), who) as call:
+                responses = behavior(request(messages, call), context)
+                yield from outgoing(context).stream(responses, partial(setattr, call, "ended_with"))
 
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(stream)
-        return grpc.stream_unary_rpc_method_handler(unary, response_serializer=handler.response_serializer)
-
-    def _sent(self, responses: Iterator[Any], serialize: Callable[[Any], bytes] | None, call: Call) -> Iterator[bytes]:
-        """The bytes of each response. A caller who takes them too slowly is ended, as one who sends too slowly is."""
-        pace = Pace()
-        limited = partial(self._silences.limited, call.context, self._patience.idle, _NOT_TAKEN)
-        for response in responses:
-            data = response if serialize is None else serialize(response)
-            del response  # gRPC may have to wait with the bytes
-            with limited(group=SLOW_CALLS, error=Unavailable, patience=pace.left) as wait:
-                try:
-                    yield data
-                finally:
-                    call.ended_with = wait.error
-            pace.moved(wait.seconds, len(data))
+        return grpc.stream_unary_rpc_method_handler(unary)
 
     def _refusal(self, method: str, error: GramletError) -> grpc.RpcMethodHandler[Any, Any]:
         """Ends a call with an error, without reading any of it."""
