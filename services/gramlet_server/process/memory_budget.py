@@ -130,7 +130,7 @@ class Budget:
         return fits
 
     def _take(self, size: int, wait: float) -> None:
-        if self._try_to_take(size):
+        if not size or self._try_to_take(size):
             return
         self._releases = [method for method in self._releases if method() is not None]
         for method in self._releases:
@@ -149,8 +149,9 @@ class Budget:
         self._settle()
 
     def _give_back(self, size: int) -> None:
-        self._returned.append(size)
-        self._settle()
+        if size:
+            self._returned.append(size)
+            self._settle()
 
     def _settle(self) -> None:
         """Takes note of what was given back. Whoever has the lock meanwhile does it afterwards."""
