@@ -200,7 +200,7 @@ def _train(world: World) -> None:
         *("train", 0, "train", labelled, "--name", "colors", "--size", 64, "--batch-size", 4, *recipes),
         queued=world.busy(endless, "Epoch"),
     )
-    pictures = [labelled / "red/0.png", labelled / "red/bad.png"]
+    pictures = [labelled / "red/0.png", labelled / "blue/0.png", labelled / "red/bad.png"]
     world.record("predict", 1, "predict", "colors", *pictures)
 
 

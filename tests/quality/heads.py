@@ -34,28 +34,41 @@ from tests.quality import stages, typicality
 from tests.quality.sets import Array, Folder, drawn, embed, folder, task, trained
 
 DRAWS, SPLITS = 5, 20
+BOTH = 2
+"""Position in what `_few` returns."""
 
 
 # --- few pictures ---
 
 
-COLUMNS = ("logistic regression CV", "kNN", "torch mlp", "`mlp`", "`logistic`", "both", "NLL", "ECE", "T", "interval")
+REFERENCES = ("logistic regression CV", "kNN", "torch mlp")
+COLUMNS = (*REFERENCES, "`mlp`", "`logistic`", "both", "both less the best reference", "NLL", "ECE", "T", "interval")
 
 
 def few_shot(of: Folder, given: argparse.Namespace) -> Iterator[str]:
     """Accuracy in % of the references and of both kinds. NLL and calibration error of `mlp` without a temperature, with
-    the one that is kept, and with the one that is fitted without asking for evidence, which is T."""
+    the one that is kept, and with the one that is fitted without asking for evidence, which is T. The difference to the
+    reference with the highest mean has its standard error over the draws."""
     yield f"\n| {of.name} | " + " | ".join(COLUMNS) + " |"
     yield "|---" * (len(COLUMNS) + 1) + "|"
     for shots in map(int, given.few.split(",")):
         draws = [_draw(of, shots, seed, given.resplit) for seed in range(given.draws)]
-        kept = given.cache / f"{of.name}-references-{shots}-{given.draws}{'-resplit' * given.resplit}.npy"
+        kept = given.cache / f"{of.name}-references-{shots}-{given.draws}{'-resplit' * given.resplit}-draws.npy"
         if not kept.exists():
-            np.save(kept, np.mean([_references(of, *draw) for draw in draws], axis=0))
-        mean = [*np.load(kept), *np.mean([_few(of, *draw) for draw in draws], axis=0)]
+            np.save(kept, [_references(of, *draw) for draw in draws])
+        references, own = np.load(kept), np.array([_few(of, *draw) for draw in draws])
+        mean = [*references.mean(axis=0), *own.mean(axis=0)]
         cells = [f"{100 * value:.1f}" for value in mean[:6]]
+        cells.append(_difference(own[:, BOTH], references[:, int(np.argmax(mean[: len(REFERENCES)]))]))
         cells += [" / ".join(f"{value:.3f}" for value in three) for three in (mean[6:9], mean[9:12])]
         yield f"| {shots} | " + " | ".join([*cells, f"{mean[12]:.2f}", f"{mean[13]:.0%}"]) + " |"
+
+
+def _difference(own: Array, reference: Array) -> str:
+    """In points, with the standard error of its mean; accuracies (draws,)."""
+    gains = 100 * (own - reference)
+    error = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
+    return f"{gains.mean():+.1f} ± {error:.1f}"
 
 
 def _draw(of: Folder, shots: int, seed: int, resplit: bool) -> tuple[Array, Array]:
@@ -68,6 +81,8 @@ def _draw(of: Folder, shots: int, seed: int, resplit: bool) -> tuple[Array, Arra
 
 
 def _few(of: Folder, rows: Array, test: Array) -> list[float]:
+    """Accuracy of `mlp`, of `logistic` and of both; three losses, three calibration errors, T, and whether the interval
+    holds the accuracy."""
     heads = [trained(task(of, rows, test), kind=kind) for kind in (HeadKind.MLP, HeadKind.LOGISTIC)]
     both = comparison.choose(heads, Prepared(task(of, rows, test), {}, Findings())).outcome
     found = [outcome.report("test").accuracy for outcome in (heads[0].outcome, heads[1].outcome, both)]  # type: ignore[union-attr]
@@ -213,7 +228,7 @@ def imbalance(of: Folder) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="NAME=DIR|drawn:NAME")
-    parser.add_argument("--only", default="few,coverage,copies,noise,imbalance,stages,rates,typicality")
+    parser.add_argument("--only", default="few,coverage,copies,noise,imbalance,stages,rates,typicality,groups")
     parser.add_argument("--few", default="5,10,20,50", help="pictures a class")
     parser.add_argument("--draws", type=int, default=DRAWS, help="of few pictures")
     parser.add_argument("--resplit", action="store_true", help="draw few pictures from all sets, and test on the rest")
@@ -238,6 +253,7 @@ def main() -> None:
         "noise": noise,
         "imbalance": imbalance,
         "stages": lambda of: (line for data in unfrozen(of) for line in stages.strategies(of, *data)),
+        "groups": lambda of: typicality.groups(of, others[of.name]),
         "typicality": lambda of: typicality.compare(of, statistics, given.weights),
         "rates": lambda of: (line for data in unfrozen(of) for line in stages.rates(of, *data)),
     }
