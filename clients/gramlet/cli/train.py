@@ -259,9 +259,11 @@ class Shown:
 def _tell(result: Result, terminal: Terminal, all_findings: str) -> None:
     if len(result.outcomes) > 1:
         for number, outcome in enumerate(result.outcomes):
-            numbers = ", ".join(f"{report.set} {report.accuracy:.1%}" for report in outcome.reports)
-            mark = "*" if number == result.best else " "
-            terminal.say(f"{mark} {outcome.recipe.title}: {numbers}, {outcome.seconds:.1f} s")
+            numbers = ", ".join(f"{r.set} {r.accuracy:.1%} (loss {r.loss:.3f})" for r in outcome.reports)
+            is_best = number == result.best
+            metric = result.outcomes[0].recipe.metric.value.replace("_", " ")
+            kept = f", kept by its out-of-fold {metric}" if is_best else ""
+            terminal.say(f"{'*' if is_best else ' '} {outcome.recipe.title}: {numbers}, {outcome.seconds:.1f} s{kept}")
     for report in result.head.outcome.reports:
         for line in report_lines(report):
             terminal.say(line)

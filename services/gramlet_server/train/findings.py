@@ -186,7 +186,10 @@ def _about_leaks(pairs: Sequence[NearDuplicate]) -> list[str]:
     leaks = [{pair.set, pair.first_set} - {TRAIN} for pair in pairs if TRAIN in (pair.set, pair.first_set)]
     across = Counter(name for names in leaks for name in names)
     for name, count in sorted(across.items()):
-        found.append(f"{count} near-copies of training pictures are in set {name}: its report is too good by them")
+        copies = (
+            "1 near-copy of a training picture is" if count == 1 else f"{count} near-copies of training pictures are"
+        )
+        found.append(f"{copies} in set {name}: its report is too good if they are copies")
     if conflicting := sum(pair.conflicting for pair in pairs):
         found.append(f"pairs of near-copies with two labels: {conflicting}; if they are copies, one label is wrong")
     return found
