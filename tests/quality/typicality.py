@@ -254,11 +254,11 @@ def measures(weights: str) -> dict[str, Measure]:
     found: dict[str, Measure] = {name: (measure,) for name, measure in single.items()}
     for name, (statistic, build) in several.items():
         found[f"{name}, three stages"] = tuple((channels(stage, statistic), build) for stage in STAGES)
-    # Of all sums of one to three of 14 measures: the best one for each head's set, chosen on its result there.
-    found["joined, best by the head of hymenoptera"] = (
+    # Of all sums of one to three of 14 measures, one of the best for each head's set, chosen on its result there.
+    found["joined, chosen by the head of hymenoptera"] = (
         (side_by_side, partial(mahalanobis, shrinkage=0.7)), (logits, nearest(10)), (last, own.likelihood)
     )  # fmt: skip
-    found["joined, best by the head of flowers"] = ((roots, nearest(10)), (side_by_side, centered))
+    found["joined, chosen by the head of flowers"] = ((roots, nearest(10)), (side_by_side, centered))
     return found
 
 
