@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,23 @@ EPSILON = 1e-5
 Layer = Callable[[Tensor], Tensor]
 Step = tuple[str, Layer]
 """A stage's name, and the layers from the stage before to it."""
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A layer that can be computed in parts."""
+
+    def parts(self, x: Tensor) -> Iterator[Tensor]:
+        """Computes it part by part. Yields a tensor after each part; the last is the layer's output."""
+        ...
+
+
+def parts_of(layer: Layer, x: Tensor) -> Iterator[Tensor]:
+    """Computes a layer in as many parts as it has, with the same operations as a call of it; see `InParts.parts`."""
+    if isinstance(layer, InParts):
+        yield from layer.parts(x)
+    else:
+        yield layer(x)
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,13 @@ class Sequential:
         for layer in self.layers:
             x = layer(x)
         return x
+
+    def parts(self, x: Tensor) -> Iterator[Tensor]:
+        """See `InParts`."""
+        for layer in self.layers:
+            for part in parts_of(layer, x):
+                x = part
+                yield x
 
 
 def average(x: Tensor) -> Tensor:

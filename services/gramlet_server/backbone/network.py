@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gramlet_server.backbone.architecture import MEAN, architecture
 from gramlet_server.backbone.half import with_scaled_gradient
-from gramlet_server.backbone.layers import WeightsLoader
+from gramlet_server.backbone.layers import WeightsLoader, parts_of
 from gramlet_server.backbone.precision import Precision, check_precision, set_arithmetic
 from gramlet_server.backbone.projection import ProjectingNetwork
 from gramlet_server.backbone.resnet import resnet50
@@ -142,6 +142,22 @@ class Network:
         reduced: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
         """The same, each stage as soon as it is computed: its activations can be used and freed before the next."""
+        parts = self.by_part(pictures, stages, antialiased=antialiased, smooth=smooth, reduced=reduced)
+        return ((name, activations) for name, activations in parts if name)
+
+    def by_part(
+        self,
+        pictures: Tensor,
+        stages: Collection[str],
+        *,
+        antialiased: bool = False,
+        smooth: bool = False,
+        reduced: bool = False,
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The same, and it yields an empty name after each part of the work as well, where other work may run.
+
+        Without a gradient, a part is at most a convolution.
+        """
         wanted = {self.architecture.stage(name).name for name in stages}
         path = self._reduced if reduced else self._smooth if smooth else self._path
         x = (pictures - self._mean).to(path.dtype, memory_format=torch.channels_last)
@@ -149,7 +165,9 @@ class Network:
         for name, step in path.toward(wanted, antialiased):
             if found == len(wanted):
                 return
-            x = step(x)
+            for part in parts_of(step, x):
+                x = part
+                yield "", x
             if name in wanted:
                 found += 1
                 yield name, x

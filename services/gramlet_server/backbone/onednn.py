@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -253,10 +253,25 @@ class PackedBottleneck:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The rectified outputs of the three convolutions; the last is the block's."""
+        reduced, convolved, _, result = self._computed(x)
+        return reduced, convolved, result
+
+    def parts(self, x: Tensor) -> Iterator[Tensor]:
+        """One convolution after the other, see `InParts`; with a gradient, the whole block at once."""
+        if _differentiates(x):
+            yield self(x)
+        else:
+            yield from self._computed(x)
+
+    def _computed(self, x: Tensor) -> Iterator[Tensor]:
+        """The rectified outputs of the first two convolutions, the shortcut, and the block's output."""
         reduced = self._reduce(x, rectified=True)
+        yield reduced
         convolved = self._convolve(reduced, rectified=True)
+        yield convolved
         shortcut = x if self._downsample is None else self._downsample(x, rectified=False)
-        return reduced, convolved, self._expand.rectified_sum(convolved, shortcut)
+        yield shortcut
+        yield self._expand.rectified_sum(convolved, shortcut)
 
     def backward(self, upstream: Tensor, x: Tensor, reduced: Tensor, convolved: Tensor, result: Tensor) -> Tensor:
         """The gradient with respect to x."""

@@ -52,9 +52,9 @@ def _with_stem(stem: WeightsLoader, loader: WeightsLoader, stride: int, pool: La
         onednn.PackedStem(each.weight, each.bias, stride) if stem.packs else each
         for each in (stem.convolution("conv1", None, stride), stem.convolution("conv1", "bn1", stride))
     )
-    steps: list[Step] = [("conv1", conv1), ("maxpool", lambda x: pool(torch.addcmul(shift, x, scale)))]
+    steps: list[Step] = [("conv1", conv1), ("maxpool", Sequential((lambda x: torch.addcmul(shift, x, scale), pool)))]
     steps += [*cast_first(layers, loader.dtype, stem), ("avgpool", average)]
-    return Path(stem.dtype, steps, ("maxpool", lambda x: pool(joined(x))))
+    return Path(stem.dtype, steps, ("maxpool", Sequential((joined, pool))))
 
 
 def _antialiased_pool(rectify: Layer, x: Tensor) -> Tensor:

@@ -47,8 +47,8 @@ from gramlet_server.feature.descent_parts import (
 )
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.lbfgs import LBFGS, Optimizer, Search, State
-from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Counts, Snapshot
+from gramlet_server.feature.work import Steps
 
 DIVERGED = 1e3
 """The descent has diverged when the loss exceeds DIVERGED × the first loss and the loss of the inverted picture. The

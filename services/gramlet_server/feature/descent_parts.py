@@ -15,8 +15,8 @@ from gramlet_server.feature.canvas import resized
 from gramlet_server.feature.lbfgs import LBFGS, Adam, GradientDescent
 from gramlet_server.feature.lbfgs import Optimizer as Stepper
 from gramlet_server.feature.memory import history_pairs
-from gramlet_server.feature.passes import Steps
 from gramlet_server.feature.snapshot import Snapshot
+from gramlet_server.feature.work import Steps
 
 RESTART_RATE = 0.5
 """Each restart multiplies the learning rate by this."""

@@ -30,10 +30,10 @@ from gramlet_server.feature.descent_requests import Requests
 from gramlet_server.feature.differentiation import Differentiator
 from gramlet_server.feature.memory import descent_bytes, state_bytes
 from gramlet_server.feature.objective import Targets
-from gramlet_server.feature.passes import Passes, Steps
+from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot
 from gramlet_server.feature.targets import TargetBuilder
-from gramlet_server.feature.work import Caller
+from gramlet_server.feature.work import Caller, Steps
 from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RETRY_SECONDS, shutting_down

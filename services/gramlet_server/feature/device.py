@@ -21,7 +21,7 @@ from torch import Tensor
 from gramlet_server.feature.device_decode import JpegCodec, NvJpeg
 from gramlet_server.feature.graphs import Compute, ComputeWith, GraphCache, Inputs, PassKey
 from gramlet_server.feature.pixels import OnDevice, Stack, batch_of, resized_on_cpu
-from gramlet_server.feature.work import Batching
+from gramlet_server.feature.work import Batching, Steps
 from gramlet_server.pictures.prepare import Decoded
 
 Result = TypeVar("Result")
@@ -38,6 +38,8 @@ CUDA_MARGIN = 2.3
 
 Wait = Callable[[], list[Array]]
 """Waits for the results of a pass."""
+ComputeInParts = Callable[[Tensor], Iterator[Tensor | None]]
+"""A `Compute` that yields None where the device may serve others."""
 
 
 CUDA_BATCHING = Batching(pictures=128, pixels=8 * 2**20, queue_limit=1024)
@@ -93,6 +95,17 @@ class Device:
         """Begins one pass; what is returned waits for its results, in float32. Here it has ended by then."""
         results = [_float32(result).numpy() for result in compute(self.upload(pictures))]
         return lambda: results
+
+    def in_parts(self, pictures: Sequence[AnyPicture], compute: ComputeInParts) -> Steps[list[Array]]:
+        """Runs one pass in parts, between which the device may serve others; returns its results in float32."""
+        batch = self.upload(pictures)
+        yield
+        results = []
+        for result in compute(batch):
+            if result is not None:
+                results.append(_float32(result).numpy())
+            yield
+        return results
 
     def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
         """Runs one pass over pictures (N, 3, H, W) of the device; its results stay there, as new tensors in float32.

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.objective import Targets
-from gramlet_server.feature.passes import Passes, Steps
+from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.tiles import Tile, TiledEvaluation
-from gramlet_server.feature.work import Caller, Work, outcome
+from gramlet_server.feature.work import Caller, Steps, Work, outcome
 from gramlet_server.process.memory_budget import PROCESS, Place
 
 

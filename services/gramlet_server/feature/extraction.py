@@ -7,14 +7,16 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from itertools import product
 
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
-from gramlet.feature.types import Extraction, Features, Form, GramNormalization
+from gramlet.feature.types import Extraction, Features, Form
 from gramlet.types import Array, ElementType, Picture, Resize
 from torch import Tensor
 
+from gramlet_server.backbone.network import Network
 from gramlet_server.feature.ahead import (
     AHEAD_BYTES,
     PREPARING_THREADS,
@@ -26,13 +28,12 @@ from gramlet_server.feature.ahead import (
     shares_of,
 )
 from gramlet_server.feature.cache import FeatureCache
-from gramlet_server.feature.device import AnyPicture
 from gramlet_server.feature.device_decode import AnyDecoder
-from gramlet_server.feature.gram import gram_matrix
+from gramlet_server.feature.gram import in_forms
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.pixels import OnDevice
-from gramlet_server.feature.work import Caller, Later, Work, outcome
+from gramlet_server.feature.work import Caller, Later, Steps, Work, outcome
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
@@ -277,16 +278,15 @@ class Extractor:
             if isinstance(prepared, Features):
                 return prepared
             height, width = prepared.height, prepared.width
-            pixels = height * width * self._passes.scheduler.room(height * width)
-            place = self._passes.memory.extraction(pixels, extraction.stages, "picture")
+            place, is_long = self._passes.room(height * width, extraction.stages)
             size = self._outcome_bytes(prepared, extraction)
             room = PROCESS.reserve(2 * size, "picture")
         except InvalidInput as error:
             return error
-        shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization)
-        payload = prepared, extraction
-        work = Work("extract", shared, height * width, self._run, payload, self._passes.device.overlaps)
-        return Underway(key, work, size, room, place)
+        shared = ("extract", height, width, extraction.stages, extraction.forms, extraction.gram_normalization, is_long)
+        payload, pixels, overlaps = (prepared, extraction), height * width, self._passes.device.overlaps
+        run = self._run_in_parts if is_long else self._run
+        return Underway(key, Work("extract", shared, pixels, run, payload, overlaps, is_long), size, room, place)
 
     def _finish(self, pending: Pending) -> Outcome:
         """Waits for a picture's features, and puts them into the cache."""
@@ -306,15 +306,13 @@ class Extractor:
 
     # --- on the device thread ---
 
-    def _run(self, batch: Sequence[tuple[AnyPicture, Extraction]]) -> Later:
+    def _run(self, batch: Sequence[tuple[Prepared, Extraction]]) -> Later:
         """One pass over prepared pictures of one size, with one extraction."""
         extraction = batch[0][1]
-        stages = [stage.name for stage in self._network.stages if stage.name in extraction.stages]
 
         def compute(pictures: Tensor) -> Iterator[Tensor]:
-            for _, found in self._network.by_stage(pictures, stages):
-                for form in extraction.forms:
-                    yield _in_form(found, form, extraction.gram_normalization)
+            for _, found in self._network.by_stage(pictures, extraction.stages):
+                yield from in_forms(found, extraction)
 
         key = PassKey(("extract", extraction.stages, extraction.forms, extraction.gram_normalization))
         pictures = [picture for picture, _ in batch]
@@ -322,49 +320,44 @@ class Extractor:
         pictures += pictures[-1:] * (self._passes.device.pass_size(len(pictures)) - len(pictures))
         with torch.inference_mode():
             wait = self._passes.start(pictures, compute, key)
-        return Later(lambda: _features(batch, stages, wait(), self._network.digest))
+        return Later(lambda: _features(batch, wait(), self._network))
+
+    def _run_in_parts(self, batch: Sequence[tuple[Prepared, Extraction]]) -> Steps[list[Features]]:
+        """The same, and the device may serve others between its parts."""
+        compute = partial(_parts, self._network, batch[0][1])
+        results = yield from self._passes.run_in_parts([picture for picture, _ in batch], compute)
+        return _features(batch, results, self._network)
+
+
+def _parts(network: Network, extraction: Extraction, pictures: Tensor) -> Iterator[Tensor | None]:
+    for stage, found in network.by_part(pictures, extraction.stages):
+        if stage:
+            yield from in_forms(found, extraction)
+        yield None
 
 
 def _features(
-    batch: Sequence[tuple[Any, Extraction]], stages: Sequence[str], results: Sequence[Array], digest: str
+    batch: Sequence[tuple[Prepared, Extraction]], results: Sequence[Array], network: Network
 ) -> list[Features]:
     """The features of each picture, from the results (N, ...) of each stage in each form."""
     picture, extraction = batch[0]
-    each = iter(results)
+    stages = [stage.name for stage in network.stages if stage.name in extraction.stages]
     forms: dict[Form, dict[str, Array]] = {form: {} for form in Form}
-    for stage in stages:
-        for form in extraction.forms:
-            forms[form][stage] = next(each)
+    for (stage, form), found in zip(product(stages, extraction.forms), results, strict=True):
+        forms[form][stage] = found
 
     def of(form: Form, number: int) -> dict[str, Array]:
         return {stage: of_all[number] for stage, of_all in forms[form].items()}
 
     return [
         Features(
-            of(Form.ACTIVATIONS, number),
-            of(Form.GRAM, number),
-            of(Form.POOLED, number),
+            *(of(Form.ACTIVATIONS, number), of(Form.GRAM, number), of(Form.POOLED, number)),
             height=picture.height,
             width=picture.width,
-            weights_digest=digest,
+            weights_digest=network.digest,
         )
         for number in range(len(batch))
     ]
-
-
-def _in_form(found: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
-    """Activations (N, C, H, W) as they are, as Gram matrices (N, C, C), or as their means over positions (N, C)."""
-    match form:
-        case Form.ACTIVATIONS:
-            return found
-        case Form.GRAM:
-            grams = found.new_empty(len(found), found.shape[1], found.shape[1], dtype=torch.float32)
-            for gram, activations in zip(grams, found, strict=True):  # one by one: the bits depend on no other picture
-                gram.copy_(gram_matrix(activations, normalization))
-            return grams
-        case Form.POOLED:
-            # The mean of one position is that position; to share it out among threads would cost more than the copy.
-            return found.float().flatten(1) if found.shape[2:] == (1, 1) else found.float().mean(dim=(2, 3))
 
 
 def _is_finished(pending: Pending) -> bool:

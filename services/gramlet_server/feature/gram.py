@@ -1,11 +1,15 @@
-"""Gram matrices, and the style loss with its gradient in closed form (Gatys, Ecker, Bethge, CVPR 2016)."""
+"""Gram matrices, and the style loss with its gradient in closed form (Gatys, Ecker, Bethge, CVPR 2016).
+
+Features are activations, their Gram matrices, or their means: `in_forms`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from gramlet.feature.types import GramNormalization
+from gramlet.feature.types import Extraction, Form, GramNormalization
 from torch import Tensor
 from torch.nn import functional
 
@@ -200,3 +204,24 @@ def style_loss(
     else:
         loss = _StyleLoss.apply(rows, target, by)  # type: ignore[no-untyped-call]
     return loss
+
+
+def in_forms(found: Tensor, extraction: Extraction) -> Iterator[Tensor]:
+    """Activations (N, C, H, W) of a stage in each form that is wanted."""
+    for form in extraction.forms:
+        yield _in_form(found, form, extraction.gram_normalization)
+
+
+def _in_form(found: Tensor, form: Form, normalization: GramNormalization) -> Tensor:
+    """Activations (N, C, H, W) as they are, as Gram matrices (N, C, C), or as their means over positions (N, C)."""
+    match form:
+        case Form.ACTIVATIONS:
+            return found
+        case Form.GRAM:
+            grams = found.new_empty(len(found), found.shape[1], found.shape[1], dtype=torch.float32)
+            for gram, activations in zip(grams, found, strict=True):  # one by one: the bits depend on no other picture
+                gram.copy_(gram_matrix(activations, normalization))
+            return grams
+        case Form.POOLED:
+            # The mean of one position is that position; to share it out among threads would cost more than the copy.
+            return found.float().flatten(1) if found.shape[2:] == (1, 1) else found.float().mean(dim=(2, 3))

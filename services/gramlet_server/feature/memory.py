@@ -8,8 +8,9 @@ compares them with the peaks of processes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 from gramlet.feature.descent_types import DescentSettings, Optimizer
 from gramlet.feature.types import Objective
@@ -17,6 +18,8 @@ from gramlet.feature.types import Objective
 from gramlet_server.backbone.architecture import Architecture
 from gramlet_server.process.allocator import ALLOCATOR
 from gramlet_server.process.memory_budget import PROCESS, Budget, OneAtATime, Place
+
+Found = TypeVar("Found", Place, Place | None)
 
 HISTORY_BYTES = 2**30
 """The most memory for the history of L-BFGS, which a state contains: 42 pairs at 1 megapixel, 3 pairs at 12."""
@@ -68,6 +71,8 @@ def _stage_bytes(architecture: Architecture, stage: str, antialiased: bool) -> f
 class PassMemory:
     """What passes over a network take, and room for it: for the largest one that runs or waits.
 
+    There is a second such room for passes that are suspended while others run: for the largest one of these.
+
     Args:
         architecture: The network.
         on_cpu: Whether the network is on the CPU.
@@ -80,6 +85,7 @@ class PassMemory:
         self.on_cpu = on_cpu
         self._budget = budget
         self._room = OneAtATime(budget)
+        self._suspended = OneAtATime(budget)
 
     @property
     def tile_pixels(self) -> int:
@@ -97,6 +103,10 @@ class PassMemory:
             Overloaded: There is no room now.
         """
         return self._place(pixels * self._forward(stages, False), field)
+
+    def suspended(self, pixels: int, stages: Collection[str]) -> Place | None:
+        """Room for such a pass that is suspended while others run. None: there is none now."""
+        return self._placed(pixels * self._forward(stages, False), self._suspended.try_to_take)
 
     def targets(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
         """Room for a pass over so many pixels that keeps all stages until its end. Errors as for `extraction`."""
@@ -123,13 +133,16 @@ class PassMemory:
         return _FLOAT * count
 
     def _place(self, size: float, field: str) -> Place:
+        return self._placed(size, lambda count: self._room.take(count, field))
+
+    def _placed(self, size: float, take: Callable[[int], Found]) -> Found:
         if not self.on_cpu:
-            return self._room.take(0, field)
+            return take(0)
         if _SCATTERED * size <= _ROOMY * self._budget.limit:
-            return self._room.take(int(_SCATTERED * size), field)
-        place = self._room.take(int(size), field)
-        ALLOCATOR.map_large_blocks()
-        place.at_end(ALLOCATOR.stop_mapping)
+            return take(int(_SCATTERED * size))
+        if (place := take(int(size))) is not None:
+            ALLOCATOR.map_large_blocks()
+            place.at_end(ALLOCATOR.stop_mapping)
         return place
 
     def _forward(self, stages: Collection[str], antialiased: bool) -> float:

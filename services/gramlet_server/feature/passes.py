@@ -5,16 +5,15 @@ device into errors for the caller. Only the scheduler's device thread runs passe
 
 Work that takes longer than some 20 to 50 ms of device time is a sequence of passes of a caller: the scheduler serves
 other callers in between, and charges each for the device time that it took. Such work is written as a generator of
-`Steps`, which `run_turn` advances until the turn is over.
+`Steps`, which `run_turn` advances until the turn is over. A single pass over a large picture is computed by such steps
+as well, `run_in_parts`, where the device would otherwise be kept from others for long.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Generic, TypeVar, cast
+from typing import TypeVar
 
 import torch
 from gramlet.errors import GramletError, InvalidInput, Unavailable
@@ -22,44 +21,20 @@ from gramlet.types import Array, Limits, Timing
 from torch import Tensor
 
 from gramlet_server.backbone.network import Network
-from gramlet_server.feature.device import AnyPicture, Device, Wait
+from gramlet_server.feature.device import AnyPicture, ComputeInParts, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.feature.memory import PassMemory
 from gramlet_server.feature.scheduler import Scheduler
 from gramlet_server.feature.tiles import Tile, cut
-from gramlet_server.feature.work import Caller, Work, outcome
+from gramlet_server.feature.work import Caller, Steps, Turn, Work, advance, outcome
+from gramlet_server.process.memory_budget import Place
 
 T = TypeVar("T")
 
-TURN_SECONDS = 0.03
-"""How long the device advances one piece of long work before it looks for others. A turn is one step at least."""
-
-Steps = Generator[None, None, T]
-"""Work on the device thread that yields wherever the device may serve others, and returns its result."""
-
-
-@dataclass(frozen=True)
-class Turn(Generic[T]):
-    """What a turn came to: whether the work has ended, and its result if it has."""
-
-    ended: bool
-    outcome: T | None = None
-
-    @property
-    def result(self) -> T:
-        """The result of work that has ended."""
-        return cast(T, self.outcome)
-
-
-def _advance(steps: Steps[T]) -> Turn[T]:
-    until = time.monotonic() + TURN_SECONDS
-    try:
-        next(steps)
-        while time.monotonic() < until:
-            next(steps)
-    except StopIteration as ended:
-        return Turn(True, ended.value)
-    return Turn(False)
+LONG_SECONDS = 0.25
+"""A pass over one picture that takes longer than this, by the pace of earlier ones, lets others have the device."""
+_FIRST_PACE = 5e-7
+"""Seconds for each pixel of an extraction, until one was measured: two cores of 2020."""
 
 
 class Passes:
@@ -124,7 +99,7 @@ class Passes:
         Raises:
             As `run_single`, and what the steps raise.
         """
-        return self._run_once(caller, kind, pixels, lambda: _advance(steps))
+        return self._run_once(caller, kind, pixels, lambda: advance(steps))
 
     def run_steps(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[T, Timing]:
         """Runs such work to its end, in as many turns as it takes.
@@ -161,6 +136,22 @@ class Passes:
                     "for an earlier stage",
                     field=field,
                 )
+
+    def is_long(self, kind: str, pixels: int) -> bool:
+        """Whether a pass over one picture keeps others from the device for long. On a GPU passes are short."""
+        return not self.device.overlaps and pixels * (self.scheduler.pace(kind) or _FIRST_PACE) > LONG_SECONDS
+
+    def room(self, pixels: int, stages: Collection[str]) -> tuple[Place, bool]:
+        """Memory for an extraction from pictures of so many pixels; whether it is long, and may be suspended.
+
+        Raises:
+            InvalidInput, Overloaded: There is none, ever or now.
+        """
+        in_all = pixels * self.scheduler.room(pixels)
+        # Where there is no memory for a second pass beside it, others wait until it has ended.
+        if self.is_long("extract", pixels) and (place := self.memory.suspended(in_all, stages)):
+            return place, True
+        return self.memory.extraction(in_all, stages, "picture"), False
 
     def needs_tiles(self, picture: Array | Tensor) -> bool:
         """Whether a picture (3, H, W) is too large to be worked on as a whole."""
@@ -218,6 +209,18 @@ class Passes:
                 return wait()
 
         return finish
+
+    def run_in_parts(self, pictures: Sequence[AnyPicture], compute: ComputeInParts) -> Steps[list[Array]]:
+        """Runs such a pass without gradients, and lets others have the device between its parts. Raises as `run`."""
+        parts = self.device.in_parts(pictures, compute)
+        while True:
+            with self._running(len(pictures)), torch.inference_mode():
+                try:
+                    next(parts)
+                except StopIteration as ended:
+                    results: list[Array] = ended.value
+                    return results
+            yield
 
     def activations(
         self, picture: Array, stages: Sequence[str], *, antialiased: bool, reduced: bool = False

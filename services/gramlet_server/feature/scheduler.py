@@ -9,25 +9,31 @@ While a pass computes, the next one may begin, so that its pictures are copied t
 kind that can, and if the next is at least as large. A smaller one waits for more pictures while the device is busy.
 
 Work that takes long, such as a picture in tiles, is submitted in pieces, each a pass of its own. Other callers are
-served between two pieces.
+served between two pieces. A pass that is long by itself is computed in turns: after each it is suspended, and it goes
+on when the clock of its caller is the earliest again. One pass at most is suspended, because it holds memory.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gramlet.errors import Cancelled, Overloaded, Unavailable
-from gramlet.types import Timing
 
-from gramlet_server.feature.work import Batch, Batching, Caller, Later, Work, priority, take
-
-_log = logging.getLogger(__name__)
+from gramlet_server.feature.work import (
+    Batch,
+    Batching,
+    Caller,
+    PassRunner,
+    UnderWay,
+    Work,
+    following,
+    take,
+    waiting,
+)
 
 
 @dataclass(frozen=True)
@@ -37,15 +43,6 @@ class _Expected:
     key: Hashable = None
     pictures: int = 0
     until: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class _UnderWay:
-    """A pass that has begun: when, and what its results will come from."""
-
-    batch: Batch
-    began: float
-    later: Later
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +83,11 @@ class Scheduler:
         self._queued = 0
         self._stopping = False
         self._clock = 0.0
-        self._seconds_per_pixel = 0.0
+        self._paces: dict[str, float] = {}
         self._expected = _Expected()
         self._returning: _Returning | None = None
-        self._passes = _Passes(self._account)
-        self._under_way: _UnderWay | None = None
+        self._passes = PassRunner(self._charge, self._account)
+        self._under_way: UnderWay | None = None
         self._awaited: Callable[[], object] = lambda: True  # by the device thread
         self._ended = 0.0
         self.device_seconds = 0.0
@@ -111,7 +108,7 @@ class Scheduler:
     def backlog_seconds(self) -> float:
         """Estimate of the time that the waiting pictures need."""
         with self._changed:
-            return self._waiting_pixels() * self._seconds_per_pixel
+            return self._waiting_seconds()
 
     @property
     def queue_limit(self) -> int:
@@ -122,6 +119,10 @@ class Scheduler:
     def pictures_per_pass(self) -> int:
         """The most pictures that share a pass."""
         return self._batching.pictures
+
+    def pace(self, kind: str) -> float:
+        """Seconds for each pixel of work of a kind; 0: none was done yet."""
+        return self._paces.get(kind, 0.0)
 
     def room(self, pixels: int) -> int:
         """How many pictures of so many pixels may share a pass."""
@@ -138,7 +139,7 @@ class Scheduler:
             if pictures and self._queued and self._queued + pictures > self.queue_limit:
                 raise Overloaded(
                     f"{self._queued} pictures wait for the device and the queue takes {self.queue_limit}",
-                    retry_after=self._seconds_until_room(),
+                    retry_after=min(30.0, max(0.1, self._waiting_seconds() / 2)),
                 )
             self._callers.add(caller)
         return caller
@@ -190,11 +191,8 @@ class Scheduler:
         self._queued += change
         self._report_queue(self._queued)
 
-    def _seconds_until_room(self) -> float:
-        return min(30.0, max(0.1, self._waiting_pixels() * self._seconds_per_pixel / 2))
-
-    def _waiting_pixels(self) -> int:
-        return sum(work.pixels for caller in self._callers for work in caller.waiting)
+    def _waiting_seconds(self) -> float:
+        return sum(work.pixels * self.pace(work.kind) for caller in self._callers for work in caller.waiting)
 
     # --- the device thread ---
 
@@ -203,34 +201,38 @@ class Scheduler:
             pass
 
     def _serve(self) -> bool:
-        """Begins the next pass, and ends the one before; whether there may be more. Nothing is kept of a pass that has
-        ended: it may hold gigabytes."""
+        """Begins the next pass or gives the suspended one a turn, and ends the one before; whether there is more."""
+        # Nothing is kept of a pass that has ended: it may hold gigabytes.
         batch = self._next_batch()
         before, self._under_way = self._under_way, None
         if batch:
             self._under_way = self._passes.begin(batch)
+        elif self._passes.suspended is not None:
+            self._passes.advance()
         if before is not None:
             self._passes.end(before)
-        return batch is not None
+        return batch is not None or self._passes.suspended is not None
 
     def _next_batch(self) -> Batch | None:
-        """Waits for work; None when the scheduler is closed. Empty where a pass under way is to end first."""
+        """Waits for work; None when the scheduler is closed. Empty where a pass under way is to end or to go on."""
         with self._changed:
-            self._wait_until(lambda: self._queued or self._under_way or self._stopping)
+            self._wait_until(lambda: self._queued or self._under_way or self._passes.suspended or self._stopping)
             if self._stopping:
                 return None
-            if not self._queued:
+            suspended = self._passes.suspended
+            if not self._queued and suspended is None:
                 return []
             if self._under_way is None:
                 self._await_returning()
-            first = min((caller for caller in self._callers if caller.waiting), key=priority, default=None)
+            first = following(self._callers, suspended)
             if first is None:
+                self._clock = max(self._clock, suspended.priority[0] if suspended else 0.0)
                 return []
-            head = first.waiting[0]
-            if self._under_way and not (head.overlaps and self._waiting(head.key) >= len(self._under_way.batch)):
+            under_way, head = self._under_way, first.waiting[0]
+            if under_way and not (head.overlaps and waiting(self._callers, head.key) >= len(under_way.batch)):
                 return []
             self._clock = max(self._clock, first.clock)
-            if not self._under_way:
+            if not self._under_way and not suspended:
                 self._linger(head)
             batch, popped = take(self._callers, head.key, self._batching)
             self._count(-popped)
@@ -245,11 +247,13 @@ class Scheduler:
         returning = self._returning
         if returning is None:
             return
-        caller = returning.caller
+        caller, suspended = returning.caller, self._passes.suspended
 
         def is_decided() -> bool:
-            others = min((other.clock for other in self._callers if other.waiting), default=0.0)
-            return self._stopping or caller.closed or bool(caller.waiting) or others <= caller.clock
+            clocks = [other.clock for other in self._callers if other.waiting]
+            clocks += [suspended.priority[0]] if suspended else []
+            is_late = min(clocks, default=0.0) <= caller.clock
+            return self._stopping or caller.closed or bool(caller.waiting) or is_late
 
         self._wait_until(is_decided, returning.until)
         self._returning = None
@@ -267,7 +271,7 @@ class Scheduler:
         wanted = min(self._batching.room(head.pixels), expected.pictures)
 
         def is_decided() -> bool:
-            return self._stopping or self._queued >= wanted or self._queued > self._waiting(head.key)
+            return self._stopping or self._queued >= wanted or self._queued > waiting(self._callers, head.key)
 
         self._wait_until(is_decided, expected.until)
 
@@ -279,17 +283,14 @@ class Scheduler:
 
     def _expected_after(self, served: Batch, until: float) -> _Expected:
         key = served[0][1].key
-        waiting = self._waiting(key)
+        more = waiting(self._callers, key)
         returning = [caller for caller, _ in served if not caller.waiting]  # the others still have work in the queue
-        if not waiting and len(set(returning)) == 1:
+        if not more and len(set(returning)) == 1:
             return _Expected()
-        return _Expected(key, waiting + len(returning), until)
+        return _Expected(key, more + len(returning), until)
 
-    def _waiting(self, key: Hashable) -> int:
-        return sum(work.key == key for caller in self._callers for work in caller.waiting)
-
-    def _account(self, batch: Batch, began: float) -> float:
-        """Charges the callers of a pass for its seconds, and returns those."""
+    def _charge(self, batch: Batch, began: float) -> float:
+        """Charges the callers of a pass for its seconds since then, and returns those."""
         now = time.monotonic()
         # It may have begun while the one before it computed. Those seconds are charged once.
         seconds, self._ended = now - max(began, self._ended), now
@@ -298,72 +299,22 @@ class Scheduler:
             self.device_seconds += seconds
             for caller, work in batch:
                 caller.clock += seconds * work.pixels / pixels
-            until = time.monotonic() + self._batching.linger * seconds
-            self._expected = self._expected_after(batch, until)
-            self._returning = _Returning(batch[0][0], until) if batch[0][1].key is None else None
             # Calls with one picture each are too short for their own clocks to advance. The common clock therefore
             # advances at the pace of a fair share; otherwise an endless series of such calls would always be served
             # before a caller that came earlier.
             self._clock += seconds / max(1, len(self._callers))
-            rate = seconds / pixels
-            self._seconds_per_pixel = (
-                rate if not self._seconds_per_pixel else 0.8 * self._seconds_per_pixel + 0.2 * rate
-            )
-        self._report_pass(batch[0][1].kind, len(batch), seconds)
         return seconds
 
-
-class _Passes:
-    """Begins passes and ends them. The futures of their work get the results.
-
-    Args:
-        account: Called with a pass and when it began, as soon as it has ended; returns the seconds that it took.
-    """
-
-    def __init__(self, account: Callable[[Batch, float], float]) -> None:
-        self._account = account
-
-    def begin(self, batch: Batch) -> _UnderWay | None:
-        """Begins a pass; None where it has ended, or has failed."""
-        began = time.monotonic()
-        try:
-            results = batch[0][1].run([work.payload for _, work in batch])
-        except Exception as error:
-            self._failed(batch, began, error)
-            return None
-        if not isinstance(results, Later):
-            self._settle(batch, began, results)
-            return None
-        under_way = _UnderWay(batch, began, results)
-        if batch[0][1].overlaps:
-            return under_way
-        self.end(under_way)
-        return None
-
-    def end(self, under_way: _UnderWay) -> None:
-        """Waits for the results of a pass, and hands them over."""
-        try:
-            results = under_way.later.wait()
-        except Exception as error:
-            self._failed(under_way.batch, under_way.began, error)
-        else:
-            self._settle(under_way.batch, under_way.began, results)
-
-    def _failed(self, batch: Batch, began: float, error: Exception) -> None:
-        if len(batch) > 1:
-            # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
-            _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
-            for one in batch:
-                if (under_way := self.begin([one])) is not None:
-                    self.end(under_way)
-            return
-        batch[0][1].future.set_exception(error)
-        self._account(batch, began)
-
-    def _settle(self, batch: Batch, began: float, results: Sequence[Any]) -> None:
-        seconds = self._account(batch, began)
-        for (_, work), result in zip(batch, results, strict=False):
-            work.future.set_result((result, Timing(began - work.submitted, seconds, len(batch))))
+    def _account(self, batch: Batch, seconds: float) -> None:
+        """Learns from a pass that has ended, and reports it."""
+        kind, pixels = batch[0][1].kind, sum(work.pixels for _, work in batch)
+        with self._changed:
+            until = time.monotonic() + self._batching.linger * seconds
+            self._expected = self._expected_after(batch, until)
+            self._returning = _Returning(batch[0][0], until) if batch[0][1].key is None else None
+            pace = seconds / pixels
+            self._paces[kind] = 0.8 * self._paces[kind] + 0.2 * pace if kind in self._paces else pace
+        self._report_pass(kind, len(batch), seconds)
 
 
 def _closed() -> Unavailable:

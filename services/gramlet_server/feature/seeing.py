@@ -36,8 +36,9 @@ from torch import Tensor
 from gramlet_server.feature.fields import Field, Fields
 from gramlet_server.feature.looking import Items, Looking
 from gramlet_server.feature.maximization import maximize
-from gramlet_server.feature.passes import Passes, Steps
+from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.strongest import Look, Strong, Strongest, cut, reduced
+from gramlet_server.feature.work import Steps
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.encode import encode_jpeg, encode_png, to_uint8
 from gramlet_server.pictures.prepare import Decoded

@@ -1,16 +1,52 @@
-"""Work for the device, as its scheduler takes it, and how much of it goes together."""
+"""Work for the device, as its scheduler takes it: how much of it goes together in a pass, and how passes run."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from gramlet.errors import Cancelled
 from gramlet.types import Timing
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TURN_SECONDS = 0.03
+"""How long the device advances one piece of long work before it looks for others. A turn is one step at least."""
+
+Steps = Generator[None, None, T]
+"""Work on the device thread that yields wherever the device may serve others, and returns its result."""
+
+
+@dataclass(frozen=True)
+class Turn(Generic[T]):
+    """What a turn came to: whether the work has ended, and its result if it has."""
+
+    ended: bool
+    outcome: T | None = None
+
+    @property
+    def result(self) -> T:
+        """The result of work that has ended."""
+        return cast(T, self.outcome)
+
+
+def advance(steps: Steps[T]) -> Turn[T]:
+    """Takes steps for TURN_SECONDS, or to their end."""
+    until = time.monotonic() + TURN_SECONDS
+    try:
+        next(steps)
+        while time.monotonic() < until:
+            next(steps)
+    except StopIteration as ended:
+        return Turn(True, ended.value)
+    return Turn(False)
 
 
 @dataclass(frozen=True)
@@ -62,17 +98,20 @@ class Work:
         key: Work of equal keys may share a pass. None never shares.
         pixels: Estimate of its cost.
         run: Does the work of a whole pass: takes the payloads of all its pictures, returns one result for each. Or it
-            begins the pass, and the results come later.
+            begins the pass, and the results come later, or after some steps.
         payload: What `run` needs for this picture.
         overlaps: Whether its pass may begin while another one computes.
+        is_long: Whether `run` returns steps, between which other work is served. While such a pass is suspended it
+            holds memory, so that no other one begins before it has ended.
     """
 
     kind: str
     key: Hashable
     pixels: int
-    run: Callable[[Sequence[Any]], Sequence[Any] | Later]
+    run: Callable[[Sequence[Any]], Sequence[Any] | Later | Steps[Sequence[Any]]]
     payload: Any
     overlaps: bool = False
+    is_long: bool = False
     future: Future[tuple[Any, Timing]] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
 
@@ -144,6 +183,11 @@ def priority(caller: Caller) -> tuple[float, float]:
     return caller.clock, caller.waiting[0].submitted
 
 
+def waiting(callers: Iterable[Caller], key: Hashable) -> int:
+    """How many pictures of a key wait."""
+    return sum(work.key == key for caller in callers for work in caller.waiting)
+
+
 def take(callers: Iterable[Caller], key: Hashable, batching: Batching) -> tuple[Batch, int]:
     """Takes the first work of the callers and all that may join its pass, in the order of the callers' clocks.
 
@@ -172,3 +216,129 @@ def take(callers: Iterable[Caller], key: Hashable, batching: Batching) -> tuple[
                 pixels += work.pixels
         fitting = rest
     return batch, taken
+
+
+@dataclass(frozen=True, eq=False)
+class UnderWay:
+    """A pass that has begun: when, and what its results will come from."""
+
+    batch: Batch
+    began: float
+    later: Later
+
+
+@dataclass(eq=False)
+class Suspended:
+    """A pass between two turns.
+
+    Attributes:
+        batch: Whose it is.
+        steps: What is still to be done.
+        seconds: That its turns have taken.
+    """
+
+    batch: Batch
+    steps: Steps[Sequence[Any]]
+    seconds: float = 0.0
+
+    @property
+    def priority(self) -> tuple[float, float]:
+        """As for callers that wait."""
+        return min((caller.clock, work.submitted) for caller, work in self.batch)
+
+
+def following(callers: Iterable[Caller], suspended: Suspended | None) -> Caller | None:
+    """The caller to be served next. None: nobody waits, or the suspended pass is to go on first."""
+    able = (each for each in callers if each.waiting and not (suspended and each.waiting[0].is_long))
+    first = min(able, key=priority, default=None)
+    goes_on = suspended is not None and (first is None or suspended.priority <= priority(first))
+    return None if goes_on else first
+
+
+class PassRunner:
+    """Begins passes and ends them, on the device thread. The futures of their work get the results.
+
+    Args:
+        charge: Called with a pass and a time when it has worked since then; returns the seconds that count.
+        account: Called with a pass and its seconds as soon as it has ended.
+
+    Attributes:
+        suspended: A pass that is computed in turns and has not ended.
+    """
+
+    def __init__(self, charge: Callable[[Batch, float], float], account: Callable[[Batch, float], None]) -> None:
+        self._charge = charge
+        self._account = account
+        self.suspended: Suspended | None = None
+
+    def begin(self, batch: Batch) -> UnderWay | None:
+        """Begins a pass; None where it has ended, has failed, or is suspended."""
+        began = time.monotonic()
+        try:
+            results = batch[0][1].run([work.payload for _, work in batch])
+        except Exception as error:
+            self._failed(batch, self._charge(batch, began), error)
+            return None
+        if isinstance(results, Generator):
+            self.suspended = Suspended(batch, results)
+            self.advance()
+            return None
+        if not isinstance(results, Later):
+            self._settle(batch, self._charge(batch, began), results)
+            return None
+        under_way = UnderWay(batch, began, results)
+        if batch[0][1].overlaps:
+            return under_way
+        self.end(under_way)
+        return None
+
+    def end(self, under_way: UnderWay) -> None:
+        """Waits for the results of a pass, and hands them over."""
+        batch, began = under_way.batch, under_way.began
+        try:
+            results = under_way.later.wait()
+        except Exception as error:
+            self._failed(batch, self._charge(batch, began), error)
+        else:
+            self._settle(batch, self._charge(batch, began), results)
+
+    def advance(self) -> None:
+        """Gives the suspended pass a turn, or ends it if all its callers have left."""
+        suspended, self.suspended = self.suspended, None
+        assert suspended is not None
+        batch, began = suspended.batch, time.monotonic()
+        if all(caller.closed for caller, _ in batch):
+            suspended.steps.close()
+            for _, work in batch:
+                work.future.set_exception(Cancelled("the call was closed while the device worked for it"))
+            return
+        try:
+            turn = advance(suspended.steps)
+        except Exception as error:
+            self._failed(batch, suspended.seconds + self._charge(batch, began), error)
+            return
+        suspended.seconds += self._charge(batch, began)
+        if turn.ended:
+            self._settle(batch, suspended.seconds, turn.result)
+        else:
+            self.suspended = suspended
+
+    def _failed(self, batch: Batch, seconds: float, error: Exception) -> None:
+        self._account(batch, seconds)
+        if len(batch) == 1:
+            batch[0][1].future.set_exception(error)
+            return
+        # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
+        _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
+        for one in batch:
+            if (under_way := self.begin([one])) is not None:
+                self.end(under_way)
+            while self.suspended is not None:
+                self.advance()
+
+    def _settle(self, batch: Batch, seconds: float, results: Sequence[Any]) -> None:
+        self._account(batch, seconds)
+        now = time.monotonic()
+        for (_, work), result in zip(batch, results, strict=False):
+            waited = max(0.0, now - work.submitted - seconds)
+            work.future.set_result((result, Timing(waited, seconds, len(batch))))

@@ -276,6 +276,17 @@ class OneAtATime:
         self._settle()
         return place
 
+    def try_to_take(self, size: int) -> Place | None:
+        """The same, but waits for nothing and empties no cache. None: there is no room."""
+        place = Place(self, size)
+        with self._lock:
+            self._sizes.append(size)
+        if not self._try_to_grow(size):
+            place.close()
+            return None
+        self._settle()
+        return place
+
     def _grow(self, size: int) -> None:
         if size <= self._room:
             return
@@ -284,6 +295,21 @@ class OneAtATime:
             self._budget._take(missing, WAIT_SECONDS)
             with self._lock:
                 self._room += missing
+
+    def _try_to_grow(self, size: int) -> bool:
+        if size <= self._room:
+            return True
+        if not self._growth.acquire(blocking=False):
+            return False
+        try:
+            missing = max(0, size - self._room)
+            if not self._budget._try_to_take(missing):
+                return False
+            with self._lock:
+                self._room += missing
+            return True
+        finally:
+            self._growth.release()
 
     def _leave(self, size: int) -> None:
         self._left.append(size)
