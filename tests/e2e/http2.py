@@ -8,7 +8,8 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
-HEADERS, RESET, SETTINGS, PING, GOAWAY = 1, 3, 4, 6, 7
+HEADERS, PRIORITY, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 1, 2, 3, 4, 6, 7, 8
+UNKNOWN = 0xEE
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 CANCEL = struct.pack(">I", 8)
 
@@ -16,6 +17,17 @@ CANCEL = struct.pack(">I", 8)
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """One frame (RFC 9113, section 4.1)."""
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+FLOODS = {
+    "settings": frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 65_535)),
+    "empty settings": frame(SETTINGS, 0, 0),
+    "priority": frame(PRIORITY, 0, 1, struct.pack(">IB", 0, 16)),
+    "unknown": frame(UNKNOWN, 0, 0, bytes(8)),
+    "pings": frame(PING, 0, 0, bytes(8)),
+    "window updates": frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1)),
+}
+"""A frame of each kind that a client may send again and again without a call."""
 
 
 class Connection:

@@ -13,7 +13,7 @@ from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.health import FEATURE
 
 from tests.e2e.cluster import DOCKER, Cluster, Envoy, GramletServer, free_port, local_configuration, wait_until
-from tests.e2e.http2 import Connection
+from tests.e2e.http2 import FLOODS, Connection
 
 MODEL = f"/{FEATURE}/GetModel"
 EXTRACT = f"/{FEATURE}/Extract"
@@ -110,6 +110,28 @@ def test_a_connection_that_only_resets_is_closed(edge: Envoy) -> None:
             call()
         wait_until(abuser.ended.is_set, what="the end of the connection")
         call()
+
+
+@pytest.mark.parametrize("kind", sorted(FLOODS.keys() - {"unknown"}))
+def test_a_flood_of_frames_ends_its_connection(edge: Envoy, kind: str) -> None:
+    with Connection(edge.address) as abuser, good_calls(edge.address) as call:
+        for _ in range(2000):
+            if not abuser.send(FLOODS[kind] * 1000):
+                break
+        assert abuser.ended.is_set()
+        call()
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+@pytest.mark.parametrize("way", ["straight", "envoy"])
+def test_good_callers_are_answered_beside_a_flood_of_frames(
+    edge: Envoy, replicas: list[GramletServer], kind: str, way: str
+) -> None:
+    address = edge.address if way == "envoy" else replicas[0].address
+    with Connection(address) as abuser, good_calls(address) as call:
+        for _ in range(50):
+            abuser.send(FLOODS[kind] * 1000)
+            call()
 
 
 def test_a_connection_that_reads_nothing_is_closed(edge: Envoy) -> None:
