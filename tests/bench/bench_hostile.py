@@ -41,8 +41,7 @@ SETTLING = 30.0
 """Seconds before the first measurement, and of the last one."""
 LIMITS = (
     *("--name-calls=64", "--name-calls-per-second=50", "--name-runs=4", "--name-store-bytes=64MiB"),
-    # A pass over the device is not interrupted: the largest one is how long others wait for their turn.
-    *("--max-network-pixels=1048576", "--memory-bytes=4GiB", "--first-message-seconds=5", "--idle-seconds=30"),
+    *("--memory-bytes=4GiB", "--first-message-seconds=5", "--idle-seconds=30"),
 )
 
 

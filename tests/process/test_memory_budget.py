@@ -212,3 +212,19 @@ def test_freed_memory_is_returned_once_it_was_long_unused() -> None:
     assert (allocator.trims, allocator.resident) == (1, 300 * MEGABYTE)
     freed.release()
     assert allocator.trims == 1
+
+
+def test_a_place_is_given_only_where_there_is_room_now() -> None:
+    budget = Budget(100)
+    whole, suspended = OneAtATime(budget), OneAtATime(budget)
+    first = suspended.try_to_take(60)
+    assert first is not None
+    assert budget.reserved == 60
+    assert suspended.try_to_take(40) is not None  # one is done at a time
+    assert suspended.try_to_take(101) is None
+    assert whole.try_to_take(50) is None
+    assert budget.reserved == 60
+    with whole.take(40):
+        assert budget.reserved == 100
+    first.close()
+    assert budget.reserved == 0

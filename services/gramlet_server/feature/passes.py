@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 LONG_SECONDS = 0.25
 """A pass over one picture that takes longer than this, by the pace of earlier ones, lets others have the device."""
+LONG_PIXELS = 2**18
+"""But not over fewer pixels: on a busy machine every pass takes long, and small ones would wait for large ones."""
 _FIRST_PACE = 5e-7
 """Seconds for each pixel of an extraction, until one was measured: two cores of 2020."""
 
@@ -139,7 +141,9 @@ class Passes:
 
     def is_long(self, kind: str, pixels: int) -> bool:
         """Whether a pass over one picture keeps others from the device for long. On a GPU passes are short."""
-        return not self.device.overlaps and pixels * (self.scheduler.pace(kind) or _FIRST_PACE) > LONG_SECONDS
+        if self.device.overlaps or pixels < LONG_PIXELS:
+            return False
+        return pixels * (self.scheduler.pace(kind) or _FIRST_PACE) > LONG_SECONDS
 
     def room(self, pixels: int, stages: Collection[str]) -> tuple[Place, bool]:
         """Memory for an extraction from pictures of so many pixels; whether it is long, and may be suspended.

@@ -152,7 +152,7 @@ class Caller:
         return [work.future for work in works]
 
     def close(self) -> None:
-        """Cancels the work that still waits. A pass that is running is finished and its result dropped."""
+        """Cancels the work that still waits. A pass that is running is finished, or its turn; its result is dropped."""
         self._queue.remove(self)
 
     def __enter__(self) -> Caller:
