@@ -86,6 +86,15 @@ def test_the_protos_document_the_bounds() -> None:
             "start.settings.tsne.learning_rate",
         ),
         (feature_pb2.ExtractRequest(extraction=feature_pb2.Extraction(forms=[1] * 9)), "extraction.forms"),
+        *(
+            (
+                stylize_pb2.StylizeRequest(
+                    stylization=stylize_pb2.Stylization(settings=stylize_pb2.Settings(**{name: value}))  # type: ignore[arg-type]
+                ),
+                f"stylization.settings.{name}",
+            )
+            for name, value in {"size": 8, "style_size": 100_000, "iterations": 0, "history_size": 201}.items()
+        ),
         (
             stylize_pb2.AdjustRequest(
                 adjustment=stylize_pb2.Adjustment(

@@ -60,6 +60,7 @@ def test_every_flag_has_a_variable_and_a_line_of_help() -> None:
     [
         (["--port", "99999"], "--port: 99999 is not a port, 0 to 65535"),
         (["--port", "http"], "--port: 'http' is not a whole number, 0 or more"),
+        (["--device", "gpu"], "--device: 'gpu' is none of auto, cpu, cuda and cuda:N"),
         (["--max-calls", "0"], "--max-calls: '0' is not a whole number, 1 or more"),
         (["--drain-seconds", "-1"], "--drain-seconds: '-1' is not a number of seconds, 0 or more"),
         (["--drain-seconds", "nan"], "--drain-seconds: 'nan' is not a number of seconds, 0 or more"),

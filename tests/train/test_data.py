@@ -124,6 +124,16 @@ def test_a_class_that_lost_all_its_pictures_is_an_error_with_the_reasons():
     )
 
 
+def test_where_copies_have_two_labels_the_reason_names_the_other_label():
+    whole = [Entry(f"{label}/{n}", label, "train", "same") for label in "ab" for n in range(2)]
+    with pytest.raises(InvalidInput) as caught:
+        check_remaining(whole, *findings.duplicates(whole), {})
+    assert caught.value.message == (
+        "class 'a' has no training picture left: a/0 is the same picture as b/0 (class 'b', set 'train'); a/1 is the "
+        "same picture as b/0 (class 'b', set 'train')"
+    )
+
+
 def test_a_validation_set_of_training_pictures_is_an_error_with_the_reasons():
     whole = [*entries(count=2), *(replace(entry, name=f"val/{entry.name}", set="val") for entry in entries(count=2))]
     with pytest.raises(InvalidInput) as caught:

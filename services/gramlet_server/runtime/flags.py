@@ -128,6 +128,13 @@ def port_number(text: str) -> int:
     return number
 
 
+def device_name(text: str) -> str:
+    """The name of a device, or `auto`."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda and cuda:N")
+    return text
+
+
 def seconds(text: str) -> float:
     """A time in seconds, from 0 on."""
     return _amount(text, "seconds")

@@ -94,4 +94,5 @@ def check_free(host: str, port: int, flag: str = "--port") -> None:
         # A name may have an IPv6 address on a machine without IPv6. Its other address is enough for gRPC.
         if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             where = format_address(host, port)
-            raise FailedPrecondition(f"cannot listen on {where}: {error.strerror}; choose another {flag}") from None
+            wrong = "host" if isinstance(error, socket.gaierror) else flag
+            raise FailedPrecondition(f"cannot listen on {where}: {error.strerror}; choose another {wrong}") from None

@@ -24,6 +24,7 @@ _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.lim
 _SHARE = 0.85
 _SHORT = 0.9
 _LEAST = 64 * 2**20
+_SCANTY = 512 * 2**20
 _TICK_SECONDS = 1.0
 _IDLE_TICKS = 10
 _KEPT_BYTES = 256 * 2**20
@@ -62,9 +63,17 @@ def limit_requests(memory_bytes: int) -> None:
     """
     total = memory_bytes or available_bytes()
     # Interpreters, allocators and libraries need some beside what is reserved.
-    left = int(_SHARE * total) - resident_bytes()
+    used = resident_bytes()
+    left = int(_SHARE * total) - used
     PROCESS.set_limit(max(left, _LEAST))
     _log.info("requests may use %.1f GiB of memory (--memory-bytes)", max(left, _LEAST) / 2**30)
+    if left < _SCANTY:
+        _log.warning(
+            "%.1f GiB of memory (--memory-bytes) are little for this server, which takes %.1f GiB before any request: "
+            "many will be refused",
+            total / 2**30,
+            used / 2**30,
+        )
 
 
 class FreedMemory:

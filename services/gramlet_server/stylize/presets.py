@@ -11,15 +11,6 @@ from gramlet.stylize.types import Colors, Initial, LineSearch, Optimizer, Styliz
 
 DEFAULT = "default"
 
-LIMITS = {
-    "size": (16, 4096),
-    "style_size": (16, 4096),
-    "iterations": (1, 10_000),
-    "history_size": (1, 200),
-    "scales": (1, 8),
-}
-"""The lowest and the highest value of a setting, in its unit."""
-
 ADAM_RATE = 0.02
 """The learning rate of Adam if the request gives none: a step of Adam moves each level by about this much."""
 GRADIENT_DESCENT_RATE = 0.02
@@ -140,17 +131,13 @@ def resolve(settings: StylizeSettings, model: Model) -> StylizeSettings:
     if settings.size is not None:
         given.setdefault("style_size", settings.size)
     resolved = dataclasses.replace(preset, **given)
-    _check_numbers(resolved)
+    _check_style_size(resolved)
     find_stage(resolved.content_stage or "", model.stages, model.backbone, "settings.content_stage")
     check_stages(resolved.style_stages or {}, "settings.style_stages", model)
     return resolved
 
 
-def _check_numbers(settings: StylizeSettings) -> None:
-    for name, (low, high) in LIMITS.items():
-        value = getattr(settings, name)
-        if not low <= value <= high:
-            raise InvalidInput(f"{value} is not between {low} and {high}", field=f"settings.{name}")
+def _check_style_size(settings: StylizeSettings) -> None:
     if settings.gram_normalization is GramNormalization.NONE and settings.style_size != settings.size:
         raise InvalidInput(
             "raw Gram matrices compare pictures of one shape only: leave style_size out, or set gram_normalization to "

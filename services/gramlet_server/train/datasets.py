@@ -38,6 +38,9 @@ class Datasets:
     def __init__(self, roots: Iterable[str]) -> None:
         self._roots = tuple(roots)
         self._folders = tuple(root for root in self._roots if not _is_bucket(root))
+        for root in self._folders:
+            if not os.path.isdir(root):  # it may be mounted later
+                _log.warning("--dataset-roots: there is no folder %s", root)
 
     def entries(self, uri: str) -> tuple[Entry, ...]:
         """The pictures of a data set, by their names; none is read. What is left out is logged.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from gramlet.errors import InvalidInput, quoted
@@ -41,14 +42,19 @@ def _reasons(
     lost: Sequence[Entry], entries: Sequence[Entry], copies: Sequence[Duplicate], unreadable: Mapping[str, str]
 ) -> str:
     by_name = {entry.name: entry for entry in entries}
-    twin = {each.first: each.name for each in reversed(copies) if each.conflicting}
-    twin |= {each.name: each.first for each in copies}
+    first = {each.name: each.first for each in copies}
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for each in copies:
+        groups[each.first].append(by_name[each.name])
     found = []
     for entry in lost:
+        root = first.get(entry.name, entry.name)
+        others = [other for other in (by_name[root], *groups[root]) if other is not entry]
         if entry.name in unreadable:
             found.append(f"{entry.name} cannot be read: {unreadable[entry.name]}")
-        elif entry.name in twin:
-            other = by_name[twin[entry.name]]
+        elif others:
+            # With two labels, none of them takes part: then the one with the other label is the reason.
+            other = next((other for other in others if other.label != entry.label), others[0])
             found.append(
                 f"{entry.name} is the same picture as {other.name} (class {quoted(other.label)}, set {other.set!r})"
             )
