@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo studio test lint format unasync lock protos protos-check quality bench clean
+.PHONY: install demo studio test lint format unasync page lock protos protos-check quality bench clean
 
 install: $(VENV)/.installed
 
@@ -52,6 +52,10 @@ format: install
 # The synchronous client and its tests, from the asynchronous ones.
 unasync: install
 	$(BIN)/python scripts/unasync.py
+
+# PixiJS, which draws the studio's map, from npm in the version of clients/studio/package-lock.json.
+page: install
+	BIN=$(BIN) clients/studio/build.sh
 
 # Exact versions and hashes of what the images install.
 lock: install

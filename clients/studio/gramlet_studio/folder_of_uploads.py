@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -20,6 +21,8 @@ TILE = 64
 TILES = 24  # of one side of a sheet
 """A sheet of 24 x 24 tiles of 64 pixels is 1536 pixels wide: every phone can hold that."""
 SHEET = TILES * TILES
+KEPT = 4
+"""Each sheet of a map asks for the folder, and to read one of 20,000 pictures takes seconds."""
 
 
 @dataclass
@@ -118,8 +121,9 @@ def _validation(pictures: Sequence[FolderPicture]) -> Iterator[FolderPicture]:
     return iter(ordered[:count])
 
 
+@lru_cache(maxsize=KEPT)
 def read_uploaded(library: Library, identifier: str) -> UploadedFolder:
-    """A folder of the library.
+    """A folder of the library. Folders that have arrived never change: the last few are not read again.
 
     Raises:
         NotFound: There is no such folder, or no picture in it.

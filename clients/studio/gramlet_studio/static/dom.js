@@ -67,19 +67,27 @@ const SHAPES = {
 };
 
 /**
+ * An element of SVG.
+ *
+ * @template {keyof SVGElementTagNameMap} T
+ * @param {T} tag
+ * @param {Record<string, string>} attributes
+ * @param {...SVGElement} children
+ * @returns {SVGElementTagNameMap[T]}
+ */
+export function shape(tag, attributes, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/**
  * A line drawing, for the eyes only.
  *
  * @param {keyof typeof SHAPES} name
  */
-export function icon(name) {
-  const svg = document.createElementNS(SVG, "svg"), path = document.createElementNS(SVG, "path");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  svg.setAttribute("class", "line");
-  path.setAttribute("d", SHAPES[name]);
-  svg.append(path);
-  return svg;
-}
+export const icon = (name) => shape("svg", { viewBox: "0 0 24 24", "aria-hidden": "true", class: "line" }, shape("path", { d: SHAPES[name] }));
 
 /**
  * An input with its label.

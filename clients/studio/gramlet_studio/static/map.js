@@ -51,15 +51,16 @@ function openStart(main) {
  * @param {string} run
  */
 function openMap(main, run) {
-  const canvas = h("canvas.map", { tabindex: 0, role: "application", "aria-label": "Map of pictures: arrow keys go from picture to picture, Enter chooses, plus and minus zoom" });
+  const surface = h("div.map", { tabindex: 0, role: "application", "aria-label": "Map of pictures: arrow keys go from picture to picture, Enter chooses, plus and minus zoom" });
   const words = h("p.words", { id: "words", role: "status" }, "Loading"), spoken = h("p.hidden", { "aria-live": "polite" });
+  const drawn = h("p.hint", { role: "status", hidden: true });
   const meter = h("progress", { max: 1, value: 0, hidden: true, "aria-label": "Progress" });
   const cardImage = h("img", { alt: "" }), cardWords = h("figcaption"), card = h("figure.hovercard", { hidden: true }, cardImage, cardWords);
   const modes = /** @type {const} */ ([["move", "Move", "hand"], ["lasso", "Lasso", "lasso"]]).map(([mode, label, symbol]) =>
     h("button", { type: "button", id: `mode-${mode}`, "aria-pressed": String(mode === "move"), onclick: () => choose(mode) }, icon(symbol), label));
   const tools = h("div.row.tools", {}, ...modes, h("button", { type: "button", title: "Show the whole map", onclick: () => view?.fit() }, icon("whole"), "Fit"), fileButton("Find", find, { title: "Find the nearest to a picture of yours" }));
   const side = h("div.side");
-  main.append(h("h1.hidden", {}, "Map"), h("div.atlas", {}, h("section.mapstage", { "aria-label": "Map" }, h("div.mapcanvas", {}, canvas, card, tools), words, meter, spoken), side));
+  main.append(h("h1.hidden", {}, "Map"), h("div.atlas", {}, h("section.mapstage", { "aria-label": "Map" }, h("div.mapcanvas", {}, surface, card, tools), words, meter, drawn, spoken), side));
 
   /** @type {MapView | null} */
   let view = null;
@@ -90,7 +91,7 @@ function openMap(main, run) {
   /** @param {MapView["mode"]} mode */
   function choose(mode) {
     if (view) view.mode = mode;
-    canvas.dataset.mode = mode;
+    surface.dataset.mode = mode;
     for (const button of modes) button.setAttribute("aria-pressed", String(button.id === `mode-${mode}`));
   }
 
@@ -143,14 +144,15 @@ function openMap(main, run) {
       const folder = await get(`/folders/${order.folder}`);
       if (closed) return;
       ({ items } = folder);
-      const made = view = new MapView(canvas, folder, { select: selected, hover: hovered });
-      Object.assign(canvas, { view }); // for the tests
+      const made = view = new MapView(surface, folder, { select: selected, hover: hovered, painted: (_, reason) => { drawn.textContent = reason; drawn.hidden = !reason; } });
+      Object.assign(surface, { view }); // for the tests
       /** @type {(string | null)[]} */
       const names = order.names || [];
       names.forEach((name, index) => { if (name) join(name, [index]); });
       const labels = [...new Set(items.map((item) => item.label))].filter(Boolean);
       if (groups.size) recolor();
       else if (labels.length > 1) items.forEach(({ label }, index) => { made.colors[index] = label ? PALETTE[labels.indexOf(label) % PALETTE.length] : null; });
+      made.recolor();
       drawGroups();
       unfollow = follow("embed", run, handlers);
     } catch (failure) { side.hidden = isAbsent(failure); words.textContent = said(failure); }
@@ -209,7 +211,7 @@ function openMap(main, run) {
       colors[index] = name ? colorOf(name) : null;
     });
     view.named = new Set([...groups.values()].flatMap((members) => [...members]));
-    view.draw();
+    view.recolor();
   }
   function drawGroups() {
     groupList.replaceChildren(...[...groups].map(([name, members]) => {
@@ -258,7 +260,7 @@ function openMap(main, run) {
         if (classes && view) view.colors[index] = colorOf(groupOf(index) || classes[0][0]);
         count++;
         learned.textContent = `Recoloring: ${count} of ${items.length}`;
-        view?.draw();
+        view?.recolor();
       }
       learned.textContent = `The map has the colors of ${head}.`;
       main.dataset.recolored = head;
@@ -291,6 +293,7 @@ function openMap(main, run) {
       const { neighbors } = await post(`/maps/${run}/find`, form);
       const shown = view.shown;
       view.marked = new Set(neighbors.map((each) => shown[each.index]));
+      view.recolor();
       if (neighbors.length) view.fly(shown[neighbors[0].index], 4);
       note(`The ${neighbors.length} nearest pictures are marked`);
     } catch (failure) { note(said(failure), "bad"); }

@@ -1,13 +1,21 @@
-// The map on a canvas: points that are their pictures when near; panning, zooming, lasso, keyboard.
-import { pictureUrl } from "./api.js";
-import { penOf } from "./dom.js";
+// The map: where the pictures are, and what is chosen. A painter draws it, by WebGL if the browser can.
+import { CanvasPainter } from "./mapcanvas.js";
+import { WebGLPainter } from "./mapgl.js";
+import { steer } from "./mapinput.js";
+import { MapPictures } from "./mappictures.js";
+import { shape } from "./dom.js";
 
-const DOT = 9, NEAR = 84, MOST_LARGE = 60, MOST_LEVELS = 24, GLIDE_MS = 350;
+const DOT = 9, GLIDE_MS = 350;
+const LARGER = 1.3; // times the size of a small picture: from there on the larger ones are drawn
 const TOOLS = 56; // pixels at the top that the tools cover
 
-/** @typedef {{ select: (indices: number[]) => void, hover: (index: number) => void }} Listener */
-/** @typedef {{ image: HTMLImageElement, cut: number, cutX: number, cutY: number }} Large A picture, and its square in the middle. */
-/** @typedef {{ canvas: HTMLCanvasElement, side: number }} Level */
+/** @typedef {{ select: (indices: number[]) => void, hover: (index: number) => void, painted: (name: string, reason: string) => void }} Listener */
+/**
+ * What a painter needs to know of the view, in pixels of the screen: `left` and `top` of the middle of the map, `unit` for
+ * its side, the `side` of a picture, and the width of a `rim`. `glide`: from 0 at `from` to 1 at the pictures' places.
+ *
+ * @typedef {{ width: number, height: number, ratio: number, left: number, top: number, unit: number, side: number, rim: number, dots: boolean, glide: number }} Frame
+ */
 
 export class MapView {
   zoom = 1;
@@ -17,7 +25,6 @@ export class MapView {
   mode = "move";
   hovered = -1;
   frames = 0;
-  moved = false;
   waiting = 0;
   since = 0;
   /** @type {number[]} The indices of the pictures on the map; `x` and `y` are in their order. */
@@ -38,41 +45,83 @@ export class MapView {
   named = new Set();
   /** @type {Point[] | null} The lasso. */
   path = null;
-  /** @type {Map<number, Large>} */
-  large = new Map();
-  /** @type {Map<string, Level>} Small pictures in the size in which they are drawn, by sheet and side. */
-  levels = new Map();
-  /** @type {Map<number, Point>} */
-  pointers = new Map();
+
+  width = 0;
+  height = 0;
+  placed = 0;
+  colored = 0;
+  ink = { accent: "", plain: "" };
+  /** @type {Painter | null} */
+  painter = null;
+  /** @type {Painter | null} Waits for its graphics card. */
+  lost = null;
+  gone = new AbortController();
 
   /**
-   * @param {HTMLCanvasElement} canvas
+   * @param {HTMLElement} element where the map is drawn, and which hears the pointers and the keyboard
    * @param {FolderOnMap} folder
    * @param {Listener} on
    */
-  constructor(canvas, folder, on) {
-    this.canvas = canvas;
+  constructor(element, folder, on) {
+    this.element = element;
     this.folder = folder;
     this.on = on;
     this.items = folder.items;
-    this.pen = penOf(canvas);
-    const { count } = folder.sheets;
-    this.sheets = Array.from({ length: count }, (_, number) => {
-      const image = new Image();
-      image.onload = () => this.draw();
-      image.src = `/api/folders/${folder.id}/sheets/${number}.jpg`;
-      return image;
-    });
-    this.resized = new ResizeObserver(() => this.draw());
-    this.resized.observe(canvas);
-    for (const name of /** @type {const} */ (["pointerdown", "pointermove", "pointerup", "pointercancel"])) canvas.addEventListener(name, (event) => this[name](event));
-    canvas.addEventListener("pointerleave", () => { if (!this.pointers.size && document.activeElement !== canvas) this.hover(-1); });
-    canvas.addEventListener("wheel", (event) => { event.preventDefault(); this.scale(Math.exp(-event.deltaY / 500), event.offsetX, event.offsetY); }, { passive: false });
-    canvas.addEventListener("keydown", (event) => this.key(event));
+    this.pictures = new MapPictures(folder, () => this.draw());
+    this.ring = shape("rect", { class: "ring" });
+    this.rope = shape("path", { class: "rope" });
+    element.append(shape("svg", { class: "marks", "aria-hidden": "true" }, this.ring, this.rope));
+    this.resized = new ResizeObserver(() => this.resize());
+    this.resized.observe(element);
+    const { signal } = this.gone;
+    steer(this);
+    addEventListener("theme", () => this.recolor(), { signal });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolor(), { signal });
     this.reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    this.resize();
+    this.recolor();
+    this.ready = this.begin();
   }
 
-  close() { this.resized.disconnect(); cancelAnimationFrame(this.waiting); }
+  close() {
+    this.gone.abort();
+    this.resized.disconnect();
+    cancelAnimationFrame(this.waiting);
+    this.painter?.close();
+    this.lost?.close();
+    this.painter = this.lost = null;
+  }
+
+  /** Draws by WebGL, or without where the browser cannot. */
+  async begin() {
+    try {
+      const painter = await WebGLPainter.make(this, () => this.lose(), () => this.begin());
+      if (this.gone.signal.aborted) painter.close(); else this.use(painter, "");
+    } catch (failure) {
+      console.info("the map is drawn without WebGL:", failure);
+      if (!this.gone.signal.aborted) this.use(new CanvasPainter(), "Drawn on a 2D canvas: this browser offers no WebGL by a graphics card.");
+    }
+  }
+  /** The graphics card has dropped the map, as after a reset or a standby. The canvas is kept: the browser restores it. */
+  lose() {
+    this.lost = this.painter;
+    this.lost?.canvas.remove();
+    this.painter = null;
+    this.use(new CanvasPainter(), "The graphics card dropped the map: it is drawn on a 2D canvas until the browser has it back.");
+  }
+  /**
+   * @param {Painter} painter
+   * @param {string} reason why it is not the one that was wanted
+   */
+  use(painter, reason) {
+    this.painter?.close();
+    if (!reason) { this.lost?.close(); this.lost = null; }
+    this.painter = painter;
+    this.element.prepend(painter.canvas);
+    this.element.dataset.painter = painter.name;
+    this.on.painted(painter.name, reason);
+    this.draw();
+  }
 
   /**
    * Where the pictures are. They glide there.
@@ -85,42 +134,59 @@ export class MapView {
     const [lowX, highX, lowY, highY] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
     const span = Math.max(highX - lowX, highY - lowY, 1e-9);
     const same = this.shown.length === shown.length;
-    this.from = same && !this.reduced ? { x: this.now("x"), y: this.now("y") } : null;
+    this.from = same && !this.reduced ? this.now() : null;
     this.shown = shown;
     this.x = xs.map((value) => (value - (lowX + highX) / 2) / span);
     this.y = ys.map((value) => ((lowY + highY) / 2 - value) / span);
     this.since = performance.now();
+    this.placed++;
     this.draw();
   }
-  /** @param {"x" | "y"} axis */
-  now(axis) {
-    const t = Math.min((performance.now() - this.since) / GLIDE_MS, 1), eased = t * (2 - t);
-    if (!this.from || t >= 1) { this.from = null; return this[axis]; }
-    const from = this.from[axis];
-    return this[axis].map((value, place) => from[place] + (value - from[place]) * eased);
+  /** How far the pictures have glided: from 0 to 1. */
+  get glide() {
+    const t = Math.min((performance.now() - this.since) / GLIDE_MS, 1);
+    return this.from ? t * (2 - t) : 1;
+  }
+  /** Where the pictures are at this moment. */
+  now(glide = this.glide) {
+    const { from } = this;
+    if (!from || glide >= 1) return { x: this.x, y: this.y };
+    const between = (/** @type {number[]} */ ends, /** @type {number[]} */ starts) => ends.map((value, place) => starts[place] + (value - starts[place]) * glide);
+    return { x: between(this.x, from.x), y: between(this.y, from.y) };
   }
 
-  /** Pixels of the screen for the side of the whole map. */
-  get unit() { return Math.min(this.canvas.clientWidth, this.canvas.clientHeight - TOOLS) * 0.9 * this.zoom; }
-  /** The middle of the canvas below the tools. @returns {Point} */
-  get middle() { return [this.canvas.clientWidth / 2, (this.canvas.clientHeight + TOOLS) / 2]; }
+  resize() {
+    this.width = this.element.clientWidth;
+    this.height = this.element.clientHeight;
+    this.draw();
+  }
+  /** CSS pixels for the side of the whole map. */
+  get unit() { return Math.min(this.width, this.height - TOOLS) * 0.9 * this.zoom; }
+  /** The middle of the element below the tools. @returns {Point} */
+  get middle() { return [this.width / 2, (this.height + TOOLS) / 2]; }
   /**
+   * The point of the map below a point of the element.
+   *
    * @param {number} x
    * @param {number} y
    * @returns {Point}
    */
-  toScreen(x, y) {
-    const [middleX, middleY] = this.middle;
-    return [middleX + this.panX + x * this.unit, middleY + this.panY + y * this.unit];
+  toMap(x, y) {
+    const [middleX, middleY] = this.middle, { unit } = this;
+    return [(x - middleX - this.panX) / unit, (y - middleY - this.panY) / unit];
   }
-  /** The side of a picture in pixels: they keep apart when the map is dense, and grow when it is near. */
+  /** The side of a picture in CSS pixels: they keep apart when the map is dense, and grow when it is near. */
   get side() { return Math.round(Math.max(4, Math.min(220, 0.62 * this.unit / Math.sqrt(Math.max(this.shown.length, 12))))); }
   /**
-   * The middle of a picture on the canvas.
+   * The color around a picture, and how strong it is: 0 for none, 1 for a class, 2 for what was chosen, marked or named.
    *
    * @param {number} index
    */
-  pointOf(index) { const place = this.shown.indexOf(index); return this.toScreen(this.x[place], this.y[place]); }
+  markOf(index) {
+    if (this.selected.has(index) || this.marked.has(index)) return { color: this.ink.accent, strength: 2 };
+    const color = this.colors[index];
+    return { color: color || this.ink.plain, strength: color ? this.named.has(index) ? 2 : 1 : 0 };
+  }
 
   /** @param {number} factor */
   scale(factor, x = this.middle[0], y = this.middle[1]) {
@@ -143,108 +209,86 @@ export class MapView {
   }
   fit() { this.zoom = 1; this.panX = this.panY = 0; this.draw(); }
 
+  /** Draws in the next frame. */
   draw() { this.waiting ||= requestAnimationFrame(() => { this.waiting = 0; this.paint(); }); }
-
-  paint() {
-    const { canvas, pen } = this, ratio = devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-    if (!width) return;
-    if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
-    if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, width, height);
-    this.frames++;
-    const xs = this.now("x"), ys = this.now("y"), { side, unit } = this, half = Math.round(side * ratio / 2) / ratio;
-    const style = getComputedStyle(canvas), accent = style.getPropertyValue("--accent"), plain = style.getPropertyValue("--muted");
-    const { columns, perSheet } = this.folder.sheets, left = this.middle[0] + this.panX, top = this.middle[1] + this.panY;
-    const border = Math.max(1.5, side / 22);
-    for (let place = 0; place < this.shown.length; place++) {
-      const x = Math.round((left + xs[place] * unit) * ratio) / ratio, y = Math.round((top + ys[place] * unit) * ratio) / ratio;
-      if (x < -half || y < -half || x > width + half || y > height + half) continue;
-      const index = this.shown[place], color = this.colors[index];
-      if (side < DOT) {
-        pen.fillStyle = this.selected.has(index) ? accent : color || plain;
-        pen.fillRect(x - half, y - half, side, side);
-        continue;
-      }
-      if (color || this.selected.has(index) || this.marked.has(index)) {
-        const rim = this.selected.has(index) || this.marked.has(index) || this.named.has(index) ? border * 2 : border;
-        pen.fillStyle = this.selected.has(index) || this.marked.has(index) ? accent : color || plain;
-        pen.fillRect(x - half - rim, y - half - rim, side + 2 * rim, side + 2 * rim);
-      }
-      const near = side > NEAR && this.near(index), level = this.level(Math.floor(index / perSheet), Math.round(side * ratio)), cell = index % perSheet;
-      if (near) pen.drawImage(near.image, near.cutX, near.cutY, near.cut, near.cut, x - half, y - half, side, side);
-      else if (level) pen.drawImage(level.canvas, cell % columns * level.side, Math.floor(cell / columns) * level.side, level.side, level.side, x - half, y - half, side, side);
-      else { pen.fillStyle = plain; pen.fillRect(x - half, y - half, side, side); }
-    }
-    if (this.hovered >= 0 && this.shown.includes(this.hovered)) {
-      const [x, y] = this.pointOf(this.hovered);
-      pen.strokeStyle = accent;
-      pen.lineWidth = 3;
-      pen.strokeRect(x - half - 4, y - half - 4, side + 8, side + 8);
-    }
-    if (this.path) {
-      pen.beginPath();
-      this.path.forEach(([x, y], step) => pen[step ? "lineTo" : "moveTo"](x, y));
-      pen.closePath();
-      pen.strokeStyle = accent;
-      pen.lineWidth = 2;
-      pen.setLineDash([6, 5]);
-      pen.stroke();
-      pen.setLineDash([]);
-    }
-    if (this.from) this.draw();
+  /** Draws with other colors. */
+  recolor() {
+    const style = getComputedStyle(this.element), color = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
+    this.ink = { accent: color("--accent"), plain: color("--muted") };
+    this.colored++;
+    this.draw();
   }
-
-  /**
-   * A sheet whose small pictures have this side, in pixels of the screen: copying them is fast, scaling each is not.
-   *
-   * @param {number} number
-   * @param {number} side
-   */
-  level(number, side) {
-    const sheet = this.sheets[number], key = `${number} ${side}`, known = this.levels.get(key);
-    if (known || !sheet?.complete || !sheet.naturalWidth) return known;
-    if (this.levels.size >= MOST_LEVELS) drop(this.levels);
-    const { tile } = this.folder.sheets, canvas = document.createElement("canvas"), level = { canvas, side };
-    canvas.width = Math.round(sheet.naturalWidth / tile * side);
-    canvas.height = Math.round(sheet.naturalHeight / tile * side);
-    penOf(canvas).drawImage(sheet, 0, 0, canvas.width, canvas.height);
-    this.levels.set(key, level);
-    return level;
+  /** @returns {Frame} */
+  frame() {
+    const ratio = devicePixelRatio || 1, { side, width, height } = this, [middleX, middleY] = this.middle;
+    return {
+      width: Math.round(width * ratio), height: Math.round(height * ratio), ratio, unit: this.unit * ratio,
+      left: (middleX + this.panX) * ratio, top: (middleY + this.panY) * ratio,
+      side: Math.round(side * ratio), rim: Math.max(1.5, side / 22) * ratio, dots: side < DOT, glide: this.glide,
+    };
   }
-
   /**
-   * The larger picture of an item, once it is there. Few are kept.
+   * The corner at the upper left of a picture, in pixels of the screen.
    *
    * @param {number} index
+   * @param {Frame} frame
+   * @returns {Point}
    */
-  near(index) {
-    const known = this.large.get(index);
-    if (known) return known.cut ? known : null;
-    if (this.large.size >= MOST_LARGE) drop(this.large);
-    const image = new Image(), large = { image, cut: 0, cutX: 0, cutY: 0 };
-    image.onload = () => {
-      large.cut = Math.min(image.naturalWidth, image.naturalHeight);
-      large.cutX = (image.naturalWidth - large.cut) / 2;
-      large.cutY = (image.naturalHeight - large.cut) / 2;
-      this.draw();
-    };
-    image.src = pictureUrl(this.items[index].picture, 320);
-    this.large.set(index, large);
-    return null;
+  cornerOf(index, { left, top, unit, side, glide }, place = this.shown.indexOf(index)) {
+    const { from } = this, at = (/** @type {"x" | "y"} */ axis) => (from ? from[axis][place] + (this[axis][place] - from[axis][place]) * glide : this[axis][place]);
+    return [Math.round(left + at("x") * unit - side / 2), Math.round(top + at("y") * unit - side / 2)];
+  }
+  /**
+   * The pictures on the screen when they are larger than the small ones, the nearest to the middle first.
+   *
+   * @param {Frame} frame
+   */
+  nearby(frame) {
+    const { width, height, side } = frame;
+    if (side <= LARGER * this.folder.sheets.tile) return [];
+    /** @type {{ index: number, away: number }[]} */
+    const found = [];
+    this.shown.forEach((index, place) => {
+      const [x, y] = this.cornerOf(index, frame, place);
+      if (x > -side && y > -side && x < width && y < height) found.push({ index, away: Math.hypot(x + (side - width) / 2, y + (side - height) / 2) });
+    });
+    return found.sort((one, other) => one.away - other.away).map(({ index }) => index);
   }
 
-  // --- pointers ---
+  paint() {
+    if (!this.painter || !this.width) return;
+    const frame = this.frame();
+    this.frames++;
+    this.painter.paint(this, frame);
+    this.mark(frame);
+    if (frame.glide < 1) this.draw(); else this.from = null;
+  }
+  /**
+   * The ring around a picture, and the lasso.
+   *
+   * @param {Frame} frame
+   */
+  mark(frame) {
+    const place = this.shown.indexOf(this.hovered), { side, ratio } = frame, around = 4;
+    this.ring.toggleAttribute("hidden", place < 0);
+    if (place >= 0) {
+      const [x, y] = this.cornerOf(this.hovered, frame, place), size = side / ratio + 2 * around;
+      for (const [name, value] of Object.entries({ x: x / ratio - around, y: y / ratio - around, width: size, height: size })) this.ring.setAttribute(name, String(value));
+    }
+    this.rope.setAttribute("d", this.path ? `M${this.path.map((point) => point.join(" ")).join("L")}Z` : "");
+  }
+
+  // --- pictures under a pointer, beside another, chosen ---
 
   /**
    * @param {number} x
    * @param {number} y
    */
   at(x, y) {
-    const { side } = this, reach = Math.max(side / 2, 8);
+    const reach = Math.max(this.side / 2, 8) / this.unit, [mapX, mapY] = this.toMap(x, y);
     let best = -1, closest = Infinity;
     for (let place = 0; place < this.shown.length; place++) {
-      const [px, py] = this.toScreen(this.x[place], this.y[place]), distance = Math.max(Math.abs(px - x), Math.abs(py - y));
+      const distance = Math.max(Math.abs(this.x[place] - mapX), Math.abs(this.y[place] - mapY));
       if (distance <= reach && distance < closest) { closest = distance; best = this.shown[place]; }
     }
     return best;
@@ -255,77 +299,6 @@ export class MapView {
     this.hovered = index;
     this.on.hover(index);
     this.draw();
-  }
-  /** @param {PointerEvent} event */
-  pointerdown(event) {
-    this.canvas.setPointerCapture(event.pointerId);
-    this.canvas.focus({ preventScroll: true });
-    this.pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
-    this.moved = false;
-    if (this.pointers.size === 2) this.path = null;
-    else if (this.mode === "lasso" || event.shiftKey) this.path = [[event.offsetX, event.offsetY]];
-  }
-  /** @param {PointerEvent} event */
-  pointermove(event) {
-    /** @type {Point} */
-    const now = [event.offsetX, event.offsetY], before = this.pointers.get(event.pointerId);
-    if (!before) {
-      this.hover(this.at(...now));
-      return;
-    }
-    if (Math.hypot(now[0] - before[0], now[1] - before[1]) > 2) this.moved = true;
-    if (this.pointers.size === 2) {
-      const other = [...this.pointers].filter(([id]) => id !== event.pointerId)[0][1];
-      const spread = (/** @type {Point} */ point) => Math.hypot(point[0] - other[0], point[1] - other[1]);
-      this.scale(spread(now) / Math.max(spread(before), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
-    } else if (this.path) this.path.push(now);
-    else { this.panX += now[0] - before[0]; this.panY += now[1] - before[1]; }
-    this.pointers.set(event.pointerId, now);
-    this.draw();
-  }
-  /** @param {PointerEvent} event */
-  pointerup(event) {
-    this.pointers.delete(event.pointerId);
-    const { path } = this;
-    if (path && path.length > 2) this.choose(this.shown.filter((_, place) => inside(this.toScreen(this.x[place], this.y[place]), path)), event.ctrlKey || event.metaKey);
-    else if (!this.moved) {
-      const found = this.at(event.offsetX, event.offsetY);
-      this.hover(found);
-      if (found >= 0 && (event.ctrlKey || event.metaKey || this.mode === "lasso")) this.toggle(found);
-    }
-    this.path = null;
-    this.draw();
-  }
-  /** @param {PointerEvent} event */
-  pointercancel(event) { this.pointers.delete(event.pointerId); this.path = null; this.draw(); }
-
-  /** @param {Iterable<number>} indices */
-  choose(indices, more = false) {
-    this.selected = new Set(more ? [...this.selected, ...indices] : indices);
-    this.on.select([...this.selected]);
-    this.draw();
-  }
-  /** @param {number} index */
-  toggle(index) {
-    if (this.selected.has(index)) this.selected.delete(index); else this.selected.add(index);
-    this.on.select([...this.selected]);
-    this.draw();
-  }
-
-  // --- keyboard: arrows go from picture to picture, Enter chooses ---
-
-  /** @param {KeyboardEvent} event */
-  key(event) {
-    /** @type {Record<string, Point>} */
-    const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    if (event.key in steps) this.hover(this.next(...steps[event.key]));
-    else if (event.key === "Enter" || event.key === " ") { if (this.hovered >= 0) this.toggle(this.hovered); }
-    else if (event.key === "Escape") { this.choose([]); this.hover(-1); }
-    else if (event.key === "+" || event.key === "=") this.scale(1.4);
-    else if (event.key === "-") this.scale(1 / 1.4);
-    else if (event.key === "0") this.fit();
-    else return;
-    event.preventDefault();
   }
   /**
    * The nearest picture in a direction.
@@ -344,18 +317,40 @@ export class MapView {
     }
     return best;
   }
-}
-
-/**
- * Removes the oldest entry.
- *
- * @template K
- * @param {Map<K, unknown>} map
- */
-function drop(map) {
-  for (const key of map.keys()) {
-    map.delete(key);
-    return;
+  /**
+   * Moves the map when a picture is beyond its edge.
+   *
+   * @param {number} index
+   */
+  reveal(index) {
+    const place = this.shown.indexOf(index), [middleX, middleY] = this.middle, { unit } = this;
+    if (place < 0) return;
+    const x = middleX + this.panX + this.x[place] * unit, y = middleY + this.panY + this.y[place] * unit;
+    if (x > 0 && y > TOOLS && x < this.width && y < this.height) return;
+    this.panX = -this.x[place] * unit;
+    this.panY = -this.y[place] * unit;
+    this.draw();
+  }
+  /**
+   * The pictures inside of a path on the element.
+   *
+   * @param {Point[]} path
+   */
+  within(path) {
+    const around = path.map((point) => this.toMap(...point));
+    return this.shown.filter((_, place) => inside([this.x[place], this.y[place]], around));
+  }
+  /** @param {Iterable<number>} indices */
+  choose(indices, more = false) {
+    this.selected = new Set(more ? [...this.selected, ...indices] : indices);
+    this.on.select([...this.selected]);
+    this.recolor();
+  }
+  /** @param {number} index */
+  toggle(index) {
+    if (this.selected.has(index)) this.selected.delete(index); else this.selected.add(index);
+    this.on.select([...this.selected]);
+    this.recolor();
   }
 }
 
