@@ -84,6 +84,10 @@ class Page:
         features = [{"name": name, "value": value} for name, value in wanted.items()]
         self._cdp("Emulation.setEmulatedMedia", features=features)
 
+    def permit(self, name: str, state: str) -> None:
+        """Answers what the browser would ask the user: `granted` or `denied`."""
+        self._post("permissions", descriptor={"name": name}, state=state)
+
     def before_pages(self, script: str) -> None:
         """Runs JavaScript in every page that is opened from now on, before its own."""
         self._cdp("Page.addScriptToEvaluateOnNewDocument", source=script)

@@ -35,7 +35,8 @@ const color = (x, y, width, height) => {
 };
 return view.shown.map((index) => {
   const [x, y] = view.cornerOf(index, frame), middle = Math.floor(frame.side / 2);
-  return { label: view.items[index].label, x, y, middle: color(x + middle - 8, y + middle - 8, 16, 16), rim: color(x + middle, y - 2, 1, 1) };
+  const inner = color(x + middle - 8, y + middle - 8, 16, 16), rim = color(x + middle, y - 2, 1, 1);
+  return { label: view.items[index].label, x, y, middle: inner, rim };
 });
 """
 

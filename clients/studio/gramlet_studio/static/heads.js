@@ -1,10 +1,11 @@
 // The part Heads: a classifier from a folder, what is behind its numbers, and a photo to try it on.
 import { follow, get, isAbsent, pictureUrl, post, remove, said } from "./api.js";
 import { go } from "./address.js";
+import { cameraButton } from "./camera.js";
 import { lossChart } from "./chart.js";
 import { confirmed, field, h, icon, note, opened } from "./dom.js";
 import { folderDrop, folderSummary } from "./folder.js";
-import { fileButton } from "./picker.js";
+import { fileButton } from "./filebutton.js";
 
 /** @type {import("./chart.js").Term[]} */
 const TERMS = [["loss", "Training loss", "--line-style"], ["validation", "Validation loss", "--line-content"]];
@@ -134,7 +135,7 @@ function openTraining(main, run) {
     meter.hidden = true;
     const name = `${head.name}/${head.version}`, best = head.outcome.reports.find((each) => each.set === "val");
     words.textContent = `${name} is ready${best ? `: ${percent(best.accuracy)} right on ${best.pictures} validation pictures` : ""}.`;
-    actions.append(fileButton("Try a photo", (files) => tryOn(name, files[0])), ...(matchMedia("(pointer: coarse)").matches ? [fileButton("Camera", (files) => tryOn(name, files[0]), { camera: true, symbol: "camera" })] : []),
+    actions.append(fileButton("Try a photo", (files) => tryOn(name, files[0])), cameraButton((files) => tryOn(name, files[0])) ?? "",
       h("a.button", { href: `/api/heads/${name}/file`, download: "" }, icon("download"), "safetensors"));
     if (order?.folder) {
       /** @type {FolderOnMap | null} */

@@ -4,7 +4,7 @@ import { go } from "./address.js";
 import { ago, field, h, icon, note } from "./dom.js";
 import { folderDrop, folderSummary } from "./folder.js";
 import { MapView } from "./mapview.js";
-import { fileButton } from "./picker.js";
+import { fileButton } from "./filebutton.js";
 
 export const PALETTE = ["#4c9be8", "#f2a33c", "#4cb782", "#e06c75", "#b58cf0", "#e5d352", "#58c4d6", "#f08fc0", "#9ab35a", "#c08457"];
 const MOST_CHECKS = 24;

@@ -1,7 +1,9 @@
 // Choosing pictures: dropped, from disk, from the camera, or a sample.
 import { get, pictureUrl, said, upload } from "./api.js";
 import { paintRegions } from "./brush.js";
+import { cameraButton } from "./camera.js";
 import { h, icon, note } from "./dom.js";
+import { fileButton } from "./filebutton.js";
 
 export const MOST_STYLES = 4;
 /** @type {Promise<Sample[]> | null} */
@@ -39,19 +41,6 @@ export function takesDrops(element, take) {
     const found = [...event.dataTransfer?.items ?? []].map(pictureOf).filter((file) => file !== null);
     if (found.length) take(found);
   });
-}
-
-/**
- * A button that opens the system's choice of files.
- *
- * @param {string} label
- * @param {(files: File[]) => void} take
- * @param {{ multiple?: boolean, camera?: boolean, symbol?: "picture" | "camera" | "plus", title?: string }} options
- */
-export function fileButton(label, take, { multiple = false, camera = false, symbol = "picture", title = label } = {}) {
-  const input = h("input", { type: "file", accept: "image/*", multiple, hidden: true, "aria-label": title, capture: camera ? "environment" : null });
-  input.addEventListener("change", () => { if (input.files?.length) take([...input.files]); input.value = ""; });
-  return h("span.file", {}, h("button", { type: "button", title: title === label ? null : title, onclick: () => input.click() }, icon(symbol), label), input);
 }
 
 /**
@@ -113,7 +102,7 @@ export function picturePicker(changed, { regions = true } = {}) {
       content ? h("img", { src: pictureUrl(content.id), alt: `Content ${content.name}` }) : h("p.hint", {}, "Drop a photo here"),
       h("div.row.over-picture", {},
         fileButton(content ? "Replace" : "Choose a photo", (files) => take(files.slice(0, 1), "content")),
-        matchMedia("(pointer: coarse)").matches && fileButton("Camera", (files) => take(files, "content"), { camera: true, symbol: "camera" })));
+        cameraButton((files) => take(files, "content")) ?? ""));
     contentTile.classList.toggle("filled", !!content);
     const several = state.styles.length > 1, shares = state.styles.map(() => h("b", {}));
     function tellShares() {
