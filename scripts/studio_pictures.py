@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/studio.md: every part of the studio, at three sizes, dark and light.
+"""Takes the pictures of docs/studio.md: every part of the studio, at four sizes, dark and light.
 
     python scripts/studio_pictures.py [--docs] [PART ...]
 
@@ -33,7 +33,7 @@ from tests.studio.test_page import at
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "build" / "studio" / "pictures"
 DOCS = ROOT / "docs" / "studio"
-SIZES = {"desktop": (1440, 860), "tablet": (834, 1112), "phone": (390, 844)}
+SIZES = {"desktop": (1440, 860), "tablet": (768, 1024), "phone": (390, 844), "small": (320, 640)}
 SCHEMES = ("dark", "light")
 IN_DOCS = {"stylize": "dark", "map": "dark", "runs": "light", "heads": "light", "sweep": "light", "see": "dark"}
 """The pictures of docs/studio.md, on a desktop, and the scheme of each."""

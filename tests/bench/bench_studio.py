@@ -1,12 +1,12 @@
 """The studio in headless Chromium: steering a run, watching it with eight readers, and a map of 2,000 pictures.
 
-python tests/bench/bench_studio.py [steer watchers map] [--pictures 2000] [--rounds 7]
+python tests/bench/bench_studio.py [steer watchers map draw] [--pictures 2000] [--rounds 7]
 
 steer: seconds from a preview's iteration to the preview on the page, and from a slider to the first changed iteration.
 watchers: seconds an iteration with and without eight readers, in rounds that alternate. A reader does what a browser
     does: it reads the events, and fetches each preview that it hears of.
-map: seconds from `Learn these regions` to the recolored map, when the features are known, and frames a second while
-    panning, in Chromium's software renderer.
+map: seconds from `Learn these regions` to the recolored map, when the features are known.
+draw: frames a second while a map is moved and zoomed, on a 2D canvas and by WebGL, both by Chromium's software.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from tests.e2e.cluster import Cluster, GramletServer
 from tests.embed.browser import Page, chromium
 from tests.studio.conftest import StudioProcess, studio_for
 from tests.studio.test_backend import form
+from tests.studio.test_map_painters import HIDE_SOFTWARE, SOFTWARE_GL
 from tests.studio.test_page import at, order_samples, set_input
 
 READERS = 8
@@ -175,9 +176,7 @@ def map_of_pictures(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Ro
         page.resize(1440, 900)
         at(page, studio, f"/map/{run_id}")
         page.until("document.querySelector('main').dataset.done")
-        page.until("document.querySelector('.map').view.pictures.sheets.every(sheet => sheet.naturalWidth > 0)")
         row: Row = {"row": "map", "pictures": chosen.pictures, "map_seconds": round(made, 1)}
-        yield {**row, **{f"fps_zoom_{zoom}": panned(page, zoom) for zoom in (1, 4, 16)}}
         for name in ("first", "second", "third"):
             yield {**row, "known_after_seconds": round(known, 1), **learned(page, name)}
 
@@ -205,19 +204,60 @@ def texture(random: np.random.Generator, kind: int, side: int = 256) -> bytes:
     return out.getvalue()
 
 
-def panned(page: Page, zoom: float) -> float:
-    """Frames a second while the map is moved to and fro."""
+def draw(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Row]:
+    """A map of pictures at random places, which needs no server, drawn by each painter."""
+    with studio_for("127.0.0.1:9", cluster.folder / "draw") as studio:
+        folder = uploaded(studio, chosen.pictures)
+        sheets = studio.call("GET", f"/folders/{folder}")["sheets"]["count"]
+        for number in range(sheets):  # the first time each takes seconds
+            studio.call("GET", f"/folders/{folder}/sheets/{number}.jpg")
+        for painter in ("canvas", "webgl"):
+            with chromium(*SOFTWARE_GL, offline=False) as page:
+                if painter == "webgl":
+                    page.before_pages(HIDE_SOFTWARE)
+                page.resize(1440, 900)
+                at(page, studio, "/map")
+                page.run_async(_SCATTER % folder)
+                page.until("view.pictures.sheets.every(sheet => sheet.naturalWidth > 0) && view.painter", tries=5)
+                assert page.run("return view.painter.name") == painter
+                row: Row = {"row": "draw", "painter": painter, "pictures": chosen.pictures}
+                for way, move in _MOVES.items():
+                    yield {**row, "way": way, **{f"fps_zoom_{zoom}": moved(page, zoom, move) for zoom in (1, 4, 16)}}
+
+
+_SCATTER = """
+const folder = fetch('/api/folders/%s').then(reply => reply.json());
+Promise.all([import('/static/mapview.js'), folder]).then(([module, folder]) => {
+  const surface = document.createElement('div'), main = document.querySelector('main');
+  surface.className = 'map';
+  surface.style.height = '720px';
+  main.replaceChildren(surface);
+  window.view = new module.MapView(surface, folder, { select() {}, hover() {}, painted() {} });
+  let state = 1;
+  const random = () => (state = state * 16807 %% 2147483647) / 2147483647;
+  view.place(folder.items.map((_, index) => index), folder.items.map(() => [random(), random()]));
+  done();
+});"""
+_MOVES = {
+    "pan": "view.panX = Math.sin(t / 300) * 300; view.panY = Math.cos(t / 400) * 200;",
+    "zoom": "view.zoom = %g * Math.exp(Math.sin(t / 500));",
+}
+
+
+def moved(page: Page, zoom: float, move: str) -> float:
+    """Frames a second in three seconds."""
     script = """
-    const { view } = document.querySelector('.map'), begun = performance.now(), before = view.frames;
+    const begun = performance.now(), before = view.frames;
     view.fit(); view.zoom = %g;
     (function step() {
       const t = performance.now() - begun;
       if (t > 3000) return done((view.frames - before) / t * 1000);
-      view.panX = Math.sin(t / 300) * 300; view.panY = Math.cos(t / 400) * 200; view.draw();
+      %s view.draw();
       requestAnimationFrame(step);
     })();"""
-    page.run_async(script % zoom)  # once for the pictures that come when they are near
-    return round(page.run_async(script % zoom), 1)
+    script %= zoom, move % zoom if "%" in move else move
+    page.run_async(script)  # once for the pictures that come when they are near
+    return round(page.run_async(script), 1)
 
 
 # Names three regions of `arguments[0]` pictures, and learns them.
@@ -251,6 +291,7 @@ PARTS: dict[str, Callable[[Cluster, argparse.Namespace], Iterator[Row]]] = {
     "steer": steer,
     "watchers": watchers,
     "map": map_of_pictures,
+    "draw": draw,
 }
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def test_a_photo_of_the_camera_is_the_content_of_a_stylization(photographer: Pag
     page = at(photographer, studio, "/stylize")
     page.permit("camera", "granted")
     open_camera(page)
-    page.until("document.querySelector('dialog .live')?.videoWidth > 0 && !document.querySelector('.live').hidden")
+    page.until(
+        "document.querySelector('dialog .viewfinder')?.videoWidth > 0 && !document.querySelector('.viewfinder').hidden"
+    )
     keep(page, "camera-test")
     page.click("dialog .primary")
     page.until("document.querySelector('.content.filled img')?.naturalWidth > 0")
@@ -58,7 +60,7 @@ def test_a_head_is_tried_on_a_photo_of_the_camera(photographer: Page, studio: St
     page.permit("camera", "granted")
     open_camera(page)
     page.until("document.querySelector('dialog .primary')?.disabled === false")
-    page.run("window.track = document.querySelector('.live').srcObject.getTracks()[0]")
+    page.run("window.track = document.querySelector('.viewfinder').srcObject.getTracks()[0]")
     page.press("dialog .primary", "\ue007")
     page.until("document.querySelector('dialog .classes')")
     assert page.run("return track.readyState") == "ended"  # the camera's lamp goes out

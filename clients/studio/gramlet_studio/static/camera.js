@@ -23,7 +23,7 @@ export function cameraButton(take) {
 
 /** @param {(files: File[]) => void} take */
 async function openCamera(take) {
-  const video = h("video.live", { autoplay: true, muted: true, playsInline: true, hidden: true, "aria-label": "What the camera sees" });
+  const video = h("video.viewfinder", { autoplay: true, muted: true, playsInline: true, hidden: true, "aria-label": "What the camera sees" });
   const words = h("p.hint", { role: "status" }, "Waiting for the camera. The browser may ask whether this page may use it.");
   const shoot = h("button.primary", { type: "button", disabled: true, onclick: () => shot(video).then((file) => { dialog.close(); take([file]); }) }, icon("camera"), "Take the photo");
   const dialog = opened("Camera", h("div.camera", {}, video, words, h("div.row.end", {}, shoot)));

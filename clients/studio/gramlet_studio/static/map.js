@@ -30,7 +30,7 @@ function openStart(main) {
     h("section.panel", { "aria-label": "A new map" },
       folderDrop("Drop a folder of pictures here", (summary) => { folder = summary.id; understood.replaceChildren(folderSummary(summary)); make.disabled = summary.pictures < 4; perplexity.value = String(Math.max(2, Math.min(30, Math.floor((summary.pictures - 1) / 3)))); }),
       understood,
-      h("div.grid2", {}, field("by", "Arrange by", look), field("perplexity", "Neighbors (perplexity)", perplexity)),
+      h("div.grid2.roomy", {}, field("by", "Arrange by", look), field("perplexity", "Neighbors (perplexity)", perplexity)),
       h("div.row.end", {}, make)),
     h("section.panel", { "aria-label": "Stored maps" }, h("h2", {}, "Stored maps"), stored)));
   get("/runs?kind=embed").then((/** @type {{ runs: RunInfo[] }} */ { runs }) => stored.replaceChildren(...runs.map((each) =>

@@ -30,7 +30,7 @@ export class CanvasPainter {
     pen.clearRect(0, 0, width, height);
     this.choose(view, side);
     const near = view.pictures.near(view.nearby(frame)), { x, y } = view.now(), half = side / 2, { levelSide } = this;
-    pen.imageSmoothingEnabled = levelSide === side;
+    pen.imageSmoothingEnabled = side >= view.folder.sheets.tile;
     for (let place = 0; place < view.shown.length; place++) {
       const fromX = Math.round(left + x[place] * unit - half), fromY = Math.round(top + y[place] * unit - half);
       if (fromX < -side || fromY < -side || fromX > width || fromY > height) continue;
@@ -49,22 +49,23 @@ export class CanvasPainter {
   }
 
   /**
-   * Chooses the size of the levels: that of the pictures, but one that is near while the map is zoomed.
+   * Chooses the size of the levels: that of the pictures, at most that of the sheets, but one that is near while the map is
+   * zoomed.
    *
    * @param {MapView} view
    * @param {number} side
    */
   choose(view, side) {
-    const isZooming = side !== this.side, isNear = this.levelSide / side < 1.5 && this.levelSide / side > 0.66;
+    const wanted = Math.min(side, view.folder.sheets.tile), isZooming = side !== this.side, isNear = this.levelSide / wanted < 3 && this.levelSide / wanted > 0.6;
     this.side = side;
-    if (this.levelSide === side) return;
+    if (this.levelSide === wanted) return;
     if (isZooming && isNear) {
       clearTimeout(this.rest);
       this.rest = setTimeout(() => view.draw(), REST_MS);
       return;
     }
     this.levels.clear();
-    this.levelSide = side;
+    this.levelSide = wanted;
   }
 
   /**
@@ -73,8 +74,9 @@ export class CanvasPainter {
    */
   level(view, number) {
     const known = this.levels.get(number), sheet = view.pictures.sheet(number);
-    if (known || !sheet) return known;
-    const { tile } = view.folder.sheets, level = h("canvas");
+    const { tile } = view.folder.sheets;
+    if (known || !sheet || this.levelSide === tile) return known ?? sheet;
+    const level = h("canvas");
     level.width = Math.round(sheet.naturalWidth / tile * this.levelSide);
     level.height = Math.round(sheet.naturalHeight / tile * this.levelSide);
     penOf(level).drawImage(sheet, 0, 0, level.width, level.height);
