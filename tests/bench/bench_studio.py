@@ -3,8 +3,9 @@
 python tests/bench/bench_studio.py [steer watchers map draw] [--pictures 2000] [--rounds 7]
 
 steer: seconds from a preview's iteration to the preview on the page, and from a slider to the first changed iteration.
-watchers: seconds an iteration with and without eight readers, in rounds that alternate. A reader does what a browser
-    does: it reads the events, and fetches each preview that it hears of.
+watchers: seconds an iteration with and without eight readers, in rounds that alternate, and the processor time of the
+    server and of the studio, which other work on the machine changes less. A reader does what a browser does: it reads
+    the events, and fetches each preview that it hears of.
 map: seconds from `Learn these regions` to the recolored map, when the features are known.
 draw: frames a second while a map is moved and zoomed, on a 2D canvas and by WebGL, both by Chromium's software.
 """
@@ -15,6 +16,7 @@ import argparse
 import http.client
 import io
 import json
+import os
 import statistics
 import sys
 import threading
@@ -107,14 +109,22 @@ def steer(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Row]:
 
 def watchers(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Row]:
     """What eight readers cost a descent."""
-    with served(cluster, "watchers") as (_, studio):
+    with served(cluster, "watchers") as (server, studio):
+        assert server.process is not None
         seconds: dict[int, list[float]] = {0: [], READERS: []}
+        used: dict[int, list[tuple[float, float]]] = {0: [], READERS: []}
         order = studio.sample_order(size=chosen.size, iterations=chosen.iterations, scales=1)
         descended(studio, order, 0)  # whose targets are then known
         for _ in range(chosen.rounds):
             for readers, times in seconds.items():
+                before = [processor_seconds(pid) for pid in (server.process.pid, studio.pid)]
                 times.append(descended(studio, order, readers))
+                after = [processor_seconds(pid) for pid in (server.process.pid, studio.pid)]
+                used[readers].append((after[0] - before[0], after[1] - before[1]))
     alone, watched = (statistics.median(times) for times in seconds.values())
+    alone_used, watched_used = (
+        [statistics.median(each) for each in zip(*rounds, strict=True)] for rounds in used.values()
+    )
     yield {
         "row": "watchers",
         "readers": READERS,
@@ -124,7 +134,15 @@ def watchers(cluster: Cluster, chosen: argparse.Namespace) -> Iterator[Row]:
         "watched_seconds": round(watched, 4),
         "cost_percent": round(100 * (watched / alone - 1), 1),
         "spread_percent": round(100 * (max(seconds[0]) / min(seconds[0]) - 1), 1),
+        "server_processor_seconds": [round(alone_used[0], 2), round(watched_used[0], 2)],
+        "studio_processor_seconds": [round(alone_used[1], 2), round(watched_used[1], 2)],
     }
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def descended(studio: StudioProcess, order: dict[str, object], readers: int) -> float:
@@ -145,9 +163,8 @@ def read(studio: StudioProcess, run_id: str, previews: bool = True) -> list[tupl
     host = studio.url.removeprefix("http://")
     found = []
     with ExitStack() as exits:
-        events, pictures = http.client.HTTPConnection(host), http.client.HTTPConnection(host)
+        events = http.client.HTTPConnection(host)
         exits.callback(events.close)
-        exits.callback(pictures.close)
         events.request("GET", f"/api/runs/stylize/{run_id}/events")
         for line in events.getresponse():
             if not line.startswith(b"data: "):
@@ -155,6 +172,8 @@ def read(studio: StudioProcess, run_id: str, previews: bool = True) -> list[tupl
             name = json.loads(line[6:])["event"]
             found.append((name, time.perf_counter()))
             if previews and name == "preview":
+                pictures = http.client.HTTPConnection(host)  # the studio closes those that rest for seconds
+                exits.callback(pictures.close)
                 pictures.request("GET", f"/api/runs/stylize/{run_id}/pictures/preview")
                 pictures.getresponse().read()
     return found

@@ -24,10 +24,11 @@ SIZE = {"size": 64, "iterations": 8}
 
 @dataclass(frozen=True)
 class StudioProcess:
-    """A studio that runs: its address, and calls of its backend."""
+    """A studio that runs: its address, its folder, its process, and calls of its backend."""
 
     url: str
     data: Path
+    pid: int
 
     def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """The reply to a request of the studio's own page: JSON, or bytes. Errors of HTTP are raised."""
@@ -64,7 +65,7 @@ def studio_for(server: str, data: Path, *flags: str) -> Iterator[StudioProcess]:
     with subprocess.Popen([*command, "--data", data], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield StudioProcess(json.loads(process.stdout.readline())["url"].rstrip("/"), data)
+            yield StudioProcess(json.loads(process.stdout.readline())["url"].rstrip("/"), data, process.pid)
         finally:
             process.terminate()
             process.communicate()

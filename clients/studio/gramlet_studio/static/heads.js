@@ -26,7 +26,7 @@ export function open(main, run) {
 function openStart(main) {
   let folder = "";
   const understood = h("div"), list = h("ul.cards.heads");
-  const name = h("input", { id: "name", type: "text", pattern: "[A-Za-z0-9_-]{1,64}", placeholder: "bees", autocomplete: "off" });
+  const name = h("input", { id: "name", type: "text", pattern: "[A-Za-z0-9_\\-]{1,64}", placeholder: "bees", autocomplete: "off" });
   const kind = h("select", { id: "kind" }, h("option", { value: "mlp" }, "two layers"), h("option", { value: "linear" }, "linear probe"));
   const epochs = h("input", { id: "epochs", type: "number", min: 1, max: 500, value: 60, inputmode: "numeric" });
   const train = h("button.primary", { type: "button", id: "train", disabled: true, onclick: order }, "Train");

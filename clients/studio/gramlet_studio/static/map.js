@@ -77,7 +77,7 @@ function openMap(main, run) {
   const known = h("datalist", { id: "regions" });
   const nameButton = h("button.primary", { type: "button", id: "name", disabled: true, onclick: nameSelection }, "Name");
   const groupList = h("ul.groups"), checks = h("div.checks"), learned = h("p.muted", { role: "status" });
-  const headInput = h("input", { type: "text", id: "head", value: `map-${run.slice(0, 6)}`, pattern: "[A-Za-z0-9_-]{1,64}" });
+  const headInput = h("input", { type: "text", id: "head", value: `map-${run.slice(0, 6)}`, pattern: "[A-Za-z0-9_\\-]{1,64}" });
   const learn = h("button.primary", { type: "button", id: "learn", disabled: true, onclick: train }, "Learn these regions");
   const withOpinions = h("input", { type: "checkbox", id: "with-opinions", onchange: saveSoon });
   const exports = h("div.row", {}, h("a.button", { href: `/api/maps/${run}/names.csv`, download: "" }, icon("download"), "CSV"), h("a.button", { href: `/api/maps/${run}/names.zip`, download: "" }, icon("download"), "Folders (ZIP)"));
