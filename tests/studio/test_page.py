@@ -205,6 +205,23 @@ def test_the_gallery_shows_compares_and_deletes(browser: Page, studio: StudioPro
     assert page.errors() == []
 
 
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+def test_the_frame_fits_narrow_windows(browser: Page, studio: StudioProcess, width: int) -> None:
+    browser.resize(width, 800)
+    page = at(browser, studio, "/see")
+    page.until("document.getElementById('server').dataset.state === 'serving'")
+    brand, theme, last = page.run(
+        "return ['.brand', '#theme', 'nav a:last-child']"
+        ".map((each) => document.querySelector(each).getBoundingClientRect())"
+        ".map(({ top, bottom, left, right }) => ({ middle: (top + bottom) / 2, left, right }))"
+    )
+    assert abs(brand["middle"] - theme["middle"]) < 8  # on one line
+    assert brand["right"] < theme["left"]
+    assert max(theme["right"], last["right"]) <= width
+    assert page.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    page.resize(1200, 800)
+
+
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The program axe-core, in the version of package-lock.json. Skips the test without npm."""
