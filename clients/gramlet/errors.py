@@ -94,6 +94,11 @@ def quoted(text: str) -> str:
     return f"'{shown(text)}'"
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things: `1 mask`, `2 masks`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     """`: did you mean 'layer1'?`, or nothing where no known name is like the wrong one."""
     near = difflib.get_close_matches(wrong, list(known), 1, _LIKENESS) if isinstance(wrong, str) else []

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gramlet import Client
-from gramlet.train.types import Accepted, Epoch, Event, Extracting, HeadRef, Result
+from gramlet.train.configuration import HeadKind, Recipe
+from gramlet.train.types import Accepted, Epoch, Event, Extracting, HeadRef, Result, Skipped, Started
 from gramlet_server.runs.store import Store
 from gramlet_server.train.registry import Registry
 from PIL import Image
@@ -99,6 +101,45 @@ def test_killed_in_training_the_run_goes_on_by_itself_to_the_same_head(
     epochs = [event.epoch for event in events if isinstance(event, Epoch)]
     assert epochs == list(range(1, 41))
     assert tensors(store, result) == tensors(store, whole)
+
+
+def reported(events: Sequence[Event]) -> list[tuple[object, ...]]:
+    """All events but those that only show progress, without times."""
+    found: list[tuple[object, ...]] = []
+    for event in events:
+        match event:
+            case Skipped():
+                found.append((event.name, event.reason))
+            case Started():
+                found.append((event.recipe, event.classes, *event.sets.items()))
+            case Epoch():
+                found.append((event.recipe, event.epoch, event.loss, event.accuracy, event.best))
+    return found
+
+
+def test_killed_again_and_again_its_caller_sees_every_event_once(
+    train: GramletServer, store: Store, pictures: Path
+) -> None:
+    (pictures / "red" / "broken.png").write_bytes(b"no picture")
+    recipes = [Recipe(epochs=30, patience=0), Recipe(kind=HeadKind.LINEAR, epochs=150, patience=0)]
+    options: dict[str, Any] = {"recipes": recipes, "size": 64, "unreadable": "skip"}
+    with Client(train.address) as client:
+        whole = list(client.train(pictures, name="whole", **options))
+        cut = []
+        kills = {(0, 5), (0, 30), (1, 1), (1, 70), (1, 149)}
+        for event in client.train(pictures, name="cut", **options):
+            cut.append(event)
+            time.sleep(0.02)  # a slow reader: the server is ahead of it
+            if isinstance(event, Epoch) and (event.recipe, event.epoch) in kills:
+                kills.remove((event.recipe, event.epoch))
+                train.kill()
+                train.start()
+        train.wait_until_ready()
+    assert not kills
+    assert reported(cut) == reported(whole)
+    assert isinstance(cut[-1], Result)
+    assert isinstance(whole[-1], Result)
+    assert tensors(store, cut[-1]) == tensors(store, whole[-1])
 
 
 def test_killed_in_the_upload_the_run_goes_on_by_itself_and_nothing_is_half_written(

@@ -350,6 +350,11 @@ def test_deleted_maps_are_gone(make_map: MakeMap, store: Store) -> None:
 
 
 def test_refused_items_are_events(maps: Maps) -> None:
-    events = events_of(maps, MapStart(VECTORS, count=6), [*vector_items(5), Item("none")])
+    start = MapStart(VECTORS, count=6, map_id="refusing")
+    events = events_of(maps, start, [*vector_items(5), Item("none")])
     (refused,) = [event.refused for event in events if isinstance(event, RefusedItem)]
     assert (refused.index, refused.id, refused.field) == (5, "none", "item.vector")
+    # Resumed, for whoever lost the end of the events.
+    again = list(events_of(maps, MapStart(None, "refusing"), ()))
+    assert [event.refused for event in again if isinstance(event, RefusedItem)] == [refused]
+    assert isinstance(again[-1], StyleMap)

@@ -34,6 +34,12 @@ def order(content: Array, style: Array, run_id: str = "", **changes: Any) -> Swe
     return SweepOrder(stylization, RATIOS, ("conv1", "layer1"), run_id=run_id)
 
 
+def iterations(events: Sequence[SweepEvent]) -> list[tuple[int, int, int]]:
+    """The iterations of each cell, in order."""
+    found = (e for e in events if isinstance(e, SweepCell) and isinstance(e.event, Iteration))
+    return [(cell.row, cell.column, cell.event.iteration) for cell in found]
+
+
 def cells(events: Sequence[SweepEvent], kind: type) -> dict[tuple[str, float], Any]:
     """The last event of a kind in each cell."""
     found = (e for e in events if isinstance(e, SweepCell) and isinstance(e.event, kind))
@@ -87,6 +93,9 @@ def test_a_sweep_goes_on_at_its_first_unfinished_cell(
     resumed = list(Runs(engine, store).sweep(SweepOrder(resume_run_id="interrupted")))
     assert 2 <= finished < 6
     assert len(cells(resumed, Started)) == 6 - finished
+    assert iterations(resumed) == iterations(swept)
+    again = list(Runs(engine, store).sweep(SweepOrder(resume_run_id="interrupted")))
+    assert iterations(again) == iterations(swept)
     assert list(cells(resumed, Result)) == list(cells(swept, Result))
     assert resumed[-1].png == swept[-1].png  # type: ignore[attr-defined]
 

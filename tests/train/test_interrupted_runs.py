@@ -11,13 +11,13 @@ from gramlet.errors import (
     Overloaded,
     Unavailable,
 )
-from gramlet.train.configuration import TrainOrder
-from gramlet.train.types import Epoch, HeadRef
+from gramlet.train.configuration import TrainOrder, Unreadable
+from gramlet.train.types import Epoch, HeadRef, Skipped, Started
 from gramlet_server.runs.store import Store
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.runs import Runs, RunSettings
 
-from .conftest import MLP, PROBE, UNFROZEN, Client, DataSet, configuration, tensors
+from .conftest import MLP, PROBE, UNFROZEN, Client, DataSet, configuration, make_files, tensors
 
 
 def same(left, right) -> bool:
@@ -79,6 +79,40 @@ def test_a_run_cut_off_in_the_upload_asks_only_for_what_is_missing_and_gives_the
     for name in left:
         torch.testing.assert_close(left[name], right[name], rtol=1e-2, atol=1e-3)
     assert result.head.outcome.report().loss == pytest.approx(whole.head.outcome.report().loss, rel=1e-3)
+
+
+def reported(client: Client) -> list[tuple]:
+    """What came of a run in the end, but for times: skipped pictures, the recipes and their epochs."""
+    found = []
+    for event in client.events:
+        match event:
+            case Skipped():
+                found.append((event.name, event.reason))
+            case Started():
+                found.append((event.recipe, event.title, event.classes, dict(event.sets)))
+            case Epoch():
+                found.append((event.recipe, event.epoch, event.loss, event.validation_loss, event.best))
+    return found
+
+
+def test_whoever_resumes_a_run_hears_of_every_epoch(engine, tmp_path, base):
+    data_set = DataSet({**make_files(), "train/red/broken.png": b"no picture"})
+    settings = RunSettings(checkpoint_seconds=0)
+    order = TrainOrder(configuration(data_set, PROBE, MLP, unreadable=Unreadable.SKIP))
+    clients = {name: Client(Runs(engine, Store.open(str(tmp_path / name)), base, settings), data_set) for name in "ab"}
+    whole, cut = clients["a"], clients["b"]
+    whole.run(order)
+    assert len(reported(whole)) == 1 + (1 + 5) + (1 + 6)
+    # Of the events after these nobody knows whether they were read.
+    for _ in range(3):
+        cut.run(order, stop_after=Epoch)
+        order = TrainOrder(resume_run_id=cut.run_id)
+    cut.run(order)
+    again = reported(cut)
+    assert [event[:2] for event in again] == [event[:2] for event in reported(whole)]
+    # Finished, and the end of its events was lost.
+    cut.run(order)
+    assert reported(cut) == again
 
 
 def test_a_finished_run_that_is_resumed_gives_its_head_again_and_makes_no_other(runs, store, data_set):

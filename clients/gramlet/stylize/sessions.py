@@ -98,7 +98,9 @@ class StylizeRun(Run[StylizeEvent]):
                 return not self._started
             case ScaleStarted():
                 return event.iteration > self._scale
-            case Iteration() | RemoteProgress():
+            case Iteration():  # what was before the first event is reported again to earlier callers
+                return (self._ordered or self._started) and event.iteration > self._iteration
+            case RemoteProgress():
                 return event.iteration > self._iteration
             case Recovered():
                 return event.iteration > self._iteration and (event.iteration, event.reason) not in self._recoveries

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput, counted
 from gramlet.inputs.pictures import PictureInput, read_picture
 from gramlet.inputs.values import any_number, fill, flag, read_each, whole_number
 from gramlet.train.configuration import TrainOrder, Upload
@@ -38,6 +38,7 @@ class TrainRun(Run[Event]):
         self._accepted = False
         self._recipe = -1
         self._epoch = (-1, 0)
+        self._follows = False  # the caller has seen an epoch
         self._skipped: set[str] = set()
 
     def request(self) -> Message:
@@ -63,7 +64,8 @@ class TrainRun(Run[Event]):
         missing = [name for name in accepted.names if name not in readers]
         if missing:
             raise InvalidInput(
-                f"run {self.run_id} still needs {len(missing)} pictures, such as {missing[0]}: resume it with them",
+                f"run {self.run_id} still needs {counted(len(missing), 'picture')}, such as {missing[0]}: "
+                "resume it with its pictures",
                 field="pictures",
             )
         return [
@@ -96,8 +98,10 @@ class TrainRun(Run[Event]):
                 self._accepted = True
             case Started():
                 self._recipe = event.recipe
+                if not (self._ordered or self._follows):  # what was before is reported again to earlier callers
+                    self._epoch = (event.recipe, event.epoch)
             case Epoch():
-                self._epoch = (event.recipe, event.epoch)
+                self._epoch, self._follows = (event.recipe, event.epoch), True
             case Skipped():
                 self._skipped.add(event.name)
             case Result():

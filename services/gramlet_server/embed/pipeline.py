@@ -31,7 +31,7 @@ from gramlet.embed.types import (
     Task,
     Working,
 )
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, counted
 from gramlet.types import Limits
 
 from gramlet_server.embed import project, quality, stored, thumbnails
@@ -40,6 +40,7 @@ from gramlet_server.embed.compare import Comparer
 from gramlet_server.embed.descriptors import Describer, describe
 from gramlet_server.embed.distances import Budget, Measurer
 from gramlet_server.embed.geometry import Kept, Points, points_of
+from gramlet_server.embed.kind import reported
 from gramlet_server.embed.memory import MapSize
 from gramlet_server.embed.project import FinishedLayout, LayoutProgress, NeighborsFound, fit_to_items, fit_to_start
 from gramlet_server.embed.stored import FRAMES, Checkpoint, Frame, ItemSet, Plan, StoredLayout
@@ -112,7 +113,7 @@ class MapPipeline:
     @property
     def in_short(self) -> str:
         """What it makes, for a list of runs."""
-        return f"{self._plan.settings.method.value} of {self._count} items"
+        return f"{self._plan.settings.method.value} of {counted(self._count, 'item')}"
 
     def events(self) -> Generator[MapEvent, None, None]:
         """Does the work. Closing the generator stops it within one item or one iteration.
@@ -128,16 +129,18 @@ class MapPipeline:
         yield self._started
         if self._item_set is not None and stored.is_finished(self._run):
             # The caller lost the connection just before the last event.
-            yield MeasuredItems(self._run.run_id, self._item_set.measured)
+            yield from reported(self._run)
             yield stored.get_map(self._tools.store, self._run.run_id)
             return
         if self._item_set is not None:
             items, kept = self._item_set, get_kept(self._run)
+            yield from reported(self._run)
         elif self._plan.items_of_map_id:
             items, kept = self._copy_items()
+            yield MeasuredItems(self._run.run_id, items.measured)
         else:
             items, kept = yield from self._describe_items()
-        yield MeasuredItems(self._run.run_id, items.measured)
+            yield MeasuredItems(self._run.run_id, items.measured)
         points = points_of(kept, items.settings.metric, items.settings.seed)
         del kept
         layouts = yield from self._lay_out(items, points)
@@ -209,7 +212,9 @@ class MapPipeline:
             settings = fit_to_start(settings, count)
         if self._plan.from_map_id:
             known = 0 if earlier is None else earlier.known
-            notes.append(f"{known} of {count} items started from their coordinates on {self._plan.from_map_id}.")
+            notes.append(
+                f"{known} of {counted(count, 'item')} started from the coordinates on {self._plan.from_map_id}."
+            )
         seconds = time.monotonic() - self._began
         return replace(items, settings=settings, notes=tuple(notes), described_notes=items.notes, seconds=seconds)
 

@@ -27,6 +27,8 @@ class Kind(Generic[Event]):
         progress: The progress after an event, from the event and the progress before it.
         remote: The event that reports the progress of a run on another replica.
         finished: The events that a caller gets of a run, by its id, that has succeeded. The last one is the result.
+        reported: Those that a caller who resumes such a run gets before them: events that may have been lost with the
+            process that was to send them. Callers skip what they have seen.
         outcome: What the store has of the result in short: the head of a training; nothing for most kinds.
         for_others: The event for callers other than the one who ordered the run or takes it over: without requests for
             what only he has.
@@ -40,6 +42,7 @@ class Kind(Generic[Event]):
     progress: Callable[[Event, Progress], Progress]
     remote: Callable[[RunInfo], Event]
     finished: Callable[[Store, str], Iterator[Event]]
+    reported: Callable[[Store, str], Iterator[Event]] = lambda *_: iter(())
     outcome: Callable[[Event], str] = lambda _: ""
     for_others: Callable[[Event], Event] = lambda event: event
     replaceable: tuple[type, ...] = ()

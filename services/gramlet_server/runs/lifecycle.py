@@ -108,7 +108,7 @@ class Lifecycle:
         record = self.records.read(kind.kind, check_name(run_id, "watch_run_id"))
         if record is None:
             raise NotFound(f"the store has no run {run_id}", field="watch_run_id")
-        if watch := self._finished(kind, run_id):
+        if watch := self._finished(kind, run_id, resumes=False):
             return watch
         return self._here(kind, run_id) or self._from_store(kind, run_id, None)
 
@@ -134,7 +134,7 @@ class Lifecycle:
             return LocalWatch(execution, keeps=True)
         if execution is not None:
             execution.join()
-        if finished := self._finished(kind, run_id):
+        if finished := self._finished(kind, run_id, resumes=True):
             return finished
         record = self.records.read(kind.kind, run_id)
         if record and self.records.is_alive(record) and (record.info.detached or not take_over):
@@ -204,11 +204,11 @@ class Lifecycle:
             if self._executions.get(execution.key) is execution:  # another call may have taken the run over meanwhile
                 del self._executions[execution.key]
 
-    def _finished(self, kind: Kind[Event], run_id: str) -> Watch[Event] | None:
+    def _finished(self, kind: Kind[Event], run_id: str, *, resumes: bool) -> Watch[Event] | None:
         record = self.records.read(kind.kind, run_id)
         if record is None or record.info.state is not RunState.SUCCEEDED:
             return None
-        return FinishedWatch(run_id, kind, self.records.store)
+        return FinishedWatch(run_id, kind, self.records.store, resumes=resumes)
 
     def _here(self, kind: Kind[Event], run_id: str) -> Watch[Event] | None:
         execution = self.execution(kind.kind, run_id)

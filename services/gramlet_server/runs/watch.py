@@ -94,15 +94,25 @@ class LocalWatch(Watch[Event]):
 
 
 class FinishedWatch(Watch[Event]):
-    """The result of a run that has succeeded."""
+    """The result of a run that has succeeded.
 
-    def __init__(self, run_id: str, kind: Kind[Event], store: Store) -> None:
+    Args:
+        run_id: The run.
+        kind: Its kind.
+        store: Where its result is.
+        resumes: Whether the call resumes the run. It may have lost the last events together with their process.
+    """
+
+    def __init__(self, run_id: str, kind: Kind[Event], store: Store, *, resumes: bool) -> None:
         super().__init__(run_id)
         self._kind = kind
         self._store = store
+        self._resumes = resumes
 
     def beating(self, seconds: float | None = BEAT_SECONDS) -> Iterator[Event | None]:
-        return self._kind.finished(self._store, self.run_id)
+        if self._resumes:
+            yield from self._kind.reported(self._store, self.run_id)
+        yield from self._kind.finished(self._store, self.run_id)
 
     def cancel(self) -> None:
         pass

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
+from gramlet.errors import counted
 from gramlet.run.types import Progress, RunInfo, RunKind
 from gramlet.stylize.sweep_types import (
     SweepCell,
@@ -28,14 +29,21 @@ from gramlet.stylize.types import (
 
 from gramlet_server.runs.kind import RESULT, Kind, picture_of
 from gramlet_server.runs.run import Run
-from gramlet_server.stylize.sweep import result_from_bytes
+from gramlet_server.runs.store import Store
+from gramlet_server.stylize.orders import get_order
+from gramlet_server.stylize.results import Finished
+from gramlet_server.stylize.sweep import Cell
+
+
+def finished(run: Run, name: str = RESULT) -> Finished:
+    """The stored result of a stylization, or of a cell of a sweep."""
+    with run.intact(name):
+        return Finished.from_bytes(run.get(name))
 
 
 def stored_result(run: Run) -> Generator[StylizeEvent, None, None]:
-    """The result of a stylization."""
-    with run.intact(RESULT):
-        result = result_from_bytes(run.get(RESULT))
-    yield result
+    """The result of a stylization, with the iterations before it."""
+    yield from finished(run).events
 
 
 def put_sweep_result(run: Run, result: SweepResult) -> None:
@@ -44,14 +52,40 @@ def put_sweep_result(run: Run, result: SweepResult) -> None:
 
 
 def stored_sweep_result(run: Run) -> Generator[SweepEvent, None, None]:
-    """The result that `put_sweep_result` wrote."""
+    """The result of a sweep, with what is remembered of the cells before it."""
+    yield from _cells(run)
+    yield _sweep_result(run)
+
+
+def cell_key(cell: Cell) -> str:
+    """The value of a run that has the result of a cell."""
+    return "cell-{}-{}".format(*cell)
+
+
+def _cells(run: Run) -> Iterator[SweepEvent]:
+    kept = get_order(run, "resume_run_id")
+    for row, stage in enumerate(kept.deepest_stages):
+        for column, ratio in enumerate(kept.ratios):
+            for event in finished(run, cell_key((row, column))).events:
+                yield SweepCell(row=row, column=column, deepest_stage=stage, ratio=ratio, event=event)
+
+
+def _sweep_result(run: Run) -> SweepResult:
     stored = run.get(RESULT)
-    yield SweepResult(png=picture_of(stored), weights_digest=stored.partition(b"\n")[0].decode(errors="replace"))
+    return SweepResult(png=picture_of(stored), weights_digest=stored.partition(b"\n")[0].decode(errors="replace"))
+
+
+def _stylization(store: Store, run_id: str) -> Run:
+    return Run(store, RunKind.STYLIZE.value, run_id, 0)
+
+
+def _sweep(store: Store, run_id: str) -> Run:
+    return Run(store, RunKind.SWEEP.value, run_id, 0)
 
 
 def in_short(settings: StylizeSettings) -> str:
     """Settings for a list of runs."""
-    return f"{settings.preset or 'default'}, {settings.size} px, {settings.iterations} iterations"
+    return f"{settings.preset or 'default'}, {settings.size} px, {counted(settings.iterations or 0, 'iteration')}"
 
 
 def _progress(event: StylizeEvent, before: Progress) -> Progress:
@@ -88,7 +122,8 @@ STYLIZATION: Kind[StylizeEvent] = Kind(
     queued=lambda _, position: Queued(position=position),
     progress=_progress,
     remote=_remote,
-    finished=lambda store, run_id: stored_result(Run(store, RunKind.STYLIZE.value, run_id, 0)),
+    finished=lambda store, run_id: iter([finished(_stylization(store, run_id)).result]),
+    reported=lambda store, run_id: iter(finished(_stylization(store, run_id)).reported),
     replaceable=(Preview,),
     opening=(Started,),
 )
@@ -98,6 +133,7 @@ SWEEP: Kind[SweepEvent] = Kind(
     queued=lambda _, position: SweepQueued(position=position),
     progress=_sweep_progress,
     remote=lambda info: SweepRemoteProgress(progress=info.progress),
-    finished=lambda store, run_id: stored_sweep_result(Run(store, RunKind.SWEEP.value, run_id, 0)),
+    finished=lambda store, run_id: iter([_sweep_result(_sweep(store, run_id))]),
+    reported=lambda store, run_id: _cells(_sweep(store, run_id)),
     opening=(SweepStarted,),
 )

@@ -26,8 +26,8 @@ FULL_PRECISION = 0.2
 """A network of mixed precision computes this share of the iterations at full size, the last ones, in full precision."""
 
 REPORTED = 200
-"""How many iterations a position remembers. A process that is killed takes along what it had not sent yet: a packed
-message of 50 ms at the pace of a GPU, and what a slow reader had not taken."""
+"""How many iterations a position, or a result in the store, remembers. A process that is killed takes along what it had
+not sent yet: a packed message of 50 ms at the pace of a GPU, and what a slow reader had not taken."""
 
 
 @dataclass(frozen=True)

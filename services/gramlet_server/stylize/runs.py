@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+from gramlet.errors import counted
 from gramlet.feature.types import Model
 from gramlet.run.types import RunKind
 from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.types import (
     Adjustment,
+    Iteration,
     Result,
     Stylization,
     StylizeEvent,
@@ -36,22 +39,23 @@ from gramlet_server.stylize.interruption import Interruption
 from gramlet_server.stylize.kinds import (
     STYLIZATION,
     SWEEP,
+    cell_key,
+    finished,
     in_short,
     put_sweep_result,
     stored_result,
     stored_sweep_result,
 )
 from gramlet_server.stylize.orders import KeptOrder, get_order, get_stylization, put_order
-from gramlet_server.stylize.plan import Position, PreparedStylization
+from gramlet_server.stylize.plan import REPORTED, Position, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_pictures, prepare_stylization
 from gramlet_server.stylize.presets import presets_of, resolve
+from gramlet_server.stylize.results import Finished
 from gramlet_server.stylize.stylization import STATE_SECONDS, Control, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
     PreparedSweep,
     plan_sweep,
-    result_from_bytes,
-    result_to_bytes,
     sweep,
 )
 from gramlet_server.telemetry import Observer
@@ -223,7 +227,7 @@ class Runs:
             made = PreparedSweep(prepare(), kept.ratios, kept.deepest_stages)
             return self._sweep_events(run, made, kept, features, interruption)
 
-        settings = f"{len(kept.ratios) * len(kept.deepest_stages)} cells: {in_short(kept.settings)}"
+        settings = f"{counted(len(kept.ratios) * len(kept.deepest_stages), 'cell')}: {in_short(kept.settings)}"
         return Work(run, SWEEP, events, settings, order.detached, interruption.wake)
 
     def adjust(self, run_id: str, adjustment: Adjustment) -> StylizeSettings:
@@ -320,9 +324,12 @@ class Runs:
         )
         try:
             position = _position(run) if order.resume_run_id else None
+            reported: deque[Iteration] = deque(maxlen=REPORTED)
             for event in stylize(prepared, features, control, position):
+                if isinstance(event, Iteration):
+                    reported.append(event)
                 if isinstance(event, Result):
-                    run.put(RESULT, result_to_bytes(event))
+                    run.put(RESULT, Finished(event, tuple(reported)).to_bytes())
                     _drop_inputs(run, kept)
                 yield event
         finally:
@@ -332,11 +339,11 @@ class Runs:
     def _sweep_events(
         self, run: Run, prepared: PreparedSweep, kept: KeptOrder, features: FeatureSource, interruption: Interruption
     ) -> Generator[SweepEvent, None, None]:
-        def save(cell: Cell, result: Result) -> None:
-            run.put(_key(cell), result_to_bytes(result))
+        def save(cell: Cell, finished: Finished) -> None:
+            run.put(cell_key(cell), finished.to_bytes())
 
-        finished = {cell: result_from_bytes(run.get(_key(cell))) for cell in prepared.cells if run.has(_key(cell))}
-        for event in sweep(prepared, features, finished=finished, save=save, interruption=interruption):
+        done = {cell: finished(run, cell_key(cell)) for cell in prepared.cells if run.has(cell_key(cell))}
+        for event in sweep(prepared, features, finished=done, save=save, interruption=interruption):
             if isinstance(event, SweepResult):
                 put_sweep_result(run, event)
                 _drop_inputs(run, kept)
@@ -355,7 +362,3 @@ def _drop_inputs(run: Run, kept: KeptOrder) -> None:
     for name in ("state",) if kept.keep_inputs else ("state", "pictures"):
         if run.has(name):
             run.drop(name)
-
-
-def _key(cell: Cell) -> str:
-    return "cell-{}-{}".format(*cell)

@@ -7,14 +7,14 @@ network's cache.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
-from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.sweep_types import SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
-from gramlet.stylize.types import Queued, Result, StylizeEvent, StylizeSettings
+from gramlet.stylize.types import Iteration, Queued, Result, StylizeEvent, StylizeSettings
 from gramlet.types import Limits, Pixels
 
 from gramlet_server.feature_source import FeatureSource
@@ -22,7 +22,8 @@ from gramlet_server.pictures.decode import decode
 from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.stylize.grid import draw
 from gramlet_server.stylize.interruption import Interruption
-from gramlet_server.stylize.plan import PreparedStylization
+from gramlet_server.stylize.plan import REPORTED, PreparedStylization
+from gramlet_server.stylize.results import Finished
 from gramlet_server.stylize.stylization import Control, stylize
 
 FACTORS = (0.1, 1.0, 10.0)
@@ -142,8 +143,8 @@ def sweep(
     prepared: PreparedSweep,
     features: FeatureSource,
     *,
-    finished: Mapping[Cell, Result] | None = None,
-    save: Callable[[Cell, Result], None] = lambda *_: None,
+    finished: Mapping[Cell, Finished] | None = None,
+    save: Callable[[Cell, Finished], None] = lambda *_: None,
     interruption: Interruption | None = None,
 ) -> Iterator[SweepEvent]:
     """Runs a sweep. Closing the generator stops the work within one iteration.
@@ -151,7 +152,7 @@ def sweep(
     Args:
         prepared: What to do.
         features: The network.
-        finished: Results of cells that an earlier attempt finished. Only these results are reported for them.
+        finished: Cells that an earlier attempt finished. Of them only what these remember is reported.
         save: Stores the result of a cell.
         interruption: Ends the sweep from another thread.
 
@@ -159,28 +160,31 @@ def sweep(
         SweepQueued while the first cell waits for the device, SweepStarted, a SweepCell for every event of a cell's
         stylization, and last the SweepResult.
     """
-    results = dict(finished or {})
-    control = Control(interruption=interruption or Interruption(), is_patient=bool(results))
-    has_started = bool(results)
+    cells = dict(finished or {})
+    control = Control(interruption=interruption or Interruption(), is_patient=bool(cells))
+    has_started = bool(cells)
     digest = features.model().weights_digest
     if has_started:
         yield _started(prepared, digest)
     for cell in prepared.cells:
-        if cell in results:
-            yield _cell_event(prepared, cell, results[cell])
+        if cell in cells:
+            yield from (_cell_event(prepared, cell, event) for event in cells[cell].events)
             continue
+        reported: deque[Iteration] = deque(maxlen=REPORTED)
         for event in stylize(prepared.stylization_of(cell), features, control):
             if not has_started and not isinstance(event, Queued):
                 has_started, control = True, replace(control, is_patient=True)
                 yield _started(prepared, digest)
+            if isinstance(event, Iteration):
+                reported.append(event)
             if isinstance(event, Result):
-                results[cell] = event
-                save(cell, event)
+                cells[cell] = Finished(event, tuple(reported))
+                save(cell, cells[cell])
             if not isinstance(event, Queued):
                 yield _cell_event(prepared, cell, event)
             elif not has_started:
                 yield SweepQueued(position=event.position)
-    yield SweepResult(png=encode_png(_drawn(prepared, results)), weights_digest=digest)
+    yield SweepResult(png=encode_png(_drawn(prepared, cells)), weights_digest=digest)
 
 
 def _started(prepared: PreparedSweep, weights_digest: str) -> SweepStarted:
@@ -203,9 +207,9 @@ def _cell_event(prepared: PreparedSweep, cell: Cell, event: StylizeEvent) -> Swe
     )
 
 
-def _drawn(prepared: PreparedSweep, results: Mapping[Cell, Result]) -> Pixels:
+def _drawn(prepared: PreparedSweep, finished: Mapping[Cell, Finished]) -> Pixels:
     cells = [
-        [decode(results[row, column].png, Limits()) for column in range(len(prepared.ratios))]
+        [decode(finished[row, column].result.png, Limits()) for column in range(len(prepared.ratios))]
         for row in range(len(prepared.deepest_stages))
     ]
     pictures = prepared.stylization.pictures
@@ -216,24 +220,3 @@ def _drawn(prepared: PreparedSweep, results: Mapping[Cell, Result]) -> Pixels:
         content=to_uint8(pictures.content),
         styles=[to_uint8(style.picture) for style in pictures.styles],
     )
-
-
-@dataclass(frozen=True)
-class _Values:
-    iteration: int
-    loss: float
-    style_loss: float
-    content_loss: float
-    weights_digest: str = ""
-
-
-def result_to_bytes(result: Result) -> bytes:
-    """The result of a cell for the store: a line of JSON, then the PNG file."""
-    values = _Values(result.iteration, result.loss, result.style_loss, result.content_loss, result.weights_digest)
-    return to_json(values) + b"\n" + result.png
-
-
-def result_from_bytes(data: bytes) -> Result:
-    """The result that `result_to_bytes` wrote."""
-    values, _, png = data.partition(b"\n")
-    return Result(png=png, **vars(from_json(_Values, values)))

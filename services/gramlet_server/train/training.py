@@ -8,6 +8,9 @@ A run keeps in the store, in the order in which they are written:
     recipe-<n>        the trained head of recipe n
     result            which head was registered, and the outcomes
 
+Events may be lost with the process that was to send them, after what they report was stored. So whoever goes on reports
+the skipped pictures and the epochs again that are done; callers skip those that they have seen.
+
 The cache keeps the features. So a resumed run asks only for pictures whose features are missing, and for none after the
 feature pass. Training is deterministic, so a run ends with the same head wherever it was interrupted.
 """
@@ -16,9 +19,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,6 +90,7 @@ class _StoredResult:
     best: int
     feature_seconds: float
     fit_seconds: float
+    sets: Mapping[str, int] = field(default_factory=dict)
 
 
 class TrainingRun:
@@ -110,6 +114,7 @@ class TrainingRun:
         set_single_threaded(not any(recipe.stages for recipe in self._configuration.recipes))
         if self._run.has("result"):
             yield Accepted(self._run.run_id, len(self._configuration.entries), (), (), self._model.weights_digest)
+            yield from reported(self._run)
             yield stored_result(self._run, self._environment.registry)
             return
         with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
@@ -123,7 +128,9 @@ class TrainingRun:
             outcomes = tuple(head.outcome for head in trained)
             head, best = self._register(trained, prepared, complete=True)
             fit_seconds = time.perf_counter() - started
-            result = _StoredResult(HeadRef(head.name, head.version), outcomes, best, feature_seconds, fit_seconds)
+            result = _StoredResult(
+                HeadRef(head.name, head.version), outcomes, best, feature_seconds, fit_seconds, _sets(prepared)
+            )
             self._run.put("result", to_json(result))
             for number in range(len(trained)):
                 self._run.drop(f"recipe-{number}")  # nobody needs its weights any more
@@ -143,6 +150,7 @@ class TrainingRun:
             uploads, wanted = self._environment.datasets.read(configuration.dataset, known.entries, wanted), ()
         names = tuple(known.entries[position].name for position in wanted)
         yield Accepted(run.run_id, len(known.entries), wanted, names, self._model.weights_digest)
+        yield from (item.skipped for item in known.unreadable)
         started = time.perf_counter()
         with closing(features.run(uploads)) as events:
             for event in events:
@@ -179,10 +187,12 @@ class TrainingRun:
 
     def _train(self, number: int, prepared: Prepared) -> Generator[Event, None, TrainedHead]:
         """Trains a recipe from its last checkpoint on, or returns what an earlier owner of the run trained."""
+        recipe, environment, samples = self._configuration.recipes[number], self._environment, prepared.data
         if stored := self._run.value(f"recipe-{number}"):
             with self._run.intact(f"recipe-{number}"):
-                return TrainedHead.from_bytes(stored)
-        recipe, environment, samples = self._configuration.recipes[number], self._environment, prepared.data
+                earlier = TrainedHead.from_bytes(stored)
+            yield from _done(number, recipe.title, earlier.outcome.history, samples.classes, _sets(prepared))
+            return earlier
         fit = Fit(
             recipe,
             samples,
@@ -191,8 +201,7 @@ class TrainingRun:
             device=environment.device,
             checkpoint=self._run.value(f"checkpoint-{number}"),
         )
-        sets = {name: len(group) for name, group in samples.embeddings.items()}
-        yield Started(number, fit.epoch, recipe.title, samples.classes, sets)
+        yield from _done(number, recipe.title, fit.history, samples.classes, _sets(prepared))
         try:
             yield from self._epochs(fit)
         except GeneratorExit:  # the run was cancelled
@@ -244,6 +253,29 @@ class TrainingRun:
         )
         weights = replace(kept.weights, evidence=comparison.evidence(kept, prepared))
         return registry.add(head, weights), chosen.number
+
+
+def _sets(prepared: Prepared) -> dict[str, int]:
+    return {name: len(group) for name, group in prepared.data.embeddings.items()}
+
+
+def _done(
+    number: int, title: str, history: Sequence[Epoch], classes: tuple[str, ...], sets: Mapping[str, int]
+) -> Iterator[Event]:
+    """The begin of a recipe, and its epochs so far."""
+    yield Started(number, len(history), title, classes, sets)
+    yield from history
+
+
+def reported(run: Run) -> Iterator[Event]:
+    """The events before the result of a run that has succeeded: skipped pictures, recipes and their epochs."""
+    with run.intact("entries"):
+        entries = from_json(_StoredEntries, run.get("entries"))
+    yield from (item.skipped for item in entries.unreadable)
+    result = _stored_result(run)
+    classes = tuple(found.label for found in result.outcomes[result.best].reports[0].classes)
+    for number, outcome in enumerate(result.outcomes):
+        yield from _done(number, outcome.recipe.title, outcome.history, classes, result.sets)
 
 
 def stored_result(run: Run, registry: Registry) -> Result:
