@@ -13,8 +13,8 @@ from gramlet._sync.client import Client
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.plot import COLORS, Line, draw_panel
 from gramlet.cli.stylization import check_pictures, inputs_of, output_of, refuse_options, settings_of, styles_of
-from gramlet.cli.terminal import Meter, Terminal, count
-from gramlet.errors import InvalidInput
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import InvalidInput, counted
 from gramlet.json_codec import plain
 from gramlet.stylize.optimizers import LossCurve, OptimizerEvent, OptimizerInput
 from gramlet.stylize.types import Result, Started
@@ -53,7 +53,7 @@ def run_comparison(arguments: argparse.Namespace, contents: list[str], client: C
             for step in steps:
                 shown.show(step, meter)
     except KeyboardInterrupt:
-        finished = f"{len(shown.pictures)} of {count(len(arguments.compare), 'optimizer')} had finished"
+        finished = f"{len(shown.pictures)} of {counted(len(arguments.compare), 'optimizer')} had finished"
         terminal.note(f"{finished}; nothing is written before all have: the same command starts again")
         raise
     write_atomically(arguments.output, encode_picture_as(draw(shown.curves, shown.pictures), arguments.output))

@@ -9,8 +9,8 @@ import numpy as np
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import file_path, names, nonempty, numbers, resume_line, show_defaults, values_of
-from gramlet.cli.detaching import add_detach, detach
+from gramlet.cli.arguments import file_path, names, nonempty, numbers, show_defaults, values_of
+from gramlet.cli.detaching import add_detach, detach, note_left
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.terminal import Meter, Terminal
@@ -32,6 +32,7 @@ from gramlet.embed.types import (
 )
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.inputs.files import open_file
+from gramlet.run.types import RunKind
 from gramlet.types import Resize, ResizeMode
 
 FIELDS = {
@@ -123,7 +124,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.measured:
-            terminal.note(f"go on with: {resume_line(arguments, shown.map_id)}")
+            note_left(arguments, client, terminal, RunKind.EMBED, shown.map_id)
         raise
     _draw(arguments, client, terminal, shown.map_id)
     return 0

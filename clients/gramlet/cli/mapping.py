@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gramlet.cli.terminal import count
 from gramlet.embed.types import StyleMap
+from gramlet.errors import counted
 from gramlet.json_codec import plain
 
 _DIGITS = 5
@@ -20,7 +20,7 @@ def as_json(value: Any) -> Any:
 def describe(style_map: StyleMap) -> str:
     """A map in one line."""
     settings, measured = style_map.settings, style_map.measured
-    what, items = ", ".join(settings.stages) or "vectors", count(len(style_map.places), "item")
+    what, items = ", ".join(settings.stages) or "vectors", counted(len(style_map.places), "item")
     return (
         f"{style_map.map_id}: {items} by {settings.method.value} of {settings.descriptor.value} "
         f"({what}), distances {measured.exactness.value}, error {measured.rms_error:.1e}"
@@ -34,7 +34,7 @@ def quality_lines(style_map: StyleMap) -> list[str]:
         quality, items = layout.quality, len(style_map.places)
         name = f"perplexity {layout.perplexity:g}" if layout.perplexity else style_map.settings.method.value
         if items < _FEWEST_MEASURED:
-            lines.append(f"{name}: {count(items, 'item')}, too few to tell good maps from bad ones")
+            lines.append(f"{name}: {counted(items, 'item')}, too few to tell good maps from bad ones")
             continue
         line = (
             f"{name}: trustworthiness {quality.trustworthiness:.3f}, continuity {quality.continuity:.3f}, "
@@ -43,7 +43,7 @@ def quality_lines(style_map: StyleMap) -> list[str]:
         if quality.label_accuracy is not None and quality.silhouette is not None:
             line += f", label accuracy {quality.label_accuracy:.1%}, silhouette {quality.silhouette:.2f}"
         if quality.items < items:
-            line += f"; of {quality.items:,} items, standard error {quality.standard_error:.3f}"
+            line += f"; of {counted(quality.items, 'item')}, standard error {quality.standard_error:.3f}"
         if quality.neighbor_recall < 1:
             line += f"; {quality.neighbor_recall:.1%} of the true neighbors used"
         lines.append(line)

@@ -10,8 +10,8 @@ from gramlet.cli.embed import PAGES
 from gramlet.cli.files import PICTURES, check_output, png_as, write_atomically
 from gramlet.cli.mapping import as_json, comparison_lines, describe, quality_lines
 from gramlet.cli.pictures import show_failure
-from gramlet.cli.terminal import Terminal, count, local_time
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.cli.terminal import Terminal, local_time
+from gramlet.errors import GramletError, InvalidInput, counted
 
 FIELDS = {"map_id": "map", "items": "pictures"}
 OF_ACTIONS = {
@@ -49,7 +49,7 @@ def _list(client: Client, terminal: Terminal) -> int:
         terminal.event("map", **as_json(summary))
         created = local_time(summary.created)
         state = "" if summary.finished else ", not finished"
-        terminal.say(f"{summary.map_id}: {count(summary.items, 'item')} by {summary.method.value}, {created}{state}")
+        terminal.say(f"{summary.map_id}: {counted(summary.items, 'item')} by {summary.method.value}, {created}{state}")
     return 0
 
 

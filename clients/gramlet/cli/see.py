@@ -15,8 +15,8 @@ from gramlet.cli.arguments import file_path, show_defaults, values_of
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, write_atomically
 from gramlet.cli.pictures import pictures_of, with_name
 from gramlet.cli.sheets import channel_sheet, contact_sheet
-from gramlet.cli.terminal import Meter, Terminal, count
-from gramlet.errors import InvalidInput
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import InvalidInput, counted
 from gramlet.feature.see_inputs import SIZE, SeeOptions
 from gramlet.feature.see_types import (
     Maximization,
@@ -219,7 +219,7 @@ def _report(result: SeeResult, output: Path, terminal: Terminal) -> None:
     silent = [str(channel) for channel, patches in result.patches.items() if not patches]
     if silent:
         some = ", ".join(silent[:10]) + (", ..." if len(silent) > 10 else "")
-        terminal.say(f"{result.stage}: {count(len(silent), 'channel')} without a response to any picture: {some}")
-    of_pictures = f" of {count(result.pictures - refused, 'picture')}" if result.pictures else ""
-    channels = count(len({*result.patches, *result.optimized}), "channel")
+        terminal.say(f"{result.stage}: {counted(len(silent), 'channel')} without a response to any picture: {some}")
+    of_pictures = f" of {counted(result.pictures - refused, 'picture')}" if result.pictures else ""
+    channels = counted(len({*result.patches, *result.optimized}), "channel")
     terminal.say(f"{output}: {channels} of {result.stage}{of_pictures}")

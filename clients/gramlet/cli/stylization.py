@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gramlet.cli.arguments import numbers, values_of, weights
-from gramlet.cli.terminal import count
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, counted
 from gramlet.feature.types import GramNormalization, StageBalance, Style
 from gramlet.inputs.pictures import PictureInput, existing
 from gramlet.stylize.inputs import StylizeOptions
@@ -155,7 +154,7 @@ def styles_of(arguments: argparse.Namespace) -> list[Style[PictureInput]]:
 
     def one_each(values: list[Any] | None, default: Any, what: str, flag: str) -> list[Any]:
         if values is not None and len(values) != len(styles):
-            raise InvalidInput(f"{count(len(values), what)} for {count(len(styles), 'style')}", field=flag)
+            raise InvalidInput(f"{counted(len(values), what)} for {counted(len(styles), 'style')}", field=flag)
         return [default] * len(styles) if values is None else values
 
     def regions(name: str) -> list[str | None]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import file_path, nonempty, positive, resume_line
+from gramlet.cli.arguments import file_path, nonempty, positive
 from gramlet.cli.compare import optimizers, run_comparison
-from gramlet.cli.detaching import add_detach, detach
+from gramlet.cli.detaching import add_detach, detach, note_left
 from gramlet.cli.files import PICTURES, check_output, encode_picture_as, png_as, write_atomically
 from gramlet.cli.stylization import (
     FIELDS as FIELDS,
@@ -27,9 +27,10 @@ from gramlet.cli.stylization import (
     styles_of,
 )
 from gramlet.cli.stylize_set import run_set
-from gramlet.cli.terminal import Meter, Terminal, count
-from gramlet.errors import InvalidInput
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import InvalidInput, counted
 from gramlet.json_codec import plain
+from gramlet.run.types import RunKind
 from gramlet.stylize.types import (
     Adjusted,
     Checkpoint,
@@ -129,12 +130,9 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            where = (
-                ""
-                if shown.checkpoint or arguments.resume
-                else ", from its first iteration, as it had no checkpoint yet"
-            )
-            terminal.note(f"go on with{where}: {resume_line(arguments, shown.run_id)}")
+            has_state = shown.checkpoint or arguments.resume
+            hint = "" if has_state else ", from its first iteration, as it had no checkpoint yet"
+            note_left(arguments, client, terminal, RunKind.STYLIZE, shown.run_id, hint=hint)
         raise
     return 0
 
@@ -221,4 +219,4 @@ class Shown:
                 self._terminal.note(event.message or event.reason.value)
             case Result():
                 where = self._output or event.run_id
-                self._terminal.say(f"{where}: {count(event.iteration, 'iteration')}, loss {event.loss:.4g}")
+                self._terminal.say(f"{where}: {counted(event.iteration, 'iteration')}, loss {event.loss:.4g}")

@@ -11,8 +11,8 @@ from gramlet._sync.client import Client
 from gramlet.cli.files import check_apart, check_directory, check_output, outputs_of, png_as, write_atomically
 from gramlet.cli.pictures import pictures_of, show_failure
 from gramlet.cli.stylization import inputs_of, output_of, refuse_options, settings_of, styles_of
-from gramlet.cli.terminal import Meter, Terminal, count
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import GramletError, InvalidInput, counted
 from gramlet.folders import FolderPicture
 from gramlet.json_codec import plain
 from gramlet.stylize.sets import SetEvent
@@ -75,7 +75,7 @@ class _Painting:
                 write_atomically(output, png_as(event.png, output))
                 extra["path"] = str(output)
                 self._painted.append(output)
-                self._terminal.say(f"{output}: {count(event.iteration, 'iteration')}, loss {event.loss:.4g}")
+                self._terminal.say(f"{output}: {counted(event.iteration, 'iteration')}, loss {event.loss:.4g}")
         except (GramletError, OSError) as error:
             self._fail(picture, error)
             return
@@ -86,7 +86,7 @@ class _Painting:
 
     def so_far(self, sequence: bool) -> str:
         """What is painted, and how to go on, for a command that is interrupted."""
-        done = f"{len(self._painted)} of {count(len(self.todo), 'picture')} painted"
+        done = f"{len(self._painted)} of {counted(len(self.todo), 'picture')} painted"
         if not self._painted:
             return f"{done}: the same command starts again"
         if sequence:

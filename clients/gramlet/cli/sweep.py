@@ -10,8 +10,8 @@ from typing import Any
 
 from gramlet._sync.calls import Events
 from gramlet._sync.client import Client
-from gramlet.cli.arguments import file_path, names, nonempty, numbers, resume_line
-from gramlet.cli.detaching import add_detach, detach
+from gramlet.cli.arguments import file_path, names, nonempty, numbers
+from gramlet.cli.detaching import add_detach, detach, note_left
 from gramlet.cli.files import PICTURES, check_directory, check_output, png_as, write_atomically
 from gramlet.cli.stylization import (
     FIELDS as FIELDS,
@@ -25,8 +25,10 @@ from gramlet.cli.stylization import (
     settings_of,
     styles_of,
 )
-from gramlet.cli.terminal import Meter, Terminal, count
+from gramlet.cli.terminal import Meter, Terminal
+from gramlet.errors import counted
 from gramlet.json_codec import plain
+from gramlet.run.types import RunKind
 from gramlet.stylize.sweep_types import (
     SweepCell,
     SweepEvent,
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
                 shown.show(event, meter)
     except KeyboardInterrupt:
         if shown.run_id:
-            terminal.note(f"go on with: {resume_line(arguments, shown.run_id)}")
+            note_left(arguments, client, terminal, RunKind.SWEEP, shown.run_id)
         raise
     return 0
 
@@ -138,7 +140,7 @@ class Shown:
                 if self._output:
                     write_atomically(self._output, png_as(event.png, self._output))
                     values["path"] = str(self._output)
-                cells = f": {count(self._total // self._each, 'cell')}" if self._each else ""
+                cells = f": {counted(self._total // self._each, 'cell')}" if self._each else ""
                 self._terminal.say(f"{self._output or event.run_id}{cells}")
         self._terminal.event(type(event).__name__.lower().removeprefix("sweep"), **values)
 

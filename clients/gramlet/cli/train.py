@@ -14,17 +14,17 @@ from gramlet.cli.arguments import (
     members_of,
     names,
     nonempty,
-    resume_line,
     show_defaults,
     values_of,
     weights,
 )
-from gramlet.cli.detaching import add_detach, detach
+from gramlet.cli.detaching import add_detach, detach, note_left
 from gramlet.cli.files import check_apart, check_directory, png_as, write_atomically
 from gramlet.cli.terminal import Meter, Terminal
 from gramlet.cli.training import describe, finding_lines, report_lines
 from gramlet.errors import GramletError, InvalidInput
 from gramlet.json_codec import plain
+from gramlet.run.types import RunKind
 from gramlet.train.configuration import (
     DEFAULT_RECIPES,
     ClassWeights,
@@ -146,7 +146,7 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     except KeyboardInterrupt:
         if shown.run_id:
             pictures = [arguments.pictures] if arguments.pictures else []
-            terminal.note(f"go on with: {resume_line(arguments, shown.run_id, *pictures)}")
+            note_left(arguments, client, terminal, RunKind.TRAIN, shown.run_id, *pictures)
             if arguments.keep_on_cancel:
                 terminal.note(_kept(client, arguments.name, shown.run_id))
         raise

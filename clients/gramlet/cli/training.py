@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len, set_cell_size
 
+from gramlet.errors import counted
 from gramlet.train.types import Findings, Head, Report
 
 
@@ -11,7 +12,7 @@ def describe(head: Head) -> str:
     """A head in one line."""
     state = "" if head.complete else ", incomplete"
     return (
-        f"{head.name}/{head.version}: {head.accuracy:.1%} accuracy, {len(head.classes)} classes, "
+        f"{head.name}/{head.version}: {head.accuracy:.1%} accuracy, {counted(len(head.classes), 'class', 'classes')}, "
         f"{head.outcome.recipe.title}, {head.bytes / 1e6:.1f} MB, {head.created}{state}"
     )
 
@@ -22,7 +23,7 @@ def report_lines(report: Report) -> list[str]:
     top = "".join(f", top-{k} {share:.1%}" for k, share in sorted(report.top.items()) if k > 1)
     return [
         f"{report.set}: {report.accuracy:.1%} ({report.accuracy_low:.1%} to {report.accuracy_high:.1%}) of "
-        f"{report.pictures} pictures{top}, macro F1 {report.macro_f1:.3f}, "
+        f"{counted(report.pictures, 'picture')}{top}, macro F1 {report.macro_f1:.3f}, "
         f"calibration error {report.calibration_error:.3f}",
         f"  {'':{width}}  precision  recall  pictures",
         *(

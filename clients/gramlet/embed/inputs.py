@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from gramlet.embed.settings import Descriptor, Exactness, Gradient, MapSettings, Method, Metric, Preset, Tsne
 from gramlet.embed.types import Item, MapStart
-from gramlet.errors import GramletError, InvalidInput, shown
+from gramlet.errors import GramletError, InvalidInput, counted, shown
 from gramlet.folders import Folder, read_folder
 from gramlet.inputs.pictures import PictureInput, existing, is_one_picture, item_name, read_later, read_picture
 from gramlet.inputs.values import as_resize, check_keywords, fill, label, several, warn_of_lookalikes
@@ -123,7 +123,7 @@ def read_items(given: ItemsInput, labels: Iterable[object] | None = None) -> lis
         return items
     names = [label(each, f"labels[{number}]") for number, each in enumerate(several(labels, "labels"))]
     if len(names) != len(items):
-        raise InvalidInput(f"{len(names)} labels for {len(items)} items", field="labels")
+        raise InvalidInput(f"{counted(len(names), 'label')} for {counted(len(items), 'item')}", field="labels")
     warn_of_lookalikes(names, "labels")
     return [dataclasses.replace(item, label=name) for item, name in zip(items, names, strict=True)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gramlet.errors import GramletError, InternalError, InvalidInput
+from gramlet.errors import GramletError, InternalError, InvalidInput, counted
 from gramlet.feature.types import Extraction, Features, Form, GramNormalization, Load, Model, Stage
 from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet.tensor.arrays import FLOAT_TYPE, decode_tensor, encode_symmetric, encode_tensor, put_tensor
@@ -302,7 +302,9 @@ def decode_extract_response(message: feature_pb2.ExtractResponse, count: int) ->
         InternalError: There are more or fewer.
     """
     if len(message.results) != count:
-        raise InternalError(f"the server sent {len(message.results)} results for {count} pictures")
+        raise InternalError(
+            f"the server sent {counted(len(message.results), 'result')} for {counted(count, 'picture')}"
+        )
     return [decode_outcome(result) for result in message.results]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 from gramlet.embed.types import Item, Place, Refused
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput, counted
 from gramlet.tensor.hashing import picture_hash
 from gramlet.types import Limits, Resize, ResizeMode
 from numpy.typing import NDArray
@@ -65,11 +65,13 @@ class Collected:
         """Sentences for the reader of the map."""
         notes = []
         if count := len(self.refused):
-            notes.append(f"{_items(count)} could not be described and {_are(count)} not on the map.")
+            notes.append(f"{counted(count, 'item')} could not be described and {_are(count)} not on the map.")
         if count := duplicates:
-            notes.append(f"{_items(count)} {'has' if count == 1 else 'have'} the same content as an earlier one.")
+            notes.append(
+                f"{counted(count, 'item')} {'has' if count == 1 else 'have'} the same content as an earlier one."
+            )
         if count := self._plain:
-            notes.append(f"{count} picture{'s' * (count > 1)} {_are(count)} of one color: no style to compare.")
+            notes.append(f"{counted(count, 'picture')} {_are(count)} of one color: no style to compare.")
         if len(self._sizes) > 1:
             notes.append(
                 f"The network saw pictures of {len(self._sizes)} sizes: Gram matrices are comparable, but larger "
@@ -88,16 +90,12 @@ class Collected:
 def notes_of(directed: NDArray[np.bool_]) -> list[str]:
     """A sentence on the items in which the metric finds no direction."""
     count = int((~directed).sum())
-    return [f"{_items(count)} without direction {_are(count)} taken for zero by the metric."] if count else []
+    return [f"{counted(count, 'item')} without direction {_are(count)} taken for zero by the metric."] if count else []
 
 
 def _content_digest(item: Item) -> str:
     """Equal for items of equal picture and vector, whatever their ids."""
     return " ".join(picture_hash(part) for part in (item.picture, item.vector) if part is not None)
-
-
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"
 
 
 def _are(count: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gramlet.embed.drawings import WIDTHS, DrawingForm, MapDrawing
 from gramlet.embed.types import StyleMap
-from gramlet.errors import InvalidInput
+from gramlet.errors import InvalidInput, counted
 
 from gramlet_server.embed import stored, thumbnails
 from gramlet_server.embed.stored import FRAMES
@@ -36,7 +36,7 @@ def draw(store: Store, wanted: MapDrawing) -> Drawing:
     """
     style_map = stored.get_map(store, wanted.map_id)
     if wanted.layout is not None and wanted.layout >= len(style_map.layouts):
-        raise InvalidInput(f"the map has {len(style_map.layouts)} layouts, counted from 0", field="layout")
+        raise InvalidInput(f"the map has {counted(len(style_map.layouts), 'layout')}, counted from 0", field="layout")
     if not WIDTHS[0] <= wanted.width <= WIDTHS[1]:
         raise InvalidInput(f"between {WIDTHS[0]} and {WIDTHS[1]} pixels", field="width")
     field = "map_id" if wanted.form is DrawingForm.PAGE else "width"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from gramlet.embed.types import StyleMap
+from gramlet.errors import counted
 from gramlet.folders import natural_key
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -272,7 +273,7 @@ def lay_out_legend(names: Sequence[str], width: int) -> Legend:
         if left and left + room > width:
             row, left = row + 1, 0
         if row == _LEGEND_ROWS:
-            return Legend(tuple(entries), row + 1, f"and {len(names) - number} more labels")
+            return Legend(tuple(entries), row + 1, f"and {counted(len(names) - number, 'more label')}")
         entries.append((row, left, name, shown))
         left += room
     return Legend(tuple(entries), row + 1 if entries else 0, "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from gramlet.embed.settings import MapSettings, Method
-from gramlet.errors import FailedPrecondition
+from gramlet.errors import FailedPrecondition, counted
 from scipy.sparse import SparseEfficiencyWarning
 from sklearn.manifold import MDS, Isomap, LocallyLinearEmbedding
 
@@ -61,7 +61,7 @@ def fit_to_items(settings: MapSettings, items: int) -> tuple[MapSettings, tuple[
         The settings, and a note for each setting that was changed.
     """
     notes: list[str] = []
-    too_few = "1 item is too few" if items == 1 else f"{items} items are too few"
+    too_few = f"{counted(items, 'item')} {'is' if items == 1 else 'are'} too few"
     largest = max((items - 1) / 3, 1.0)
     perplexities = tuple(dict.fromkeys(min(perplexity, largest) for perplexity in settings.tsne.perplexities))
     if settings.method is Method.TSNE and max(settings.tsne.perplexities) > largest:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from gramlet.embed.settings import Descriptor, MapSettings, Method, Metric, Preset
 from gramlet.embed.types import BadItem, Item, MapEvent, MapStart, Started, StyleMap
-from gramlet.errors import FailedPrecondition, InvalidInput, NotFound
+from gramlet.errors import FailedPrecondition, InvalidInput, NotFound, counted
 from gramlet.feature.types import Model, find_stage
 from gramlet.run.types import RunKind
 from gramlet.types import Limits
@@ -272,7 +272,7 @@ def check_memory(size: MapSize, settings: MapSettings, budget: Budget) -> None:
     PROCESS.check(bound, "start.count")
     if bound > budget.memory_bytes:
         raise InvalidInput(
-            f"{size.count} items by {settings.method.value} may take {bound / 2**30:.1f} GiB of memory, and "
+            f"{counted(size.count, 'item')} by {settings.method.value} may take {bound / 2**30:.1f} GiB of memory, and "
             f"{budget.memory_bytes / 2**30:.1f} GiB are allowed: send fewer items, use a smaller sketch_size, or use "
             "t-SNE or PCA",
             field="start.count",

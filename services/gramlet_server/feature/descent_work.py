@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 
 import torch
-from gramlet.errors import Cancelled, InvalidInput, Overloaded
+from gramlet.errors import Cancelled, InvalidInput, Overloaded, counted
 from gramlet.feature.descent_types import (
     DescentFinished,
     DescentIteration,
@@ -145,7 +145,7 @@ class DescentWork:
     def _blamed(self, error: BaseException) -> BaseException:
         """The error, unless the device's memory was full of other descents: then the picture is not at fault."""
         if isinstance(error.__context__, torch.OutOfMemoryError) and (others := self._count_others()):
-            message = f"the device's memory is full, with {others} other descents under way"
+            message = f"the device's memory is full, with {counted(others, 'other descent')} under way"
             return Overloaded(message, retry_after=RETRY_SECONDS)
         return error
 

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from gramlet.errors import Cancelled, Overloaded, Unavailable
+from gramlet.errors import Cancelled, Overloaded, Unavailable, counted
 
 from gramlet_server.feature.work import (
     Batch,
@@ -138,7 +138,7 @@ class Scheduler:
         with self._changed:
             if pictures and self._queued and self._queued + pictures > self.queue_limit:
                 raise Overloaded(
-                    f"{self._queued} pictures wait for the device and the queue takes {self.queue_limit}",
+                    f"the queue of the device has {counted(self._queued, 'picture')} and takes {self.queue_limit}",
                     retry_after=min(30.0, max(0.1, self._waiting_seconds() / 2)),
                 )
             self._callers.add(caller)

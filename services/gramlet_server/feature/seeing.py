@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 import numpy as np
-from gramlet.errors import GramletError, InvalidInput
+from gramlet.errors import GramletError, InvalidInput, counted
 from gramlet.feature.see_types import (
     MOST_CHANNELS,
     Maximization,
@@ -240,7 +240,7 @@ class Seeing:
             if not self._seen:
                 raise InvalidInput("send pictures, or ask for no patches", field="items")
             if self._seen == self._refused:
-                raise InvalidInput(f"none of {self._seen} pictures can be seen", field="items")
+                raise InvalidInput(f"none of {counted(self._seen, 'picture')} can be seen", field="items")
             for channel in self._channels:
                 patches = tuple(self._patch(strong, channel) for strong in strongest.of(channel))
                 yield SeePatches(channel=channel, patches=patches)

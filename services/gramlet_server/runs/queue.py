@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
-from gramlet.errors import Cancelled, Overloaded, Unavailable
+from gramlet.errors import Cancelled, Overloaded, Unavailable, counted
 
 from gramlet_server.process.identity import caller
 
@@ -87,11 +87,11 @@ class RunQueue:
             raise shutting_down()
         own = sum(each.owner == who.name for each in self._tickets)
         if who.name and who.most_runs and own >= who.most_runs:
-            message = f"{own} runs of {who.name} are under way or wait, its limit"
+            message = f"{who.name} has {counted(own, 'run')} under way or waiting, its limit"
             raise Overloaded(message, retry_after=RETRY_SECONDS)
         if len(self._tickets) >= self.running_limit + self.queue_limit:
             raise Overloaded(
-                f"{self.running} runs are under way and {self.queued} wait, which is the limit",
+                f"{counted(self.running, 'run')} under way and {self.queued} waiting, which is the limit",
                 retry_after=RETRY_SECONDS,
             )
 

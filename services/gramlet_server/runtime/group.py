@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from queue import SimpleQueue
 
-from gramlet.errors import GramletError
+from gramlet.errors import GramletError, counted
 from prometheus_client import CollectorRegistry, Counter, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
@@ -69,7 +69,8 @@ def serve_group(arguments: Sequence[str], count: int, settings: ServerSettings) 
         members.start()
         event = events.get()
         if event is None:
-            line = f"gramlet-server: serving feature on {format_address(settings.host, port)} with {count} processes"
+            processes = counted(count, "process", "processes")
+            line = f"gramlet-server: serving feature on {format_address(settings.host, port)} with {processes}"
             if metrics_port:
                 line += f", metrics on {format_address(settings.host, metrics_port)}"
             print(line, flush=True)

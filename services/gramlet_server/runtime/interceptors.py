@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import grpc
 from gramlet import request_id
-from gramlet.errors import Overloaded
+from gramlet.errors import Overloaded, counted
 from gramlet.transport.channel import REQUEST_ID
 
 from gramlet_server.runtime.calls import Call
@@ -97,7 +97,7 @@ class NameLimits:
     def _begin(self, name: str) -> None:
         with self._lock:
             if self._calls and self._running[name] >= self._calls:
-                message = f"{self._running[name]} calls of {name} are under way, its limit"
+                message = f"{name} has {counted(self._running[name], 'call')} under way, its limit"
                 raise Overloaded(message, retry_after=_RETRY_SECONDS)
             if self._per_second:
                 now = self._clock()
@@ -133,7 +133,7 @@ class Admission:
         if full:
             self._silences.make_room(FIRST_MESSAGES) or self._silences.make_room(SLOW_CALLS)
             limit = self._limits[reflects]
-            raise Overloaded(f"the server is busy with {limit} calls, its limit", retry_after=_RETRY_SECONDS)
+            raise Overloaded(f"the server is busy with {counted(limit, 'call')}, its limit", retry_after=_RETRY_SECONDS)
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from gramlet.errors import counted
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, Metric
 from gramlet.train.types import Findings, Outcome, Suspect
 
@@ -87,7 +88,7 @@ def all_findings(trained: Sequence[TrainedHead], chosen: Chosen, prepared: Prepa
     if equal:
         warnings.append(
             f"{', '.join(equal)}: no more and no less accurate than {kept.outcome.recipe.title}, as far as "
-            f"{len(kept.out_of_fold.pictures)} pictures can tell (McNemar's test)"
+            f"{counted(len(kept.out_of_fold.pictures), 'picture')} can tell (McNemar's test)"
         )
     return replace(prepared.findings, suspects=_suspects(prepared), warnings=tuple(warnings))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gramlet.errors import Aborted, GramletError, InvalidInput
+from gramlet.errors import Aborted, GramletError, InvalidInput, counted
 from gramlet.feature.types import Features, Form, Model
 from gramlet.tensor.hashing import picture_hash
 from gramlet.train.configuration import TRAIN, Entry, Unreadable, Upload
@@ -294,7 +294,8 @@ class _Intake:
             if not remaining:
                 return
         missing = self._features.entries[min(remaining)].name
-        raise InvalidInput(f"{len(remaining)} wanted pictures were not sent, the first is {missing!r}", field="picture")
+        wanted = counted(len(remaining), "wanted picture")
+        raise InvalidInput(f"{wanted} did not come, such as {missing!r}", field="picture")
 
 
 def _space(model: Model, stage: str, size: int) -> FeatureSpace:

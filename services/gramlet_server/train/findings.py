@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from gramlet.errors import quoted
+from gramlet.errors import counted, quoted
 from gramlet.inputs.values import lookalikes
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, ClassWeights, Entry
 from gramlet.train.types import Duplicate, NearDuplicate, Outcome
@@ -166,7 +166,7 @@ def _about_size(outcome: Outcome, counts: Mapping[str, int]) -> list[str]:
             what = "out-of-fold predictions" if item.set == OUT_OF_FOLD else f"set {item.set}"
             found.append(
                 f"the accuracy of the {what} is uncertain: {item.accuracy_low:.0%} to {item.accuracy_high:.0%} "
-                f"(95 %), from {item.pictures} pictures"
+                f"(95 %), from {counted(item.pictures, 'picture')}"
             )
     return found
 
@@ -177,7 +177,7 @@ def _about_balance(outcome: Outcome, counts: Mapping[str, int]) -> list[str]:
         return []
     weighted = outcome.recipe.class_weights is not ClassWeights.NONE
     advice = "classes were weighted, so that each counts the same" if weighted else "use class weights `balanced`"
-    sizes = f"{most} pictures of {quoted(large)}, {least} of {quoted(small)}"
+    sizes = f"{counted(most, 'picture')} of {quoted(large)}, {least} of {quoted(small)}"
     return [f"imbalanced classes: {sizes}; {advice}. See the recall of each"]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-from gramlet.errors import NotFound
+from gramlet.errors import NotFound, counted
 from gramlet.feature.types import Model
 from gramlet.json_codec import from_json, to_json
 from gramlet.run.types import RunKind
@@ -159,7 +159,7 @@ class Runs:
             run,
             self._kind,
             lambda: training.events(uploads),
-            settings=f"head {configuration.name}, {len(configuration.entries)} pictures",
+            settings=f"head {configuration.name}, {counted(len(configuration.entries), 'picture')}",
             detached=order.detached,
         )
 
