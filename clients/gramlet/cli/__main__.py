@@ -11,15 +11,16 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import Parser, add_server_arguments
 from gramlet.cli.connection import make_client
-from gramlet.cli.terminal import Terminal, escape_what_cannot_be_written, fail
+from gramlet.cli.terminal import MayBeFull, Terminal, escape_what_cannot_be_written, fail
 from gramlet.errors import GramletError, InvalidInput, NotFound
 
 COMMANDS = (
@@ -107,13 +108,17 @@ def console() -> NoReturn:
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a background job of a shell ignores it
         signal.signal(signal.SIGINT, _interrupt_once)
+    if sys.stderr is not None:  # the program may have been started with a closed one
+        sys.stderr = cast(TextIO, MayBeFull(sys.stderr))
     code = main()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:  # the program may have been started with a closed one
-                stream.flush()
-        except OSError:
-            code = code or 1
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        code = code or 1
+    with suppress(OSError):
+        if sys.stderr is not None:
+            sys.stderr.flush()
     os._exit(code)
 
 

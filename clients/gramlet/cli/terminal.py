@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -31,6 +31,38 @@ def escape_what_cannot_be_written() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+class MayBeFull:
+    """Standard error of a program whose exit code says how its work went, even where nothing more can be written there.
+
+    A log on a full disk, for example, must neither stop the work nor make its success a failure. A reader who has
+    left (BrokenPipeError) ends the program, as on standard output.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes what can be written."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        """Writes what waits, if it can be written."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass
 
 
 class Terminal:
@@ -154,11 +186,6 @@ class _Notes(logging.Handler):
 def fail(text: str) -> None:
     """Prints the one line that a failed command leaves on stderr."""
     print(f"gramlet: {printable(text)}", file=sys.stderr, flush=True)
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: `1 mask`, `2 masks`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def local_time(seconds: float) -> str:

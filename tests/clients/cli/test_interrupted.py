@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 from gramlet.cli import stylize_set
 from gramlet.errors import Unavailable
+from gramlet.run.types import RunInfo, RunKind, RunState
+from gramlet.run.v1.run_pb2 import GetRunResponse
+from gramlet.run.wire import encode_stopped
 from gramlet.stylize.types import Checkpoint, Iteration, Result, Started, StylizeSettings
+from gramlet.stylize.v1.stylize_pb2 import StylizeRequest
 from gramlet.stylize.wire import encode_event
 
 from tests.clients.cli.commands import SMALL, Run, events
-from tests.clients.servers import STYLIZE, Script, serving
+from tests.clients.servers import RUN, STYLIZE, Script, serving
 from tests.ctrl_c import GRAMLET
 
 ROOT = Path(__file__).parents[3]
@@ -58,6 +62,51 @@ def test_ctrl_c_ends_with_130_and_the_way_to_go_on(picture: Path, tmp_path: Path
         "gramlet: interrupted",
     ]
     assert not out.exists()
+
+
+def test_ctrl_c_leaves_a_detached_run_that_was_resumed_to_the_server(picture: Path, tmp_path: Path) -> None:
+    def resumed(request: Any, context: Any) -> Iterator[Any]:
+        return endless(StylizeRequest(run_id=request.resume_run_id), context)
+
+    def known(request: Any, context: Any) -> Any:
+        run = RunInfo(request.run_id, RunKind.STYLIZE, 0.0, state=RunState.RUNNING, detached=True)
+        return GetRunResponse(run=encode_stopped(run).run)
+
+    scripts = {STYLIZE: Script(Stylize=[resumed]), RUN: Script(GetRun=[known])}
+    with serving(scripts) as server:
+        address = f"127.0.0.1:{server.port}"
+        arguments = ["stylize", "--resume", "mine", "-o", str(tmp_path / "o.png"), "--json", "--server", address]
+        with subprocess.Popen(
+            [*GRAMLET, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            while json.loads(process.stdout.readline())["event"] != "iteration":
+                pass
+            process.send_signal(signal.SIGINT)
+            _, noted = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert noted.splitlines() == [
+        f"gramlet: run mine goes on without this command; watch it: gramlet runs watch mine --server {address}",
+        "gramlet: interrupted",
+    ]
+
+
+@pytest.mark.parametrize("full", ["stderr", "stdout"])
+def test_a_full_disk_below_stderr_changes_nothing_and_one_below_stdout_is_a_failure(
+    full: str, address: str, tmp_path: Path, picture: Path
+) -> None:
+    out = tmp_path / "o.png"
+    with Path("/dev/full").open("w") as disk:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, full: disk}
+        arguments = ["stylize", str(picture), str(picture), "-o", str(out), "--server", address, *map(str, SMALL)]
+        ended = subprocess.run([*GRAMLET, *arguments], **streams, text=True, check=False)
+        wrong = subprocess.run([*GRAMLET, "stylize", "nowhere.jpg", "nowhere.jpg"], **streams, text=True, check=False)
+    assert out.exists()
+    assert wrong.returncode == 2
+    if full == "stderr":
+        assert (ended.returncode, ended.stdout.startswith(f"{out}: 1 iteration, loss")) == (0, True)
+    else:
+        assert (ended.returncode, "No space left" in ended.stderr) == (1, True)
 
 
 def test_ctrl_c_among_several_pictures_says_which_are_painted(
