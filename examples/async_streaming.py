@@ -25,9 +25,13 @@ async def paint(client: gramlet.AsyncClient, content: str, style: str, out: Path
 
 async def main(content: str, styles: list[str], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    outs = [folder / f"{index}.png" for index in range(len(styles))]
+    for out in outs:
+        if out.exists() and any(out.samefile(picture) for picture in (content, *styles)):
+            sys.exit(f"{out} is one of the pictures: name another folder for the results")
     async with gramlet.AsyncClient(SERVER) as client, asyncio.TaskGroup() as tasks:
-        for index, style in enumerate(styles):
-            tasks.create_task(paint(client, content, style, folder / f"{index}.png"))
+        for style, out in zip(styles, outs, strict=True):
+            tasks.create_task(paint(client, content, style, out))
 
 
 if __name__ == "__main__":

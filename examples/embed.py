@@ -13,6 +13,8 @@ SERVER = os.environ.get("GRAMLET_SERVER", "localhost:50051")
 
 
 def main(folder: str, picture: str, page: str) -> None:
+    if Path(picture).exists() and Path(picture).resolve().is_relative_to(Path(folder).resolve()):
+        sys.exit(f"{picture} is one of the pictures: name another file for the map")
     with gramlet.Client(SERVER) as client:
         style_map = client.embed(folder, perplexity=30, iterations=500).result()
         print(f"{len(style_map.places)} pictures on map {style_map.map_id}")

@@ -11,6 +11,8 @@ ITERATIONS = int(os.environ.get("ITERATIONS", "200"))
 
 
 def main(content: str, style: str, out: str) -> None:
+    if os.path.exists(out) and any(os.path.samefile(out, picture) for picture in (content, style)):
+        sys.exit(f"{out} is one of the pictures: name another file for the result")
     with gramlet.Client(SERVER) as client:
         for event in client.stylize(content, style, size=SIZE, iterations=ITERATIONS, preview_every=20):
             if isinstance(event, gramlet.Queued):

@@ -3,7 +3,7 @@
 //   node stylize.js content.jpg style.jpg --server localhost:50051 --size 256 --iterations 100 --out result.png
 //
 // The .proto files are read as they are: nothing is generated.
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, realpath, writeFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -135,6 +135,12 @@ async function main() {
   if (values.help) return console.log(HELP);
   const [content, style] = await Promise.all(positionals.map((path) => readFile(path)));
   if (!style) throw new Error("give a content picture and a style picture (see --help)");
+  const inputs = await Promise.all(positionals.map((path) => realpath(path)));
+  const check = async (path) => {
+    const isInput = inputs.includes(await realpath(path).catch(() => path));
+    if (isInput) throw new Error(`${path} is one of the pictures: name another file to write`);
+  };
+  await check(values.out);
 
   const tls = values["tls-ca"] ? await readFile(values["tls-ca"]) : values.tls;
   const client = connect(values.server, { token: process.env.GRAMLET_TOKEN, tls });
@@ -163,9 +169,12 @@ async function main() {
       case "recovered":
         console.log(`recovered at iteration ${event.iteration}: ${event.message}`);
         break;
-      case "preview":
-        await writeFile(values.preview.replace("%d", event.iteration), event.jpeg);
+      case "preview": {
+        const path = values.preview.replace("%d", event.iteration);
+        await check(path);
+        await writeFile(path, event.jpeg);
         break;
+      }
       case "result":
         await writeFile(values.out, event.png);
         console.log(`${values.out}: loss ${event.loss.toPrecision(6)} after ${event.iteration} iterations`);

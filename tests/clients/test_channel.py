@@ -171,3 +171,13 @@ def test_what_grpc_says_of_a_server_that_is_not_reached_is_said_in_words_of_the_
     shown = _nobody_answers(said, "host:1")
     assert message in shown
     assert "]" not in shown
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["tls handshake failed: SSL_ERROR_SSL: WRONG_VERSION_NUMBER", "connect: Connection refused (111)"],
+    ids=["answered", "refused"],
+)
+def test_tls_with_a_plain_server_is_named_whichever_address_grpc_reports(reason: str) -> None:
+    said = f"failed to connect to all addresses; last error: UNKNOWN: ipv6:[::1]:50051: {reason}"
+    assert "leave out tls=, or --tls, if it speaks plaintext" in _nobody_answers(said, "localhost:50051", tls=True)

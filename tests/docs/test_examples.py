@@ -57,6 +57,9 @@ def kind_and_size(path: Path) -> tuple[str | None, tuple[int, int]]:
     ("program", "arguments", "said"),
     [
         ("stylize.py", ["PICTURE", "PICTURE", "out.png"], "no server at 127.0.0.1:1"),
+        ("stylize.py", ["PICTURE", "PICTURE", "PICTURE"], "red0.png is one of the pictures"),
+        ("async_streaming.py", ["0.png", "PICTURE", "."], "0.png is one of the pictures"),
+        ("embed.py", ["EMPTY", "0.png", "map.html"], "0.png is one of the pictures"),
         ("async_streaming.py", ["PICTURE", "PICTURE", "out"], "no server at 127.0.0.1:1"),
         ("embed.py", ["EMPTY", "map.png", "map.html"], "items: there are no pictures below"),
         ("features_of_a_folder.py", ["EMPTY", "features.npz"], "no picture was read"),
@@ -68,6 +71,8 @@ def test_an_example_that_cannot_work_says_why_in_a_line(
     pictures: Path, tmp_path: Path, program: str, arguments: list[str], said: str
 ) -> None:
     paths = {"PICTURE": str(pictures / "red/red0.png"), "EMPTY": str(tmp_path)}
+    if "0.png" in arguments:
+        (tmp_path / "0.png").write_bytes((pictures / "red/red0.png").read_bytes())
     command = [sys.executable, EXAMPLES / program, *(paths.get(each, each) for each in arguments)]
     environ = {**os.environ, "GRAMLET_SERVER": "127.0.0.1:1"}
     done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -119,6 +119,15 @@ def test_help_needs_no_server_and_an_absent_server_is_given_up(example: Path, pi
     assert done.stderr.count("\n") == 1
 
 
+def test_no_picture_that_was_given_is_overwritten(example: Path, pictures: list[Path]):
+    before = pictures[0].read_bytes()
+    wrong = command(pictures, f"127.0.0.1:{free_port()}", f"--out={pictures[0]}")
+    done = subprocess.run(wrong, cwd=example, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "is one of the pictures" in done.stderr
+    assert pictures[0].read_bytes() == before
+
+
 def test_tls_with_an_authority_of_ones_own(
     example: Path, cluster: Cluster, pictures: list[Path], tmp_path: Path, replicas: list[GramletServer]
 ):

@@ -225,6 +225,7 @@ class BaseConnection:
     def __init__(self, endpoint: Endpoint) -> None:
         self.address = endpoint.address
         self._token = endpoint.token
+        self._speaks_tls = bool(endpoint.tls)
         self._target = Target.of(endpoint)
         self._contact = Contact()
         self._stubs: dict[Callable[[Any], Any], Any] = {}
@@ -288,7 +289,7 @@ class BaseConnection:
         self.check_open()
         call = cast(FailedCall, failed)
         self._contact.made = self._contact.made or shows_a_server(call)
-        error = decode_rpc_error(call, self.address, rpc.name)
+        error = decode_rpc_error(call, self.address, rpc.name, tls=self._speaks_tls)
         error.field = keyword_of(error.field, rpc)
         return error
 

@@ -54,19 +54,20 @@ class FailedCall(Protocol):
     def trailing_metadata(self) -> Any: ...
 
 
-def decode_rpc_error(failed: FailedCall, address: str, call: str = "this call") -> GramletError:
+def decode_rpc_error(failed: FailedCall, address: str, call: str = "this call", *, tls: bool = False) -> GramletError:
     """The error that the server raised, or that the transport ran into.
 
     Args:
         failed: The RpcError.
         address: Where the call went, for the message.
         call: What was called, for the message.
+        tls: Whether the call spoke TLS.
     """
     metadata = dict(failed.trailing_metadata() or ())
     code, message = failed.code(), failed.details() or ""
     if _DETAILS in metadata:
         return _decode_details(code, message, metadata[_DETAILS])
-    error = _transport_error(code, message, with_port(address), call)
+    error = _transport_error(code, message, with_port(address), call, tls)
     error.request_id = metadata.get(_REQUEST_ID, "")
     return error
 
@@ -109,11 +110,11 @@ def _class_of(code: grpc.StatusCode) -> type[GramletError]:
     return error_class(code.value[0])
 
 
-def _transport_error(code: grpc.StatusCode, message: str, address: str, call: str) -> GramletError:
+def _transport_error(code: grpc.StatusCode, message: str, address: str, call: str, tls: bool) -> GramletError:
     if code is grpc.StatusCode.UNAVAILABLE and _UNREADY in message:
         return Unavailable(f"no server at {address} is ready: they are loading, shutting down, or lack what they need")
     if code is grpc.StatusCode.UNAVAILABLE and _mentions(message, _NEVER_CONNECTED):
-        return Unavailable(_nobody_answers(message, address))
+        return Unavailable(_nobody_answers(message, address, tls))
     if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and _mentions(message, _BROKEN_STREAM):
         return Unavailable(f"the connection to {address} broke: {message}")
     if code is grpc.StatusCode.CANCELLED and not _mentions(message, _CANCELLED_HERE):
@@ -134,18 +135,23 @@ def _mentions(message: str, signs: tuple[str, ...]) -> bool:
     return any(sign in message for sign in signs)
 
 
-def _nobody_answers(message: str, address: str) -> str:
+def _nobody_answers(message: str, address: str, tls: bool = False) -> str:
     # gRPC names every address and layer; the last part says why.
     reason = message.removesuffix(": OK").rsplit(": ", 1)[-1].strip("[]").removesuffix(" (111)")
     if "Hostname Verification" in message:
         return f"no TLS with {address}: its certificate is for another name than this one"
     if "handshake" in message.lower():
-        return f"no TLS with {address} ({reason}): does it speak TLS, and did the given authority sign its certificate?"
+        return (
+            f"no TLS with {address} ({reason}): leave out tls=, or --tls, if it speaks plaintext; otherwise, did the "
+            "given authority sign its certificate?"
+        )
     if proxy := proxy_of(address):
         return (
             f"no way to {address} through the proxy {proxy.url} ({reason}), which {proxy.variable} names: unset it, or "
             "list the host in no_proxy"
         )
+    if tls:  # of several addresses of a name, gRPC reports only one: another may have answered, in plaintext
+        return f"no server at {address} that speaks TLS ({reason}): leave out tls=, or --tls, if it speaks plaintext"
     if "Socket closed" in reason:  # something accepted the connection
         return f"no server of gramlet at {address}, or one that wants TLS ({reason}): give tls=, or --tls, if it does"
     return f"no server at {address} ({reason}): start one with `gramlet-server all`, or name another address"
