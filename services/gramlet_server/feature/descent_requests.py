@@ -12,8 +12,12 @@ from gramlet_server.feature_source import FIRST_STATE_SECONDS
 STATES_SHARE = 0.02
 """States come less often than asked for where they would take a larger share of the time."""
 
+RESUMED_SHARE = 0.25
+"""The same of the first state of a descent that was interrupted. It is likely to be interrupted again, and gets on only
+if its states come more often than that."""
+
 STATE_BYTES_PER_SECOND = 3e8
-"""What making, sending and storing the first state is expected to take; the others take as long as the last one did."""
+"""What making, sending and storing the first state is expected to take; others take as long a byte as the last one."""
 
 
 class Requests:
@@ -21,14 +25,16 @@ class Requests:
 
     Attributes:
         draining: The server is shutting down: the descent is stopped, and fails.
+        was_interrupted: The descent goes on where one was lost.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._weights: DescentWeights | None = None
-        self._proceed = self._stop = self.draining = False
+        self._proceed = self._stop = self.draining = self.was_interrupted = False
         self._state_waits = False
         self._newest = self._spent = 0.0  # seconds for the newest state, and for all
+        self._size = 1  # of the newest, in bytes
         self._made_at = 0.0  # when the newest was made, in seconds since the start
         self._distance = FIRST_STATE_SECONDS
 
@@ -55,9 +61,9 @@ class Requests:
         self.draining = True
         self.stop()
 
-    def state_made(self, seconds: float, elapsed: float) -> None:
-        """A state waits for the reader. It took so long to make, and was made so many seconds after the start."""
-        self._state_waits, self._newest, self._made_at = True, seconds, elapsed
+    def state_made(self, seconds: float, elapsed: float, size: int) -> None:
+        """A state of so many bytes waits for the reader. It took `seconds`, and was made `elapsed` after the start."""
+        self._state_waits, self._newest, self._made_at, self._size = True, seconds, elapsed, size
         self._distance *= 2
 
     def state_taken(self, seconds: float) -> None:
@@ -78,12 +84,14 @@ class Requests:
         """
         if not wanted or self._state_waits:
             return False
-        since, distance = elapsed - self._made_at, min(wanted, self._distance)
-        if self._made_at:  # the next one will take about as long as the newest
-            return since >= distance and self._spent + self._newest <= STATES_SHARE * elapsed
-        # A first state that is large for a short descent, on a GPU, is not made early.
-        is_cheap = size / STATE_BYTES_PER_SECOND <= STATES_SHARE * (elapsed + remaining)
-        return since >= (distance if is_cheap else wanted)
+        if elapsed - self._made_at < min(wanted, self._distance):
+            return False
+        if self._made_at:  # a history that grows makes the next state larger than the newest
+            return self._spent + self._newest * size / self._size <= STATES_SHARE * elapsed
+        expected = size / STATE_BYTES_PER_SECOND
+        return expected <= max(
+            STATES_SHARE * (elapsed + remaining), RESUMED_SHARE * elapsed if self.was_interrupted else 0.0
+        )
 
     def take(self, control: Control) -> DescentWeights | None:
         """Passes on what has come: the weights are returned."""

@@ -23,6 +23,7 @@ from gramlet.feature.descent_types import (
 from gramlet.types import Array, Timing
 from torch import Tensor
 
+from gramlet_server.backbone.precision import Precision
 from gramlet_server.feature.canvas import AllColors, Canvas, LuminanceOnly, gray, resized
 from gramlet_server.feature.descent import Descent
 from gramlet_server.feature.descent_parts import Control, Happening
@@ -186,6 +187,7 @@ class DescentWork:
         start = self._start
         snapshot = Snapshot.from_bytes(start.state, "start.state") if start.state else None
         self._number = snapshot.counts.number if snapshot is not None else 0
+        self._requests.was_interrupted = self._was_interrupted(snapshot)
         start = self._start = replace(start, state=b"")  # up to a gigabyte; the descent makes its own copy
         content = self._objective.content
         if start.luminance_only and content is not None:
@@ -207,6 +209,12 @@ class DescentWork:
         descent, timing = self._passes.run_single(caller, "descent", 1, begin)
         self._add(descent, timing)
         return descent
+
+    def _was_interrupted(self, snapshot: Snapshot | None) -> bool:
+        # In mixed precision, the last iterations of an undisturbed run go on from a state too.
+        precision = self._passes.network.precision
+        is_last_stretch = precision is Precision.MIXED and not self._objective.reduced_precision
+        return snapshot is not None and snapshot.is_complete and not is_last_stretch
 
     def _first_point(
         self, content: Array | None, initial: Array | None, snapshot: Snapshot | None
@@ -257,11 +265,15 @@ class DescentWork:
             self._objective = replace(self._objective, **new)
             loss = self._loss(self._targets.build(caller, self._objective), size)
             self._control.weights = loss, weights.number
-        start, elapsed = self._start, time.monotonic() - self._began
-        numbers = self._pixels * (1 if start.luminance_only else 3)
-        bytes_now = state_bytes(start.settings, numbers, start.iterations - self._remaining + 1)
-        if self._requests.state_due(start.state_seconds, elapsed, bytes_now, self.remaining_seconds):
+        elapsed = time.monotonic() - self._began
+        if self._requests.state_due(self._start.state_seconds, elapsed, self._state_bytes(), self.remaining_seconds):
             self._control.state = True
+
+    def _state_bytes(self) -> int:
+        """Of a state after the next iteration."""
+        start = self._start
+        numbers = self._pixels * (1 if start.luminance_only else 3)
+        return state_bytes(start.settings, numbers, start.iterations - self._remaining + 1)
 
     def _add(self, descent: Descent, timing: Timing) -> None:
         """Adds the time of a turn."""
@@ -286,7 +298,8 @@ class DescentWork:
             if isinstance(happening, DescentFinished):
                 happening = replace(happening, timing=Timing(descent.queue_seconds, descent.compute_seconds))
             elif isinstance(happening, Snapshot):
-                self._requests.state_made(happening.seconds, time.monotonic() - self._began)
+                elapsed = time.monotonic() - self._began
+                self._requests.state_made(happening.seconds, elapsed, self._state_bytes())
             self._happened.put(happening)
         if time.monotonic() >= self._sent + REPORT_SECONDS:
             self._send()
