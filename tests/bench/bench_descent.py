@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     add_parts(parser, PARTS)
     parser.add_argument("--size", type=int, help="of the pictures, instead of each part's own")
     parser.add_argument("--iterations", type=int, help="likewise")
+    parser.add_argument("--rounds", type=int, help="of `states`")
     chosen = parser.parse_args(arguments)
     ALLOCATOR.keep_large_blocks()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -102,8 +103,11 @@ def alternate(
     return statistics.median(steps[2:]), statistics.median(gradients[2:])
 
 
-def states(size: int = 512, iterations: int = 60) -> Iterator[Row]:
-    """What states take of a run in three processes: runs with states, as often as they come, and without, in turns."""
+def states(size: int = 512, iterations: int = 60, rounds: int = 2) -> Iterator[Row]:
+    """What states take of a run in three processes: runs with states, as often as they come, and without, in turns.
+
+    Of the wall time, and of the servers' processor time, which says more beside other programs.
+    """
     with tempfile.TemporaryDirectory() as folder, Cluster(Path(folder)) as cluster:
         threads = {"OMP_NUM_THREADS": str(os.cpu_count())}
         features = cluster.server("feature", f"--weights={WEIGHTS}", environment=threads)
@@ -114,21 +118,25 @@ def states(size: int = 512, iterations: int = 60) -> Iterator[Row]:
         content, style = (picture(SAMPLES / name, size) for name in ("content/tubingen.jpg", "style/starry_night.jpg"))
         took: dict[float, list[float]] = {0.0: [], 1.0: [], 10.0: []}  # by seconds between states
         count = dict.fromkeys(took, 0)
+        worked: dict[float, list[float]] = {every: [] for every in took}
         with Client(stylize.address) as client:
-            for _ in range(2):
+            for _ in range(rounds):
                 for every, seconds_of_runs in took.items():
-                    began = time.perf_counter()
+                    began, before = time.perf_counter(), features.processor_seconds + stylize.processor_seconds
                     for event in client.stylize(
                         content, style, preset="classic", size=size, iterations=iterations, state_seconds=every
                     ):
                         count[every] += isinstance(event, Checkpoint)
                     seconds_of_runs.append(time.perf_counter() - began)
+                    worked[every].append(features.processor_seconds + stylize.processor_seconds - before)
     for every, found in took.items():
         shares = [1 - without / each for without, each in zip(took[0.0], found, strict=True)]
+        of_processor = 1 - statistics.median(worked[0.0]) / statistics.median(worked[every])
         row: Row = {"bench": "states", "size": size, "iterations": iterations, "state_seconds": every}
         row |= {"states": count[every] / len(found), "seconds": round(statistics.median(found), 2)}
         yield row | {
             "share": round(statistics.median(shares), 4),
+            "share_of_processor_time": round(of_processor, 4),
             "of_rounds": f"{min(shares):.3f} to {max(shares):.3f}",
         }
 

@@ -37,6 +37,7 @@ def test_states_take_at_most_a_fiftieth_of_the_time(
         (10.0, 1.0, 600_000_000, 1.0, False),  # two seconds for a state of a descent of two
         (10.0, 10.0, 600_000_000, 1.0, False),
         (10.0, 99.0, 600_000_000, 1.0, True),
+        (1e-9, 1e-6, 3_000_000, 0.0, True),  # small ones do not depend on the time
         (10.0, 1.0, 600_000_000, 99.0, True),  # a fiftieth of the descent
     ],
 )

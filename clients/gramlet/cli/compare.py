@@ -48,14 +48,7 @@ def run_comparison(arguments: argparse.Namespace, contents: list[str], client: C
         initial=arguments.initial,
         **settings_of(arguments),
     )
-    try:
-        with terminal.progress("comparing") as meter:
-            for step in steps:
-                shown.show(step, meter)
-    except KeyboardInterrupt:
-        finished = f"{len(shown.pictures)} of {counted(len(arguments.compare), 'optimizer')} had finished"
-        terminal.note(f"{finished}; nothing is written before all have: the same command starts again")
-        raise
+    terminal.follow(steps, "comparing", shown.show, shown.note_left)
     write_atomically(arguments.output, encode_picture_as(draw(shown.curves, shown.pictures), arguments.output))
     terminal.table(table(shown.curves))
     terminal.say(str(arguments.output))
@@ -84,6 +77,11 @@ class _Shown:
         done = (len(self.curves) - 1) * self._iterations + event.iteration
         meter.update(done, self._iterations * self._optimizers or None, f"{step.choice.title}, loss {event.loss:.4g}")
         self._terminal.event(type(event).__name__.lower(), optimizer=step.choice.title, **plain(event, keep_none=False))
+
+    def note_left(self) -> None:
+        """Notes how far it is, for a command that is interrupted."""
+        finished = f"{len(self.pictures)} of {counted(self._optimizers, 'optimizer')} had finished"
+        self._terminal.note(f"{finished}; nothing is written before all have: the same command starts again")
 
 
 def table(curves: list[LossCurve]) -> Table:

@@ -118,14 +118,13 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         return detach(_events(arguments, client), arguments, terminal, until=(MeasuredItems, RemoteProgress, StyleMap))
     _check_outputs(arguments)
     shown = Shown(terminal, arguments.coordinates)
-    try:
-        with _events(arguments, client) as events, terminal.progress("mapping") as meter:
-            for event in events:
-                shown.show(event, meter)
-    except KeyboardInterrupt:
+
+    def left() -> None:
         if shown.measured:
             note_left(arguments, client, terminal, RunKind.EMBED, shown.map_id)
-        raise
+
+    with _events(arguments, client) as events:
+        terminal.follow(events, "mapping", shown.show, left)
     _draw(arguments, client, terminal, shown.map_id)
     return 0
 

@@ -124,16 +124,15 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.preview:
         check_output(arguments.preview, PICTURES, "--preview", [*inputs, arguments.output])
     shown = Shown(terminal, arguments.output, arguments.preview)
-    try:
-        with _events(arguments, client) as events, terminal.progress("stylizing") as meter:
-            for event in events:
-                shown.show(event, meter)
-    except KeyboardInterrupt:
+
+    def left() -> None:
         if shown.run_id:
             has_state = shown.checkpoint or arguments.resume
             hint = "" if has_state else ", from its first iteration, as it had no checkpoint yet"
             note_left(arguments, client, terminal, RunKind.STYLIZE, shown.run_id, hint=hint)
-        raise
+
+    with _events(arguments, client) as events:
+        terminal.follow(events, "stylizing", shown.show, left)
     return 0
 
 

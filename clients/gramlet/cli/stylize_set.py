@@ -39,13 +39,7 @@ def run_set(arguments: argparse.Namespace, given: list[str], client: Client, ter
         initial=arguments.initial,
         **settings_of(arguments),
     )
-    try:
-        with terminal.progress("stylizing") as meter:
-            for step in events:
-                painting.show(step, meter)
-    except KeyboardInterrupt:
-        terminal.note(painting.so_far(arguments.sequence))
-        raise
+    terminal.follow(events, "stylizing", painting.show, lambda: terminal.note(painting.so_far(arguments.sequence)))
     return 1 if painting.failed else 0
 
 

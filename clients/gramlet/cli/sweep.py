@@ -70,14 +70,13 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     if arguments.cells:
         check_directory(arguments.cells, "--cells")
     shown = Shown(terminal, arguments.output, arguments.cells, [*inputs_of(arguments), arguments.output])
-    try:
-        with _events(arguments, client) as events, terminal.progress("sweeping") as meter:
-            for event in events:
-                shown.show(event, meter)
-    except KeyboardInterrupt:
+
+    def left() -> None:
         if shown.run_id:
             note_left(arguments, client, terminal, RunKind.SWEEP, shown.run_id)
-        raise
+
+    with _events(arguments, client) as events:
+        terminal.follow(events, "sweeping", shown.show, left)
     return 0
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -20,6 +20,8 @@ from rich.text import Text
 
 from gramlet.errors import printable
 from gramlet.json_codec import to_line
+
+E = TypeVar("E")
 
 _WIDEST = 10_000
 _BAR_WIDTH = 20
@@ -117,6 +119,18 @@ class Terminal:
             )
             with Progress(*columns, console=self._err) as progress:
                 yield _Bar(progress, description)
+
+    def follow(
+        self, events: Iterable[E], description: str, show: Callable[[E, Meter], None], left: Callable[[], None]
+    ) -> None:
+        """Shows event after event beside a progress bar. If Ctrl-C ends it, `left` notes how to go on."""
+        try:
+            with self.progress(description) as meter:
+                for event in events:
+                    show(event, meter)
+        except KeyboardInterrupt:
+            left()
+            raise
 
     @contextmanager
     def log(self) -> Iterator[None]:

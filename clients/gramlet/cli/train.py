@@ -139,17 +139,16 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
         check_apart(arguments.report, filter(None, [arguments.pictures]), "--report")
         check_directory(arguments.report, "--report")
     shown = Shown(terminal, arguments.report)
-    try:
-        with _events(arguments, client) as events, terminal.progress("training") as meter:
-            for event in events:
-                shown.show(event, meter)
-    except KeyboardInterrupt:
+
+    def left() -> None:
         if shown.run_id:
             pictures = [arguments.pictures] if arguments.pictures else []
             note_left(arguments, client, terminal, RunKind.TRAIN, shown.run_id, *pictures)
             if arguments.keep_on_cancel:
                 terminal.note(_kept(client, arguments.name, shown.run_id))
-        raise
+
+    with _events(arguments, client) as events:
+        terminal.follow(events, "training", shown.show, left)
     if shown.result is not None:
         head = shown.result.head
         _tell(shown.result, terminal, command_line(arguments, "heads", "show", f"{head.name}/{head.version}"))

@@ -16,6 +16,9 @@ RESUMED_SHARE = 0.25
 """The same of the first state of a descent that was interrupted. It is likely to be interrupted again, and gets on only
 if its states come more often than that."""
 
+NEGLIGIBLE_SECONDS = 0.01
+"""A first state that takes no longer is always made."""
+
 STATE_BYTES_PER_SECOND = 3e8
 """What making, sending and storing the first state is expected to take; others take as long a byte as the last one."""
 
@@ -88,10 +91,9 @@ class Requests:
             return False
         if self._made_at:  # a history that grows makes the next state larger than the newest
             return self._spent + self._newest * size / self._size <= STATES_SHARE * elapsed
-        expected = size / STATE_BYTES_PER_SECOND
-        return expected <= max(
-            STATES_SHARE * (elapsed + remaining), RESUMED_SHARE * elapsed if self.was_interrupted else 0.0
-        )
+        resumed = RESUMED_SHARE * elapsed if self.was_interrupted else 0.0
+        allowed = max(NEGLIGIBLE_SECONDS, STATES_SHARE * (elapsed + remaining), resumed)
+        return size / STATE_BYTES_PER_SECOND <= allowed
 
     def take(self, control: Control) -> DescentWeights | None:
         """Passes on what has come: the weights are returned."""
