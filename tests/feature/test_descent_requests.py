@@ -21,10 +21,10 @@ def test_states_take_at_most_a_fiftieth_of_the_time(
     wanted: float, made: float, taken: float, elapsed: float, due: bool
 ) -> None:
     requests = Requests()
-    requests.state_made(made, 0.5, 1)
-    assert not requests.state_due(wanted, elapsed + 0.5, 1, 0.0)  # the reader has not taken the last one
+    requests.state_made(made, 0.5, 0)
+    assert not requests.state_due(wanted, elapsed + 0.5, 0, 0.0)  # the reader has not taken the last one
     requests.state_taken(taken)
-    assert requests.state_due(wanted, elapsed + 0.5, 1, 0.0) is due
+    assert requests.state_due(wanted, elapsed + 0.5, 0, 0.0) is due
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ def test_a_state_that_has_grown_is_expected_to_take_longer_than_the_last_one() -
     requests = Requests()
     requests.state_made(0.02, 1.0, 10_000_000)
     requests.state_taken(0.02)
-    for size, due in ((10_000_000, True), (30_000_000, False)):
-        assert requests.state_due(10.0, 6.0, size, 100.0) is due
+    for size, due in ((10_000_000, True), (40_000_000, False)):
+        assert requests.state_due(10.0, 7.0, size, 100.0) is due
 
 
 def test_a_descent_that_was_interrupted_has_its_next_state_within_a_few_seconds() -> None:
@@ -70,6 +70,6 @@ def test_states_come_at_distances_that_double_up_to_what_is_asked_for() -> None:
     for elapsed in range(50):
         if requests.state_due(10.0, elapsed, 0, 0.0):
             made.append(elapsed)
-            requests.state_made(0.0, elapsed, 1)
+            requests.state_made(0.0, elapsed, 0)
             requests.state_taken(0.0)
     assert made == [1, 3, 7, 15, 25, 35, 45]

@@ -237,8 +237,11 @@ def encode_state(
     """The messages of a state whose data comes in chunks."""
 
     def message(data: bytes, last: bool) -> feature_pb2.DescendResponse:
-        state = _RESPONSE.State(iteration=iteration, data=data, number=number, reweighted=reweighted, last=last)
-        return _RESPONSE(state=state)
+        response = _RESPONSE()
+        state = response.state  # in place: a message that is handed over is copied
+        state.iteration, state.number, state.reweighted, state.last = iteration, number, reweighted, last
+        state.data = data
+        return response
 
     waiting: bytes | None = None
     for chunk in chunks:

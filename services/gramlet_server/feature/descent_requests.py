@@ -20,7 +20,7 @@ NEGLIGIBLE_SECONDS = 0.01
 """A first state that takes no longer is always made."""
 
 STATE_BYTES_PER_SECOND = 3e8
-"""What making, sending and storing the first state is expected to take; others take as long a byte as the last one."""
+"""What making, sending and storing the first state is expected to take, and what a later one has more than the last."""
 
 
 class Requests:
@@ -37,7 +37,7 @@ class Requests:
         self._proceed = self._stop = self.draining = self.was_interrupted = False
         self._state_waits = False
         self._newest = self._spent = 0.0  # seconds for the newest state, and for all
-        self._size = 1  # of the newest, in bytes
+        self._size = 0  # of the newest, in bytes
         self._made_at = 0.0  # when the newest was made, in seconds since the start
         self._distance = FIRST_STATE_SECONDS
 
@@ -90,7 +90,8 @@ class Requests:
         if elapsed - self._made_at < min(wanted, self._distance):
             return False
         if self._made_at:  # a history that grows makes the next state larger than the newest
-            return self._spent + self._newest * size / self._size <= STATES_SHARE * elapsed
+            more = max(0, size - self._size) / STATE_BYTES_PER_SECOND
+            return self._spent + self._newest + more <= STATES_SHARE * elapsed
         resumed = RESUMED_SHARE * elapsed if self.was_interrupted else 0.0
         allowed = max(NEGLIGIBLE_SECONDS, STATES_SHARE * (elapsed + remaining), resumed)
         return size / STATE_BYTES_PER_SECOND <= allowed
