@@ -87,7 +87,7 @@ class RunQueue:
             raise shutting_down()
         own = sum(each.owner == who.name for each in self._tickets)
         if who.name and who.most_runs and own >= who.most_runs:
-            message = f"{who.name} has {counted(own, 'run')} under way or waiting, its limit"
+            message = f"{counted(own, 'run')} of {who.name} under way or waiting, the limit"
             raise Overloaded(message, retry_after=RETRY_SECONDS)
         if len(self._tickets) >= self.running_limit + self.queue_limit:
             raise Overloaded(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gramlet.json_codec import from_json, to_json
 from gramlet.stylize.types import Iteration, Result, StylizeEvent
+
+from gramlet_server.stylize.plan import REPORTED
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,17 @@ class Finished:
         values = dict(vars(from_json(_Values, line)))
         reported = values.pop("reported")
         return cls(Result(png=png, **values), reported)
+
+
+def saving(events: Iterable[StylizeEvent], save: Callable[[Finished], None]) -> Iterator[StylizeEvent]:
+    """The events of a stylization, whose result is saved before it is reported."""
+    reported: deque[Iteration] = deque(maxlen=REPORTED)
+    for event in events:
+        if isinstance(event, Iteration):
+            reported.append(event)
+        if isinstance(event, Result):
+            save(Finished(event, tuple(reported)))
+        yield event
 
 
 @dataclass(frozen=True)

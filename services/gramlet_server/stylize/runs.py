@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +13,6 @@ from gramlet.run.types import RunKind
 from gramlet.stylize.sweep_types import SweepEvent, SweepOrder, SweepResult
 from gramlet.stylize.types import (
     Adjustment,
-    Iteration,
-    Result,
     Stylization,
     StylizeEvent,
     StylizeOrder,
@@ -47,10 +44,10 @@ from gramlet_server.stylize.kinds import (
     stored_sweep_result,
 )
 from gramlet_server.stylize.orders import KeptOrder, get_order, get_stylization, put_order
-from gramlet_server.stylize.plan import REPORTED, Position, PreparedStylization
+from gramlet_server.stylize.plan import Position, PreparedStylization
 from gramlet_server.stylize.prepare import prepare_pictures, prepare_stylization
 from gramlet_server.stylize.presets import presets_of, resolve
-from gramlet_server.stylize.results import Finished
+from gramlet_server.stylize.results import Finished, saving
 from gramlet_server.stylize.stylization import STATE_SECONDS, Control, stylize
 from gramlet_server.stylize.sweep import (
     Cell,
@@ -322,16 +319,14 @@ class Runs:
             adjustments=inbox.after,
             interruption=interruption,
         )
+
+        def save(result: Finished) -> None:
+            run.put(RESULT, result.to_bytes())
+            _drop_inputs(run, kept)
+
         try:
             position = _position(run) if order.resume_run_id else None
-            reported: deque[Iteration] = deque(maxlen=REPORTED)
-            for event in stylize(prepared, features, control, position):
-                if isinstance(event, Iteration):
-                    reported.append(event)
-                if isinstance(event, Result):
-                    run.put(RESULT, Finished(event, tuple(reported)).to_bytes())
-                    _drop_inputs(run, kept)
-                yield event
+            yield from saving(stylize(prepared, features, control, position), save)
         finally:
             if self._inboxes.get(run.run_id) is inbox:  # another call may have resumed the run meanwhile
                 del self._inboxes[run.run_id]

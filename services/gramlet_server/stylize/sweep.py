@@ -7,14 +7,14 @@ network's cache.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from gramlet.errors import InvalidInput
 from gramlet.feature.types import Model
 from gramlet.stylize.sweep_types import SweepCell, SweepEvent, SweepQueued, SweepResult, SweepStarted
-from gramlet.stylize.types import Iteration, Queued, Result, StylizeEvent, StylizeSettings
+from gramlet.stylize.types import Queued, StylizeEvent, StylizeSettings
 from gramlet.types import Limits, Pixels
 
 from gramlet_server.feature_source import FeatureSource
@@ -22,8 +22,8 @@ from gramlet_server.pictures.decode import decode
 from gramlet_server.pictures.encode import encode_png, to_uint8
 from gramlet_server.stylize.grid import draw
 from gramlet_server.stylize.interruption import Interruption
-from gramlet_server.stylize.plan import REPORTED, PreparedStylization
-from gramlet_server.stylize.results import Finished
+from gramlet_server.stylize.plan import PreparedStylization
+from gramlet_server.stylize.results import Finished, saving
 from gramlet_server.stylize.stylization import Control, stylize
 
 FACTORS = (0.1, 1.0, 10.0)
@@ -161,6 +161,11 @@ def sweep(
         stylization, and last the SweepResult.
     """
     cells = dict(finished or {})
+
+    def keep(cell: Cell, result: Finished) -> None:
+        cells[cell] = result
+        save(cell, result)
+
     control = Control(interruption=interruption or Interruption(), is_patient=bool(cells))
     has_started = bool(cells)
     digest = features.model().weights_digest
@@ -170,16 +175,10 @@ def sweep(
         if cell in cells:
             yield from (_cell_event(prepared, cell, event) for event in cells[cell].events)
             continue
-        reported: deque[Iteration] = deque(maxlen=REPORTED)
-        for event in stylize(prepared.stylization_of(cell), features, control):
+        for event in saving(stylize(prepared.stylization_of(cell), features, control), partial(keep, cell)):
             if not has_started and not isinstance(event, Queued):
                 has_started, control = True, replace(control, is_patient=True)
                 yield _started(prepared, digest)
-            if isinstance(event, Iteration):
-                reported.append(event)
-            if isinstance(event, Result):
-                cells[cell] = Finished(event, tuple(reported))
-                save(cell, cells[cell])
             if not isinstance(event, Queued):
                 yield _cell_event(prepared, cell, event)
             elif not has_started:
