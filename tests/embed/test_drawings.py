@@ -124,7 +124,7 @@ def test_the_legend_has_every_name_or_says_how_many_are_missing() -> None:
     assert legend.missing == ""
     assert legend.rows > 5
     crowded = plot.lay_out_legend([f"style {number}" for number in range(2000)], 800)
-    assert crowded.missing == f"and {2000 - len(crowded.entries)} more labels"
+    assert crowded.missing == f"and {2000 - len(crowded.entries):,} more labels"
     (entry,) = plot.lay_out_legend(["x" * 500], 400).entries
     assert entry[3].endswith("x…")
 
