@@ -213,7 +213,7 @@ class MapPipeline:
         if self._plan.from_map_id:
             known = 0 if earlier is None else earlier.known
             notes.append(
-                f"{known} of {counted(count, 'item')} started from the coordinates on {self._plan.from_map_id}."
+                f"{known} of {counted(count, 'item')} started from their coordinates on {self._plan.from_map_id}."
             )
         seconds = time.monotonic() - self._began
         return replace(items, settings=settings, notes=tuple(notes), described_notes=items.notes, seconds=seconds)

@@ -262,9 +262,8 @@ class Runs:
             return self.lifecycle.watch(kind, order.watch_run_id)
         if order.stylization is not None:
             return self.lifecycle.start(partial(new, order, order.stylization))
-        prepare = partial(resumed, order)
         return self.lifecycle.resume(
-            kind, order.resume_run_id, prepare, detached=order.detached, take_over=order.take_over
+            kind, order.resume_run_id, partial(resumed, order), detached=order.detached, take_over=order.take_over
         )
 
     def _taken_over(

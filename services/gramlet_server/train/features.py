@@ -295,7 +295,7 @@ class _Intake:
                 return
         missing = self._features.entries[min(remaining)].name
         wanted = counted(len(remaining), "wanted picture")
-        raise InvalidInput(f"{wanted} did not come, such as {missing!r}", field="picture")
+        raise InvalidInput(f"{wanted} not sent, such as {missing!r}", field="picture")
 
 
 def _space(model: Model, stage: str, size: int) -> FeatureSpace:
