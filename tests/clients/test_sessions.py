@@ -38,13 +38,6 @@ from gramlet.stylize.types import (
     StylizeSettings,
 )
 from gramlet.stylize.wire import encode_event
-from gramlet.train.configuration import Configuration, Recipe, TrainOrder
-from gramlet.train.inputs import LabelledPictures
-from gramlet.train.sessions import TrainRun
-from gramlet.train.types import Epoch
-from gramlet.train.types import Event as TrainEvent
-from gramlet.train.types import Started as TrainStarted
-from gramlet.train.wire import encode_event as encode_train_event
 from gramlet.transport.window import FLIGHT_BYTES, MESSAGE_BYTES, MESSAGE_ITEMS
 from gramlet.types import ElementType
 
@@ -138,33 +131,6 @@ def test_a_caller_who_resumes_a_run_hears_only_of_what_comes_from_then_on() -> N
     finished = StylizeRun(StylizeOrder(resume_run_id="r"))
     result = Result(iteration=2, loss=1.0, png=b"")
     assert told(finished, iteration(1), iteration(2), result) == [("Result", 2)]
-
-
-def epochs(run: TrainRun, *events: TrainEvent) -> list[tuple[int, int]]:
-    """The recipes and epochs of the epochs that the caller is told."""
-    accepted = [run.accept(encode_train_event(event, run.run_id)) for event in events]
-    return [(event.recipe, event.epoch) for event in accepted if isinstance(event, Epoch)]
-
-
-def recipe(number: int, first: int, last: int, done: int = 0) -> list[TrainEvent]:
-    """The begin of a recipe, and epochs."""
-    rest = (0.0, 0.0, 0.0, 0.0, {}, False, 0.0, 0.0)
-    begin = TrainStarted(number, done, "", ("a", "b"), {})
-    return [begin, *(Epoch(number, "head", epoch, last, *rest) for epoch in range(first, last + 1))]
-
-
-def test_epochs_that_were_lost_with_a_server_are_told_and_the_others_are_not_told_again() -> None:
-    run = TrainRun(TrainOrder(Configuration("h", (Recipe(),), ()), run_id="r"), LabelledPictures((), ()))
-    assert epochs(run, *recipe(0, 1, 2)) == [(0, 1), (0, 2)]
-    run.broken(Unavailable("gone"))
-    assert epochs(run, *recipe(0, 1, 4, done=4), *recipe(1, 1, 2, done=1)) == [(0, 3), (0, 4), (1, 1), (1, 2)]
-
-
-def test_a_caller_who_resumes_a_training_is_told_the_epochs_from_then_on() -> None:
-    run = TrainRun(TrainOrder(resume_run_id="r"), LabelledPictures((), ()))
-    assert epochs(run, *recipe(0, 1, 4, done=4), *recipe(1, 1, 2, done=1)) == [(1, 2)]
-    run.broken(Unavailable("gone"))
-    assert epochs(run, *recipe(1, 1, 3, done=3), *recipe(2, 1, 1, done=1)) == [(1, 3), (2, 1)]
 
 
 def test_the_result_ends_the_run() -> None:
