@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gramlet.embed.settings import Descriptor, MapSettings, Method, Metric
+from gramlet.embed.settings import Descriptor, Gradient, MapSettings, Method, Metric
 from gramlet.feature.types import Model, find_stage
 
 from gramlet_server.embed.distances import EXACT_UP_TO
@@ -12,6 +12,7 @@ from gramlet_server.embed.geometry import STRIP_ELEMENTS
 from gramlet_server.embed.project import neighbors_for
 from gramlet_server.embed.slice_file import BLOCK_BYTES, SLICE_BYTES
 from gramlet_server.embed.thumbnails import BYTES_FOR_ALL
+from gramlet_server.embed.tsne import EXACT_GRADIENT_UP_TO
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ _NAMES = 1100
 _STORING = 3 * 2**25
 _FIXED = 48 * 2**20
 _STRIP = 8 * STRIP_ELEMENTS
+_TSNE = 2**26
+"""What t-SNE takes for any number of items: strips of distances, and the grid of an approximation."""
 
 
 def _may_be_exact(size: MapSize, settings: MapSettings) -> bool:
@@ -79,16 +82,18 @@ def _describing(size: MapSize, settings: MapSettings) -> int:
 def _laying_out(size: MapSize, settings: MapSettings) -> int:
     square = 4 * size.count * size.count
     by_method = {
-        Method.TSNE: _tsne(size.count, neighbors_for(settings, size.count)),
+        Method.TSNE: _tsne(size.count, neighbors_for(settings, size.count), settings),
         Method.PCA: 0,
-        Method.LLE: square // 4,
+        Method.LLE: 3 * square,  # its sparse factors fill up
         Method.UMAP: size.count * neighbors_for(settings, size.count) * 200,
-        Method.ISOMAP: 9 * square,
-        Method.MDS: 13 * square,
+        Method.ISOMAP: 12.5 * square,
+        Method.MDS: 14.2 * square,
     }
-    return max(by_method[settings.method], 6 * _STRIP)
+    return max(int(by_method[settings.method]), 6 * _STRIP)
 
 
-def _tsne(items: int, neighbors: int) -> int:
+def _tsne(items: int, neighbors: int, settings: MapSettings) -> int:
     """The neighbors with their distances, then their probabilities, made symmetric by a sum with the transpose."""
-    return items * neighbors * 68
+    chosen = settings.tsne.gradient
+    exact = chosen is Gradient.EXACT or (chosen is Gradient.AUTO and items <= EXACT_GRADIENT_UP_TO)
+    return _TSNE + items * neighbors * 72 + (4 * items * items if exact else 0)

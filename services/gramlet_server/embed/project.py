@@ -156,7 +156,9 @@ def _tsne_layouts(
     for layout in wanted:
         perplexity = tuning.perplexities[layout]
         k = min(points.count - 1, max(int(3 * perplexity), 1))
-        probabilities = tsne.affinities(indices[:, :k].copy(), distances[:, :k].copy(), perplexity)
+        near = np.ascontiguousarray(indices[:, :k]), np.ascontiguousarray(distances[:, :k])  # copies of a part only
+        probabilities = tsne.affinities(*near, perplexity)
+        del near
         if layout == wanted[-1]:
             del indices, distances
         state = states.get(layout) or State.start(_first_coordinates(points, settings, start))

@@ -23,7 +23,8 @@ from scipy.sparse import csr_matrix, triu
 from gramlet_server.embed.geometry import Floats, Points
 from gramlet_server.embed.threads import one_thread
 
-_EXACT_UP_TO = 4000
+EXACT_GRADIENT_UP_TO = 4000
+"""Items up to which the gradient is that of all pairs, unless the caller wants otherwise."""
 _STRIP_ELEMENTS = 64 * 1024
 _MIN_GAIN = 0.01
 _MAX_STEP = 5.0
@@ -173,7 +174,7 @@ def _force(probabilities: csr_matrix, shape: tuple[int, ...], settings: Tsne) ->
     chosen = settings.gradient
     if chosen is Gradient.AUTO:
         large = Gradient.INTERPOLATION if dimensions <= 2 else Gradient.BARNES_HUT
-        chosen = Gradient.EXACT if items <= _EXACT_UP_TO else large
+        chosen = Gradient.EXACT if items <= EXACT_GRADIENT_UP_TO else large
     if chosen is Gradient.EXACT:
         return AllPairs(probabilities)
     if chosen is Gradient.BARNES_HUT:
@@ -188,7 +189,7 @@ class AllPairs:
     """
 
     def __init__(self, probabilities: csr_matrix) -> None:
-        self._p: Array = probabilities.toarray().astype(np.float32)
+        self._p: Array = probabilities.astype(np.float32).toarray()
         data = probabilities.data
         self._negative_entropy = float(np.sum(data * np.log(np.maximum(data, 1e-300))))
         above = triu(probabilities, format="coo")  # the probabilities are symmetric

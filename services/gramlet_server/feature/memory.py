@@ -16,7 +16,7 @@ from gramlet.feature.descent_types import DescentSettings, Optimizer
 from gramlet.feature.types import Objective
 
 from gramlet_server.backbone.architecture import Architecture
-from gramlet_server.process.allocator import ALLOCATOR
+from gramlet_server.process.allocator import ALLOCATOR, resident_bytes
 from gramlet_server.process.memory_budget import PROCESS, Budget, OneAtATime, Place
 
 Found = TypeVar("Found", Place, Place | None)
@@ -27,8 +27,8 @@ HISTORY_BYTES = 2**30
 _FLOAT = 4
 _VECTORS = 14
 """Tensors like the picture that a descent holds beside its history, such as the gradient and the best point."""
-_SCATTERED = 2.0
-"""How much more a pass takes where freed blocks are kept (`allocator`)."""
+_UNUSED_BYTES = 512 * 2**20
+"""So much of what was freed stays, also where the budget is nearly used up."""
 _ROOMY = 0.5
 """Share of the budget for a pass with such blocks. A pass that would take more has its large blocks mapped."""
 _TILE_SHARE = 0.6
@@ -38,24 +38,40 @@ _MOST_TILE_PIXELS = 2 * 2**20
 
 @dataclass(frozen=True)
 class _Factors:
-    """Measured peaks of passes.
+    """Measured peaks of passes (`python tests/bench/bench_reserved.py`, docs/operations.md).
 
     Attributes:
-        forward: Of a forward pass, in tensors as large as the largest stage's.
-        gradient: Of a forward and a backward pass, in sums of all stages.
+        on_device: Of a forward pass, in tensors as large as the largest stage's, without what a CPU adds.
+        first: Of one to the first stage, in tensors as large as that.
+        stem: Of one to the stages before the first residual one, in the same.
+        forward: Of one beyond, in tensors as large as the largest stage's from there on.
+        scattered: How much more that is where freed blocks are kept (`allocator`).
+        kept: Of a forward pass that keeps its stages, in sums of them, beside the pass.
+        gradient: Of a forward and a backward pass, in sums of the first stages.
+        later: The same, for the stages after those.
     """
 
+    on_device: float
+    first: float
+    stem: float
     forward: float
+    scattered: float
+    kept: float
     gradient: float
+    later: float
 
 
-_RESIDUAL, _PLAIN = _Factors(3.5, 6.5), _Factors(2.4, 3.2)
+_RESIDUAL = _Factors(3.5, 1.85, 2.6, 4.5, 1.22, 2.0, 8.6, 3.6)
+_PLAIN = _Factors(2.4, 2.4, 2.4, 2.4, 1.35, 1.0, 4.25, 1.9)
+_FIRST_STAGES = 3
+_FORWARD_BYTES, _GRADIENT_BYTES = 2**24, 80 * 2**20
+"""What passes take of any size: oneDNN's scratch, and weights packed in one more format."""
 
 
 def pass_bytes(architecture: Architecture) -> float:
     """Bytes that a forward pass through the whole network takes for each pixel of its pictures."""
     largest = max(_stage_bytes(architecture, stage.name, False) for stage in architecture.stages)
-    return _factors_of(architecture).forward * largest
+    return _factors_of(architecture).on_device * largest
 
 
 def _factors_of(architecture: Architecture) -> _Factors:
@@ -102,20 +118,22 @@ class PassMemory:
             InvalidInput: It would take more memory than the server has.
             Overloaded: There is no room now.
         """
-        return self._place(pixels * self._forward(stages, False), field)
+        return self._place(*self._extraction(pixels, stages), field)
 
     def suspended(self, pixels: int, stages: Collection[str]) -> Place | None:
         """Room for such a pass that is suspended while others run. None: there is none now."""
-        return self._placed(pixels * self._forward(stages, False), self._suspended.try_to_take)
+        return self._placed(*self._extraction(pixels, stages), self._suspended.try_to_take)
 
     def targets(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
         """Room for a pass over so many pixels that keeps all stages until its end. Errors as for `extraction`."""
-        kept = sum(self._stage(stage, antialiased) for stage in stages)
-        return self._place(pixels * (self._forward(stages, antialiased) + kept), field)
+        kept = self._factors.kept * sum(self._stage(stage, antialiased) for stage in stages)
+        tight, scattered = (_GRADIENT_BYTES + pixels * (each + kept) for each in self._forward(stages, antialiased))
+        return self._place(tight, scattered, field)
 
     def gradient(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
         """Room for a gradient at so many pixels. Errors as for `extraction`."""
-        return self._place(pixels * self._gradient(stages, antialiased), field)
+        size = _GRADIENT_BYTES + pixels * self._gradient(stages, antialiased)
+        return self._place(size, size, field)
 
     def kept_targets(self, objective: Objective) -> int:
         """Bytes of the targets of an objective: activations of its content, Gram matrices of its styles."""
@@ -132,26 +150,39 @@ class PassMemory:
             count += (2 * len(objective.styles) + 2) * architecture.stage(stage).channels ** 2
         return _FLOAT * count
 
-    def _place(self, size: float, field: str) -> Place:
-        return self._placed(size, lambda count: self._room.take(count, field))
+    def _place(self, tight: float, scattered: float, field: str) -> Place:
+        return self._placed(tight, scattered, lambda count: self._room.take(count, field))
 
-    def _placed(self, size: float, take: Callable[[int], Found]) -> Found:
+    def _placed(self, tight: float, scattered: float, take: Callable[[int], Found]) -> Found:
+        """Room for a pass, by what it takes where large blocks are mapped one by one, and where they are kept."""
         if not self.on_cpu:
             return take(0)
-        if _SCATTERED * size <= _ROOMY * self._budget.limit:
-            return take(int(_SCATTERED * size))
-        if (place := take(int(size))) is not None:
+        if scattered <= _ROOMY * self._budget.limit:
+            place = take(int(scattered))
+        elif (place := take(int(tight))) is not None:
             ALLOCATOR.map_large_blocks()
             place.at_end(ALLOCATOR.stop_mapping)
+        unused = resident_bytes() - ALLOCATOR.used_bytes() if math.isfinite(self._budget.limit) else 0
+        if unused > _UNUSED_BYTES and self._budget.reserved + unused > self._budget.limit:
+            ALLOCATOR.trim()  # a pass does not always fit between the blocks that are in use
         return place
 
-    def _forward(self, stages: Collection[str], antialiased: bool) -> float:
-        """Bytes for each pixel of the picture."""
-        return self._factors.forward * max(self._stage(stage, antialiased) for stage in self._until(stages))
+    def _extraction(self, pixels: int, stages: Collection[str]) -> tuple[float, float]:
+        tight, scattered = self._forward(stages, False)
+        return _FORWARD_BYTES + pixels * tight, _FORWARD_BYTES + pixels * scattered
+
+    def _forward(self, stages: Collection[str], antialiased: bool) -> tuple[float, float]:
+        """Bytes for each pixel of the picture, where large blocks are mapped and where they are kept."""
+        names, factors = self._until(stages), self._factors
+        first = self._stage(names[0], antialiased) * (factors.first if len(names) == 1 else factors.stem)
+        rest = factors.forward * max((self._stage(name, antialiased) for name in names[2:]), default=0.0)
+        return max(first, rest), max(first, factors.scattered * rest)
 
     def _gradient(self, stages: Collection[str], antialiased: bool) -> float:
         """Bytes for each pixel of the picture."""
-        return self._factors.gradient * sum(self._stage(stage, antialiased) for stage in self._until(stages))
+        sizes = [self._stage(stage, antialiased) for stage in self._until(stages)]
+        first, later = sum(sizes[:_FIRST_STAGES]), sum(sizes[_FIRST_STAGES:])
+        return self._factors.gradient * first + self._factors.later * later
 
     def _stage(self, stage: str, antialiased: bool) -> float:
         return _stage_bytes(self._architecture, stage, antialiased)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
+from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +90,14 @@ class Allocator:
             self._mapping += change
             if self._keeps and self._library is not None:
                 self._library.mallopt(_MMAP_MAX, _MAPPED_BLOCKS if self._mapping else 0)
+
+
+def resident_bytes() -> int:
+    """The memory that this process uses."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not on Linux
+        return 0
 
 
 ALLOCATOR = Allocator()

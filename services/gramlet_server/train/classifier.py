@@ -7,6 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from gramlet.train.configuration import HeadKind
 from gramlet.train.types import Head, Outcome
 from gramlet.types import Resize, ResizeMode, short_digest
 from numpy.typing import NDArray
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from gramlet_server.backbone.weights import Weights
@@ -115,13 +116,27 @@ def _layers(kind: HeadKind, channels: int, classes: int, *, power: bool) -> nn.S
 
 
 def to_safetensors(description: str, states: Mapping[str, State]) -> bytes:
-    """Several states in one safetensors file, each below its name (`head.output.weight`), and a description."""
-    tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
-    # safetensors refuses tensors that share memory.
-    copies = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
-    }
-    return save(copies, {"gramlet": description})
+    """Several states in one safetensors file, each below its name (`head.output.weight`), and a description.
+
+    The library would make two further copies of all tensors, which may be a gigabyte.
+    """
+    named = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    # As the library orders them: large elements first, so that all are aligned.
+    ordered = sorted(named.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    header: dict[str, Any] = {"__metadata__": {"gramlet": description}}
+    parts, end = [], 0
+    for name, tensor in ordered:
+        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
+        offsets = [end, end := end + array.nbytes]
+        header[name] = {"dtype": _type_name(array.dtype), "shape": tensor.shape, "data_offsets": offsets}
+        parts.append(array.reshape(-1).view(np.uint8).data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    return "BOOL" if dtype == np.bool_ else f"{dtype.kind.upper()}{8 * dtype.itemsize}"
 
 
 def from_safetensors(data: bytes, names: Sequence[str]) -> tuple[str, dict[str, State]]:

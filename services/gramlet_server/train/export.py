@@ -14,8 +14,10 @@ from gramlet.train.types import ExportFormat, Head, HeadRef
 from torch import Tensor, nn
 
 from gramlet_server.backbone.architecture import DEVIATION, MEAN, architecture
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.train.calibration import conformal_limit
 from gramlet_server.train.classifier import BaseStages, Classifier, State, restore
+from gramlet_server.train.memory import bytes_of, export_bytes
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.typicality import Typicality
 
@@ -73,9 +75,11 @@ class Exporter:
             if with_backbone:
                 raise InvalidInput("only ONNX files can hold the network", field="with_backbone")
             return self._registry.file(head.name, content)
-        weights = self._registry.weights(head.name, content)
-        classifier = restore(head, weights, self._base)
-        return to_onnx(head, classifier, weights.evidence, self._base, with_backbone=with_backbone)
+        network = self._base.weights(head.weights_digest).state.values() if with_backbone or head.stages else ()
+        with PROCESS.reserve(export_bytes(bytes_of(network), head.bytes), "head"):
+            weights = self._registry.weights(head.name, content)
+            classifier = restore(head, weights, self._base)
+            return to_onnx(head, classifier, weights.evidence, self._base, with_backbone=with_backbone)
 
 
 def to_onnx(head: Head, classifier: Classifier, evidence: State, base: BaseStages, *, with_backbone: bool) -> bytes:
@@ -114,9 +118,11 @@ def to_onnx(head: Head, classifier: Classifier, evidence: State, base: BaseStage
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
+    buffer.close()
     onnx.helper.set_model_props(model, _metadata(head, name, evidence))
-    onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
+    del model
+    onnx.checker.check_model(data)
     return data
 
 

@@ -152,6 +152,7 @@ class Learner:
             return loss
 
         optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.zero_grad()  # frees the gradients: the other models of the run need their own
         return first[0].item()
 
     def _forward(self, inputs: Tensor, late: bool) -> Tensor:

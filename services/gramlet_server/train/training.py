@@ -30,8 +30,10 @@ from gramlet.json_codec import from_json, to_json
 from gramlet.train.configuration import Configuration, Entry, Upload
 from gramlet.train.types import Accepted, Epoch, Event, Head, HeadRef, Outcome, Result, Skipped, Started
 
+from gramlet_server.backbone.architecture import architecture
 from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
 from gramlet_server.train import comparison, data, findings, report
@@ -41,6 +43,7 @@ from gramlet_server.train.data import Prepared
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.features import FeaturePass
 from gramlet_server.train.fit import Fit
+from gramlet_server.train.memory import fit_bytes, late_bytes
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.remaining import check_remaining
 
@@ -187,12 +190,17 @@ class TrainingRun:
 
     def _train(self, number: int, prepared: Prepared) -> Generator[Event, None, TrainedHead]:
         """Trains a recipe from its last checkpoint on, or returns what an earlier owner of the run trained."""
-        recipe, environment, samples = self._configuration.recipes[number], self._environment, prepared.data
+        recipe, samples = self._configuration.recipes[number], prepared.data
         if stored := self._run.value(f"recipe-{number}"):
             with self._run.intact(f"recipe-{number}"):
                 earlier = TrainedHead.from_bytes(stored)
             yield from _done(number, recipe.title, earlier.outcome.history, samples.classes, _sets(prepared))
             return earlier
+        with PROCESS.reserve(self._fit_bytes(number, prepared), f"recipes[{number}]"):
+            return (yield from self._fit(number, prepared))
+
+    def _fit(self, number: int, prepared: Prepared) -> Generator[Event, None, TrainedHead]:
+        recipe, environment, samples = self._configuration.recipes[number], self._environment, prepared.data
         fit = Fit(
             recipe,
             samples,
@@ -212,6 +220,19 @@ class TrainingRun:
         self._run.put(f"recipe-{number}", trained.to_bytes())
         self._run.drop(f"checkpoint-{number}")
         return trained
+
+    def _fit_bytes(self, number: int, prepared: Prepared) -> int:
+        """What training a recipe takes of this process."""
+        recipe, digest = self._configuration.recipes[number], self._model.weights_digest
+        weights = self._environment.base.weights(digest).state if recipe.stages else {}
+        return fit_bytes(
+            recipe,
+            prepared.data,
+            late_bytes(weights, recipe.stages),
+            architecture(self._model.backbone),
+            self._configuration.size,
+            resumed=self._run.has(f"checkpoint-{number}"),
+        )
 
     def _epochs(self, fit: Fit) -> Generator[Event, None, None]:
         lifecycle = self._environment.lifecycle
