@@ -31,7 +31,7 @@ CEILINGS = {
     "gramlet.stylize.v1.StylizeService/Sweep": 78,
     "gramlet.stylize.v1.StylizeService/Stylize": 76,
     "gramlet.embed.v1.EmbedService/Embed": 74,  # 33
-    "gramlet.train.v1.TrainService/Train": 78,  # 36
+    "gramlet.train.v1.TrainService/Train": 79,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 58,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 50,
     "gramlet.feature.v1.FeatureService/See": 50,
@@ -48,7 +48,7 @@ CEILINGS = {
     "gramlet.train.v1.TrainService/GetHead": 21,
     "gramlet.embed.v1.EmbedService/GetMap": 22,  # 12
     "gramlet.run.v1.RunService/ListRuns": 22,
-    "gramlet.train.v1.TrainService/ExportHead": 21,
+    "gramlet.train.v1.TrainService/ExportHead": 23,
     "gramlet.embed.v1.EmbedService/DeleteMap": 19,  # 7
     "gramlet.train.v1.TrainService/DeleteHead": 18,
     "gramlet.embed.v1.EmbedService/ListMaps": 17,  # 10

@@ -64,8 +64,10 @@ class _Factors:
 _RESIDUAL = _Factors(3.5, 1.85, 2.6, 4.5, 1.22, 2.0, 8.6, 3.6)
 _PLAIN = _Factors(2.4, 2.4, 2.4, 2.4, 1.35, 1.0, 4.25, 1.9)
 _FIRST_STAGES = 3
-_FORWARD_BYTES, _GRADIENT_BYTES = 2**24, 80 * 2**20
-"""What passes take of any size: oneDNN's scratch, and weights packed in one more format."""
+_FORWARD_BYTES, _GRADIENT_BYTES = 2**24, 192 * 2**20
+"""What passes take of any size: oneDNN's scratch, and the weights in formats that a new size may need, both ways."""
+_FIXED_SHARE = 0.1
+"""Share of the budget for that, at most: a small server can still compute small pictures."""
 
 
 def pass_bytes(architecture: Architecture) -> float:
@@ -127,12 +129,12 @@ class PassMemory:
     def targets(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
         """Room for a pass over so many pixels that keeps all stages until its end. Errors as for `extraction`."""
         kept = self._factors.kept * sum(self._stage(stage, antialiased) for stage in stages)
-        tight, scattered = (_GRADIENT_BYTES + pixels * (each + kept) for each in self._forward(stages, antialiased))
+        tight, scattered = (self._fixed + pixels * (each + kept) for each in self._forward(stages, antialiased))
         return self._place(tight, scattered, field)
 
     def gradient(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
         """Room for a gradient at so many pixels. Errors as for `extraction`."""
-        size = _GRADIENT_BYTES + pixels * self._gradient(stages, antialiased)
+        size = self._fixed + pixels * self._gradient(stages, antialiased)
         return self._place(size, size, field)
 
     def kept_targets(self, objective: Objective) -> int:
@@ -166,6 +168,10 @@ class PassMemory:
         if unused > _UNUSED_BYTES and self._budget.reserved + unused > self._budget.limit:
             ALLOCATOR.trim()  # a pass does not always fit between the blocks that are in use
         return place
+
+    @property
+    def _fixed(self) -> float:
+        return min(_GRADIENT_BYTES, _FIXED_SHARE * self._budget.limit)
 
     def _extraction(self, pixels: int, stages: Collection[str]) -> tuple[float, float]:
         tight, scattered = self._forward(stages, False)
