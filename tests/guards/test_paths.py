@@ -48,7 +48,7 @@ CEILINGS = {
     "gramlet.train.v1.TrainService/GetHead": 21,
     "gramlet.embed.v1.EmbedService/GetMap": 22,  # 12
     "gramlet.run.v1.RunService/ListRuns": 22,
-    "gramlet.train.v1.TrainService/ExportHead": 23,
+    "gramlet.train.v1.TrainService/ExportHead": 21,
     "gramlet.embed.v1.EmbedService/DeleteMap": 19,  # 7
     "gramlet.train.v1.TrainService/DeleteHead": 18,
     "gramlet.embed.v1.EmbedService/ListMaps": 17,  # 10

@@ -16,7 +16,7 @@ from gramlet.feature.descent_types import DescentSettings, Optimizer
 from gramlet.feature.types import Objective
 
 from gramlet_server.backbone.architecture import Architecture
-from gramlet_server.process.allocator import ALLOCATOR, resident_bytes
+from gramlet_server.process.allocator import ALLOCATOR
 from gramlet_server.process.memory_budget import PROCESS, Budget, OneAtATime, Place
 
 Found = TypeVar("Found", Place, Place | None)
@@ -164,7 +164,7 @@ class PassMemory:
         elif (place := take(int(tight))) is not None:
             ALLOCATOR.map_large_blocks()
             place.at_end(ALLOCATOR.stop_mapping)
-        unused = resident_bytes() - ALLOCATOR.used_bytes() if math.isfinite(self._budget.limit) else 0
+        unused = ALLOCATOR.freed_bytes() if math.isfinite(self._budget.limit) else 0
         if unused > _UNUSED_BYTES and self._budget.reserved + unused > self._budget.limit:
             ALLOCATOR.trim()  # a pass does not always fit between the blocks that are in use
         return place

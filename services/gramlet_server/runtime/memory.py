@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from gramlet_server.process.allocator import ALLOCATOR, Allocator, resident_bytes
+from gramlet_server.process.allocator import ALLOCATOR, Allocator
 from gramlet_server.process.memory_budget import PROCESS
 
 _log = logging.getLogger(__name__)
@@ -45,6 +45,14 @@ def available_bytes() -> int:
     if soft != resource.RLIM_INFINITY:
         limits.append(soft)
     return min(limits)
+
+
+def resident_bytes() -> int:
+    """The memory that this process uses."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:  # not on Linux
+        return 0
 
 
 def limit_requests(memory_bytes: int) -> None:
