@@ -120,8 +120,10 @@ def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> in
     shown = Shown(terminal, arguments.coordinates)
 
     def left() -> None:
-        if shown.measured:
-            note_left(arguments, client, terminal, RunKind.EMBED, shown.map_id)
+        if shown.measured or arguments.resume:
+            note_left(arguments, client, terminal, RunKind.EMBED, arguments.resume or shown.map_id)
+        elif shown.map_id:
+            terminal.note("not all items had been described: nothing of this map is kept")
 
     with _events(arguments, client) as events:
         terminal.follow(events, "mapping", shown.show, left)

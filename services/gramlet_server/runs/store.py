@@ -39,6 +39,8 @@ _LARGE = 2**20
 _CHECKS = "check"
 """The folder of the keys that `check` writes."""
 _CHECK_LASTS = timedelta(hours=1)
+_CAUSE = re.compile(r'message: "([^"]*)"')
+_IS_FULL = os.strerror(errno.ENOSPC)
 _BEING_WRITTEN = re.compile(r".*#\d+")
 """The files of a directory that obstore writes before it renames them."""
 _MOST_REPORTS = 10_000
@@ -260,9 +262,19 @@ class Store:
             raise self._failure(key, error) from error
 
     def _failure(self, key: str, reason: object) -> Unavailable:
-        _log.error("the store %s failed at %s: %s", self.address, key, reason)
+        text = _in_one_line(str(reason))
+        _log.error("the store %s failed at %s: %s", self.address, key, text)
         self.failed.set()
+        if _IS_FULL in str(reason):
+            return Unavailable("the store of the server is full: delete runs and maps, or have more room made")
         return Unavailable("the store of the server fails; the log of the server says why")
+
+
+def _in_one_line(reason: str) -> str:
+    """An error of obstore, without the tens of lines that show its types, but with what the system said in them."""
+    told, _, types = reason.partition("\n\nDebug source:")
+    causes = [cause for cause in _CAUSE.findall(types) if cause not in told]
+    return shown("; ".join([told, *causes]))
 
 
 @contextmanager
