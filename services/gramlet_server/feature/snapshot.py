@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from gramlet.errors import InvalidInput
 from gramlet.feature.descent_types import DescentSettings
 from gramlet.json_codec import from_json, to_json
@@ -14,11 +12,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from gramlet_server.backbone.tensor_file import metadata_of_file, parts_of_file
+
 CHUNK_BYTES = 3 * 2**20
 """A state travels in messages of this size, which every server and client takes: gRPC's default limit is 4 MiB."""
 
 _FORMAT = "gramlet-descent-1"
-_KINDS = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +80,13 @@ class Snapshot:
     def chunks(self) -> Iterator[bytes]:
         """The same in parts of at most CHUNK_BYTES.
 
-        Written here, because the library would copy everything several times, and a state may have 600 MB.
+        A state may have 600 MB; no part of it is copied before it is sent.
         """
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.items()}
         tensors = {"picture": self.picture, **self.tensors, **optimizer}
-        header: dict[str, object] = {"__metadata__": {"format": _FORMAT, "counts": to_json(self.counts).decode()}}
-        end = 0
-        for name, tensor in tensors.items():
-            begin, end = end, end + tensor.nbytes
-            kind = _KINDS[tensor.dtype]
-            header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
-        written = json.dumps(header).encode()
-        written += b" " * (-len(written) % 8)
-        yield len(written).to_bytes(8, "little") + written
-        for tensor in tensors.values():
-            memory = tensor.contiguous().flatten().numpy().data.cast("B")
-            for begin in range(0, len(memory), CHUNK_BYTES):
-                yield bytes(memory[begin : begin + CHUNK_BYTES])
+        for part in parts_of_file(tensors, {"format": _FORMAT, "counts": to_json(self.counts).decode()}):
+            for begin in range(0, len(part), CHUNK_BYTES):
+                yield bytes(part[begin : begin + CHUNK_BYTES])
 
     @classmethod
     def from_bytes(cls, data: bytes, field: str = "state") -> Snapshot:
@@ -119,8 +108,7 @@ class Snapshot:
 
 
 def _counts(data: bytes) -> Counts:
-    length = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + length])["__metadata__"]
+    metadata = metadata_of_file(data)
     if metadata["format"] != _FORMAT:
         raise ValueError(metadata["format"])
     return from_json(Counts, metadata["counts"].encode())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from gramlet_server.backbone.tensor_file import metadata_of_file, parts_of_file
 from gramlet_server.backbone.weights import Weights
 from gramlet_server.train.arrays import Floats, Labels
 
@@ -116,38 +115,19 @@ def _layers(kind: HeadKind, channels: int, classes: int, *, power: bool) -> nn.S
 
 
 def to_safetensors(description: str, states: Mapping[str, State]) -> bytes:
-    """Several states in one safetensors file, each below its name (`head.output.weight`), and a description.
-
-    The library would make two further copies of all tensors, which may be a gigabyte.
-    """
+    """Several states in one safetensors file, each below its name (`head.output.weight`), and a description."""
     named = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
-    # As the library orders them: large elements first, so that all are aligned.
-    ordered = sorted(named.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, Any] = {"__metadata__": {"gramlet": description}}
-    parts, end = [], 0
-    for name, tensor in ordered:
-        array = np.ascontiguousarray(tensor.detach().cpu().numpy())
-        offsets = [end, end := end + array.nbytes]
-        header[name] = {"dtype": _type_name(array.dtype), "shape": tensor.shape, "data_offsets": offsets}
-        parts.append(array.reshape(-1).view(np.uint8).data)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
-def _type_name(dtype: np.dtype[Any]) -> str:
-    return "BOOL" if dtype == np.bool_ else f"{dtype.kind.upper()}{8 * dtype.itemsize}"
+    return b"".join(parts_of_file(dict(sorted(named.items())), {"gramlet": description}))
 
 
 def from_safetensors(data: bytes, names: Sequence[str]) -> tuple[str, dict[str, State]]:
     """The description and the named states of a file that `to_safetensors` wrote; a state may be empty."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     tensors = load(data)
     states = {
         name: {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
         for name in names
     }
-    return header["__metadata__"]["gramlet"], states
+    return metadata_of_file(data)["gramlet"], states
 
 
 @dataclass(frozen=True)
