@@ -48,14 +48,20 @@ def command(server: Any, picture: Path, out: Path, *options: str) -> subprocess.
     )
 
 
+def interrupted_at_an_iteration(process: subprocess.Popen[str]) -> str:
+    """What a command with `--json` writes to stderr when Ctrl-C ends it after its first iteration."""
+    assert process.stdout is not None
+    while json.loads(process.stdout.readline())["event"] != "iteration":
+        pass
+    process.send_signal(signal.SIGINT)
+    _, noted = process.communicate(timeout=60)
+    return noted
+
+
 def test_ctrl_c_ends_with_130_and_the_way_to_go_on(picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.png"
     with serving({STYLIZE: Script(Stylize=[endless])}) as server, command(server, picture, out, "--json") as process:
-        assert process.stdout is not None
-        while json.loads(process.stdout.readline())["event"] != "iteration":
-            pass
-        process.send_signal(signal.SIGINT)
-        _, noted = process.communicate(timeout=60)
+        noted = interrupted_at_an_iteration(process)
     assert process.returncode == 130
     assert noted.splitlines() == [
         f"gramlet: go on with: gramlet stylize --resume mine -o {out} --json --server 127.0.0.1:{server.port}",
@@ -79,11 +85,7 @@ def test_ctrl_c_leaves_a_detached_run_that_was_resumed_to_the_server(picture: Pa
         with subprocess.Popen(
             [*GRAMLET, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
-            assert process.stdout is not None
-            while json.loads(process.stdout.readline())["event"] != "iteration":
-                pass
-            process.send_signal(signal.SIGINT)
-            _, noted = process.communicate(timeout=60)
+            noted = interrupted_at_an_iteration(process)
     assert process.returncode == 130
     assert noted.splitlines() == [
         f"gramlet: run mine goes on without this command; watch it: gramlet runs watch mine --server {address}",
