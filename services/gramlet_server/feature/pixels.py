@@ -108,8 +108,8 @@ def _white(device: torch.device) -> Tensor:
 
 
 TOGETHER_BYTES = 2 * 2**20
-"""Pictures that are alike are resized in one call, up to about so many bytes of decoded pixels. torch computes the
-weights of its filter anew in each call, which takes half as long as the filter itself for a picture of 256 x 256."""
+"""Pictures of one shape are resized in one call, up to about so many bytes of decoded pixels. Each call computes the
+weights of the filter: half of the time that the filter itself takes for a picture of 256 x 256."""
 
 _thread = threading.local()
 

@@ -8,8 +8,8 @@ A run keeps in the store, in the order in which they are written:
     recipe-<n>        the trained head of recipe n
     result            which head was registered, and the outcomes
 
-Events may be lost with the process that was to send them, after what they report was stored. So whoever goes on reports
-the skipped pictures and the epochs again that are done; callers skip those that they have seen.
+A process may be lost after it has stored an epoch and before it has sent its event. So a process that goes on with the
+run sends the events of all skipped pictures and finished epochs again; callers skip those that they have seen.
 
 The cache keeps the features. So a resumed run asks only for pictures whose features are missing, and for none after the
 feature pass. Training is deterministic, so a run ends with the same head wherever it was interrupted.
