@@ -40,8 +40,8 @@ NOT_COUNTED = re.compile(r"_pb2(_grpc)?\.py$|^services/gramlet_server/(runtime|b
 QUIET_SECONDS = 0.1
 """After a call, what the server still does for it has ended when no function was entered for so long."""
 
-HOUSEKEEPING = ("rescue-", "sweep-", "watch-", "memory")
-"""Names of the threads that look after the store and the memory. What they enter belongs to no call."""
+HOUSEKEEPING = ("rescue-", "sweep-", "watch-", "memory", "gramlet-silence")
+"""Names of the threads that look after the store, the memory and silent servers. What they enter belongs to no call."""
 
 Paths = dict[str, tuple[str, ...]]
 """The files that a call enters, in order, by RPC: `gramlet.stylize.v1.StylizeService/Stylize`."""

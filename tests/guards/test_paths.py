@@ -28,14 +28,14 @@ HEADING = "## The path of every call"
 # When a call needs fewer, lower its number. Issue 11 aimed at a median of 11 and a worst call of 24. Shared pieces
 # (message tables, checks of values, identity, the memory budget, runs, passes) count once in every call that uses them.
 CEILINGS = {
-    "gramlet.stylize.v1.StylizeService/Sweep": 79,
-    "gramlet.stylize.v1.StylizeService/Stylize": 76,
-    "gramlet.embed.v1.EmbedService/Embed": 75,  # 33
-    "gramlet.train.v1.TrainService/Train": 80,  # 36
-    "gramlet.embed.v1.EmbedService/Transform": 58,  # 24
+    "gramlet.stylize.v1.StylizeService/Sweep": 80,
+    "gramlet.stylize.v1.StylizeService/Stylize": 77,
+    "gramlet.embed.v1.EmbedService/Embed": 76,  # 33
+    "gramlet.train.v1.TrainService/Train": 81,  # 36
+    "gramlet.embed.v1.EmbedService/Transform": 59,  # 24
     "gramlet.feature.v1.FeatureService/Descend": 50,
     "gramlet.feature.v1.FeatureService/See": 50,
-    "gramlet.train.v1.TrainService/Predict": 48,  # 23
+    "gramlet.train.v1.TrainService/Predict": 49,  # 23
     "gramlet.feature.v1.FeatureService/ExtractStream": 41,  # 18
     "gramlet.feature.v1.FeatureService/Differentiate": 34,  # 18
     "gramlet.feature.v1.FeatureService/Extract": 35,  # 17
@@ -53,7 +53,7 @@ CEILINGS = {
     "gramlet.train.v1.TrainService/DeleteHead": 18,
     "gramlet.embed.v1.EmbedService/ListMaps": 17,  # 10
     "gramlet.train.v1.TrainService/ListHeads": 16,
-    "gramlet.feature.v1.FeatureService/GetModel": 16,
+    "gramlet.feature.v1.FeatureService/GetModel": 17,
 }
 
 
