@@ -46,9 +46,14 @@ def order_samples(page: Page, iterations: int = 8, size: int = 64) -> None:
 
 
 def set_input(page: Page, identifier: str, value: float, event: str) -> None:
-    """Gives an input a value, as a user does."""
-    page.run("document.getElementById(arguments[0]).value = arguments[1]", identifier, value)
-    page.run("document.getElementById(arguments[0]).dispatchEvent(new Event(arguments[1]))", identifier, event)
+    """Gives an input a value, as a user does: at once, since an event of the run may move a slider in between."""
+    page.run(
+        "const input = document.getElementById(arguments[0]); input.value = arguments[1];"
+        "input.dispatchEvent(new Event(arguments[2]))",
+        identifier,
+        value,
+        event,
+    )
 
 
 def run_of(page: Page) -> str:
