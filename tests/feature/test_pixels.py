@@ -63,10 +63,13 @@ def test_resized_as_pillow_does(mode: ResizeMode) -> None:
         pytest.param(480, 640, 224, id="wider part"),
         pytest.param(640, 480, 224, id="higher part"),
         pytest.param(400, 240, 60, id="columns first"),
-        pytest.param(426, 640, 224, id="no wider part, left and right by Pillow"),
-        pytest.param(640, 426, 224, id="no higher part, above and below by Pillow"),
-        pytest.param(228, 226, 224, id="no higher part, hardly smaller"),
-        pytest.param(427, 640, 224, id="part between pixels"),
+        pytest.param(426, 640, 224, id="wider than the picture"),
+        pytest.param(640, 426, 224, id="higher than the picture"),
+        pytest.param(228, 226, 224, id="hardly smaller, at the edge"),
+        pytest.param(427, 640, 224, id="between pixels"),
+        pytest.param(500, 375, 224, id="between pixels, higher than the picture"),
+        pytest.param(500, 333, 224, id="between pixels, columns first"),
+        pytest.param(448, 501, 224, id="between pixels, no wider part"),
     ],
 )
 def test_a_part_is_filtered_with_the_pixels_around_it(height: int, width: int, size: int) -> None:

@@ -12,6 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -27,8 +28,6 @@ from gramlet_server.pictures.resize import Box, resample
 
 SUPPORT = 3
 """Lanczos' filter of Pillow reaches three pixels of the smaller picture to either side (Lanczos, a = 3)."""
-EDGE = SUPPORT + 1
-"""Pixels of the smaller picture whose filter may reach over an edge."""
 
 Stack = Callable[[Sequence[NDArray[Any]]], Tensor]
 """Puts arrays of one shape and type onto the device, as one tensor."""
@@ -146,7 +145,7 @@ def _resized_alike(pictures: Sequence[Pixels], first: Decoded) -> Sequence[Pixel
 def has_native_filter() -> bool:
     """Whether this release of torch has the filter for 8-bit pictures; those before 2.13 do not."""
     try:
-        _native(np.zeros((1, 8, 8, 3), np.uint8), 4, 4)
+        _native(np.zeros((1, 8, 8, 3), np.uint8), 0.5, 0.5)
     except (NotImplementedError, ValueError, RuntimeError):
         return False
     return True
@@ -155,85 +154,81 @@ def has_native_filter() -> bool:
 def resized_natively(pictures: Sequence[Pixels], box: Box, height: int, width: int) -> Sequence[Pixels]:
     """A part of each picture (H, W, 3) of one shape, resized to (height, width, 3) by torch.
 
-    torch filters whole pictures, but near the edges of a part the filter reads pixels outside of it. So a wider part is
-    resized, and what is too much is cut off. Where no wider part has a whole size after resizing, the result is
-    Pillow's near those edges. It is Pillow's as well for pictures that are enlarged, where torch's weights are too
-    coarse.
+    torch's filter begins at the first pixel. A part that lies elsewhere, or between two pixels, begins where a pixel of
+    the result does. So a wider part is resized, in which the result begins a whole number of its own pixels later, and
+    what is too much is cut off. Where no wider part is found, the result is Pillow's. It is Pillow's as well for
+    pictures that are enlarged, where torch's weights are too coarse.
     """
-    left, top, right, bottom = map(int, box)
+    left, top, right, bottom = box
     whole_height, whole_width, _ = pictures[0].shape
-    is_columns_first = columns_first(whole_height, whole_width, height, width)
-    rows = _margin(top, bottom, whole_height, height)
-    columns = _margin(left, right, whole_width, width)
-    is_narrow = rows is None or columns is None
-    if (
-        (left, top, right, bottom) != box
-        or bottom - top < height
-        or right - left < width
-        or (is_narrow and (is_columns_first or min(height, width) <= 2 * EDGE))
-    ):
+    rows = _wider(top, bottom, whole_height, height)
+    columns = _wider(left, right, whole_width, width)
+    if rows is None or columns is None:
         return [resample(pixels, box, height, width) for pixels in pictures]
-    (near, above), (beside, before) = rows or (0, 0), columns or (0, 0)
-    parts = _stacked([pixels[top - near : bottom + near, left - beside : right + beside] for pixels in pictures])
-    if is_columns_first:
-        parts = _native(parts, height + 2 * above, parts.shape[2])
-    resized = _native(parts, height + 2 * above, width + 2 * before)
-    resized = resized[:, above : above + height, before : before + width]
-    for axis, margin in enumerate((rows, columns)):
-        if margin is None:
-            for pixels, edged in zip(pictures, resized, strict=True):
-                _put_edges(edged, pixels, box, axis)
-    return list(resized)
+    parts = _cut_out(pictures, rows, columns)
+    scales = height / (bottom - top), width / (right - left)
+    if columns_first(whole_height, whole_width, height, width):
+        parts, scales = _native(parts, scales[0], 1.0), (1.0, scales[1])
+    resized = _native(parts, *scales)
+    return list(resized[:, rows.more : rows.more + height, columns.more : columns.more + width])
 
 
-def _stacked(parts: Sequence[Pixels]) -> Pixels:
-    """(N, H, W, 3), in a row; the only one is not copied if it is in a row. It is writable: torch would warn."""
-    if len(parts) == 1 and parts[0].flags.writeable:
-        return np.ascontiguousarray(parts[0])[None]
-    return np.stack(parts)
+@dataclass(frozen=True)
+class _Wider:
+    """A wider part of an axis.
+
+    Attributes:
+        start, end: In pixels. The start may be negative: there is nothing, and nothing of the result is made of it.
+        more: How many pixels of the resized part come before the result.
+    """
+
+    start: int
+    end: int
+    more: int
 
 
 @lru_cache(maxsize=1024)
-def _margin(start: int, end: int, length: int, resized: int) -> tuple[int, int] | None:
-    """By how many pixels to widen a part of an axis on both sides, and how many more result on each side.
+def _wider(start: float, end: float, length: int, resized: int) -> _Wider | None:
+    """The narrowest part of an axis that contains another one with what the filter reads around it.
 
-    Both are 0 if the part is the whole axis; None if there is no such number. They are as small as possible, but the
-    filter at the edge of the part reads no pixel that is further away.
+    None: there is none, because no pixel of the result begins where a pixel of the picture does; or the filter reads
+    over the first pixel of the picture, where a negative start would make a difference; or the part is enlarged.
     """
-    part = end - start
-    if part == length:
-        return 0, 0
-    step = part // math.gcd(part, resized)
-    margin = -(-(SUPPORT * part) // (resized * step)) * step
-    return (margin, margin * resized // part) if margin <= min(start, length - end) else None
+    if end - start < resized:
+        return None
+    if (start, end) == (0, length):
+        return _Wider(0, length, 0)
+    first, step = Fraction(start), (Fraction(end) - Fraction(start)) / resized
+    reach = SUPPORT * step
+    if 0 < first < reach:
+        return None
+    for more in range(SUPPORT if first else 0, 2 * resized + 1):
+        if (begin := first - more * step).denominator == 1:
+            return _Wider(int(begin), min(length, math.ceil(end + reach)), more)
+    return None
 
 
-def _put_edges(resized: Pixels, pixels: Pixels, box: Box, axis: int) -> None:
-    """Replaces the first and last rows (axis 0) or columns (axis 1) of the result by Pillow's."""
-    left, top, right, bottom = box
-    height, width = resized.shape[:2]
-    start, per_pixel = (top, (bottom - top) / height) if axis == 0 else (left, (right - left) / width)
-    size, reach = EDGE * per_pixel, math.ceil(SUPPORT * per_pixel) + 1
-    for first in (0, resized.shape[axis] - EDGE):
-        # Of so narrow a slab Pillow would filter the axes in another order than of the whole picture. So one by one.
-        begin = start + first * per_pixel
-        low = max(0, int(begin) - reach)
-        slab = slice(low, math.ceil(begin + size) + reach)
-        at, end = begin - low, begin - low + size
-        if axis == 0:
-            rows = pixels[slab]
-            filtered = resample(rows, (left, 0, right, len(rows)), len(rows), width)
-            resized[first : first + EDGE] = resample(filtered, (0, at, width, end), EDGE, width)
-        else:
-            columns = pixels[:, slab]
-            filtered = resample(columns, (at, 0, end, len(columns)), len(columns), EDGE)
-            resized[:, first : first + EDGE] = resample(filtered, (0, top, EDGE, bottom), height, EDGE)
+def _cut_out(pictures: Sequence[Pixels], rows: _Wider, columns: _Wider) -> Pixels:
+    """The part of each picture (N, H, W, 3), in a row and writable: for others torch would warn."""
+    top, left = max(0, rows.start), max(0, columns.start)
+    parts = [pixels[top : rows.end, left : columns.end] for pixels in pictures]
+    above, before = top - rows.start, left - columns.start
+    if not (above or before):
+        alone = parts[0] if len(parts) == 1 and parts[0].flags.writeable else None
+        return np.stack(parts) if alone is None else np.ascontiguousarray(alone)[None]
+    cut = np.empty((len(parts), rows.end - rows.start, columns.end - columns.start, 3), np.uint8)
+    for into, part in zip(cut, parts, strict=True):
+        into[above:, before:] = part
+    return cut
 
 
-def _native(pictures: Pixels, height: int, width: int) -> Pixels:
+def _native(pictures: Pixels, rows: float, columns: float) -> Pixels:
+    """Pictures (N, H, W, 3), resized by these factors."""
     # By its strides torch sees that the channels are last, and need not be packed and unpacked.
     levels = torch.from_numpy(np.ascontiguousarray(pictures).transpose(0, 3, 1, 2))  # (N, 3, H, W)
-    resized = torch.nn.functional.interpolate(levels, (height, width), mode="lanczos", antialias=True)
+    # torch rounds the new sizes down. Those of the largest number below a whole one would be too small by one.
+    scales = math.nextafter(rows, 1.0 + rows), math.nextafter(columns, 1.0 + columns)
+    resized = torch.nn.functional.interpolate(levels, scale_factor=scales, mode="lanczos", antialias=True)
     final: Pixels = resized.numpy().transpose(0, 2, 3, 1)
     return final
 
