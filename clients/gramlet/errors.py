@@ -2,7 +2,7 @@
 
 GramletError
 ├── InvalidInput          INVALID_ARGUMENT     the request is at fault: `field` says where
-│   └── InvalidCall                            an argument that does not exist, or one that is missing
+│   └── InvalidCall                            a TypeError too: no such argument, one that is missing, a copied client
 ├── NotFound              NOT_FOUND
 ├── AlreadyExists         ALREADY_EXISTS
 ├── FailedPrecondition    FAILED_PRECONDITION  right request, wrong state: a closed client, a run that is done
@@ -155,7 +155,11 @@ class InvalidInput(GramletError):
 
 
 class InvalidCall(InvalidInput, TypeError):
-    """A method was called with an argument that it does not have, or without one that it needs."""
+    """Something that Python answers with a TypeError.
+
+    A method was called with an argument that it does not have, or without one that it needs; or a client, or what a
+    client returned, was pickled or copied.
+    """
 
 
 class NotFound(GramletError):

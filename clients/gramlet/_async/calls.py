@@ -8,7 +8,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from gramlet.errors import GramletError, InternalError, Unavailable
 from gramlet.transport.aio import AsyncConnection, AsyncStream, blocking, one_reader
-from gramlet.transport.connection import Attempts, Caller
+from gramlet.transport.connection import Attempts, Caller, OfOneProcess
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
 from gramlet.transport.window import MESSAGE_ITEMS, SLOW_SECONDS, Window
@@ -132,7 +132,7 @@ class _Source(Generic[I]):
         return time.monotonic() - began > SLOW_SECONDS
 
 
-class AsyncEvents(Generic[E, R], AsyncIterator[E]):
+class AsyncEvents(OfOneProcess, AsyncIterator[E], Generic[E, R]):
     """Events of long work as they come; the last one is the result.
 
     `close()`, or leaving an `async with` block, cancels the work on the server, unless it is detached or only watched.

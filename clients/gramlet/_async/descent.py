@@ -11,11 +11,11 @@ from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWei
 from gramlet.feature.descent_wire import DESCEND
 from gramlet.tensor.parts import Joiner
 from gramlet.transport.aio import AsyncConnection, AsyncStream, one_reader
-from gramlet.transport.connection import Attempts
+from gramlet.transport.connection import Attempts, OfOneProcess
 from gramlet.transport.rpc import Message
 
 
-class AsyncDescent(AsyncIterator[DescentEvent]):
+class AsyncDescent(OfOneProcess, AsyncIterator[DescentEvent]):
     """A descent, until the `async with` block ends: an iterator of its events.
 
     If the server is lost, the descent goes on at the next one that answers at the address, from its newest state,

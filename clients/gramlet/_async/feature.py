@@ -33,7 +33,7 @@ from gramlet.inputs.values import checked, choose
 from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
 from gramlet.transport.aio import AsyncConnection, AsyncStream, aiter_of, blocking, one_reader
-from gramlet.transport.connection import Alone, Attempts, CallContext
+from gramlet.transport.connection import Alone, Attempts, CallContext, OfOneProcess
 from gramlet.transport.rpc import Message
 from gramlet.types import Array, ElementType
 
@@ -215,7 +215,7 @@ class AsyncFeatureCalls(AsyncCalls):
 
 
 @checks_calls
-class AsyncDifferentiation:
+class AsyncDifferentiation(OfOneProcess):
     """An objective at the network, until the `async with` block ends.
 
     If the server is lost, the next one that answers at the address receives the objective again, within the client's

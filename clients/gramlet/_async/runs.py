@@ -24,6 +24,7 @@ from gramlet.run.wire import (
 )
 from gramlet.signatures import checks_calls
 from gramlet.transport.aio import blocking, one_reader
+from gramlet.transport.connection import OfOneProcess
 
 
 @checks_calls
@@ -78,7 +79,7 @@ class AsyncRunCalls(AsyncCalls):
 
 
 @checks_calls
-class AsyncRun:
+class AsyncRun(OfOneProcess):
     """A run in the server's store. Every method raises NotFound if there is no such run.
 
     Attributes:

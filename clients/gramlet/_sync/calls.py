@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, Generic, Self, TypeVar
 
 from gramlet.errors import GramletError, InternalError, Unavailable
-from gramlet.transport.connection import Attempts, Caller
+from gramlet.transport.connection import Attempts, Caller, OfOneProcess
 from gramlet.transport.rpc import Message, Rpc
 from gramlet.transport.run import Run
 from gramlet.transport.sync import Connection, Stream, blocking, one_reader
@@ -130,7 +130,7 @@ class _Source(Generic[I]):
         return time.monotonic() - began > SLOW_SECONDS
 
 
-class Events(Generic[E, R], Iterator[E]):
+class Events(OfOneProcess, Iterator[E], Generic[E, R]):
     """Events of long work as they come; the last one is the result.
 
     `close()`, or leaving an `with` block, cancels the work on the server, unless it is detached or only watched.

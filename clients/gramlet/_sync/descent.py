@@ -11,12 +11,12 @@ from gramlet.feature.descent_session import DescentSession
 from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWeights
 from gramlet.feature.descent_wire import DESCEND
 from gramlet.tensor.parts import Joiner
-from gramlet.transport.connection import Attempts
+from gramlet.transport.connection import Attempts, OfOneProcess
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, one_reader
 
 
-class Descent(Iterator[DescentEvent]):
+class Descent(OfOneProcess, Iterator[DescentEvent]):
     """A descent, until the `with` block ends: an iterator of its events.
 
     If the server is lost, the descent goes on at the next one that answers at the address, from its newest state,

@@ -33,7 +33,7 @@ from gramlet.inputs.pictures import PictureInput, is_one_picture, read_picture, 
 from gramlet.inputs.values import checked, choose
 from gramlet.signatures import checks_calls
 from gramlet.tensor.parts import Joiner, split
-from gramlet.transport.connection import Alone, Attempts, CallContext
+from gramlet.transport.connection import Alone, Attempts, CallContext, OfOneProcess
 from gramlet.transport.rpc import Message
 from gramlet.transport.sync import Connection, Stream, blocking, iter_of, one_reader
 from gramlet.types import Array, ElementType
@@ -216,7 +216,7 @@ class FeatureCalls(Calls):
 
 
 @checks_calls
-class Differentiation:
+class Differentiation(OfOneProcess):
     """An objective at the network, until the `with` block ends.
 
     If the server is lost, the next one that answers at the address receives the objective again, within the client's

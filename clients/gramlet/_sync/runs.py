@@ -24,6 +24,7 @@ from gramlet.run.wire import (
     encode_stop_run,
 )
 from gramlet.signatures import checks_calls
+from gramlet.transport.connection import OfOneProcess
 from gramlet.transport.sync import blocking, one_reader
 
 
@@ -79,7 +80,7 @@ class RunCalls(Calls):
 
 
 @checks_calls
-class Run:
+class Run(OfOneProcess):
     """A run in the server's store. Every method raises NotFound if there is no such run.
 
     Attributes:

@@ -24,7 +24,15 @@ import grpc.aio
 from gramlet.errors import Cancelled, FailedPrecondition, GramletError, Unavailable
 from gramlet.inputs.values import read_each, unreadable
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
+from gramlet.transport.connection import (
+    EVENTS,
+    LOOK_SECONDS,
+    Alone,
+    Attempts,
+    BaseConnection,
+    CallContext,
+    OfOneProcess,
+)
 from gramlet.transport.ending import silent
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
@@ -83,7 +91,7 @@ class aiter_of(AsyncIterator[T], Generic[T]):  # a class, but used like the func
         return cast(T, value)
 
 
-class one_reader(AsyncGenerator[T, None]):  # a class, but used like a decorator of generators
+class one_reader(OfOneProcess, AsyncGenerator[T, None]):  # a class, but used like a decorator of generators
     """The values of a generator, for one reader at a time, in one event loop. Another one is refused.
 
     When an event loop ends, it closes its generators: in the next one they would seem to have come to their end.

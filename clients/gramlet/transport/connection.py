@@ -16,6 +16,7 @@ from gramlet.errors import (
     FailedPrecondition,
     GramletError,
     InternalError,
+    InvalidCall,
     InvalidInput,
     OtherWeights,
     shown,
@@ -66,6 +67,24 @@ class Alone:
 
 EVENTS = "these events: let one read them, and hand them on by a queue"
 """What `Alone` says of an iterator."""
+
+
+class OfOneProcess:
+    """Base of what holds a connection, which no copy and no other process can have: pickling and copying it are refused.
+
+    So multiprocessing, joblib and the workers of data loaders say what to do, where they would name a lock of gRPC.
+    """
+
+    def __getstate__(self) -> Any:
+        """Refuses.
+
+        Raises:
+            InvalidCall: Always. It is a TypeError, as Python raises for what cannot be pickled.
+        """
+        raise InvalidCall(
+            "a client, or what it returned to be read later, cannot be pickled or copied, since it holds a connection:"
+            " make a client in each process"
+        )
 
 
 class Contact:
@@ -213,7 +232,7 @@ def _name() -> str:
     return value
 
 
-class BaseConnection:
+class BaseConnection(OfOneProcess):
     """A channel to an endpoint, and the methods of its services. Attribute `address`: where the server is.
 
     Raises:
@@ -297,7 +316,7 @@ class BaseConnection:
 C = TypeVar("C", bound=BaseConnection)
 
 
-class Caller(Generic[C]):
+class Caller(OfOneProcess, Generic[C]):
     """Makes calls over a connection, with a timeout and patience of its own."""
 
     _connection: C

@@ -16,7 +16,15 @@ import grpc
 from gramlet.errors import FailedPrecondition, GramletError, Unavailable
 from gramlet.inputs.values import read_each
 from gramlet.transport.channel import Endpoint, Metadata
-from gramlet.transport.connection import EVENTS, LOOK_SECONDS, Alone, Attempts, BaseConnection, CallContext
+from gramlet.transport.connection import (
+    EVENTS,
+    LOOK_SECONDS,
+    Alone,
+    Attempts,
+    BaseConnection,
+    CallContext,
+    OfOneProcess,
+)
 from gramlet.transport.ending import Reads, calls_under_way, silent
 from gramlet.transport.failures import FailedCall, answers
 from gramlet.transport.health import CHECK, encode_check
@@ -42,7 +50,7 @@ def iter_of(values: Iterable[T], field: str) -> Iterator[T]:
     return read_each(values, field)
 
 
-class one_reader(Generator[T, None, None]):  # a class, but used like a decorator of generators
+class one_reader(OfOneProcess, Generator[T, None, None]):  # a class, but used like a decorator of generators
     """The values of a generator, for one reader at a time. A second one is refused."""
 
     def __init__(self, values: Generator[T, None, None]) -> None:
