@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gramlet_server.runtime.build import Built, Service
+from gramlet_server.runtime.build import Built, Service, ignore
 from gramlet_server.runtime.config import Settings
 from gramlet_server.runtime.metrics import Metrics
 
@@ -118,6 +118,10 @@ class Shared:
 
         return Room([Records(self.store).sizes, HeadSizes(self.store)])
 
+    def check(self) -> None:
+        """Refuses settings of services with runs before the network is loaded: a store that cannot be opened."""
+        _ = self.store
+
     def executing(self, servicer: Any, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> Built:
         """A service that executes runs: RunService knows them, and runs that other processes lose go on here."""
         self.lifecycles.append(lifecycle)
@@ -149,12 +153,14 @@ class Shared:
                 vars(self)[part].close()
 
 
-def _service(name: str, build: Callable[[Shared], Built], shared: Shared) -> Service:
+def _service(
+    name: str, build: Callable[[Shared], Built], shared: Shared, check: Callable[[Shared], object] = Shared.check
+) -> Service:
     """A service, with the names that its proto package gives it."""
     class_name = f"{name.capitalize()}Service"
     generated = import_module(f"gramlet.{name}.v1.{name}_pb2_grpc")
     add = getattr(generated, f"add_{class_name}Servicer_to_server")
-    return Service(f"gramlet.{name}.v1.{class_name}", add, partial(build, shared))
+    return Service(f"gramlet.{name}.v1.{class_name}", add, partial(build, shared), partial(check, shared))
 
 
 def _feature(shared: Shared) -> Built:
@@ -186,11 +192,10 @@ def _train(shared: Shared) -> Built:
     from gramlet_server.train.service import TrainServicer
 
     chosen, network = shared.settings.train, shared.settings.network
-    roots = tuple(root.strip() for root in chosen.dataset_roots.split(",") if root.strip())
     settings = RunSettings(
         chosen.train_runs,
         chosen.train_queue_limit,
-        dataset_roots=roots,
+        dataset_roots=chosen.dataset_roots,
         lease_seconds=shared.settings.store.lease_seconds,
     )
     # The weights are read when a training first unfreezes stages; frozen networks need none here.
@@ -232,7 +237,7 @@ def _run(shared: Shared) -> Built:
 
 # Services that others use come first: they are built first and closed last.
 SERVICES: dict[str, Callable[[Shared], Service]] = {
-    "feature": partial(_service, "feature", _feature),
+    "feature": partial(_service, "feature", _feature, check=ignore),
     "stylize": partial(_service, "stylize", _stylize),
     "train": partial(_service, "train", _train),
     "embed": partial(_service, "embed", _embed),

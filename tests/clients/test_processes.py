@@ -1,4 +1,4 @@
-"""The synchronous client in processes that were forked or spawned, that use gevent, and that end with calls under way."""
+"""The synchronous client in processes that were forked or spawned, that use gevent, and that end during calls."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import grpc
 import pytest
@@ -17,6 +18,8 @@ from gramlet.feature.v1 import feature_pb2, feature_pb2_grpc
 from gramlet_server.__main__ import main
 from gramlet_server.services import SERVICES
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from tests.bound import run_bound
 
 QUIET = {name: value for name, value in os.environ.items() if not name.startswith("GRAMLET_")}
 
@@ -115,6 +118,42 @@ def test_a_server_without_weights_refuses_to_start_and_says_how_to_give_it_some(
     assert ended.stderr.count("\n") == 1
     for way in ("--weights FILE", "IMAGENET1K_V1", "pypi", "random:SEED"):
         assert way in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "reason"),
+    [
+        ("--store", "http://host/store", "http://host/store is neither a directory nor s3://bucket/prefix"),
+        ("--store", "/dev/null", "/dev/null is no directory"),
+        ("--store", "/proc/none/store", "/proc/none/store cannot be created or opened: "),
+        ("--embed-scratch", "/nowhere", "/nowhere: no such directory"),
+        ("--dataset-roots", "gs://bucket", "gs://bucket is neither a folder nor s3://bucket/prefix"),
+        ("--dataset-roots", "/tmp, /dev/null", "/dev/null: is no folder"),
+        ("--dataset-roots", "s3://", "s3://: name a folder, or s3://bucket/prefix; not everything there is"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_the_weights_are_looked_at(flag: str, value: str, reason: str) -> None:
+    ended = run("all", "--port", "0", "--weights", "/nowhere/resnet50.safetensors", flag, value)
+    assert ended.returncode in (1, 2)
+    assert ended.stderr.startswith(f"gramlet-server: {flag}: {reason}")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_what_this_user_cannot_read_or_write_is_refused_before_the_weights_are_looked_at(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gramlet_server", "all", "--port", "0", "--weights", "/nowhere/weights.pth"]
+    closed, tokens = tmp_path / "closed", tmp_path / "tokens"
+    closed.mkdir(mode=0o500)
+    tokens.touch(mode=0)
+    for flag, value, reason in (
+        ("--store", closed, "cannot be written"),
+        ("--store", closed / "below", "cannot be created"),
+        ("--embed-scratch", closed, "cannot be written"),
+        ("--token-file", tokens, "cannot be read"),
+    ):
+        ended = run_bound([*command, flag, str(value)], tmp_path)
+        assert ended.stderr.startswith(f"gramlet-server: {flag}: {value}")
+        assert reason in ended.stderr
+        assert ended.stderr.count("\n") == 1
 
 
 def test_torch_is_not_imported_before_a_network_is_loaded() -> None:

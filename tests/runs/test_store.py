@@ -45,7 +45,7 @@ def test_of_many_creators_of_one_key_exactly_one_wins(store: Store) -> None:
 def test_an_address_that_cannot_be_opened_is_refused(address: str) -> None:
     with pytest.raises(InvalidInput) as error:
         Store.open(address)
-    assert error.value.field == "store"
+    assert error.value.field == "--store"
 
 
 def test_anybody_adds_to_the_log_of_a_run_and_no_number_is_taken_twice(store: Store) -> None:

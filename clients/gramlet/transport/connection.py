@@ -70,7 +70,7 @@ EVENTS = "these events: let one read them, and hand them on by a queue"
 
 
 class OfOneProcess:
-    """Base of what holds a connection, which no copy and no other process can have: pickling and copying it are refused.
+    """Base of what holds a connection, which no other process can have: pickling and copying it are refused.
 
     So multiprocessing, joblib and the workers of data loaders say what to do, where they would name a lock of gRPC.
     """

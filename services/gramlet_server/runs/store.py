@@ -102,20 +102,17 @@ class Store:
         S3 takes its endpoint and credentials from the usual variables: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...
 
         Raises:
-            InvalidInput: Neither kind of address, or a directory that cannot be created.
+            InvalidInput: Neither kind of address, or a directory that cannot be created or written.
         """
         if address.startswith("s3://"):
             bucket, _, prefix = address.removeprefix("s3://").partition("/")
             if not bucket:
-                raise InvalidInput(f"{address} names no bucket; write s3://bucket/prefix", field="store")
+                raise InvalidInput(f"{address} names no bucket; write s3://bucket/prefix", field="--store")
             backend = S3Store(bucket, prefix=prefix or None, client_options=_CLIENT, retry_config=_RETRIES)
             return cls(backend, address)
         if "://" in address:
-            raise InvalidInput(f"{address} is neither a directory nor s3://bucket/prefix", field="store")
-        try:
-            return cls(LocalStore(Path(address), mkdir=True, automatic_cleanup=True), address)
-        except (exceptions.BaseError, OSError, ValueError) as error:
-            raise InvalidInput(f"{address} cannot be created or opened: {error}", field="store") from None
+            raise InvalidInput(f"{address} is neither a directory nor s3://bucket/prefix", field="--store")
+        return cls(_directory(address), address)
 
     def put(self, key: str, data: bytes) -> None:
         """Writes a value. Readers see the value before or this one, never a part."""
@@ -268,6 +265,18 @@ class Store:
         if _IS_FULL in str(reason):
             return Unavailable("the store of the server is full: delete runs and maps, or have more room made")
         return Unavailable("the store of the server fails; the log of the server says why")
+
+
+def _directory(address: str) -> LocalStore:
+    if Path(address).exists() and not Path(address).is_dir():
+        raise InvalidInput(f"{address} is no directory", field="--store")
+    try:
+        backend = LocalStore(Path(address), mkdir=True, automatic_cleanup=True)
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise InvalidInput(f"{address} cannot be created or opened: {error}", field="--store") from None
+    if not os.access(address, os.R_OK | os.W_OK | os.X_OK):
+        raise InvalidInput(f"{address} cannot be written by the user of this process", field="--store")
+    return backend
 
 
 def _in_one_line(reason: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from gramlet.errors import FailedPrecondition, GramletError, InternalError, Unavailable
@@ -15,6 +15,8 @@ from gramlet.errors import FailedPrecondition, GramletError, InternalError, Unav
 _RETRY_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def ignore(*_: object) -> None:
@@ -50,11 +52,14 @@ class Service:
         name: Its full name, such as `gramlet.feature.v1.FeatureService`.
         add: The generated `add_..._to_server`.
         build: Loads it and warms it up. Runs once, in the background, while the server already listens.
+        check: Raises what `build` would raise later for settings that are wrong, as far as that takes no time. Runs
+            before any service is built.
     """
 
     name: str
     add: Callable[[Any, grpc.Server], None]
     build: Callable[[], Built]
+    check: Callable[[], object] = ignore
 
 
 class Deferred:
@@ -93,8 +98,17 @@ class Deferred:
             GramletError: What it failed with; a bug becomes an InternalError, and its traceback is logged.
         """
         started = time.perf_counter()
+        self.built = built = self._explained(self.service.build)
+        _log.info("%s is ready after %.1f s", self.service.name, time.perf_counter() - started)
+        return built
+
+    def check(self) -> None:
+        """Checks the settings of the service. Raises as `build`."""
+        self._explained(self.service.check)
+
+    def _explained(self, step: Callable[[], T]) -> T:
         try:
-            self.built = self.service.build()
+            return step()
         except GramletError:
             raise
         except ModuleNotFoundError as error:
@@ -103,5 +117,3 @@ class Deferred:
         except Exception as error:
             _log.exception("%s could not be built", self.service.name)
             raise InternalError(f"{type(error).__name__}: {error}") from error
-        _log.info("%s is ready after %.1f s", self.service.name, time.perf_counter() - started)
-        return self.built

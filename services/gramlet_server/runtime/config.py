@@ -19,9 +19,11 @@ from gramlet_server.runtime.flags import (
     count_or_none,
     days,
     device_name,
+    directory,
     element_type,
     file,
     flag,
+    folders,
     port_number,
     rate,
     read,
@@ -260,7 +262,9 @@ class TrainLimits:
 
     train_runs: int = flag(2, "trainings under way at once", parse=count)
     train_queue_limit: int = flag(32, "trainings that may wait; more are refused", parse=count)
-    dataset_roots: str = flag("", "folders and s3:// prefixes that clients may name as data sets, by commas")
+    dataset_roots: tuple[str, ...] = flag(
+        (), "folders and s3:// prefixes that clients may name as data sets, by commas", parse=folders
+    )
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ class EmbedLimits:
     embed_queue_limit: int = flag(16, "maps that may wait; more are refused", parse=count)
     embed_memory_bytes: int = flag(4 * 2**30, "memory of one map beside the pictures under way", parse=size)
     embed_disk_bytes: int = flag(16 * 2**30, "temporary files of one map; beyond it distances are sketched", parse=size)
-    embed_scratch: Path | None = flag(None, "directory of those files; the system's unless given", parse=Path)
+    embed_scratch: Path | None = flag(None, "directory of those files; the system's unless given", parse=directory)
 
 
 @dataclass(frozen=True)

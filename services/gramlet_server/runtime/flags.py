@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -184,11 +185,36 @@ def size_or_none(text: str) -> int:
 
 
 def file(text: str) -> Path:
-    """A file that exists."""
+    """A file that can be read."""
     path = Path(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"{text}: no such file")
+    if not os.access(path, os.R_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be read by the user of this process")
     return path
+
+
+def directory(text: str) -> Path:
+    """A directory in which files can be made."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: no such directory")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be written by the user of this process")
+    return path
+
+
+def folders(text: str) -> tuple[str, ...]:
+    """Folders and s3:// prefixes, by commas. A folder may be mounted later."""
+    found = tuple(root.strip() for root in text.split(",") if root.strip())
+    for root in found:
+        if not root.removeprefix("s3://").strip("/"):
+            raise argparse.ArgumentTypeError(f"{root}: name a folder, or s3://bucket/prefix; not everything there is")
+        if "://" in root and not root.startswith("s3://"):
+            raise argparse.ArgumentTypeError(f"{root} is neither a folder nor s3://bucket/prefix")
+        if os.path.exists(root) and not os.path.isdir(root):
+            raise argparse.ArgumentTypeError(f"{root}: is no folder")
+    return found
 
 
 def _amount(text: str, unit: str) -> float:
@@ -226,7 +252,7 @@ def _metavar(field: dataclasses.Field[Any]) -> str:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     default: Any = field.default
-    if default in (None, ""):
+    if default in (None, "", ()):
         return ""
     if field.metadata["parse"] is size:
         return f"{default // _UNITS['M']}MiB; "

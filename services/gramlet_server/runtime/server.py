@@ -153,6 +153,8 @@ class Server:
     def _build_services(self, when_built: Callable[[GramletError | None], None]) -> None:
         try:
             for deferred in self._services:
+                deferred.check()
+            for deferred in self._services:
                 built = deferred.build()
                 built.on_failure(lambda error: self._fail(error, when_built))
                 self._set_readiness(deferred, None)
