@@ -3,7 +3,8 @@
 //   node stylize.js content.jpg style.jpg --server localhost:50051 --size 256 --iterations 100 --out result.png
 //
 // The .proto files are read as they are: nothing is generated.
-import { readFile, realpath, writeFile } from "node:fs/promises";
+import { access, constants, mkdir, readFile, realpath, stat, writeFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
@@ -116,6 +117,23 @@ function weights({ contentWeight, styleWeight, totalVariationWeight }) {
   return `content ${contentWeight}, style ${styleWeight}, total variation ${totalVariationWeight}`;
 }
 
+/** Makes the folder of a file to write, and refuses a path that cannot be written or that is one of the inputs. */
+async function prepareOutput(path, inputs) {
+  if (inputs.includes(await realpath(path).catch(() => path))) {
+    throw new Error(`${path} is one of the pictures: name another file to write`);
+  }
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    const found = await stat(path).catch((error) => {
+      if (error.code !== "ENOENT" || !path) throw error;
+    });
+    if (found?.isDirectory()) throw new Error("it is a folder");
+    await access(found ? path : dirname(path), constants.W_OK);
+  } catch (error) {
+    throw new Error(`${path || "an empty name"} cannot be written: ${error.message}`);
+  }
+}
+
 async function main() {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -136,11 +154,10 @@ async function main() {
   const [content, style] = await Promise.all(positionals.map((path) => readFile(path)));
   if (!style) throw new Error("give a content picture and a style picture (see --help)");
   const inputs = await Promise.all(positionals.map((path) => realpath(path)));
-  const check = async (path) => {
-    const isInput = inputs.includes(await realpath(path).catch(() => path));
-    if (isInput) throw new Error(`${path} is one of the pictures: name another file to write`);
-  };
-  await check(values.out);
+  // Before the work, whose result would otherwise be lost.
+  const previewPath = (iteration) => values.preview.replace("%d", iteration);
+  await prepareOutput(values.out, inputs);
+  if (Number(values["preview-every"]) > 0) await prepareOutput(previewPath(values.iterations), inputs);
 
   const tls = values["tls-ca"] ? await readFile(values["tls-ca"]) : values.tls;
   const client = connect(values.server, { token: process.env.GRAMLET_TOKEN, tls });
@@ -170,8 +187,8 @@ async function main() {
         console.log(`recovered at iteration ${event.iteration}: ${event.message}`);
         break;
       case "preview": {
-        const path = values.preview.replace("%d", event.iteration);
-        await check(path);
+        const path = previewPath(event.iteration);
+        await prepareOutput(path, inputs);
         await writeFile(path, event.jpeg);
         break;
       }

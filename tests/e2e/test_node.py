@@ -128,6 +128,21 @@ def test_no_picture_that_was_given_is_overwritten(example: Path, pictures: list[
     assert pictures[0].read_bytes() == before
 
 
+@pytest.mark.parametrize("flag", ["--out", "--preview"])
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/dev/null/x.png", "cannot be written"), ("", "an empty name"), (".", "it is a folder")]
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_call(
+    example: Path, pictures: list[Path], tmp_path: Path, flag: str, path: str, reason: str
+):
+    out = f"--out={tmp_path / 'made' / 'result.png'}"
+    wrong = command(pictures, f"127.0.0.1:{free_port()}", out, f"{flag}={path}")
+    done = subprocess.run(wrong, cwd=example, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert reason in done.stderr  # nothing is said of the server, which is absent
+    assert (tmp_path / "made").is_dir() is (flag == "--preview")
+
+
 def test_tls_with_an_authority_of_ones_own(
     example: Path, cluster: Cluster, pictures: list[Path], tmp_path: Path, replicas: list[GramletServer]
 ):
