@@ -16,6 +16,7 @@ from gramlet_server.runtime import logs
 from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
 from gramlet_server.runtime.config import Settings, format_address, read_settings
 from gramlet_server.runtime.group import end_with_group, serve_group
+from gramlet_server.runtime.output import note, say
 from gramlet_server.runtime.probe import probe
 from gramlet_server.runtime.process import serve
 from gramlet_server.runtime.server import Server
@@ -29,7 +30,7 @@ def weights(settings: Settings) -> int:
     from gramlet_server.backbone.weights import load
 
     loaded = load(settings.network.backbone, settings.network.weights)
-    print(f"gramlet-server: {loaded.backbone}, weights {loaded.source}, digest {loaded.digest}")
+    say(f"gramlet-server: {loaded.backbone}, weights {loaded.source}, digest {loaded.digest}")
     return 0
 
 
@@ -42,7 +43,7 @@ def token(arguments: Sequence[str]) -> int:
     """
     parsed = read_token_command(arguments)
     made, line = new_token(parsed.name, parsed.scopes)
-    print(made)
+    say(made)
     print(f"# The line for --token-file, which does not contain the token:\n{line}", file=sys.stderr)
     return 0
 
@@ -120,12 +121,12 @@ def _serve(names: Sequence[str], shared: Shared) -> int:
 def _beside(names: Sequence[str], shared: Shared, server: Server) -> Iterator[None]:
     """Says that the server is ready, and serves the page if that was asked for."""
     settings = shared.settings
-    print(_ready_line(names, shared, server), flush=True)
+    note(_ready_line(names, shared, server))
     if not _shows_studio(names, settings):
         yield
         return
     with studio(settings.studio, settings.server.host, server.port) as url:
-        print(f"gramlet-server: the studio is at {url}", flush=True)
+        note(f"gramlet-server: the studio is at {url}")
         yield
 
 

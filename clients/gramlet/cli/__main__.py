@@ -46,8 +46,20 @@ _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit code."""
+    """Runs a command line; returns the exit code. An output that cannot be written is a failure."""
     escape_what_cannot_be_written()
+    try:
+        return _main(arguments)
+    except BrokenPipeError:
+        # The reader of the output has closed it. Nothing more may be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except OSError as error:
+        fail(f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror or str(error))
+        return 1
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         parser = make_parser()
         if "_ARGCOMPLETE" in os.environ:  # a shell asks what may come next: answers and exits
@@ -62,18 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         fail("interrupted")
         return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of the output has closed it. Nothing more may be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
     except GramletError as error:
         error.field = parser.flag_of(chosen, error.field)
         fail(str(error))
         terminal.event("error", code=error.code.name, message=error.message, field=error.field)
         return 2 if isinstance(error, InvalidInput | NotFound) else 1
-    except OSError as error:
-        fail(f"{error.strerror}: {os.fsdecode(error.filename)}" if error.filename else error.strerror or str(error))
-        return 1
 
 
 def _run(chosen: argparse.Namespace, terminal: Terminal) -> int:
@@ -114,7 +119,10 @@ def console() -> NoReturn:
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError:
+    except BrokenPipeError:
+        code = code or _BROKEN_PIPE
+    except OSError as error:
+        fail(error.strerror or str(error))
         code = code or 1
     with suppress(OSError):
         if sys.stderr is not None:

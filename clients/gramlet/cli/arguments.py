@@ -85,6 +85,10 @@ class Parser(argparse.ArgumentParser):
         print(f"{self.prog}: {printable(message.removeprefix('argument '))} (see {self.prog} --help)", file=sys.stderr)
         sys.exit(2)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints help and versions. argparse would ignore that they cannot be written."""
+        print(message, end="", file=file or sys.stderr, flush=True)
+
     def _check_resumed(self, parsed: argparse.Namespace) -> None:
         """Refuses flags beside --resume that would have no effect."""
         allowed = {*self.with_resume, *SERVER_FLAGS, "server", "json", "resume"}

@@ -24,5 +24,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, client: Client, terminal: Terminal) -> int:
     """Prints it."""
-    print(shell_integration.shellcode(_PROGRAMS, shell=arguments.shell))
+    print(shell_integration.shellcode(_PROGRAMS, shell=arguments.shell), flush=True)
     return 0

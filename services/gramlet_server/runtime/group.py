@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 from gramlet_server.runtime.config import GROUP_MEMBER, ServerSettings, format_address
 from gramlet_server.runtime.listen import reserve
 from gramlet_server.runtime.metrics import served
+from gramlet_server.runtime.output import note
 from gramlet_server.runtime.process import signals
 
 _STEADY_SECONDS = 30.0
@@ -73,7 +74,7 @@ def serve_group(arguments: Sequence[str], count: int, settings: ServerSettings) 
             line = f"gramlet-server: serving feature on {format_address(settings.host, port)} with {processes}"
             if metrics_port:
                 line += f", metrics on {format_address(settings.host, metrics_port)}"
-            print(line, flush=True)
+            note(line)
             event = events.get()
         failed = isinstance(event, Exception)
         return 1 if not members.stop() or failed else 0
