@@ -9,6 +9,7 @@ import pytest
 from gramlet.errors import Cancelled, InvalidInput, NotFound, Unavailable
 from gramlet.run.types import RunDetails, RunFilter, RunKind, RunRef, RunResult, RunState
 from gramlet_server.runs.control import RunControl
+from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import Records
 from gramlet_server.runs.rescue import rescue_once
@@ -66,6 +67,39 @@ def test_a_watcher_elsewhere_sees_the_progress_and_the_result(store: Store, here
     assert result == "done"
     assert all(isinstance(event, float) for event in [*seen, *progress])
     assert list(caller)[-1] == "done"
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+@pytest.mark.parametrize("writes", [False, True], ids=["found by the keeper", "found by the work"])
+def test_a_run_that_another_process_has_deleted_is_not_said_to_go_on(
+    store: Store, here: Lifecycle, there: Lifecycle, is_made_again: bool, writes: bool
+) -> None:
+    deleted = threading.Event()
+
+    def work() -> Work[Event]:
+        run = Run.create(store, "train", "r")
+
+        def steps() -> Generator[Event, None, None]:
+            yield 1
+            while not (deleted.wait(0.01) and writes):
+                yield 2
+            run.put("result", b"done")
+
+        return Work(run, NUMBERS, steps)
+
+    caller = here.start(work)
+    events = iter(caller)
+    while next(events) != 2:  # it has begun
+        pass
+    Run(store, "train", "r").delete()  # as a process whose request to stop it came too late
+    if is_made_again:
+        assert list(there.start(finite(there.records, "r", 7, "other"))) == [7, "other"]
+    deleted.set()
+    with pytest.raises(Cancelled, match=r"^run r was deleted$"):
+        list(events)
+    caller.join()
+    if is_made_again:
+        assert Run.find(store, "train", "r").get("result") == b"other"
 
 
 def test_who_resumes_elsewhere_watches_and_takes_over_when_the_caller_has_left(

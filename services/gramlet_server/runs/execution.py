@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -206,10 +206,17 @@ class Execution(Generic[Event]):
         if self._has_succeeded:
             return None
         if self._is_lost or isinstance(error, Aborted):
-            return Unavailable(f"run {self.run_id} goes on at another replica: resume it", retry_after=0.0)
+            return self._lost()
         if self._stopping:
             return Cancelled(f"run {self.run_id} was stopped: resume it to go on, unless it was deleted")
         return error
+
+    def _lost(self) -> GramletError:
+        """Why this process no longer owns the run. Who resumed a deleted run would order it again, or join another."""
+        with suppress(GramletError):  # the store fails: who resumes the run finds out
+            if self._work.run.is_deleted:
+                return Cancelled(f"run {self.run_id} was deleted")
+        return Unavailable(f"run {self.run_id} goes on at another replica: resume it", retry_after=0.0)
 
     def _close_after(self, error: BaseException | None) -> None:
         if error is not None and not isinstance(error, Cancelled) and (self._stopping or self.detached):

@@ -244,6 +244,11 @@ class Run:
 
         return self._read(read) or set()
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the run that this object has written to is gone. A later run of its id is another one."""
+        return not self._opened("run_id").list().is_alive
+
     def delete(self) -> None:
         """Deletes the run with all of its values and logs. From the first step on it is gone for everybody."""
         delete_run(self._store, self._kind, self.run_id)
