@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from io import BytesIO
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def _extraction(arguments: argparse.Namespace) -> Extraction:
 
 def _outputs(arguments: argparse.Namespace, pictures: list[FolderPicture]) -> list[Path]:
     output: Path = arguments.output
-    is_one = len(arguments.pictures) == 1 and not arguments.pictures[0].is_dir()
-    if is_one and not output.is_dir():
+    is_one = len(arguments.pictures) == 1 and not os.path.isdir(arguments.pictures[0])
+    if is_one and not os.path.isdir(output):
         check_output(output, [".npz"], "--output", [picture.source for picture in pictures])
         return [output]
     check_directory(output, "--output")

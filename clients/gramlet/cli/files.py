@@ -72,7 +72,7 @@ def _is_read(path: Path, given: str | Path) -> bool:
     """Whether a path is a file that was given, or a picture of a folder that was given."""
     real, of_given = Path(os.path.realpath(path)), os.path.realpath(given)
     is_in_folder = os.path.isdir(of_given) and real.is_relative_to(of_given)
-    return real == Path(of_given) or (is_in_folder and path.suffix.lower() in PICTURES and real.is_file())
+    return real == Path(of_given) or (is_in_folder and path.suffix.lower() in PICTURES and os.path.isfile(real))
 
 
 def check_name(path: Path, option: str) -> None:
@@ -97,12 +97,12 @@ def check_directory(path: Path, option: str) -> None:
         InvalidInput: It cannot be made or written to, has no room, or is new and has the name of a file.
     """
     name = shown(str(path))
-    if path.suffix.lower() in (*PICTURES, *_OTHER_FILES) and not path.exists():
+    if path.suffix.lower() in (*PICTURES, *_OTHER_FILES) and not os.path.exists(path):
         raise InvalidInput(f"{name} is the name of a file: a folder is wanted here, for several files", field=option)
-    if path.is_file():
+    if os.path.isfile(path):
         raise InvalidInput(f"{name} is a file, not a folder", field=option)
     with suppress(OSError, ValueError):  # some file systems do not say
-        existing = next(each for each in (path, *path.absolute().parents) if each.exists())
+        existing = next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
         if (free := shutil.disk_usage(existing).free) < _FREE_BYTES:
             raise InvalidInput(f"only {free / 1e6:.1f} MB are free at {name}: make room", field=option)
     try:

@@ -20,6 +20,7 @@ from gramlet.folders.rules import (
     Listing,
     arrange,
     is_hidden,
+    unreadable,
 )
 
 _MOST_FILES = 1_000_000
@@ -38,12 +39,17 @@ def read_folder(
 
     Raises:
         NotFound: There is no such folder, or no picture below it.
-        InvalidInput: Not a folder, or a layout that can be understood in two ways; the error says what to change.
+        InvalidInput: Not a folder, one that this user cannot read, or a layout that can be understood in two ways; the
+            error says what to change.
     """
     where = os.fspath(root)
-    if not os.path.exists(where):
-        raise NotFound(f"there is no folder {where}", field=field)
-    if not os.path.isdir(where):
+    try:
+        mode = os.stat(where).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: NUL
+        raise NotFound(f"there is no folder {where}", field=field) from None
+    except OSError as error:
+        raise InvalidInput(f"cannot read {where}: {error.strerror}", field=field) from None
+    if not stat.S_ISDIR(mode):
         raise InvalidInput(f"{where} is a file, not a folder", field=field)
     return arrange(list_folder(where, roots), labels=labels, field=field)
 
@@ -118,7 +124,7 @@ class _Lister:
                     for entry in entries:
                         self._take(entry, folder)
             except OSError as error:
-                self.left_out.append(LeftOut(folder.name or self.root, f"cannot be read: {error.strerror}"))
+                self.left_out.append(LeftOut(folder.name or self.root, unreadable(error)))
 
     def _take(self, entry: os.DirEntry[str], folder: _Folder) -> None:
         name = f"{folder.name}/{shown(entry.name)}".removeprefix("/")
@@ -145,7 +151,7 @@ class _Lister:
         except FileNotFoundError:
             return "a link to nothing", None
         except OSError as error:
-            return f"cannot be read: {error.strerror}", None
+            return unreadable(error), None
 
     def _enter(self, folder: _Folder, identity: tuple[int, int]) -> None:
         if identity in folder.above:

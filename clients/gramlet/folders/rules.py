@@ -34,6 +34,7 @@ PEEK_BYTES = 32
 """How many bytes of a file show whether it is a picture."""
 
 HIDDEN = "hidden"
+_UNREADABLE = "cannot be read"
 _NO_PICTURE = "not a picture"
 _NO_PICTURES = "a folder without pictures"
 _NO_CLASS = "not in the folder of a class"
@@ -150,7 +151,9 @@ def arrange(listing: Listing, *, labels: bool = True, field: str = "pictures") -
         else:
             left_out[LeftOut(_hidden_part(file.name) or file.name, reason)] = None
     names = sorted((file.name for file in found), key=natural_key)
-    left_out.update(dict.fromkeys(_empty_folders(listing.folders, names)))
+    # What cannot be read may hold pictures: nobody can say that there are none.
+    unread = [f"{item.name}/" for item in left_out if item.reason.startswith(_UNREADABLE)]
+    left_out.update(dict.fromkeys(_empty_folders(listing.folders, [*names, *unread])))
     omitted = tuple(sorted(left_out, key=lambda item: natural_key(item.name)))
     if not found:
         remarks = "".join(f"; {remark}" for remark in Folder("it", (), omitted).remarks())
@@ -223,7 +226,7 @@ def _reason_to_leave_out(file: ListedFile, peek: Callable[[str], bytes]) -> str 
     try:
         return None if is_picture(peek(file.source)) else _NO_PICTURE
     except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+        return unreadable(error)
 
 
 def _hidden_part(name: str) -> str:
@@ -233,6 +236,11 @@ def _hidden_part(name: str) -> str:
         if is_hidden(part):
             return "/".join(parts[:number])
     return ""
+
+
+def unreadable(error: OSError) -> str:
+    """Why something takes no part that this user cannot read."""
+    return f"{_UNREADABLE}: {error.strerror or error}"
 
 
 def is_hidden(part: str) -> bool:

@@ -150,9 +150,13 @@ def existing(value: PictureInput, field: str) -> PictureInput:
         NotFound: It is the path of a file that does not exist.
     """
     try:
-        is_missing = (isinstance(value, os.PathLike) or _is_path(value)) and not os.path.exists(value)  # type: ignore[arg-type]
-    except ValueError:
-        is_missing = False  # NUL: reading it says more
+        if isinstance(value, os.PathLike) or _is_path(value):
+            os.stat(value)  # type: ignore[arg-type]
+        is_missing = False
+    except (FileNotFoundError, NotADirectoryError):
+        is_missing = True
+    except (OSError, ValueError):  # it cannot be looked at, or has a NUL: reading it says more
+        is_missing = False
     if is_missing and "://" not in os.fsdecode(value):  # type: ignore[arg-type]
         raise _missing(shown(os.fsdecode(value)), field)  # type: ignore[arg-type]
     return value

@@ -140,7 +140,7 @@ def _from_torchvision(backbone: str, source: str) -> Mapping[str, Tensor]:
 
 
 def _from_file(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise _refusal(f"{path}: no such weights file")
     if path.suffix not in (".safetensors", ".pth", ".pt"):
         raise _refusal(f"{path}: weights are .safetensors or .pth files")

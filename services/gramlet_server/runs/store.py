@@ -268,7 +268,7 @@ class Store:
 
 
 def _directory(address: str) -> LocalStore:
-    if Path(address).exists() and not Path(address).is_dir():
+    if os.path.exists(address) and not os.path.isdir(address):
         raise InvalidInput(f"{address} is no directory", field="--store")
     try:
         backend = LocalStore(Path(address), mkdir=True, automatic_cleanup=True)

@@ -17,6 +17,8 @@ from typing import Any, Never, TypeVar
 
 from gramlet.errors import did_you_mean, printable
 
+from gramlet_server.runtime.output import say
+
 Settings = TypeVar("Settings")
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
@@ -49,6 +51,10 @@ class Parser(argparse.ArgumentParser):
             known = [did_you_mean(each.partition("=")[0], self._option_string_actions) for each in unknown]
             self.error(f"unrecognized: {' '.join(unknown)}{''.join(known[:1])}")
         return parsed
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints help and versions. argparse would ignore that they cannot be written."""
+        say(message.rstrip("\n"))
 
     def error(self, message: str) -> Never:
         if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)$", message):
@@ -187,7 +193,7 @@ def size_or_none(text: str) -> int:
 def file(text: str) -> Path:
     """A file that can be read."""
     path = Path(text)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise argparse.ArgumentTypeError(f"{text}: no such file")
     if not os.access(path, os.R_OK):
         raise argparse.ArgumentTypeError(f"{text}: cannot be read by the user of this process")
@@ -197,7 +203,7 @@ def file(text: str) -> Path:
 def directory(text: str) -> Path:
     """A directory in which files can be made."""
     path = Path(text)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise argparse.ArgumentTypeError(f"{text}: no such directory")
     if not os.access(path, os.W_OK | os.X_OK):
         raise argparse.ArgumentTypeError(f"{text}: cannot be written by the user of this process")
