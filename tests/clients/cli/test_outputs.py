@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,12 +171,3 @@ def test_a_result_that_cannot_be_written_costs_one_picture(gramlet: Run, picture
     (out / "short.png").mkdir()
     code, said, noted = gramlet("stylize", long, short, "--style", picture, "-o", out, *SMALL)
     assert (code, "short.png is a folder" in noted) == (1, True)
-
-
-def test_a_closed_directory_is_found_out_before_work_begins(gramlet: Run, picture: Path, tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    tmp_path.chmod(0o500)
-    code, _, noted = gramlet("stylize", picture, picture, "-o", tmp_path / "o.png")
-    assert code == 2
-    assert "no permission to write" in noted

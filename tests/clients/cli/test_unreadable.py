@@ -81,6 +81,10 @@ def test_unreadable_pictures_and_folders_are_named_once_and_the_others_are_read(
             ["stylize", "pictures/a/1.png", "pictures/b/closed/1.png", "-o", "o.png"],
             "gramlet: style[0]: cannot read pictures/b/closed/1.png: Permission denied",
         ),
+        (
+            ["stylize", "pictures/a/1.png", "pictures/b/1.png", "-o", "pictures/b/closed/o.png"],
+            "gramlet: --output: cannot write to pictures/b/closed: Permission denied",
+        ),
         (["stylize", "pictures/a/2.png", "pictures/b/1.png", "-o", "o.png"], "gramlet: content: cannot read "),
         (["train", "pictures/c/closed", "--name", "x"], "gramlet: pictures: there are no pictures below "),
         (["train", "pictures/c/closed/below", "--name", "x"], "gramlet: pictures: cannot read "),
