@@ -32,7 +32,7 @@ from gramlet_server.runs.events import Broadcast, EventBuffer
 from gramlet_server.runs.kind import Kind
 from gramlet_server.runs.queue import RunQueue, Ticket
 from gramlet_server.runs.records import SUMMARY, Record, Records
-from gramlet_server.runs.run import Run
+from gramlet_server.runs.run import Run, is_deleted
 
 Event = TypeVar("Event")
 
@@ -214,7 +214,7 @@ class Execution(Generic[Event]):
     def _lost(self) -> GramletError:
         """Why this process no longer owns the run. Who resumed a deleted run would order it again, or join another."""
         with suppress(GramletError):  # the store fails: who resumes the run finds out
-            if self._work.run.is_deleted:
+            if is_deleted(self._work.run):
                 return Cancelled(f"run {self.run_id} was deleted")
         return Unavailable(f"run {self.run_id} goes on at another replica: resume it", retry_after=0.0)
 

@@ -244,11 +244,6 @@ class Run:
 
         return self._read(read) or set()
 
-    @property
-    def is_deleted(self) -> bool:
-        """Whether the run that this object has written to is gone. A later run of its id is another one."""
-        return not self._opened("run_id").list().is_alive
-
     def delete(self) -> None:
         """Deletes the run with all of its values and logs. From the first step on it is gone for everybody."""
         delete_run(self._store, self._kind, self.run_id)
@@ -330,6 +325,11 @@ class Run:
             raise NotFound(f"run {self.run_id} was deleted")
         written = {name: listing.newest(name, epoch - 1) for name in listing.versions}
         return json.dumps({**before, **{name: version.path for name, version in written.items() if version}}).encode()
+
+
+def is_deleted(run: Run) -> bool:
+    """Whether the run that this object has written to is gone. A later run of its id is another one."""
+    return not run._opened("run_id").list().is_alive
 
 
 def _delete_before(version: Version, listing: Listing, base: Base, store: Store, folder: Folder) -> None:
