@@ -11,6 +11,7 @@ from functools import partial
 from gramlet.errors import GramletError, InvalidInput
 
 from gramlet_server.process.allocator import ALLOCATOR
+from gramlet_server.process.garbage import keep_for_good
 from gramlet_server.process.openmp import bound_spinning
 from gramlet_server.runtime import logs
 from gramlet_server.runtime.command_line import TOKEN, read, read_token_command
@@ -120,6 +121,7 @@ def _serve(names: Sequence[str], shared: Shared) -> int:
 @contextmanager
 def _beside(names: Sequence[str], shared: Shared, server: Server) -> Iterator[None]:
     """Says that the server is ready, and serves the page if that was asked for."""
+    keep_for_good()
     settings = shared.settings
     note(_ready_line(names, shared, server))
     if not _shows_studio(names, settings):

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gramlet_server.process.garbage import keep_for_good
 from gramlet_server.runtime.build import Built, Service, ignore
 from gramlet_server.runtime.config import Settings
 from gramlet_server.runtime.metrics import Metrics
@@ -202,11 +203,16 @@ def _train(shared: Shared) -> Built:
     base = BaseStages(lambda: load(network.backbone, network.weights))
     runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
     # In parallel, so that the service is ready before; a run that comes earlier waits for the rest of it.
-    threading.Thread(target=runs.warm_up, name="warm-up", daemon=True).start()
+    threading.Thread(target=_warm_up, args=[runs.warm_up], name="warm-up", daemon=True).start()
     shared.keep_sweeping(KIND, cache=CACHE)
     return shared.executing(
         TrainServicer(runs, shared.features, shared.store, base), runs.lifecycle, runs.keep_rescuing
     )
+
+
+def _warm_up(load: Callable[[], None]) -> None:
+    load()
+    keep_for_good()
 
 
 def _embed(shared: Shared) -> Built:

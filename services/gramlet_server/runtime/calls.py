@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -198,14 +198,26 @@ class CallInterceptor(grpc.ServerInterceptor):
         act_for(who)  # in the contextvars context of the call, as the request id
         sent = _metadata(context, REQUEST_ID)
         call = Call(method, sent if _ACCEPTED_REQUEST_ID.fullmatch(sent) else _new_id(), context, who)
-        with ExitStack() as stack:
-            for layer in layers:
-                stack.enter_context(layer(call))
+        with _within(layers, call):
             try:
                 yield call
             finally:
                 if call.incoming is not None:
                     call.incoming.close()
+
+
+@contextmanager
+def _within(layers: Sequence[Layer], call: Call) -> Iterator[None]:
+    """Enters the layers, the first outermost.
+
+    An ExitStack would leave a cycle of an exception and its frames for each call that fails. Thousands of refused calls
+    would then keep the garbage collector busy, and all other threads waiting.
+    """
+    if not layers:
+        yield
+        return
+    with layers[0](call), _within(layers[1:], call):
+        yield
 
 
 def until_caller_leaves(requests: Iterator[T]) -> Iterator[T]:

@@ -17,6 +17,7 @@ import grpc
 from gramlet.errors import GramletError, Overloaded
 from grpc_health.v1 import health, health_pb2
 
+from gramlet_server.runtime.errors import abort
 from gramlet_server.runtime.incoming import Incoming, Patience
 from gramlet_server.runtime.silence import Silences, end_call, status_code
 
@@ -210,4 +211,6 @@ class Health:
         try:
             return str(Incoming(messages, context, decode, self._silences, _PATIENCE, _GROUP).only().service)
         except GramletError as error:
-            context.abort(status_code(error), str(error))
+            abort(context, status_code(error), str(error))
+        except grpc.RpcError:
+            abort(context, grpc.StatusCode.CANCELLED, "the caller left")
