@@ -15,9 +15,10 @@ from gramlet.feature.descent_types import DescentEvent, DescentStart, DescentWei
 from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objective
 from gramlet.types import Array, Picture, short_digest
 
-FIRST_STATE_SECONDS = 1.0
+FIRST_STATE_SECONDS = 0.5
 """To the first state of a descent. The time to the next one doubles with each, up to what was asked for: where servers
-are lost again and again, a run that lives for a few seconds still gets on."""
+are lost again and again, a run that lives for a few seconds still gets on. L-BFGS has little history by then, so that
+the state is small enough for a run of a few seconds."""
 
 
 class Differentiation(Protocol):

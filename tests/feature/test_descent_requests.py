@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from gramlet_server.feature.descent_requests import Requests
+from gramlet.feature.descent_types import DescentSettings
+from gramlet_server.feature.descent_requests import STATE_BYTES_PER_SECOND, STATES_SHARE, Requests
+from gramlet_server.feature.memory import state_bytes
 
 
 @pytest.mark.parametrize(
     ("wanted", "made", "taken", "elapsed", "due"),
     [
         (0.0, 0.0, 0.0, 1e9, False),  # none are wanted
-        (10.0, 0.01, 0.005, 1.9, False),
-        (10.0, 0.01, 0.005, 2.0, True),
-        (1.0, 0.0, 0.0, 1.0, True),
+        (10.0, 0.001, 0.0005, 0.9, False),
+        (10.0, 0.001, 0.0005, 1.0, True),
+        (0.8, 0.0, 0.0, 0.8, True),
         (10.0, 0.5, 0.25, 98.0, False),  # a second for each of two states: 2 % of 100
         (10.0, 0.5, 0.25, 100.0, True),
     ],
@@ -31,9 +33,9 @@ def test_states_take_at_most_a_fiftieth_of_the_time(
     ("wanted", "elapsed", "size", "remaining", "due"),
     [
         (0.0, 1e9, 0, 1e9, False),  # none are wanted
-        (10.0, 0.9, 0, 100.0, False),
-        (10.0, 1.0, 0, 0.0, True),
-        (0.5, 0.5, 0, 0.0, True),
+        (10.0, 0.4, 0, 100.0, False),
+        (10.0, 0.5, 0, 0.0, True),
+        (0.3, 0.3, 0, 0.0, True),
         (10.0, 1.0, 600_000_000, 1.0, False),  # two seconds for a state of a descent of two
         (10.0, 10.0, 600_000_000, 1.0, False),
         (10.0, 99.0, 600_000_000, 1.0, True),
@@ -65,11 +67,26 @@ def test_a_descent_that_was_interrupted_has_its_next_state_within_a_few_seconds(
     assert not requests.state_due(10.0, 9.0, 160_000_000, 1.0)
 
 
+@pytest.mark.parametrize("seconds", [0.07, 0.09])
+def test_a_run_of_a_few_seconds_has_a_state_before_its_history_is_too_large(seconds: float) -> None:
+    requests, size = Requests(), 3 * 256 * 256  # classic at 256 pixels; `seconds` for an iteration
+    settings, length = DescentSettings(history_size=100), 3.5
+    spent = []
+    for iteration in range(1, round(length / seconds) + 1):
+        elapsed, bytes_now = iteration * seconds, state_bytes(settings, size, iteration)
+        if requests.state_due(10.0, elapsed, bytes_now, length - elapsed):
+            spent.append(bytes_now / STATE_BYTES_PER_SECOND)
+            requests.state_made(spent[-1] / 3, elapsed, bytes_now)
+            requests.state_taken(spent[-1] / 3)
+    assert spent
+    assert sum(spent) <= STATES_SHARE * length
+
+
 def test_states_come_at_distances_that_double_up_to_what_is_asked_for() -> None:
     requests, made = Requests(), []
-    for elapsed in range(50):
+    for elapsed in (half / 2 for half in range(100)):
         if requests.state_due(10.0, elapsed, 0, 0.0):
             made.append(elapsed)
             requests.state_made(0.0, elapsed, 0)
             requests.state_taken(0.0)
-    assert made == [1, 3, 7, 15, 25, 35, 45]
+    assert made == [0.5, 1.5, 3.5, 7.5, 15.5, 25.5, 35.5, 45.5]
