@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,12 @@ def decode_extraction(message: feature_pb2.Extraction, field: str = "extraction"
     Raises:
         InvalidInput: No stages, no forms, or an unknown value.
     """
+    return _extraction_in(message.SerializeToString(), field)
+
+
+@lru_cache(maxsize=256)  # most calls of a program ask for the same
+def _extraction_in(data: bytes, field: str) -> Extraction:
+    message = feature_pb2.Extraction.FromString(data)
     if not message.stages:
         raise InvalidInput("name at least one stage", field=f"{field}.stages")
     if not message.forms:

@@ -8,8 +8,10 @@ compares them with the peaks of processes.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from gramlet.feature.descent_types import DescentSettings, Optimizer
@@ -29,6 +31,8 @@ _VECTORS = 14
 """Tensors like the picture that a descent holds beside its history, such as the gradient and the best point."""
 _UNUSED_BYTES = 512 * 2**20
 """So much of what was freed stays, also where the budget is nearly used up."""
+_LOOK_SECONDS = 0.05
+"""How often to look at what was freed: for each small picture it would cost as much as resizing it."""
 _ROOMY = 0.5
 """Share of the budget for a pass with such blocks. A pass that would take more has its large blocks mapped."""
 _TILE_SHARE = 0.6
@@ -104,6 +108,8 @@ class PassMemory:
         self._budget = budget
         self._room = OneAtATime(budget)
         self._suspended = OneAtATime(budget)
+        self._looks_again = 0.0
+        self._forward = lru_cache(self._measured_forward)
 
     @property
     def tile_pixels(self) -> int:
@@ -129,7 +135,7 @@ class PassMemory:
     def targets(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
         """Room for a pass over so many pixels that keeps all stages until its end. Errors as for `extraction`."""
         kept = self._factors.kept * sum(self._stage(stage, antialiased) for stage in stages)
-        tight, scattered = (self._fixed + pixels * (each + kept) for each in self._forward(stages, antialiased))
+        tight, scattered = (self._fixed + pixels * (each + kept) for each in self._forward(tuple(stages), antialiased))
         return self._place(tight, scattered, field)
 
     def gradient(self, pixels: int, stages: Collection[str], antialiased: bool, field: str) -> Place:
@@ -164,20 +170,28 @@ class PassMemory:
         elif (place := take(int(tight))) is not None:
             ALLOCATOR.map_large_blocks()
             place.at_end(ALLOCATOR.stop_mapping)
-        unused = ALLOCATOR.freed_bytes() if math.isfinite(self._budget.limit) else 0
-        if unused > _UNUSED_BYTES and self._budget.reserved + unused > self._budget.limit:
-            ALLOCATOR.trim()  # a pass does not always fit between the blocks that are in use
+        self._trim()
         return place
+
+    def _trim(self) -> None:
+        """Returns what was freed, if it is much: a pass does not always fit between the blocks that are in use."""
+        now = time.monotonic()
+        if now < self._looks_again or math.isinf(self._budget.limit):
+            return
+        self._looks_again = now + _LOOK_SECONDS
+        unused = ALLOCATOR.freed_bytes()
+        if unused > _UNUSED_BYTES and self._budget.reserved + unused > self._budget.limit:
+            ALLOCATOR.trim()
 
     @property
     def _fixed(self) -> float:
         return min(_GRADIENT_BYTES, _FIXED_SHARE * self._budget.limit)
 
     def _extraction(self, pixels: int, stages: Collection[str]) -> tuple[float, float]:
-        tight, scattered = self._forward(stages, False)
+        tight, scattered = self._forward(tuple(stages), False)
         return _FORWARD_BYTES + pixels * tight, _FORWARD_BYTES + pixels * scattered
 
-    def _forward(self, stages: Collection[str], antialiased: bool) -> tuple[float, float]:
+    def _measured_forward(self, stages: tuple[str, ...], antialiased: bool) -> tuple[float, float]:
         """Bytes for each pixel of the picture, where large blocks are mapped and where they are kept."""
         names, factors = self._until(stages), self._factors
         first = self._stage(names[0], antialiased) * (factors.first if len(names) == 1 else factors.stem)

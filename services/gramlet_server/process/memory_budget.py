@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -225,16 +226,19 @@ class Place:
     """The place of a piece of work among those of which one is done at a time, until it is closed or garbage."""
 
     def __init__(self, room: OneAtATime, size: int) -> None:
-        self._ends: list[Callable[[], object]] = [weakref.finalize(self, room._leave, size)]
+        self._ends: list[Callable[[], object]] = [partial(room._leave, size)]
 
     def at_end(self, call: Callable[[], None]) -> None:
         """Registers what to call, from any thread, when the place is given up."""
-        self._ends.append(weakref.finalize(self, call))
+        self._ends.append(call)
 
     def close(self) -> None:
         """Gives the place up. Closing twice does nothing more."""
-        for end in self._ends:
-            end()
+        while self._ends:
+            self._ends.pop()()
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Place:
         return self

@@ -24,6 +24,8 @@ def configure(log_format: str, level: str) -> None:
     handler = LineHandler(_STDERR)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # No line has these. To find them out takes as long as to write the line ("Optimization" in Python's logging HOWTO).
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 class LineHandler(logging.Handler):

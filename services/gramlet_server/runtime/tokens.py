@@ -26,7 +26,7 @@ import grpc
 from gramlet.errors import InvalidInput, PermissionDenied, Unauthenticated
 from gramlet.transport.channel import ON_BEHALF_OF
 
-from gramlet_server.process.identity import Caller
+from gramlet_server.process.identity import NOBODY, Caller
 
 SERVICES = ("feature", "stylize", "train", "embed")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -171,7 +171,7 @@ class Tokens:
         """The caller whose token was sent."""
         callers = self._callers
         if not callers:
-            return Caller()
+            return NOBODY
         scheme, _, token = _sent(details, "authorization").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated(
