@@ -159,6 +159,7 @@ class Feeds:
     async def follow(self, kind: RunKind, run_id: str) -> Feed:
         """The feed of a run; without one, that of an earlier process, or a new one that watches the run."""
         feed = self._feeds.get((kind.value, run_id)) or await self._kept(kind, run_id)
+        feed = self._feeds.get((kind.value, run_id)) or feed  # another request may have started it meanwhile
         if feed is None:
             feed = self._start(kind, run_id, self._client.run(run_id, kind).watch())
         self._feeds[kind.value, run_id] = feed
@@ -226,9 +227,13 @@ class Feeds:
 
         async def read() -> None:
             last = await _read(feed, events, again)
-            if first is not None:  # a feed that joined a run late has not all of its events
-                await self._keep(kind, run_id, feed, last)
-            feed.end(last)
+            try:
+                if first is not None:  # a feed that joined a run late has not all of its events
+                    await self._keep(kind, run_id, feed, last)
+            except OSError as error:
+                _log.warning("the events of run %s are not kept: %s", run_id, error)
+            finally:
+                feed.end(last)
 
         self.beside(read())
         return feed

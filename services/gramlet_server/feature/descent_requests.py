@@ -66,15 +66,17 @@ class Requests:
 
     def state_made(self, seconds: float, elapsed: float, size: int) -> None:
         """A state of so many bytes waits for the reader. It took `seconds`, and was made `elapsed` after the start."""
-        self._state_waits, self._newest, self._made_at, self._size = True, seconds, elapsed, size
-        self._distance *= 2
+        with self._changed:
+            self._state_waits, self._newest, self._made_at, self._size = True, seconds, elapsed, size
+            self._distance *= 2
 
     def state_taken(self, seconds: float) -> None:
         """The reader has it, and took so long for it."""
         # The descent went on meanwhile, but on a CPU it shared the processor with the reader, and with StylizeService,
         # which writes the state afterwards and takes about as long.
-        self._state_waits, self._newest = False, self._newest + 2 * seconds
-        self._spent += self._newest
+        with self._changed:
+            self._state_waits, self._newest = False, self._newest + 2 * seconds
+            self._spent += self._newest
 
     def state_due(self, wanted: float, elapsed: float, size: int, remaining: float) -> bool:
         """Whether it is time for a state.
@@ -85,8 +87,10 @@ class Requests:
             size: Bytes that a state has.
             remaining: Seconds that the descent still needs, about.
         """
-        if not wanted or self._state_waits:
-            return False
+        with self._changed:
+            return bool(wanted) and not self._state_waits and self._is_time(wanted, elapsed, size, remaining)
+
+    def _is_time(self, wanted: float, elapsed: float, size: int, remaining: float) -> bool:
         if elapsed - self._made_at < min(wanted, self._distance):
             return False
         if self._made_at:  # a history that grows makes the next state larger than the newest

@@ -87,8 +87,8 @@ class Descents:
         requests, happened = Requests(), EventBuffer[Report](replaceable=(PreviewPixels,))
         network = self._passes, self._targets, self._differentiator
         work = DescentWork(*network, start, requests, happened, self._pace, lambda: self.queue.running - 1)
-        descent = LocalDescent(self.queue, work, requests, happened, self._remove)
-        with self._lock:
+        with self._lock:  # `drain` closes the queue in it, and tells all that had a ticket before
+            descent = LocalDescent(self.queue, work, requests, happened, self._remove)
             self._open.add(descent)
         return descent
 
@@ -105,8 +105,8 @@ class Descents:
 
     def drain(self) -> None:
         """Lets every descent hand out its state and fail with Unavailable, so that it goes on at another server."""
-        self.queue.close()
         with self._lock:
+            self.queue.close()
             descents = list(self._open)
         for descent in descents:
             descent.drain()

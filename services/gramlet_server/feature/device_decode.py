@@ -8,6 +8,7 @@ decoded by the default decoder; which of the two decodes a file depends on nothi
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import torch
-from gramlet.errors import Cancelled, FailedPrecondition, GramletError, InvalidInput
+from gramlet.errors import Cancelled, FailedPrecondition, GramletError, InvalidInput, Overloaded
 from gramlet.types import Limits, Picture, Resize
 from torch import Tensor
 
@@ -35,6 +36,8 @@ NVJPEG = "nvjpeg"
 MOST_PIXELS = 24 * 10**6
 """Pixels that are decoded together, and the most that a file may have: they take 27 bytes each of the device."""
 MOST_PICTURES = 64
+
+_log = logging.getLogger(__name__)
 
 Outcome = Decoded | OnDevice | GramletError
 
@@ -243,15 +246,23 @@ class DeviceDecoder:
         try:
             with self._codec.working():
                 found = self._decoded(jobs)
-        except Exception:  # whatever it is: its file gets another decoder
+        except Exception as error:
             if len(jobs) == 1:
-                jobs[0].found.set_result(None)
+                self._failed(jobs[0], error)
                 return
             self._decode(jobs[: len(jobs) // 2])
             self._decode(jobs[len(jobs) // 2 :])
             return
         for job, picture in zip(jobs, found, strict=True):
             job.found.set_result(picture)
+
+    def _failed(self, job: _Job, error: Exception) -> None:
+        """Leaves a file to the other decoder, unless the file is not at fault: its pixels would differ."""
+        if isinstance(error, torch.OutOfMemoryError):
+            job.found.set_exception(Overloaded("the device has no memory left to decode", retry_after=1.0))
+            return
+        _log.info("the device's decoder refused a file: %s", error)
+        job.found.set_result(None)
 
     def _decoded(self, jobs: Sequence[_Job]) -> list[OnDevice | None]:
         found: list[OnDevice | None] = [None] * len(jobs)

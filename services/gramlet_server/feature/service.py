@@ -27,11 +27,11 @@ class _Inbox:
     """Passes on, in a thread of its own, what a client sends to its descent.
 
     Attributes:
-        error: What is wrong with a message. The descent was cancelled for it.
+        error: Why a message could not be taken. The descent was cancelled for it.
     """
 
     def __init__(self, requests: Iterator[feature_pb2.DescendRequest], descent: LocalDescent) -> None:
-        self.error: InvalidInput | None = None
+        self.error: GramletError | None = None
         self._descent = descent
         threading.Thread(target=self._read, args=[requests], name="descent-requests", daemon=True).start()
 
@@ -47,7 +47,7 @@ class _Inbox:
                         self._descent.stop()
                     case _:
                         raise InvalidInput("neither weights, nor `proceed`, nor `stop`", field="message")
-        except InvalidInput as error:
+        except GramletError as error:  # a wrong message, or no memory to join its parts
             self.error = error
             self._descent.cancel()
         except grpc.RpcError:
@@ -71,7 +71,8 @@ def _messages(burst: Sequence[DescentEvent | Snapshot]) -> Iterator[feature_pb2.
 def _cancelled(context: grpc.ServicerContext) -> threading.Event:
     """Is set when the call has ended, however it has."""
     event = threading.Event()
-    context.add_callback(event.set)
+    if not context.add_callback(event.set):  # it has ended already
+        event.set()
     return event
 
 
@@ -117,7 +118,8 @@ class FeatureServicer(feature_pb2_grpc.FeatureServiceServicer):
         element_type = ElementType.FLOAT32
         with self._engine.differentiator.open() as differentiation:
             # When the client is gone, its work must not stay in the device's queue.
-            context.add_callback(differentiation.close)
+            if not context.add_callback(differentiation.close):
+                differentiation.close()
             for request in joined_from_parts(request_iterator):
                 match request.WhichOneof("message"):
                     case "setup":

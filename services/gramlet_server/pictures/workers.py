@@ -6,15 +6,11 @@ something else has killed costs the file another attempt. No worker is forked fr
 
 from __future__ import annotations
 
-import json
 import logging
-import mmap
 import os
 import queue
 import signal
-import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,20 +25,13 @@ from gramlet_server.pictures.elsewhere import Kind, Task
 from gramlet_server.pictures.headers import decoding_bytes, is_cheap, opened, plain_bytes, plain_jpeg_size
 from gramlet_server.pictures.prepare import Decoded, decode_for
 from gramlet_server.pictures.worker import outcome_of
+from gramlet_server.pictures.worker_process import CANCEL_SECONDS, FILES_BYTES, KEPT_BYTES, WorkerProcess
 from gramlet_server.process.memory_budget import PROCESS
 
-FILES_BYTES = 64 * 2**20
-"""Room for the files of a request, in a worker's memory."""
-KEPT_BYTES = 32 * 2**20
-"""So much of a worker's memory is not returned to the kernel after a request."""
-CANCEL_SECONDS = 0.25
-"""How often a thread that waits for a worker looks whether the call was cancelled."""
 FEW_CORES = 4
 """Machines with fewer cores decode cheap files in the server's process."""
 ATTEMPTS = 2
 """How often a file is given to a worker that then dies for no reason that is known."""
-LEAST_ROOM = 2**30
-"""Room for pixels in a worker's memory, at least: other services than FeatureService have limits of their own."""
 
 _log = logging.getLogger(__name__)
 
@@ -101,63 +90,6 @@ class _File:
     needed: int
 
 
-class _Worker:
-    """One process, its socket and the memory that both share."""
-
-    def __init__(self, limits: Limits, seconds: float) -> None:
-        # Sparse: it takes the memory that was written to.
-        size = FILES_BYTES + max(LEAST_ROOM, 3 * limits.decoded_pixels, 3 * limits.network_pixels)
-        handle = os.memfd_create("gramlet-decode")
-        os.ftruncate(handle, size)
-        self.memory = mmap.mmap(handle, size)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "gramlet_server.pictures.worker", str(theirs.fileno()), str(handle)]
-            self.process = subprocess.Popen(
-                [*command, str(seconds)], pass_fds=(theirs.fileno(), handle), stdin=subprocess.DEVNULL
-            )
-        os.close(handle)
-        self._socket = ours
-        self._received = b""
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Sends a line."""
-        self._socket.settimeout(None)
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self, cancelled: threading.Event) -> dict[str, Any]:
-        """The next line.
-
-        Raises:
-            Cancelled: Nothing came before `cancelled` was set.
-            EOFError: The process has ended.
-        """
-        self._socket.settimeout(CANCEL_SECONDS)
-        while b"\n" not in self._received:
-            try:
-                data = self._socket.recv(65536)
-            except TimeoutError:
-                if cancelled.is_set():
-                    raise Cancelled("the call was cancelled") from None
-                continue
-            if not data:
-                raise EOFError
-            self._received += data
-        line, _, self._received = self._received.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def release_memory(self) -> None:
-        """Returns most of the memory of a large request to the kernel."""
-        self.memory.madvise(mmap.MADV_REMOVE, KEPT_BYTES, len(self.memory) - KEPT_BYTES)
-
-    def end(self) -> int:
-        """Kills the process; returns its exit status."""
-        self._socket.close()
-        self.process.kill()
-        return self.process.wait()
-
-
 class DecodeWorkers:
     """Decodes files in worker processes, which start when they are first needed.
 
@@ -175,9 +107,9 @@ class DecodeWorkers:
         self._local = LocalDecoder(limits)
         self._lock = threading.Lock()
         self._closed = False
-        self._running: set[_Worker] = set()
+        self._running: set[WorkerProcess] = set()
         # Places for workers: None, where none was started yet.
-        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[WorkerProcess | None] = queue.LifoQueue()
         for _ in range(count):
             self._idle.put(None)
 
@@ -251,8 +183,8 @@ class DecodeWorkers:
 
     def _pass(self, files: dict[int, _File], task: Task, cancelled: threading.Event) -> tuple[dict[int, Any], bool]:
         """Gives files to a worker; returns the outcomes, and whether the worker has died before the last of them."""
-        idle = self._idle.get()
-        kept: _Worker | None = idle
+        idle = self._next_idle(cancelled)
+        kept: WorkerProcess | None = idle
         outcomes: dict[int, Any] = {}
         # A worker decodes one file after the other.
         most = max(file.needed for file in files.values())
@@ -265,11 +197,11 @@ class DecodeWorkers:
             kept = None  # until an orderly end
             try:
                 full = self._collect(self._ask(worker, files, task, cancelled), outcomes)
-            except Cancelled:
-                self._lose(worker, seconds=0)
-                raise
             except (EOFError, OSError, ValueError, TypeError, KeyError) as error:
                 return outcomes, self._may_try_again(worker, error, files, outcomes)
+            except BaseException:  # such as Cancelled: it is still at work
+                self._lose(worker, seconds=0)
+                raise
             kept = worker
             if full is not None:
                 raise full
@@ -277,6 +209,19 @@ class DecodeWorkers:
         finally:
             room.close()
             self._idle.put(kept)
+
+    def _next_idle(self, cancelled: threading.Event) -> WorkerProcess | None:
+        """Waits for a worker that has nothing to do; None stands for one that has to be started.
+
+        Raises:
+            Cancelled: `cancelled` was set first.
+        """
+        while True:
+            try:
+                return self._idle.get(timeout=CANCEL_SECONDS)
+            except queue.Empty:
+                if cancelled.is_set():
+                    raise Cancelled("the call was cancelled") from None
 
     def _collect(self, answers: Iterator[tuple[int, Any]], outcomes: dict[int, Any]) -> Overloaded | None:
         """Collects all answers of a worker; returns the error if the memory had no room for the pixels of one."""
@@ -293,7 +238,7 @@ class DecodeWorkers:
         return full
 
     def _may_try_again(
-        self, worker: _Worker, error: Exception, files: dict[int, _File], outcomes: dict[int, Any]
+        self, worker: WorkerProcess, error: Exception, files: dict[int, _File], outcomes: dict[int, Any]
     ) -> bool:
         """Ends a worker that was lost; whether its file may be tried again. One that took too long is refused."""
         status = self._lose(worker, seconds=1)
@@ -306,7 +251,7 @@ class DecodeWorkers:
         return False
 
     def _ask(
-        self, worker: _Worker, files: dict[int, _File], task: Task, cancelled: threading.Event
+        self, worker: WorkerProcess, files: dict[int, _File], task: Task, cancelled: threading.Event
     ) -> Iterator[tuple[int, Any]]:
         """What came of each file, by its number, as the worker answers."""
         places, offset = [], 0
@@ -330,15 +275,15 @@ class DecodeWorkers:
         if most > KEPT_BYTES:
             worker.release_memory()
 
-    def _start(self) -> _Worker:
+    def _start(self) -> WorkerProcess:
         with self._lock:
             if self._closed:
                 raise Cancelled("the server is shutting down")
-            worker = _Worker(self._limits, self._seconds)
+            worker = WorkerProcess(self._limits, self._seconds)
             self._running.add(worker)
         return worker
 
-    def _lose(self, worker: _Worker, seconds: float) -> int | None:
+    def _lose(self, worker: WorkerProcess, seconds: float) -> int | None:
         """Ends a worker; returns its exit status if it ends by itself in that time."""
         with self._lock:
             self._running.discard(worker)

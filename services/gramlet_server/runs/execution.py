@@ -135,10 +135,10 @@ class Execution(Generic[Event]):
         with self._lock:
             if self._stopping or self._over.is_set():
                 return False
-            self._callers += 1
             if detached and not self.detached and not self._is_closed:
                 info = replace(self._record.info, detached=True)
                 self._record = self._records.begin(self._work.run, replace(self._record, info=info))
+            self._callers += 1
             return True
 
     def leave_caller(self) -> None:
@@ -147,6 +147,7 @@ class Execution(Generic[Event]):
             self._callers -= 1
             if self._callers > 0 or self.detached:
                 return
+            self._stopping = True  # inside the lock: who joins from now on comes too late
         self.stop(requested=False)
 
     def stop(self, *, requested: bool = True) -> None:
@@ -187,8 +188,8 @@ class Execution(Generic[Event]):
         self._progress = kind.progress(event, self._progress)
         if isinstance(event, kind.result):
             # Written before anybody gets the result, so that a caller who has it finds the run succeeded.
-            self._has_succeeded = True
             self._close(RunState.SUCCEEDED, outcome=kind.outcome(event))
+            self._has_succeeded = True
         self._broadcast.put(event)
 
     def _end(self, error: BaseException | None) -> None:

@@ -29,6 +29,7 @@ when the server is shutting down: the next owner of the run goes on from there. 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -77,6 +78,7 @@ class Lifecycle:
         self._executions: dict[tuple[RunKind, str], Execution[Any]] = {}
         self._lock = threading.Lock()
         self._draining = threading.Event()
+        self._drained_at = math.inf
 
     def start(self, prepare: Callable[[], Work[Event]]) -> LocalWatch[Event]:
         """Queues a run, prepares it and starts its threads.
@@ -147,6 +149,7 @@ class Lifecycle:
 
     def drain(self) -> None:
         """Shuts down: waiting runs end at once with Unavailable, running ones at their next `check_draining`."""
+        self._drained_at = time.monotonic()
         self._draining.set()
         self.queue.close()
         with self._lock:
@@ -155,8 +158,8 @@ class Lifecycle:
             execution.wake()
 
     def close(self, seconds: float) -> None:
-        """Waits until all runs have ended after `drain`, but not longer than this. Detached runs have no call."""
-        until = time.monotonic() + seconds
+        """Waits until all runs have ended, but not longer than this after `drain`. Detached runs have no call."""
+        until = min(self._drained_at, time.monotonic()) + seconds
         for execution in list(self._executions.values()):
             execution.join(max(0.0, until - time.monotonic()))
 

@@ -1,8 +1,9 @@
 """What the store knows about every run: its record, an index of all runs by time, and which ones need no caller.
 
-    runs/<kind>/<run id>/<epoch>/summary     the record, which the owner of the run writes: state, progress, lease
-    index/<kind>/<reversed time>-<run id>    empty; its name puts the newest run first
-    detached/<kind>/<run id>                 empty; there as long as a detached run has not ended
+    runs/<kind>/<run id>/<folder>/<epoch>/summary.<number>   the record, which the owner of the run writes: state,
+                                                             progress, lease
+    index/<kind>/<reversed time>-<run id>                    empty; its name puts the newest run first
+    detached/<kind>/<run id>                                 empty; there as long as a detached run has not ended
 
 The record is also the lease of the process that executes the run. The process writes it again before the lease ends. A
 run whose lease has ended may be taken over. Leases compare the clocks of two machines, so the clocks must not differ by
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from gramlet.errors import DataLoss, InvalidInput, NotFound
@@ -176,7 +178,10 @@ class Records:
                 self.store.report(error)
                 continue
             if record is None or record.info.state.has_ended:
-                self.store.delete(entry.key)  # the process that should have done it was lost
+                # The process that should have deleted it was lost. A newer key may be that of a run which just begins:
+                # its record is written after the key.
+                if datetime.now(UTC) - entry.modified > timedelta(seconds=self.lease_seconds):
+                    self.store.delete(entry.key)
             elif not self.is_alive(record):
                 yield run_id
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -56,6 +57,8 @@ def keep_rescuing(lifecycle: Lifecycle, kind: RunKind, prepare: Callable[[str], 
                 rescue_once(lifecycle, kind, prepare)
             except GramletError as error:
                 _log.warning("abandoned %s runs could not be looked for: %s", kind.value, error)
+            except Exception:  # a bug must not end the rescue of all other runs
+                _log.exception("abandoned %s runs could not be looked for", kind.value)
 
     threading.Thread(target=rescue, name=f"rescue-{kind.value}", daemon=True).start()
 
@@ -66,6 +69,7 @@ def _fail(lifecycle: Lifecycle, kind: RunKind, run_id: str, error: GramletError)
     if record is None:
         return
     failed = RunError(error.code.value, error.message, error.field)
-    info = replace(record.info, state=RunState.FAILED, error=failed)
+    now = time.time()
+    info = replace(record.info, state=RunState.FAILED, error=failed, updated=now, ended=now)
     lifecycle.records.write(Run.take_over(lifecycle.records.store, kind.value, run_id), replace(record, info=info))
     _log.warning("run %s cannot go on: %s", run_id, error)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from gramlet.errors import Aborted, Cancelled, NotFound, error_class
+from gramlet.errors import Aborted, Cancelled, GramletError, NotFound, error_class
 from gramlet.run.types import Progress, RunState
 
 from gramlet_server.runs.execution import PROGRESS_SECONDS, Execution
@@ -161,7 +161,7 @@ class StoreWatch(Watch[Event]):
                 raise shutting_down(self.run_id)
             record = self._records.read(self._kind.kind, self.run_id)
             if record is None:
-                raise NotFound(f"run {self.run_id} was deleted", field="watch_run_id")
+                raise self._deleted()
             if record.info.state is RunState.SUCCEEDED:
                 yield from self._kind.finished(self._records.store, self.run_id)
                 return
@@ -178,6 +178,11 @@ class StoreWatch(Watch[Event]):
                 yield None
             self._cancelled.wait(PROGRESS_SECONDS)
         raise Cancelled("the call was cancelled")
+
+    def _deleted(self) -> GramletError:
+        message = f"run {self.run_id} was deleted"
+        # A client that is told NotFound while it resumes a run orders it again.
+        return NotFound(message, field="watch_run_id") if self._take_over is None else Cancelled(message)
 
     def _events_of(self, inner: Watch[Event], seconds: float | None) -> Iterator[Event | None]:
         self._inner = inner
