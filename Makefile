@@ -30,8 +30,8 @@ studio: install
 HANGING := $(if $(GRAMLET_LONG_TESTS),,-o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true)
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(HANGING) --ignore tests/e2e
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(HANGING) tests/e2e
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(HANGING) --ignore tests/e2e
+	$(BIN)/python -m pytest $(HANGING) tests/e2e
 
 lint: install protos-check
 	$(BIN)/python scripts/unasync.py --check

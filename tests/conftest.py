@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, here and in the servers that tests start: the last bits of a network depend on the number of
+# its threads, and the tests share few cores with each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from gramlet_server.backbone import load_network
 from gramlet_server.feature.engine import Engine
 from gramlet_server.process.allocator import ALLOCATOR
