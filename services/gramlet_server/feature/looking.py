@@ -101,8 +101,7 @@ class Looking:
             if pixels > MOST_PIXELS:
                 message = f"{width} x {height} is {pixels:,} pixels, at most {MOST_PIXELS:,} are seen: resize it"
                 raise InvalidInput(message, field="picture")
-            at_once = pixels * self._passes.scheduler.room(pixels)
-            place = self._passes.memory.extraction(at_once, [self._start.stage], "picture")
+            place = self._passes.whole_room(pixels, [self._start.stage])
         except InvalidInput as error:
             return error
         (picture,) = self._passes.device.before([decoded])

@@ -151,11 +151,18 @@ class Passes:
         Raises:
             InvalidInput, Overloaded: There is none, ever or now.
         """
-        in_all = pixels * self.scheduler.room(pixels)
         # Where there is no memory for a second pass beside it, others wait until it has ended.
-        if self.is_long("extract", pixels) and (place := self.memory.suspended(in_all, stages)):
+        if self.is_long("extract", pixels) and (place := self.memory.suspended(self._pass_pixels(pixels), stages)):
             return place, True
-        return self.memory.extraction(in_all, stages, "picture"), False
+        return self.whole_room(pixels, stages), False
+
+    def whole_room(self, pixels: int, stages: Collection[str]) -> Place:
+        """The same for work that is never suspended."""
+        return self.memory.extraction(self._pass_pixels(pixels), stages, "picture")
+
+    def _pass_pixels(self, pixels: int) -> int:
+        """Pixels of a pass over as many such pictures as one takes."""
+        return pixels * self.scheduler.room(pixels)
 
     def needs_tiles(self, picture: Array | Tensor) -> bool:
         """Whether a picture (3, H, W) is too large to be worked on as a whole."""

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from gramlet.run.types import Progress, RunInfo, RunKind
 
+from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 Event = TypeVar("Event")
@@ -42,7 +43,7 @@ class Kind(Generic[Event]):
     progress: Callable[[Event, Progress], Progress]
     remote: Callable[[RunInfo], Event]
     finished: Callable[[Store, str], Iterator[Event]]
-    reported: Callable[[Store, str], Iterator[Event]] = lambda *_: iter(())
+    reported: Callable[[Run], Iterator[Event]] = lambda _: iter(())
     outcome: Callable[[Event], str] = lambda _: ""
     for_others: Callable[[Event], Event] = lambda event: event
     replaceable: tuple[type, ...] = ()

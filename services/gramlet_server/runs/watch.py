@@ -16,6 +16,7 @@ from gramlet_server.runs.execution import PROGRESS_SECONDS, Execution
 from gramlet_server.runs.kind import Kind
 from gramlet_server.runs.queue import BEAT_SECONDS, shutting_down
 from gramlet_server.runs.records import Record, Records
+from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 
 Event = TypeVar("Event")
@@ -111,7 +112,7 @@ class FinishedWatch(Watch[Event]):
 
     def beating(self, seconds: float | None = BEAT_SECONDS) -> Iterator[Event | None]:
         if self._resumes:
-            yield from self._kind.reported(self._store, self.run_id)
+            yield from self._kind.reported(Run(self._store, self._kind.name, self.run_id))
         yield from self._kind.finished(self._store, self.run_id)
 
     def cancel(self) -> None:

@@ -123,7 +123,7 @@ STYLIZATION: Kind[StylizeEvent] = Kind(
     progress=_progress,
     remote=_remote,
     finished=lambda store, run_id: iter([finished(_stylization(store, run_id)).result]),
-    reported=lambda store, run_id: iter(finished(_stylization(store, run_id)).reported),
+    reported=lambda run: iter(finished(run).reported),
     replaceable=(Preview,),
     opening=(Started,),
 )
@@ -134,6 +134,6 @@ SWEEP: Kind[SweepEvent] = Kind(
     progress=_sweep_progress,
     remote=lambda info: SweepRemoteProgress(progress=info.progress),
     finished=lambda store, run_id: iter([_sweep_result(_sweep(store, run_id))]),
-    reported=lambda store, run_id: _cells(_sweep(store, run_id)),
+    reported=_cells,
     opening=(SweepStarted,),
 )

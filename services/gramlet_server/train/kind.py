@@ -9,7 +9,6 @@ from gramlet.run.types import Progress, RunKind
 from gramlet.train.types import Accepted, Epoch, Event, Extracting, Queued, RemoteProgress, Result, Started, Step
 
 from gramlet_server.runs.kind import Kind
-from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.train.training import reported
 
@@ -23,7 +22,7 @@ def training_kind(finished: Callable[[Store, str], Iterator[Event]]) -> Kind[Eve
         progress=_progress,
         remote=lambda info: RemoteProgress(info.progress),
         finished=finished,
-        reported=lambda store, run_id: reported(Run(store, RunKind.TRAIN.value, run_id, 0)),
+        reported=reported,
         for_others=lambda event: replace(event, wanted=(), names=()) if isinstance(event, Accepted) else event,
         outcome=lambda event: f"{event.head.name}/{event.head.version}" if isinstance(event, Result) else "",
         replaceable=(Step, Extracting),
