@@ -16,9 +16,9 @@ from gramlet.feature.types import Evaluation, Extraction, Features, Model, Objec
 from gramlet.types import Array, Picture, short_digest
 
 FIRST_STATE_SECONDS = 0.5
-"""To the first state of a descent. The time to the next one doubles with each, up to what was asked for: where servers
-are lost again and again, a run that lives for a few seconds still gets on. L-BFGS has little history by then, so that
-the state is small enough for a run of a few seconds."""
+"""Seconds from the start of a descent to its first state. The interval then doubles up to the one asked for. So a run
+makes progress even if every server lives for a few seconds only. L-BFGS has little history by then, and its state is
+small."""
 
 
 class Differentiation(Protocol):

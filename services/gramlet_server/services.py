@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from gramlet_server.feature_source import FeatureSource
     from gramlet_server.pictures.workers import Decoder
     from gramlet_server.runs.lifecycle import Lifecycle
+    from gramlet_server.runs.quota import StoreQuota
     from gramlet_server.runs.readiness import StoreMonitor
-    from gramlet_server.runs.room import Room
     from gramlet_server.runs.store import Store
 
 
@@ -73,13 +73,13 @@ class Shared:
 
     @cached_property
     def decoder(self) -> Decoder:
-        """Decodes files. From now on, what else in this process decodes a costly file has it done there."""
-        from gramlet_server.pictures import elsewhere
+        """Decodes files. Its worker processes then decode the costly files of all services (`pictures/offload.py`)."""
+        from gramlet_server.pictures import offload
         from gramlet_server.pictures.workers import DecodeWorkers, decoder_for
 
         chosen = self.settings.decoding
         decoder = decoder_for(chosen.decode_workers, self.settings.limits, chosen.decode_seconds)
-        elsewhere.use(decoder if isinstance(decoder, DecodeWorkers) else None)
+        offload.set_pool(decoder if isinstance(decoder, DecodeWorkers) else None)
         return decoder
 
     @cached_property
@@ -111,22 +111,22 @@ class Shared:
         return StoreMonitor(self.store)
 
     @cached_property
-    def room(self) -> Room:
+    def quota(self) -> StoreQuota:
         """The limits of what names may store."""
+        from gramlet_server.runs.quota import StoreQuota
         from gramlet_server.runs.records import Records
-        from gramlet_server.runs.room import Room
         from gramlet_server.train.descriptions import HeadSizes
 
-        return Room([Records(self.store).sizes, HeadSizes(self.store)])
+        return StoreQuota([Records(self.store).sizes, HeadSizes(self.store)])
 
     def check(self) -> None:
         """Refuses settings of services with runs before the network is loaded: a store that cannot be opened."""
         _ = self.store
 
     def executing(self, servicer: Any, lifecycle: Lifecycle, keep_rescuing: Callable[[], None]) -> Built:
-        """A service that executes runs: RunService knows them, and runs that other processes lose go on here."""
+        """A service that executes runs. RunService can stop them, and detached runs of lost processes go on here."""
         self.lifecycles.append(lifecycle)
-        lifecycle.check_room = self.room.check
+        lifecycle.check_quota = self.quota.check
         keep_rescuing()
         seconds = self.settings.server.drain_seconds
         return Built(
@@ -146,9 +146,9 @@ class Shared:
     def close(self) -> None:
         """Releases the network, or the connection to it, and ends the decoders and the watch of the store, if a service
         used them."""
-        from gramlet_server.pictures import elsewhere
+        from gramlet_server.pictures import offload
 
-        elsewhere.use(None)
+        offload.set_pool(None)
         for part in ("engine", "features", "decoder", "store_monitor"):
             if part in vars(self):
                 vars(self)[part].close()
@@ -202,7 +202,7 @@ def _train(shared: Shared) -> Built:
     # The weights are read when a training first unfreezes stages; frozen networks need none here.
     base = BaseStages(lambda: load(network.backbone, network.weights))
     runs = Runs(shared.features, shared.store, base, settings, shared.metrics)
-    # In parallel, so that the service is ready before; a run that comes earlier waits for the rest of it.
+    # In the background, so that the service is ready sooner. A run that starts earlier waits for it.
     threading.Thread(target=_warm_up, args=[runs.warm_up], name="warm-up", daemon=True).start()
     shared.keep_sweeping(KIND, cache=CACHE)
     return shared.executing(

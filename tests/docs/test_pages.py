@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.descriptor import FileDescriptor
 from gramlet.embed.v1 import embed_pb2
 from gramlet.feature.v1 import feature_pb2
+from gramlet.run.v1 import run_pb2
 from gramlet.stylize.v1 import stylize_pb2
 from gramlet.train.v1 import train_pb2
 
@@ -22,6 +23,7 @@ FILES: tuple[FileDescriptor, ...] = (
     stylize_pb2.DESCRIPTOR,
     train_pb2.DESCRIPTOR,
     embed_pb2.DESCRIPTOR,
+    run_pb2.DESCRIPTOR,
 )
 
 

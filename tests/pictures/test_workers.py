@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gramlet.errors import Cancelled, GramletError, InvalidInput
 from gramlet.types import Limits, Resize, ResizeMode
-from gramlet_server.pictures import elsewhere
+from gramlet_server.pictures import offload
 from gramlet_server.pictures.decode import decode, opacity
 from gramlet_server.pictures.headers import is_cheap, opened
 from gramlet_server.pictures.prepare import Decoded, prepare
@@ -140,9 +140,9 @@ def test_with_few_cores_only_costly_files_leave_the_process(monkeypatch: pytest.
 @pytest.fixture
 def used(workers: DecodeWorkers) -> Iterator[DecodeWorkers]:
     """Decodes what is costly in this process, as gramlet-server has it."""
-    elsewhere.use(workers)
+    offload.set_pool(workers)
     yield workers
-    elsewhere.use(None)
+    offload.set_pool(None)
 
 
 ROW = Resize(ResizeMode.LONGEST_SIDE, 20)
@@ -169,19 +169,19 @@ def test_what_other_services_decode_is_the_same_where_it_is_decoded_elsewhere(
     ]
     files += [file(progressive=True), file(kind="GIF")]
     found = [answer(data) for data in files]
-    elsewhere.use(None)
+    offload.set_pool(None)
     for one, data in zip(found, files, strict=True):
         np.testing.assert_array_equal(one, answer(data))
 
 
 def test_a_file_of_another_service_that_takes_too_long_is_refused(huge: bytes) -> None:
     workers = DecodeWorkers(1, Limits(), seconds=0.1)
-    elsewhere.use(workers)
+    offload.set_pool(workers)
     try:
         with pytest.raises(InvalidInput, match=r"content: .*processor time"):
             decode(huge, Limits(), "content")
     finally:
-        elsewhere.use(None)
+        offload.set_pool(None)
         workers.close()
 
 

@@ -18,8 +18,8 @@ from gramlet_server.runs.control import RunControl
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.queue import RunQueue
+from gramlet_server.runs.quota import StoreQuota
 from gramlet_server.runs.records import Record, Records
-from gramlet_server.runs.room import Room
 from gramlet_server.runs.run import Run
 from gramlet_server.runs.store import Store
 from gramlet_server.train.classifier import HeadWeights
@@ -143,7 +143,7 @@ def test_a_name_with_all_of_its_runs_leaves_room_for_others() -> None:
 
 
 def test_a_name_that_fills_its_share_of_the_store_starts_no_more(lifecycle: Lifecycle) -> None:
-    lifecycle.check_room = room(lifecycle)
+    lifecycle.check_quota = quota(lifecycle)
     with calling(Caller("alice", most_bytes=1)):
         make(lifecycle, "first")
         with pytest.raises(Overloaded, match="delete runs, maps or heads") as caught:
@@ -155,7 +155,7 @@ def test_a_name_that_fills_its_share_of_the_store_starts_no_more(lifecycle: Life
 
 def test_heads_count_and_deleted_things_do_not(lifecycle: Lifecycle) -> None:
     store = lifecycle.records.store
-    check, registry = room(lifecycle), Registry(store)
+    check, registry = quota(lifecycle), Registry(store)
     with calling(Caller("alice", sees_all=False)):
         head = registry.add(HEAD, HeadWeights(STATE, {}))
         make(lifecycle, "first")
@@ -174,7 +174,7 @@ def test_heads_count_and_deleted_things_do_not(lifecycle: Lifecycle) -> None:
 
 
 def test_a_run_that_exists_goes_on_however_full_the_share_is(lifecycle: Lifecycle) -> None:
-    lifecycle.check_room = room(lifecycle)
+    lifecycle.check_quota = quota(lifecycle)
     store = lifecycle.records.store
 
     def work() -> Generator[int, None, None]:
@@ -193,5 +193,5 @@ def test_a_run_that_exists_goes_on_however_full_the_share_is(lifecycle: Lifecycl
         assert list(watch) == [1]
 
 
-def room(lifecycle: Lifecycle) -> Callable[[], None]:
-    return Room([lifecycle.records.sizes, HeadSizes(lifecycle.records.store)]).check
+def quota(lifecycle: Lifecycle) -> Callable[[], None]:
+    return StoreQuota([lifecycle.records.sizes, HeadSizes(lifecycle.records.store)]).check

@@ -18,7 +18,15 @@ from gramlet_server.runtime.interceptors import NameLimits
 from gramlet_server.runtime.metrics import Metrics
 from gramlet_server.runtime.tokens import Tokens, new_token, read_tokens
 
+from tests.guards.paths import rpcs
+
 TRAIN = "/gramlet.train.v1.TrainService/"
+READS = (
+    *("GetModel", "Extract", "ExtractStream", "Differentiate", "Descend", "See"),
+    *("GetStatus", "Predict", "ListHeads", "GetHead", "ExportHead"),
+    *("Transform", "DrawMap", "ListMaps", "GetMap", "ListRuns", "GetRun"),
+)
+"""The calls that change nothing in the store."""
 
 
 def call_of(token: str, method: str = TRAIN + "ListHeads", behalf: str = "") -> Any:
@@ -83,6 +91,16 @@ def test_scopes_say_which_calls_a_token_is_for() -> None:
         tokens(call_of("b", TRAIN + "Train"))
     assert tokens(call_of("b")).name == "bob"
     assert tokens(call_of("c", TRAIN + "Train")).sees_all
+
+
+@pytest.mark.parametrize("rpc", rpcs())
+def test_a_token_that_may_only_read_is_refused_by_every_call_that_changes_something(rpc: str) -> None:
+    tokens = Tokens(listed=["bob:b:read-only"])
+    if rpc.rpartition("/")[2] in READS:
+        assert tokens(call_of("b", f"/{rpc}")).read_only
+    else:
+        with pytest.raises(PermissionDenied, match="may only read"):
+            tokens(call_of("b", f"/{rpc}"))
 
 
 def test_a_token_speaks_for_others_only_with_the_scope() -> None:

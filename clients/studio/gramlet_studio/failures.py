@@ -12,7 +12,7 @@ from gramlet.errors import Code, GramletError, InternalError
 
 STATUS = {
     Code.INVALID_ARGUMENT: 400,
-    Code.UNAUTHENTICATED: 502,  # the studio's own token is wrong: nothing that the browser could mend
+    Code.UNAUTHENTICATED: 502,  # the studio's own token is wrong: the browser can do nothing about it
     Code.PERMISSION_DENIED: 403,
     Code.NOT_FOUND: 404,
     Code.ALREADY_EXISTS: 409,
@@ -26,7 +26,7 @@ STATUS = {
 }
 
 
-def described(error: GramletError) -> dict[str, Any]:
+def error_fields(error: GramletError) -> dict[str, Any]:
     """The error for the page."""
     return {"error": error.message, "field": error.field, "code": error.code.name.lower()}
 
@@ -35,7 +35,7 @@ async def gramlet_failed(request: Request, error: Exception) -> Response:
     """The reply for an error of gramlet."""
     known = error if isinstance(error, GramletError) else InternalError(str(error))
     headers = {"retry-after": f"{known.retry_after:.0f}"} if known.retry_after else {}
-    return JSONResponse(described(known), STATUS.get(known.code, 500), headers)
+    return JSONResponse(error_fields(known), STATUS.get(known.code, 500), headers)
 
 
 async def http_failed(request: Request, error: Exception) -> Response:

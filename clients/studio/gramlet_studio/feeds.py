@@ -19,7 +19,7 @@ from gramlet.errors import Cancelled, GramletError, Unavailable
 from gramlet.json_codec import plain
 from gramlet.run.types import RunKind
 from gramlet_studio.events import PageEvent, described, page_event
-from gramlet_studio.failures import described as described_error
+from gramlet_studio.failures import error_fields
 from gramlet_studio.library import Library
 
 PING_SECONDS = 15.0
@@ -149,7 +149,7 @@ class Feeds:
         first = await anext(events)
         return self._start(kind, events.run_id, events, first)
 
-    async def go_on(self, kind: RunKind, events: AsyncEvents[Any, Any]) -> Feed:
+    async def resume(self, kind: RunKind, events: AsyncEvents[Any, Any]) -> Feed:
         """As `order`, for a run that is resumed: its feed begins with the events from before."""
         before = self._feeds.get((kind.value, events.run_id)) or await self._kept(kind, events.run_id)
         first = await anext(events)
@@ -165,7 +165,7 @@ class Feeds:
         self._feeds[kind.value, run_id] = feed
         return feed
 
-    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Does work that no request waits for, until `close`."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -235,7 +235,7 @@ class Feeds:
             finally:
                 feed.end(last)
 
-        self.beside(read())
+        self.in_background(read())
         return feed
 
 
@@ -248,13 +248,13 @@ async def _read(feed: Feed, events: AsyncEvents[Any, Any], again: Callable[[], A
                     _put(feed, event)
             return page_event("end", state="succeeded")
         except Unavailable as error:
-            feed.put(page_event("lost", "lost", **described_error(error)))
+            feed.put(page_event("lost", "lost", **error_fields(error)))
             await asyncio.sleep(_RETRY_SECONDS)
             events = again()
         except Cancelled as error:
-            return page_event("end", state="stopped", **described_error(error))
+            return page_event("end", state="stopped", **error_fields(error))
         except GramletError as error:
-            return page_event("end", state="failed", **described_error(error))
+            return page_event("end", state="failed", **error_fields(error))
         except Exception:
             _log.exception("the feed of run %s failed", events.run_id)
             return page_event("end", state="failed", error="the studio failed: see its log")

@@ -44,7 +44,7 @@ async def order(request: Request) -> Response:
     run_id = new_name()
     events = studio.client.embed(uploaded.folder, map_id=run_id, detached=True, report_every=5, **settings)
     await begin(studio, RunKind.EMBED, events, {**asked, "title": uploaded.name})
-    studio.feeds.beside(_know_features(studio, run_id, uploaded.folder))
+    studio.feeds.in_background(_know_features(studio, run_id, uploaded.folder))
     return JSONResponse({"run": run_id}, 201)
 
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from gramlet.errors import GramletError, InvalidInput
 from gramlet_studio.context import Studio, in_thread, studio_of
-from gramlet_studio.failures import described
+from gramlet_studio.failures import error_fields
 
 SAMPLES = Path(__file__).with_name("samples")
 SIDES = (64, 160, 320, 640, 1280)
@@ -37,7 +37,7 @@ async def _keep(studio: Studio, file: UploadFile) -> dict[str, object]:
         data = await file_bytes(file, studio.options.picture_bytes)
         return {**asdict(await in_thread(studio.library.add_picture, data)), "name": file.filename or ""}
     except GramletError as error:
-        return {"name": file.filename or "", **described(error)}
+        return {"name": file.filename or "", **error_fields(error)}
 
 
 async def file_bytes(file: UploadFile, most: int) -> bytes:

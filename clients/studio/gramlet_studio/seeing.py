@@ -28,7 +28,7 @@ from gramlet.feature.see_types import (
     SeeStarted,
 )
 from gramlet_studio.context import Studio, in_thread, json_of, studio_of, text_of
-from gramlet_studio.failures import described
+from gramlet_studio.failures import error_fields
 from gramlet_studio.folder_of_uploads import read_uploaded
 from gramlet_studio.pictures import kept_samples
 
@@ -72,7 +72,7 @@ async def _lines(first: SeeEvent, events: AsyncEvents[SeeEvent, SeeResult], seen
             async for event in events:
                 yield _line(event, seen)
         except GramletError as error:
-            yield json.dumps({"event": "failed", **described(error)}) + "\n"
+            yield json.dumps({"event": "failed", **error_fields(error)}) + "\n"
 
 
 def _line(event: SeeEvent, seen: list[_Seen]) -> str:

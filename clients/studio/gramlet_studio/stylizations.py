@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gramlet import AsyncClient, AsyncEvents, PictureInput, Style
+from gramlet import AsyncEvents, PictureInput, Style
 from gramlet.errors import InvalidInput, NotFound
 from gramlet.json_codec import plain
 from gramlet.run.types import RunKind
@@ -74,24 +74,24 @@ async def resume(request: Request) -> Response:
     known = await in_thread(studio.library.load, "orders/stylize", run_id) or {}
     every = preview_every(known.get("settings", {}))
     events = studio.client.resume(run_id, detached=True, preview_every=every, preview_side=PREVIEW_SIDE)
-    await studio.feeds.go_on(RunKind.STYLIZE, events)
+    await studio.feeds.resume(RunKind.STYLIZE, events)
     return JSONResponse({"run": run_id}, 201)
 
 
 async def fork(request: Request) -> Response:
     """Keeps the newest picture of a run, to start another run from: `{picture}`."""
     studio, run_id = studio_of(request), request.path_params["run"]
-    picture = await newest_picture(studio.client, studio, run_id)
+    picture = await newest_picture(studio, run_id)
     return JSONResponse({"picture": (await in_thread(studio.library.add_picture, picture)).id}, 201)
 
 
-async def newest_picture(client: AsyncClient, studio: Studio, run_id: str) -> bytes:
+async def newest_picture(studio: Studio, run_id: str) -> bytes:
     """The result of a stylization, or else its newest preview.
 
     Raises:
         NotFound: There is neither.
     """
-    details = await client.run(run_id, RunKind.STYLIZE).details()
+    details = await studio.client.run(run_id, RunKind.STYLIZE).details()
     if details.result is not None and details.result.png is not None:
         return details.result.png
     feed = studio.feeds.existing(RunKind.STYLIZE, run_id)

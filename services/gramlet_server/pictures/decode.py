@@ -22,9 +22,9 @@ from gramlet.types import Limits, Pixels, Resize, ResizeMode
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gramlet_server.pictures.elsewhere import HERE, Kind, Task, carried_out
 from gramlet_server.pictures.headers import UPRIGHT, decoding_bytes, open_file, orientation
 from gramlet_server.pictures.icc import to_srgb
+from gramlet_server.pictures.offload import HERE, Kind, Task, offloaded
 from gramlet_server.process.memory_budget import PROCESS
 
 DRAFT_MARGIN = 2
@@ -60,10 +60,10 @@ def decode(data: bytes, limits: Limits, field: str = "picture", background: str 
     Raises:
         InvalidInput: The file is broken, of an unknown format, or too large.
     """
-    found = carried_out(data, Task(Kind.WHOLE, limits, background=background), field)
+    found = offloaded(data, Task(Kind.WHOLE, limits, background=background), field)
     if found is not HERE:
-        elsewhere: Pixels = found
-        return elsewhere
+        whole: Pixels = found
+        return whole
     with refuse_broken_files(field):
         image = open_file(data, limits, field)
         return PROCESS.make(decoding_bytes(image), lambda: read_pixels(image, data, field, background), field)
@@ -78,10 +78,10 @@ def opacity(data: bytes, limits: Limits, field: str = "picture") -> Pixels | Non
     Raises:
         InvalidInput: As for `decode`.
     """
-    found = carried_out(data, Task(Kind.OPACITY, limits), field)
+    found = offloaded(data, Task(Kind.OPACITY, limits), field)
     if found is not HERE:
-        elsewhere: Pixels | None = found
-        return elsewhere
+        alpha: Pixels | None = found
+        return alpha
     with refuse_broken_files(field):
         image = open_file(data, limits, field)
         if not image.has_transparency_data or image.mode.startswith("I"):

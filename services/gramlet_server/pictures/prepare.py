@@ -24,8 +24,8 @@ from gramlet_server.pictures.decode import (
     reduction,
     refuse_broken_files,
 )
-from gramlet_server.pictures.elsewhere import HERE, Kind, Task, carried_out
 from gramlet_server.pictures.headers import decoding_bytes, open_file, plain_bytes, plain_jpeg_size
+from gramlet_server.pictures.offload import HERE, Kind, Task, offloaded
 from gramlet_server.pictures.resize import (
     Box,
     array_size,
@@ -82,7 +82,7 @@ def prepare(picture: Picture, resize: Resize, limits: Limits, field: str = "pict
     Raises:
         InvalidInput: The picture is broken, of an unknown format, too large, or not of that shape or range.
     """
-    found = carried_out(picture, Task(Kind.RESIZED, limits, resize), field)
+    found = offloaded(picture, Task(Kind.RESIZED, limits, resize), field)
     if found is HERE:
         return floats(decode_for(picture, resize, limits, field, most_pixels=0), field)
     return floats(found if found.is_final else _resized(found), field)

@@ -28,7 +28,7 @@ from gramlet.errors import GramletError, InvalidInput
 from gramlet.types import Pixels
 
 from gramlet_server.pictures.decode import decode, opacity
-from gramlet_server.pictures.elsewhere import Kind, Task
+from gramlet_server.pictures.offload import Kind, Task
 from gramlet_server.pictures.prepare import Decoded, decode_for
 
 

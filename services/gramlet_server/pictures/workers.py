@@ -21,8 +21,8 @@ from gramlet.errors import Cancelled, GramletError, InvalidInput, Overloaded
 from gramlet.types import Limits, Picture, Pixels, Resize
 from PIL import Image
 
-from gramlet_server.pictures.elsewhere import Kind, Task
 from gramlet_server.pictures.headers import decoding_bytes, is_cheap, opened, plain_bytes, plain_jpeg_size
+from gramlet_server.pictures.offload import Kind, Task
 from gramlet_server.pictures.prepare import Decoded, decode_for
 from gramlet_server.pictures.worker import outcome_of
 from gramlet_server.pictures.worker_process import CANCEL_SECONDS, FILES_BYTES, KEPT_BYTES, WorkerProcess

@@ -1,7 +1,7 @@
 """Who makes the call that is being served, and what that caller may see.
 
 The identity is a context variable, like the request id: a run's threads have that of the call which started them.
-Threads of the server itself, such as those that take over lost runs, are nobody's and see everything.
+Threads of the server itself, such as those that take over lost runs, have no name and see everything.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Lifecycle:
     Attributes:
         queue: The queue of the runs.
         records: What the store knows about the runs.
-        check_room: Raises Overloaded where the caller may not store another run. Runs that exist always go on.
+        check_quota: Raises Overloaded where the caller may not store another run. Runs that exist always go on.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Lifecycle:
         changed: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self.records = records
-        self.check_room: Callable[[], None] = _nothing
+        self.check_quota: Callable[[], None] = _nothing
         self.queue = RunQueue(running_limit, queue_limit, changed)
         self._executions: dict[tuple[RunKind, str], Execution[Any]] = {}
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class Lifecycle:
             Unavailable: The server is shutting down. `prepare` was not called.
             GramletError: What `prepare` raises.
         """
-        return self._started(prepare, self.check_room)
+        return self._started(prepare, self.check_quota)
 
     def _started(self, prepare: Callable[[], Work[Event]], check: Callable[[], None]) -> LocalWatch[Event]:
         execution = self._queued(prepare, check)

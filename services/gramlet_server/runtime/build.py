@@ -67,7 +67,7 @@ class Deferred:
 
     Attributes:
         service: What is built.
-        built: It, once it is built.
+        built: The built service; None until then.
         lacks: The reason why it cannot work now; None if it can.
     """
 

@@ -36,7 +36,7 @@ from gramlet_server.runtime.flags import (
 from gramlet_server.runtime.tokens import read_token_file, read_tokens
 
 GROUP_MEMBER = "GRAMLET_GROUP_MEMBER"
-"""The variable that says to a process that it shares its port with others, which one more process has started."""
+"""Set in the environment of each process that `--workers` starts: it shares its port with the others."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,9 @@ class Admission:
             full = self._running[reflects] >= self._limits[reflects]
             self._running[reflects] += not full
         if full:
-            self._silences.make_room(FIRST_MESSAGES) or self._silences.make_room(SLOW_CALLS)
+            # Room for the next call. This one is refused: the call that is ended takes a moment to leave.
+            if not self._silences.make_room(FIRST_MESSAGES):
+                self._silences.make_room(SLOW_CALLS)
             limit = self._limits[reflects]
             raise Overloaded(f"the server is busy with {counted(limit, 'call')}, its limit", retry_after=_RETRY_SECONDS)
         try:

@@ -21,7 +21,7 @@ average. Chosen by docs/optimizers.md."""
 def _classic(stages: Mapping[str, int], content_stage: str) -> StylizeSettings:
     """Raw Gram matrices, stage weights 1/n² for n channels, style weight 1000, content weight 1.
 
-    See docs/architecture.md, section 5.
+    See docs/architecture.md, The mathematics.
 
     Args:
         stages: The channels of each style stage.

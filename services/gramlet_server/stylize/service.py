@@ -22,19 +22,19 @@ class StylizeServicer(stylize_pb2_grpc.StylizeServiceServicer):
         self, request: stylize_pb2.StylizeRequest, context: grpc.ServicerContext
     ) -> Iterator[stylize_pb2.StylizeResponse]:
         """The events of a run."""
-        execution = self._runs.start(messages.decode_order(request))
-        execution.cancel_with_call(context.add_callback)
-        for event in execution.beating():
-            yield messages.encode_event(event, execution.run_id)
+        watch = self._runs.start(messages.decode_order(request))
+        watch.cancel_with_call(context.add_callback)
+        for event in watch.beating():
+            yield messages.encode_event(event, watch.run_id)
 
     def Sweep(
         self, request: stylize_pb2.SweepRequest, context: grpc.ServicerContext
     ) -> Iterator[stylize_pb2.SweepResponse]:
         """The events of a sweep."""
-        execution = self._runs.sweep(sweep_messages.decode_sweep_order(request))
-        execution.cancel_with_call(context.add_callback)
-        for event in execution.beating():
-            yield sweep_messages.encode_sweep_event(event, execution.run_id)
+        watch = self._runs.sweep(sweep_messages.decode_sweep_order(request))
+        watch.cancel_with_call(context.add_callback)
+        for event in watch.beating():
+            yield sweep_messages.encode_sweep_event(event, watch.run_id)
 
     def Adjust(self, request: stylize_pb2.AdjustRequest, context: grpc.ServicerContext) -> stylize_pb2.AdjustResponse:
         """Changes the weights of a run."""

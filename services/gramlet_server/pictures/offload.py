@@ -1,8 +1,8 @@
-"""Where this process has files decoded that may take long: in worker processes, if it was given some.
+"""Sends files that may take long to decode to worker processes, if this process has some.
 
 Every service reads pictures that its callers have sent, and any of them may be made to keep a decoder busy for minutes.
 `pictures.workers` bounds the processor time of a file, but only in a process of its own. A process of gramlet-server
-calls `use` at its start; in every other process, files are decoded where they are needed.
+calls `set_pool` at its start; in every other process, files are decoded where they are needed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Pool(Protocol):
         """The memory for a file that may be costly to decode; None if it is not, or is refused for its header."""
 
     def carry_out(self, file: bytes, needed: int, task: Task) -> Any:
-        """What came of a file: of RESIZED `Decoded`, else pixels or None; or the error."""
+        """The outcome of a file: `Decoded` for RESIZED, for other kinds pixels or None; or the error."""
 
 
 class _Here:
@@ -72,19 +72,19 @@ class _Here:
 
 
 HERE = _Here()
-"""What is returned of a file that is to be decoded in this process."""
+"""Returned for a file that this process has to decode itself."""
 
 _pool: Pool | None = None
 
 
-def use(pool: Pool | None) -> None:
+def set_pool(pool: Pool | None) -> None:
     """Has costly files decoded by these processes from now on; None: in this process."""
     global _pool
     _pool = pool
 
 
-def carried_out(data: object, task: Task, field: str) -> Any:
-    """What came of a file in another process; HERE if it is to be decoded in this one.
+def offloaded(data: object, task: Task, field: str) -> Any:
+    """The outcome of a file, from a worker process; HERE if it is to be decoded in this process.
 
     Raises:
         InvalidInput: The file is broken or refused, or takes too long.

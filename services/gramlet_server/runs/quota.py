@@ -1,4 +1,4 @@
-"""How many bytes of the store each name takes, and who may therefore not take more."""
+"""The bytes that each name has in the store, compared with its limit before it starts a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sizes = Callable[[], Iterable[tuple[str, int]]]
 _RETRY_SECONDS = 60.0
 
 
-class Room:
+class StoreQuota:
     """The limit of each name's bytes in the store.
 
     What a run writes while it goes on is not foreseen: a name may pass its limit by the runs that it has under way.
