@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gramlet_server.backbone.tensor_file import metadata_of_file, parts_of_file
 from gramlet_server.backbone.weights import Weights
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.train.arrays import Floats, Labels
 
 EMBEDDING = "avgpool"
@@ -249,13 +250,16 @@ class BaseStages:
 
         Raises:
             FailedPrecondition: This process has no weights, or others.
+            Overloaded: There is no memory for them.
         """
         if self._weights is None:
             if self._read is None:
                 raise FailedPrecondition(
                     "unfrozen stages need the network's weights in this process: start it with --weights"
                 )
-            self._weights = self._read()
+            weights = self._read()
+            PROCESS.reserve(sum(tensor.nbytes for tensor in weights.state.values())).move_to(weights)
+            self._weights = weights
         if self._weights.digest != digest.partition("+")[0]:
             raise FailedPrecondition(
                 f"this process has weights {short_digest(self._weights.digest)}, the network {short_digest(digest)}: "

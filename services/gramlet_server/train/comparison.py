@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from gramlet.errors import counted
 from gramlet.train.configuration import OUT_OF_FOLD, TRAIN, Metric
 from gramlet.train.types import Findings, Outcome, Suspect
+from numpy.typing import NDArray
 
 from gramlet_server.train import findings, report
 from gramlet_server.train.arrays import Floats, Labels
@@ -98,16 +100,25 @@ def _suspects(prepared: Prepared) -> tuple[Suspect, ...]:
     data, classes = prepared.data, prepared.data.classes
     others = {name: samples for name, samples in data.embeddings.items() if name != TRAIN}
     training = data.embeddings[TRAIN]
-    pictures = [training.array[training.rows[:: 1 + data.views]], *(each.array[each.rows] for each in others.values())]
+    rows = [(training.array, training.rows[:: 1 + data.views]), *((each.array, each.rows) for each in others.values())]
     labels = np.concatenate([data.picture_labels, *(each.labels for each in others.values())])
     groups = np.full(len(labels), -1)
     groups[: len(data.picture_labels)] = data.copy_groups
     entries = [entry for name in (TRAIN, *others) for entry in prepared.entries[name]]
     return tuple(
         Suspect(entry.name, entry.set, entry.label, classes[found.suggestion], found.share)
-        for found in mislabelled(np.concatenate(pictures), labels, groups, len(classes))
+        for found in mislabelled(_gathered(rows), labels, groups, len(classes))
         for entry in (entries[found.picture],)
     )
+
+
+def _gathered(parts: Sequence[tuple[NDArray[Any], Labels]]) -> NDArray[np.float32]:
+    """(n, C): rows of arrays one after the other, each copied once."""
+    ends = np.cumsum([len(rows) for _, rows in parts])
+    found = np.empty((ends[-1], *parts[0][0].shape[1:]), np.float32)
+    for (array, rows), end in zip(parts, ends, strict=True):
+        np.take(array, rows, axis=0, out=found[end - len(rows) : end], mode="clip")  # "raise" makes a second copy
+    return found
 
 
 def _p_value(kept: TrainedHead, other: TrainedHead, labels: Labels) -> float:

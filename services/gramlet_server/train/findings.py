@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from gramlet_server.train.arrays import Floats, Labels
+from gramlet_server.train.arrays import Floats, Labels, blocks
 
 # Near-copies, chosen by measurement: tests/quality/heads.py.
 WHITENED_FROM = 100
@@ -26,7 +26,6 @@ CLOSER = 0.55
 """A copy is at most this share of the distance away at which a picture has its `NEIGHBOR`-th nearest picture."""
 NEIGHBOR = 5
 SAMPLE = 5_000
-BLOCK = 1_024
 
 FEW_PICTURES = 10
 """A class with fewer is named in a warning."""
@@ -77,12 +76,13 @@ def near_duplicates(entries: Sequence[Entry], embeddings: NDArray[np.float32]) -
     neighbor = min(NEIGHBOR, count - 1)
     pairs: dict[tuple[int, int], float] = {}
     rim = np.ones(count)  # the distance 1 - cosine of the fifth nearest picture
-    for start in range(0, count, BLOCK):
-        similar = _cosines(points, start)
-        rim[start : start + BLOCK] = 1 - np.partition(similar, count - neighbor, axis=1)[:, count - neighbor]
+    for block in blocks(count, count):
+        similar = _cosines(points, block)
         for row, column in np.argwhere(similar >= least):
-            if start + row < column:
-                pairs[start + int(row), int(column)] = float(similar[row, column])
+            if block.start + row < column:
+                pairs[block.start + int(row), int(column)] = float(similar[row, column])
+        similar.partition(count - neighbor, axis=1)
+        rim[block] = 1 - similar[:, count - neighbor]
     found = [
         NearDuplicate(
             name=entries[b].name,
@@ -100,24 +100,30 @@ def near_duplicates(entries: Sequence[Entry], embeddings: NDArray[np.float32]) -
 
 def _directions(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Unit vectors (n, c) whose cosine tells near-copies, and the least cosine of a pair."""
-    points = np.asarray(embeddings, dtype=np.float64)
-    least = SIMILAR_CENTERED
-    if len(points) >= WHITENED_FROM:
-        step = -(-len(points) // SAMPLE)
-        components = min(COMPONENTS, len(points) // 3, points.shape[1])
-        whitening = PCA(components, whiten=True, svd_solver="full").fit(points[::step])
-        points, least = whitening.transform(points), SIMILAR
-    else:
-        points = points - points.mean(axis=0)
-    points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-    return points.astype(np.float32), least
+    count, channels = embeddings.shape
+    if count < WHITENED_FROM:
+        points = np.asarray(embeddings, dtype=np.float64)
+        return _unit(points - points.mean(axis=0)), SIMILAR_CENTERED
+    sample = np.asarray(embeddings[:: -(-count // SAMPLE)], dtype=np.float64)
+    components = min(COMPONENTS, count // 3, channels)
+    whitening = PCA(components, whiten=True, svd_solver="full", copy=False).fit(sample)
+    del sample
+    found = np.empty((count, components), np.float32)
+    for block in blocks(count, channels):
+        found[block] = _unit(whitening.transform(np.asarray(embeddings[block], dtype=np.float64)))
+    return found, SIMILAR
 
 
-def _cosines(points: NDArray[np.float32], start: int) -> NDArray[np.float32]:
-    """(block, n) of the block from `start` with all points; -1 for a point with itself."""
-    similar = points[start : start + BLOCK] @ points.T
+def _unit(points: Floats) -> NDArray[np.float32]:
+    result: Floats = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    return result.astype(np.float32)
+
+
+def _cosines(points: NDArray[np.float32], block: slice) -> NDArray[np.float32]:
+    """(block, n) of the pictures of a block with all of them; -1 for a picture with itself."""
+    similar: NDArray[np.float32] = points[block] @ points.T
     here = np.arange(len(similar))
-    similar[here, start + here] = -1
+    similar[here, block.start + here] = -1
     return similar
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gramlet_server.train import report
-from gramlet_server.train.arrays import Floats, Labels
+from gramlet_server.train.arrays import Floats, Labels, blocks
 
 # Chosen by measurement: tests/quality/heads.py.
 NEIGHBORS = 20
@@ -27,7 +27,6 @@ SPARE = 4
 """So many times the neighbors are remembered, because some of them turn out to be suspects themselves."""
 REFERENCE = 10_000
 """Training pictures that may be neighbors, at most."""
-BLOCK = 1_024
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def mislabelled(features: NDArray[np.float32], labels: Labels, groups: Labels, c
     """Pictures whose label is probably wrong, the clearest first.
 
     Args:
-        features: (n, C) pooled activations, not negative.
+        features: (n, C) pooled activations, not negative. They are overwritten.
         labels: (n,).
         groups: (n,) training pictures with the same number are near-copies, which do not vote for each other; -1 for
             pictures of other sets, which do not vote at all.
@@ -101,8 +100,14 @@ def _directions(features: NDArray[np.float32], voters: Labels) -> NDArray[np.flo
     Square roots of the activations keep a few large ones from deciding alone (the Hellinger kernel: Arandjelović and
     Zisserman, CVPR 2012).
     """
-    roots = _unit(np.sqrt(np.maximum(features, 0), dtype=np.float32))
-    return _unit(roots - roots[voters].mean(axis=0))
+    for block in blocks(*features.shape):
+        roots = np.sqrt(np.maximum(features[block], 0), dtype=np.float32)
+        features[block] = _unit(roots)
+    votes = np.isin(np.arange(len(features)), voters)[:, None]
+    mean = features.mean(axis=0, where=votes)  # which copies no rows
+    for block in blocks(*features.shape):
+        features[block] = _unit(features[block] - mean)
+    return features
 
 
 def _unit(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -114,13 +119,14 @@ def _nearest(points: NDArray[np.float32], groups: Labels, reference: Labels, cou
     """(n, m) positions of the nearest of the reference pictures, the nearest first; -1 where there are no more."""
     wanted = min(SPARE * count, len(reference))
     near = np.empty((len(points), wanted), dtype=np.int64)
-    for start in range(0, len(points), BLOCK):
-        similar = points[start : start + BLOCK] @ points[reference].T
-        own = groups[start : start + BLOCK, None] == groups[reference]  # never true of other sets: those have -1
+    candidates = points[reference]
+    for block in blocks(len(points), len(reference)):
+        similar = points[block] @ candidates.T
+        own = groups[block, None] == groups[reference]  # never true of other sets: those have -1
         similar[own] = -np.inf
         best = np.argsort(-similar, axis=1, kind="stable")[:, :wanted]
         closest = np.take_along_axis(similar, best, axis=1)
-        near[start : start + BLOCK] = np.where(np.isfinite(closest), reference[best], -1)
+        near[block] = np.where(np.isfinite(closest), reference[best], -1)
     return near
 
 

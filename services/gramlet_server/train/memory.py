@@ -1,17 +1,21 @@
-"""The memory that training and exporting take at most, from sizes and settings alone.
+"""The memory that training, predicting and exporting take at most, from sizes and settings alone.
 
 The factors were measured: `python tests/bench/bench_reserved.py train export`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
-from gramlet.train.configuration import TRAIN, HeadKind, Optimizer, Recipe
+from gramlet.train.configuration import TRAIN, Entry, HeadKind, Optimizer, Recipe
+from gramlet.train.types import Head
 from torch import Tensor
 
 from gramlet_server.backbone.architecture import Architecture
-from gramlet_server.train.classifier import HIDDEN
+from gramlet_server.train import findings, labels
+from gramlet_server.train.arrays import BLOCK_ELEMENTS
+from gramlet_server.train.classifier import EMBEDDING, HIDDEN
 from gramlet_server.train.data import TrainingData
 from gramlet_server.train.folds import fold_count
 from gramlet_server.train.optimizers import is_full_batch
@@ -25,6 +29,15 @@ _BATCH_COPIES = 6
 """Of a batch's embeddings, in a head: their powers, and what the gradient needs."""
 _STAGE_COPIES = 4.0
 """Of a batch's activations, in stages that are trained: outputs of convolutions, batch norms and ReLUs."""
+_WHITENING_BYTES = 7 * 8
+"""Bytes for each number of the sample that is whitened: the sample in double precision, and its decomposition. The
+centered embeddings of fewer pictures take less."""
+_NEIGHBOR_BYTES = 32
+"""For each neighbor that is remembered of a picture."""
+_COMPARED_BYTES = 21
+"""For each pair of pictures that are compared at once: the cosine, its negative, its position in the order, a flag."""
+_LOADED_COPIES = 3
+"""Of the weights of a head, while it is loaded: its file, its tensors and its modules."""
 _EXPORT_COPIES = 6
 """Of the weights in an ONNX file: modules, torch's graph, the messages and their bytes."""
 
@@ -78,6 +91,38 @@ def _sample_bytes(network: Architecture, stages: Iterable[str], size: int) -> in
         channels, height, width = network.activation_shape(stage, size, size)
         numbers += channels * height * width
     return int(_STAGE_COPIES * _FLOAT * numbers)
+
+
+def findings_bytes(entries: Sequence[Entry], network: Architecture) -> int:
+    """Bytes of the search for near-copies and for wrong labels: the larger of both, with the embeddings copied for it.
+
+    Args:
+        entries: The whole data set.
+        network: Whose embeddings are compared.
+    """
+    pictures, channels = len(entries), network.stage(EMBEDDING).channels
+    classes = len({entry.label for entry in entries})
+    compared = _COMPARED_BYTES * min(BLOCK_ELEMENTS, pictures * pictures)
+    copies = _WHITENING_BYTES * min(findings.SAMPLE, pictures) * channels + 2 * _FLOAT * pictures * findings.COMPONENTS
+    votes = pictures * (_NEIGHBOR_BYTES * labels.SPARE * labels.NEIGHBORS + 2 * 8 * classes)
+    suspects = _FLOAT * min(labels.REFERENCE, pictures) * channels + votes
+    return _FLOAT * pictures * channels + compared + max(copies, suspects)
+
+
+def loading_bytes(head: int, late: int) -> int:
+    """Bytes that it takes to load a head.
+
+    Args:
+        head: Bytes of its file.
+        late: Bytes of the network's weights of the stages that were trained.
+    """
+    return _LOADED_COPIES * (head + late)
+
+
+def judging_bytes(pictures: int, network: Architecture, head: Head) -> int:
+    """Bytes that it takes a head to judge so many pictures, from the features of which it starts."""
+    numbers = math.prod(network.activation_shape(head.feature_stage, head.size, head.size))
+    return pictures * (2 * _FLOAT * numbers + _sample_bytes(network, head.stages, head.size))
 
 
 def export_bytes(network: int, head: int) -> int:

@@ -16,6 +16,7 @@ from gramlet.types import Array, Picture, Timing
 from gramlet_server.backbone.architecture import architecture
 from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource, check_weights, pin_to
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.train.calibration import prediction_set
 from gramlet_server.train.classifier import (
     BaseStages,
@@ -26,6 +27,7 @@ from gramlet_server.train.classifier import (
     restore,
 )
 from gramlet_server.train.heatmap import heat_map
+from gramlet_server.train.memory import judging_bytes, late_bytes, loading_bytes
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.typicality import typicality
 
@@ -54,6 +56,7 @@ class Predictor:
         self._lock = threading.Lock()
         # By the hash of a head's file, so that a name and version that mean another head are never mixed up.
         self._loaded: OrderedDict[str, _Loaded] = OrderedDict()
+        PROCESS.on_shortage(self._forget)
 
     @property
     def cached_bytes(self) -> int:
@@ -99,7 +102,9 @@ class Predictor:
         outcomes = [item if isinstance(item, GramletError) else next(extracted) for item in pictures]
         inputs = [feature_of(item, head.feature_stage) for item in outcomes if not isinstance(item, GramletError)]
         set_single_threaded(loaded.classifier.late is None)
-        found = iter(loaded.judge(np.stack(inputs)) if inputs else ())
+        judging = judging_bytes(len(inputs), architecture(head.backbone), head)
+        with PROCESS.reserve(judging, "pictures"):
+            found = iter(loaded.judge(np.stack(inputs)) if inputs else ())
         for number, outcome in enumerate(outcomes, start):
             if isinstance(outcome, GramletError):
                 outcome.field = f"pictures[{number}]"
@@ -108,13 +113,22 @@ class Predictor:
                 seen = outcome.activations[mapped] if options.heat_maps else None
                 yield _prediction(head, loaded, options, *next(found), seen, outcome.timing)
 
+    def _forget(self) -> None:
+        """Drops the heads that no call uses."""
+        with self._lock:
+            self._loaded.clear()
+
     def _load(self, head: Head, content: str) -> _Loaded:
         with self._lock:
             if content in self._loaded:
                 self._loaded.move_to_end(content)
                 return self._loaded[content]
-        weights = self._registry.weights(head.name, content)
-        loaded = _Loaded(restore(head, weights, self._base), weights.evidence)
+        base = self._base.weights(head.weights_digest).state if head.stages else {}
+        with PROCESS.reserve(loading_bytes(head.bytes, late_bytes(base, head.stages)), "head") as room:
+            weights = self._registry.weights(head.name, content)
+            loaded = _Loaded(restore(head, weights, self._base), weights.evidence)
+            room.resize(loaded.bytes)
+            room.move_to(loaded)
         with self._lock:
             self._loaded[content] = loaded
             while len(self._loaded) > 1 and self.cached_bytes > self._cache_bytes:

@@ -15,7 +15,9 @@ from gramlet.run.types import RunKind
 from gramlet.train.configuration import Configuration, TrainOrder, Upload
 from gramlet.train.types import Event
 
+from gramlet_server.backbone.architecture import architecture
 from gramlet_server.feature_source import FeatureSource, pin, pin_to
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.records import LEASE_SECONDS, Records
@@ -30,6 +32,7 @@ from gramlet_server.train.classifier import BaseStages
 from gramlet_server.train.data import TrainLimits
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.kind import training_kind
+from gramlet_server.train.memory import findings_bytes
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.training import Environment, TrainingRun, stored_result
 
@@ -176,6 +179,7 @@ class Runs:
             entries = self._environment.datasets.entries(configuration.dataset)
             configuration = replace(configuration, entries=entries)
         data.check_entries(configuration.entries, limits)
+        PROCESS.check(findings_bytes(configuration.entries, architecture(model.backbone)), "entries")
         return configuration
 
 

@@ -33,7 +33,7 @@ from gramlet.train.types import Accepted, Epoch, Event, Head, HeadRef, Outcome, 
 from gramlet_server.backbone.architecture import architecture
 from gramlet_server.backbone.threads import set_single_threaded
 from gramlet_server.feature_source import FeatureSource
-from gramlet_server.process.memory_budget import PROCESS
+from gramlet_server.process.memory_budget import PROCESS, Reservation
 from gramlet_server.runs.lifecycle import Lifecycle
 from gramlet_server.runs.run import Run
 from gramlet_server.train import comparison, data, findings, report
@@ -43,7 +43,7 @@ from gramlet_server.train.data import Prepared
 from gramlet_server.train.datasets import Datasets
 from gramlet_server.train.features import FeaturePass
 from gramlet_server.train.fit import Fit
-from gramlet_server.train.memory import fit_bytes, late_bytes
+from gramlet_server.train.memory import findings_bytes, fit_bytes, late_bytes
 from gramlet_server.train.registry import Registry
 from gramlet_server.train.remaining import check_remaining
 
@@ -123,7 +123,8 @@ class TrainingRun:
         with tempfile.TemporaryDirectory(prefix="gramlet-train-") as scratch:
             features, feature_seconds = yield from self._extract(uploads, Path(scratch))
             configuration = self._configuration
-            prepared = data.training_data(features, self._boundaries(), configuration.folds, configuration.seed)
+            with self._room_for_findings():
+                prepared = data.training_data(features, self._boundaries(), configuration.folds, configuration.seed)
             started = time.perf_counter()
             trained: list[TrainedHead] = []
             for number in range(len(configuration.recipes)):
@@ -138,6 +139,12 @@ class TrainingRun:
             for number in range(len(trained)):
                 self._run.drop(f"recipe-{number}")  # nobody needs its weights any more
         yield _result(result, self._environment.registry)
+
+    def _room_for_findings(self) -> Reservation:
+        """Room for what looks for near-copies and wrong labels among all pictures."""
+        return PROCESS.reserve(
+            findings_bytes(self._configuration.entries, architecture(self._model.backbone)), "entries"
+        )
 
     def _extract(self, uploads: Iterable[Upload], scratch: Path) -> Generator[Event, None, tuple[FeaturePass, float]]:
         """The feature pass, with the seconds that it took."""
@@ -255,6 +262,9 @@ class TrainingRun:
         if complete and (earlier := registry.of_run(configuration.name, self._run.run_id)):
             return earlier, chosen.number
         kept = trained[chosen.number]
+        with self._room_for_findings():
+            found = comparison.all_findings(trained, chosen, prepared)
+            evidence = comparison.evidence(kept, prepared)
         head = Head(
             name=configuration.name,
             version=0,
@@ -270,9 +280,9 @@ class TrainingRun:
             complete=complete,
             bytes=0,
             outcome=chosen.outcome,
-            findings=comparison.all_findings(trained, chosen, prepared),
+            findings=found,
         )
-        weights = replace(kept.weights, evidence=comparison.evidence(kept, prepared))
+        weights = replace(kept.weights, evidence=evidence)
         return registry.add(head, weights), chosen.number
 
 
