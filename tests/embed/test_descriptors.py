@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from gramlet_server.embed.distances import Budget, Measurer
 from gramlet_server.embed.geometry import Kept, points_of
 from gramlet_server.embed.memory import MapSize, memory_bound
 from gramlet_server.embed.runs import check_memory, complete, default_sketch_size
+from gramlet_server.process.memory_budget import PROCESS
 
 from tests.embed.conftest import gram_features
 
@@ -186,6 +188,27 @@ def test_memory_is_checked_before_work() -> None:
     with pytest.raises(InvalidInput) as error:
         check_memory(replace(size, count=10_000), MapSettings(method=Method.MDS), Budget())
     assert error.value.field == "start.count"
+
+
+@pytest.mark.parametrize(("count", "elements"), [(1, 300_000), (30, 60_000), (400, 256)])
+def test_measuring_and_laying_out_take_no_more_than_the_bound(count: int, elements: int) -> None:
+    vectors = np.random.default_rng(0).standard_normal((count, elements), dtype=np.float32)
+    tracemalloc.start()
+    try:
+        kept, _ = _measured(vectors, VECTORS)
+        points_of(kept, Metric.EUCLIDEAN, 0).principal_coordinates(2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= memory_bound(MapSize(count, elements, pictures=False), replace(VECTORS, method=Method.PCA))
+
+
+def test_a_server_with_little_memory_makes_small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PROCESS, "_limit", 100 * 2**20)
+    check_memory(MapSize(1, 524_800, pictures=True), MapSettings(sketch_size=4096), Budget())  # of layer3 of resnet50
+    check_memory(MapSize(50, 1_024, pictures=True), replace(MapSettings(sketch_size=4096), method=Method.TSNE), BUDGET)
+    with pytest.raises(InvalidInput, match="bytes of memory"):
+        check_memory(MapSize(50_000, 1_024, pictures=True), MapSettings(sketch_size=4096), BUDGET)
 
 
 def _model(backbone: str, *stages: str) -> Model:

@@ -19,6 +19,7 @@ from gramlet.errors import (
 from gramlet_server.embed import stored
 from gramlet_server.embed.transform import transform
 from gramlet_server.feature.engine import Engine
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.store import Store
 from sklearn.decomposition import PCA
 
@@ -54,6 +55,16 @@ def test_new_items_are_transformed_and_the_map_stays(make_map: MakeMap, engine: 
     assert isinstance(in_company, Position)
     np.testing.assert_array_equal(by_itself.coordinates, in_company.coordinates)
     np.testing.assert_array_equal(stored.get_map(store, "m").layouts[0].coordinates, style_map.layouts[0].coordinates)
+
+
+def test_a_map_that_the_server_has_no_memory_for_takes_no_new_items(
+    make_map: MakeMap, engine: Engine, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = vector_items(40)
+    make_map(items, replace(VECTORS, method=Method.PCA), map_id="m")
+    monkeypatch.setattr(PROCESS, "_limit", 1_000)
+    with pytest.raises(InvalidInput, match="bytes of memory"):
+        next(transform("m", items[:1], engine, store))
 
 
 def test_a_picture_of_the_map_is_transformed_to_its_own_point(make_map: MakeMap, engine: Engine, store: Store) -> None:

@@ -23,7 +23,9 @@ from gramlet_server.embed.threads import one_thread
 
 EXACT_UP_TO = 8000
 """Items whose distances are exact unless the caller wants otherwise: their N × N matrix takes 256 MB."""
-_CHECKED_ITEMS = 24
+CHECKED_ITEMS = 24
+"""Items among which distances are computed twice, to measure the error."""
+_CHECKED_COLUMNS = 2**16
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Measurer:
         self._contents: set[str] = set()
         self._duplicates = 0
         # Distances among these items are computed a second time in float64, to measure the error.
-        chosen = np.random.default_rng(settings.seed).permutation(count)[:_CHECKED_ITEMS]
+        chosen = np.random.default_rng(settings.seed).permutation(count)[:CHECKED_ITEMS]
         self._to_check = {int(index) for index in chosen}
         self._checked: dict[int, Array] = {}
 
@@ -189,14 +191,22 @@ class Measurer:
 
     def _errors(self, squared: Array) -> NDArray[np.float64]:
         """Relative errors of the distances among the checked items, compared with float64."""
-        items = np.stack(list(self._checked.values())).astype(np.float64)
-        items -= items.mean(axis=0)
-        with one_thread():
-            products = items @ items.T
+        products = self._products_of_checked()
         norms = products.diagonal()
-        pairs = np.tril_indices(len(items), -1)
+        pairs = np.tril_indices(len(products), -1)
         true = np.sqrt(np.maximum(norms[:, None] + norms[None, :] - 2 * products, 0.0))[pairs]
         found = np.sqrt(np.maximum(squared[pairs], 0.0))
         apart = true > 1e-6 * true.max(initial=0.0)
         errors: NDArray[np.float64] = np.abs(found[apart] - true[apart]) / true[apart]
         return errors
+
+    def _products_of_checked(self) -> NDArray[np.float64]:
+        """Inner products (m, m) of the checked items around their mean, summed over blocks of columns."""
+        items = list(self._checked.values())
+        products = np.zeros((len(items), len(items)))
+        for start in range(0, items[0].size, _CHECKED_COLUMNS):
+            block = np.stack([item[start : start + _CHECKED_COLUMNS] for item in items]).astype(np.float64)
+            block -= block.mean(axis=0)
+            with one_thread():
+                products += block @ block.T
+        return products

@@ -13,8 +13,11 @@ import numpy as np
 from gramlet.types import Array
 from numpy.typing import NDArray
 
-from gramlet_server.embed.geometry import Kept, strips
+from gramlet_server.embed.geometry import STRIP_ELEMENTS, Kept, strips
 from gramlet_server.runs.run import Run
+
+PART_BYTES = 2**25
+"""Of the arrays in one value of the store."""
 
 
 def put_kept(run: Run, kept: Kept) -> None:
@@ -77,5 +80,5 @@ def _get_distances(run: Run, items: int) -> Array:
 
 
 def _parts(shape: tuple[int, ...]) -> list[slice]:
-    """Slices of rows of about 32 MiB."""
-    return list(strips(shape[0], shape[1] / 8))
+    """Slices of rows, each of about `PART_BYTES`."""
+    return list(strips(shape[0], shape[1] * 4 * STRIP_ELEMENTS / PART_BYTES))

@@ -17,8 +17,10 @@ from gramlet_server.embed import project, stored, tsne
 from gramlet_server.embed.descriptors import Describer, describe
 from gramlet_server.embed.distances import sketcher_of
 from gramlet_server.embed.geometry import Floats, Kept
+from gramlet_server.embed.memory import MapSize, transform_bytes
 from gramlet_server.embed.stored_arrays import get_kept
 from gramlet_server.feature_source import FeatureSource, check_weights, pin_to
+from gramlet_server.process.memory_budget import PROCESS
 from gramlet_server.runs.store import Store
 
 _NEIGHBORS = 15
@@ -34,23 +36,27 @@ def transform(
     Raises:
         NotFound: There is no finished map of that name.
         OtherWeights: The map was made with another network than the one here, or than the wanted one.
+        InvalidInput, Overloaded: The server has no memory for the map.
     """
     style_map = stored.get_map(store, map_id)
     settings = style_map.settings
-    if settings.descriptor is not Descriptor.VECTOR:
+    pictures = settings.descriptor is not Descriptor.VECTOR
+    if pictures:
         made = f"map {map_id}"
         check_weights(weights_digest, style_map.weights_digest, "start.weights_digest", f"{made} was made with weights")
         features, _ = pin_to(features, style_map.weights_digest, made, "start.map_id")
-    kept = get_kept(stored.open_run(store, map_id), with_distances=False)
-    transformer = Transformer(style_map, kept)
-    describer = Describer(settings)
-    for described in describe(items, describer, features):
-        identifier, descriptor = described.item.id, described.outcome
-        if isinstance(descriptor, GramletError):
-            yield identifier, descriptor
-        else:
-            ones = describer.ones(described.features, descriptor.size)
-            yield identifier, transformer.position(identifier, descriptor, ones)
+    size = MapSize(len(style_map.places), style_map.measured.descriptor_size, pictures)
+    with PROCESS.reserve(transform_bytes(size, settings), "start.map_id"):
+        kept = get_kept(stored.open_run(store, map_id), with_distances=False)
+        transformer = Transformer(style_map, kept)
+        describer = Describer(settings)
+        for described in describe(items, describer, features):
+            identifier, descriptor = described.item.id, described.outcome
+            if isinstance(descriptor, GramletError):
+                yield identifier, descriptor
+            else:
+                ones = describer.ones(described.features, descriptor.size)
+                yield identifier, transformer.position(identifier, descriptor, ones)
 
 
 class Transformer:
