@@ -29,8 +29,8 @@ HISTORY_BYTES = 2**30
 _FLOAT = 4
 _VECTORS = 14
 """Tensors like the picture that a descent holds beside its history, such as the gradient and the best point."""
-_UNUSED_BYTES = 512 * 2**20
-"""So much of what was freed stays, also where the budget is nearly used up."""
+_UNUSED_BYTES, _UNUSED_SHARE = 512 * 2**20, 0.25
+"""So much of what was freed stays, also where the budget is nearly used up; a share of the budget in little memory."""
 _LOOK_SECONDS = 0.05
 """How often to look at what was freed: for each small picture it would cost as much as resizing it."""
 _ROOMY = 0.5
@@ -180,7 +180,8 @@ class PassMemory:
             return
         self._looks_again = now + _LOOK_SECONDS
         unused = ALLOCATOR.freed_bytes()
-        if unused > _UNUSED_BYTES and self._budget.reserved + unused > self._budget.limit:
+        most = min(_UNUSED_BYTES, _UNUSED_SHARE * self._budget.limit)
+        if unused > most and self._budget.reserved + unused > self._budget.limit:
             ALLOCATOR.trim()
 
     @property
