@@ -3,86 +3,36 @@
     python tests/bench/bench_reserved.py [WORK ...] [--largest]
 
 Each row has a server of its own, on random weights. After a small piece of work of the same kind, freed memory is
-returned to the kernel; what the resident memory rises by until its peak is what the work takes. It is written to
-/proc/PID/clear_refs that the peak begins there. `reserved_mib` is the most that the budget of the process had reserved
-more than before, and `told_mib` the bound that Embed reports. `ratio` is the larger of both over what was taken.
+returned to the kernel; what the resident memory rises by until its peak is what the work takes (`taken_mib`). Part of
+that are freed blocks, which the allocator keeps for the next pass: `used_mib` is by how much the allocator handed out
+more at its peak, looked at every 2 ms. `reserved_mib` is the most that the budget of the process had reserved more
+than before, and `told_mib` the bound that Embed reports. `ratio` is the larger of both over what was taken, and
+`of_used` over what was handed out.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import gc
 import json
-import subprocess
 import sys
-import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from gramlet import Client
 from gramlet.embed.drawings import DrawingForm
 from gramlet.embed.settings import Descriptor, Method
 from gramlet.embed.types import Started
+from gramlet.feature.descent_types import DescentEnding, DescentSettings, DescentStart, Optimizer
 from gramlet.feature.types import Objective, Style
 from gramlet.train.configuration import Recipe, Strategy
-from gramlet_server.process.allocator import ALLOCATOR
-from gramlet_server.process.memory_budget import PROCESS
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.bench.metered import metered
 
 MIB = 2**20
-POLL_SECONDS = 0.001
-SERVE = "--serve"
-
-# --- the server's process ---
-
-
-def memory(name: str) -> int:
-    """Bytes, of a line of /proc/self/status: VmRSS is held now, VmHWM the most since the peak was reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{name}:")))
-
-
-class Meter(threading.Thread):
-    """Answers lines on stdin: "begin" starts a measurement, "end" prints it."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._most = 0
-
-    def run(self) -> None:
-        threading.Thread(target=self._poll, daemon=True).start()
-        for line in sys.stdin:
-            if line.strip() == "begin":
-                gc.collect()
-                ALLOCATOR.trim()
-                before, reserved = memory("VmRSS"), PROCESS.reserved
-                Path("/proc/self/clear_refs").write_text("5")
-                self._most = 0
-                found: dict[str, int] = {}
-            else:
-                found = {"taken": memory("VmHWM") - before, "reserved": self._most - reserved}
-            print(json.dumps(found), flush=True)
-
-    def _poll(self) -> None:
-        while True:
-            self._most = max(self._most, PROCESS.reserved)
-            time.sleep(POLL_SECONDS)
-
-
-def serve(arguments: list[str]) -> None:
-    """`gramlet-server` with a meter."""
-    from gramlet_server.__main__ import main as server
-
-    Meter().start()
-    sys.exit(server(arguments))
-
-
-# --- the work ---
 
 
 @dataclass(frozen=True)
@@ -116,13 +66,45 @@ def extract(**forms: Any) -> Callable[[Client, int], None]:
     return do
 
 
-def gradient(client: Client, side: int) -> None:
+def objective(side: int) -> Objective:
+    """Of a content and a style that are as wide as the size says."""
     content, style = (np.float32(1 / 255) * picture(side, seed).transpose(2, 0, 1) for seed in (0, 1))
     stages = {"conv1": 1.0, "layer1": 1.0, "layer2": 1.0, "layer4": 1.0}
-    objective = Objective(content, "layer2", 1.0, (Style(style, 1.0),), stages, 1.0)
-    with client.differentiate(objective) as differentiation:
-        differentiation.evaluate(content)
-        differentiation.evaluate(style)
+    return Objective(content, "layer2", 1.0, (Style(style, 1.0),), stages, 1.0)
+
+
+def gradient(client: Client, side: int) -> None:
+    with client.differentiate(objective(side)) as differentiation:
+        for seed in (0, 1):
+            differentiation.evaluate(np.float32(1 / 255) * picture(side, seed).transpose(2, 0, 1))
+
+
+def descend(optimizer: Optimizer) -> Callable[[Client, int], None]:
+    """A descent of 12 iterations that hands out its whole state at the end."""
+
+    def do(client: Client, side: int) -> None:
+        settings = DescentSettings(optimizer=optimizer, learning_rate=1.0 if optimizer is Optimizer.LBFGS else 0.02)
+        start = DescentStart(objective=objective(side), settings=settings, iterations=12, ending=DescentEnding.STATE)
+        with client.descend(start) as descent:
+            list(descent)
+
+    return do
+
+
+def see(client: Client, side: int) -> None:
+    """The strongest patches in pictures that are as wide as the size says, and their projections."""
+    pictures = [picture(side, seed) for seed in range(8)]
+    client.see(
+        "layer3", list(range(16)), pictures, patches=4, projection="guided", optimize=False, resize=side
+    ).result()
+
+
+def see_all(client: Client, side: int) -> None:
+    client.see("layer3", None, [picture(side, seed) for seed in range(8)], resize=side).result()
+
+
+def maximize(client: Client, side: int) -> None:
+    client.see("layer3", [0, 1], optimize=True, optimized_size=side, steps=8).result()
 
 
 def stylize(client: Client, side: int) -> None:
@@ -160,15 +142,36 @@ def draw(form: DrawingForm, width: int = 1600) -> Callable[[Client, int], None]:
     return do
 
 
-def train(stages: tuple[str, ...]) -> Callable[[Client, int], None]:
+def train(stages: tuple[str, ...], name: str = "") -> Callable[[Client, int], None]:
     """A head on so many pictures in two classes."""
 
     def do(client: Client, count: int) -> None:
         pictures = [(picture(64, seed), f"class {seed % 2}") for seed in range(count)]
         strategy: dict[str, Any] = {"strategy": Strategy.ALL_AT_ONCE, "stages": stages, "stage_epochs": 2}
-        client.train(pictures, name=f"of-{count}", recipes=[Recipe(epochs=2, **(strategy if stages else {}))]).result()
+        recipe = Recipe(epochs=2, **(strategy if stages else {}))
+        client.train(pictures, name=name or f"of-{count}", recipes=[recipe]).result()
 
     return do
+
+
+def predict(client: Client, side: int) -> None:
+    """By the head that `train` has made of so many pictures, for pictures as wide as that."""
+    list(client.predict(f"of-{side}", [picture(side, seed) for seed in range(16)], heat_maps=True))
+
+
+def head(stages: tuple[str, ...] = ()) -> Callable[[Client, int], None]:
+    """A head on 8 pictures, with the name that `predict` expects."""
+
+    def do(client: Client, side: int) -> None:
+        train(stages, name=f"of-{side}")(client, 8)
+
+    return do
+
+
+def transform(client: Client, count: int) -> None:
+    """New vectors on the map that `vectors` has made of so many."""
+    rows = np.random.default_rng(1).standard_normal((256, 512), dtype=np.float32)
+    list(client.transform(f"of-{count}", list(rows)))
 
 
 def export(client: Client, count: int) -> None:
@@ -182,6 +185,11 @@ WORKS: dict[str, Work] = {
     "extract gram conv1": Work(extract(stages=["conv1"], gram=True), (64, 1536, 2048, 3072)),
     "extract activations layer2": Work(extract(stages=["layer2"], activations=True), (64, 1024, 1400)),
     "differentiate": Work(gradient, (64, 512, 768, 1024)),
+    "descend lbfgs": Work(descend(Optimizer.LBFGS), (64, 512, 768, 1024)),
+    "descend adam": Work(descend(Optimizer.ADAM), (64, 768)),
+    "see projections": Work(see, (64, 256, 512, 1024)),
+    "see all channels": Work(see_all, (64, 512, 1024)),
+    "see optimized": Work(maximize, (64, 160, 512)),
     "stylize": Work(stylize, (64, 512, 768, 1024)),
     "pca of vectors": Work(vectors(Method.PCA, 2048), (100, 5000, 20000, 50000)),
     "tsne of vectors": Work(vectors(Method.TSNE, 512, iterations=30), (100, 3000, 8000, 30000)),
@@ -196,6 +204,10 @@ WORKS: dict[str, Work] = {
     "train head": Work(train(()), (8, 2000)),
     "train layer4": Work(train(("layer4",)), (8, 64)),
     "train layer3": Work(train(("layer3", "layer4")), (8, 64)),
+    "predict": Work(predict, (64, 224, 1024), before=head()),
+    "predict layer4": Work(predict, (64, 224, 1024), before=head(("layer4",))),
+    "transform by pca": Work(transform, (100, 20000), before=vectors(Method.PCA, 512)),
+    "transform by tsne": Work(transform, (100, 20000), before=vectors(Method.TSNE, 512, iterations=30)),
     "export": Work(export, (8, 16), before=train(())),
     "export layer4": Work(export, (8, 16), before=train(("layer4",))),
 }
@@ -203,42 +215,22 @@ WORKS: dict[str, Work] = {
 
 def measured(work: Work, size: int) -> dict[str, Any]:
     """One row, from a server of its own."""
-    with (
-        tempfile.TemporaryDirectory(prefix="gramlet-reserved-") as folder,
-        _served(folder, work.flags) as (server, ask),
-        Client(server) as client,
-    ):
+    with metered("--feature-cache-bytes=0", *work.flags) as (server, ask), Client(server) as client:
         for each in (work.sizes[0], size):
             work.before(client, each)
         work.do(client, work.sizes[0])
         ask("begin")
         told = work.do(client, size) or 0
         found = ask("end")
-    row = {"size": size, "taken_mib": found["taken"] / MIB, "reserved_mib": found["reserved"] / MIB}
-    row |= {"told_mib": told / MIB} if told else {}
-    ratio = max(told, found["reserved"]) / max(1, found["taken"])
-    return {name: round(value) for name, value in row.items()} | {"ratio": round(ratio, 2)}
-
-
-@contextlib.contextmanager
-def _served(folder: str, flags: tuple[str, ...]) -> Iterator[tuple[str, Callable[[str], dict[str, int]]]]:
-    """A server's address, and a way to ask its meter."""
-    command = [sys.executable, __file__, SERVE, "all", "--weights=random:0", "--port=0", f"--store={folder}/store"]
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen([*command, "--feature-cache-bytes=0", *flags], **pipes) as process:
-        requests: IO[str] = process.stdin  # type: ignore[assignment]
-        answers: IO[str] = process.stdout  # type: ignore[assignment]
-
-        def ask(line: str) -> dict[str, int]:
-            print(line, file=requests, flush=True)
-            found: dict[str, int] = json.loads(answers.readline())
-            return found
-
-        try:
-            ready = next(line for line in answers if "serving" in line)
-            yield ready.split(" on ")[1].split()[0], ask
-        finally:
-            process.terminate()
+    row = {"taken_mib": found["resident"], "used_mib": found["used"], "reserved_mib": found["reserved"]}
+    row |= {"told_mib": told} if told else {}
+    bound = max(told, found["reserved"])
+    ratios = {"ratio": bound / max(1, found["resident"]), "of_used": bound / max(1, found["used"])}
+    return (
+        {"size": size}
+        | {name: round(value / MIB) for name, value in row.items()}
+        | {name: round(value, 2) for name, value in ratios.items()}
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -255,4 +247,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[2:]) if sys.argv[1:2] == [SERVE] else main()
+    main()
