@@ -94,7 +94,7 @@ def _sample_bytes(network: Architecture, stages: Iterable[str], size: int) -> in
 
 
 def findings_bytes(entries: Sequence[Entry], network: Architecture) -> int:
-    """Bytes of the search for near-copies and for wrong labels: the larger of both, with the embeddings copied for it.
+    """Bytes of the search for near-copies and for wrong labels: its largest step, with the embeddings copied for it.
 
     Args:
         entries: The whole data set.
@@ -103,10 +103,11 @@ def findings_bytes(entries: Sequence[Entry], network: Architecture) -> int:
     pictures, channels = len(entries), network.stage(EMBEDDING).channels
     classes = len({entry.label for entry in entries})
     compared = _COMPARED_BYTES * min(BLOCK_ELEMENTS, pictures * pictures)
-    copies = _WHITENING_BYTES * min(findings.SAMPLE, pictures) * channels + 2 * _FLOAT * pictures * findings.COMPONENTS
+    whitening = _WHITENING_BYTES * min(findings.SAMPLE, pictures) * channels
+    copies = compared + 2 * _FLOAT * pictures * findings.COMPONENTS
     votes = pictures * (_NEIGHBOR_BYTES * labels.SPARE * labels.NEIGHBORS + 2 * 8 * classes)
-    suspects = _FLOAT * min(labels.REFERENCE, pictures) * channels + votes
-    return _FLOAT * pictures * channels + compared + max(copies, suspects)
+    suspects = compared + _FLOAT * min(labels.REFERENCE, pictures) * channels + votes
+    return _FLOAT * pictures * channels + max(whitening, copies, suspects)
 
 
 def loading_bytes(head: int, late: int) -> int:
