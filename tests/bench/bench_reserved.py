@@ -187,7 +187,7 @@ WORKS: dict[str, Work] = {
     "differentiate": Work(gradient, (64, 512, 768, 1024)),
     "descend lbfgs": Work(descend(Optimizer.LBFGS), (64, 512, 768, 1024)),
     "descend adam": Work(descend(Optimizer.ADAM), (64, 768)),
-    "see projections": Work(see, (64, 256, 512, 1024)),
+    "see projections": Work(see, (64, 256, 512)),
     "see all channels": Work(see_all, (64, 512, 1024)),
     "see optimized": Work(maximize, (64, 160, 512)),
     "stylize": Work(stylize, (64, 512, 768, 1024)),
