@@ -32,7 +32,7 @@ _VECTORS = 14
 _UNUSED_BYTES, _UNUSED_SHARE = 512 * 2**20, 0.25
 """So much of what was freed stays, also where the budget is nearly used up; a share of the budget in little memory."""
 _LOOK_SECONDS = 0.05
-"""How often to look at what was freed: for each small picture it would cost as much as resizing it."""
+"""How often to look at what was freed, for small passes: to look costs as much as to resize a picture."""
 _ROOMY = 0.5
 """Share of the budget for a pass with such blocks. A pass that would take more has its large blocks mapped."""
 _TILE_SHARE = 0.6
@@ -170,13 +170,13 @@ class PassMemory:
         elif (place := take(int(tight))) is not None:
             ALLOCATOR.map_large_blocks()
             place.at_end(ALLOCATOR.stop_mapping)
-        self._trim()
+        self._trim(tight)
         return place
 
-    def _trim(self) -> None:
+    def _trim(self, size: float) -> None:
         """Returns what was freed, if it is much: a pass does not always fit between the blocks that are in use."""
         now = time.monotonic()
-        if now < self._looks_again or math.isinf(self._budget.limit):
+        if math.isinf(self._budget.limit) or (size < _UNUSED_BYTES and now < self._looks_again):
             return
         self._looks_again = now + _LOOK_SECONDS
         unused = ALLOCATOR.freed_bytes()
