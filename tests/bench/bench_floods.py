@@ -74,16 +74,16 @@ def measure(way: str, address: str, kind: str, seconds: float, rounds: int) -> d
     }
 
 
-def latencies(address: str, seconds: float) -> list[float]:
+def latencies(address: str, seconds: float, token: str | None = None, pause: float = PAUSE) -> list[float]:
     """Of good calls, none of which is tried twice."""
     found, until = [], time.monotonic() + seconds
-    with Client(address, patience=0.0) as client:
+    with Client(address, token=token, patience=0.0) as client:
         client.model()
         while time.monotonic() < until:
             began = time.monotonic()
             client.model()
             found.append(time.monotonic() - began)
-            time.sleep(PAUSE)
+            time.sleep(pause)
     return found
 
 
@@ -110,7 +110,8 @@ def flood(address: str, kind: str, seconds: float) -> None:
 def percentiles(found: list[float]) -> dict[str, float]:
     """In milliseconds."""
     cuts = statistics.quantiles(found, n=100)
-    return {"calls": len(found), "p50_ms": round(1e3 * cuts[49], 1), "p99_ms": round(1e3 * cuts[98], 1)}
+    wanted = {"p50": cuts[49], "p99": cuts[98], "max": max(found)}
+    return {"calls": len(found), **{f"{name}_ms": round(1e3 * value, 1) for name, value in wanted.items()}}
 
 
 if __name__ == "__main__":

@@ -1,16 +1,21 @@
 """Good callers among hostile ones, straight and through Envoy: errors, latency against a quiet server, and memory.
 
     python tests/bench/bench_hostile.py [--minutes 20] [--quiet-minutes 2]
+    python tests/bench/bench_hostile.py --each [KIND ...] [--seconds 10]
 
 One `gramlet-server all` with random weights and named tokens, an Envoy with docker/envoy.yaml before it, two good names
 that call at a steady rate (alice straight, bob through Envoy), and a process of attackers that has a token of its own.
 Attackers, server and callers share the machine, so that a part of the latency is the attackers' own work.
+
+With --each, the kinds of attack one by one, straight: `GetModel` every 50 ms, quiet and beside the attack in turns. It
+takes 2 ms, so it shows how long the whole server is held up.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import re
 import signal
@@ -21,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +37,8 @@ from gramlet.errors import GramletError
 from gramlet_server.runtime.tokens import new_token
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.bench.bench_floods import latencies, percentiles
+from tests.bench.hostile_attackers import KINDS
 from tests.e2e.cluster import SERVICES, Cluster, Daemon, Envoy, GramletServer
 
 ATTACKERS = Path(__file__).with_name("hostile_attackers.py")
@@ -39,6 +46,8 @@ EVERY = 0.5
 """Seconds between two calls of a good name."""
 SETTLING = 30.0
 """Seconds before the first measurement, and of the last one."""
+PAUSE = 0.05
+"""Seconds between two calls with --each."""
 LIMITS = (
     *("--name-calls=64", "--name-calls-per-second=50", "--name-runs=4", "--name-store-bytes=64MiB"),
     *("--memory-bytes=4GiB", "--first-message-seconds=5", "--idle-seconds=30"),
@@ -131,18 +140,13 @@ class Memory(threading.Thread):
 
 def measure(folder: Path, minutes: float, quiet_minutes: float) -> list[dict[str, Any]]:
     """The rows of one run."""
-    tokens = {name: new_token(name) for name in ("alice", "bob", "mallory")}
-    file = folder / "tokens"
-    file.write_text("".join(f"{line}\n" for _, line in tokens.values()))
     with Cluster(folder) as cluster:
-        store = f"--store={folder / 'store'}"
-        server = cluster.server("all", "--weights=random:0", store, f"--token-file={file}", *LIMITS)
-        server.wait_until_ready()
+        server, tokens = _server(cluster)
         envoy = cluster.envoy(**{name: [server.address] for name in SERVICES})
         envoy.wait_for_replicas(feature=1, stylize=1, train=1, embed=1)
         callers = [
-            GoodCaller("straight", server.address, tokens["alice"][0]),
-            GoodCaller("envoy", envoy.address, tokens["bob"][0]),
+            GoodCaller("straight", server.address, tokens["alice"]),
+            GoodCaller("envoy", envoy.address, tokens["bob"]),
         ]
         memory = Memory(server=server, envoy=envoy)
         for thread in (*callers, memory):
@@ -152,7 +156,7 @@ def measure(folder: Path, minutes: float, quiet_minutes: float) -> list[dict[str
             caller.phase = "quiet"
         time.sleep(60 * quiet_minutes)
         began = time.monotonic()
-        hostile = _attack(server, envoy, tokens["mallory"][0], callers, minutes)
+        hostile = _attack(server, envoy, tokens["mallory"], callers, minutes)
         seconds = time.monotonic() - began
         for caller in callers:
             caller.phase = "after"
@@ -167,11 +171,45 @@ def measure(folder: Path, minutes: float, quiet_minutes: float) -> list[dict[str
     return [*rows, {**found, **{f"{name}_mb": _level(values) for name, values in memory.megabytes.items()}}]
 
 
+def measure_each(folder: Path, kinds: Sequence[str], seconds: float) -> Iterator[dict[str, Any]]:
+    """A row for each kind of attack."""
+    with Cluster(folder) as cluster:
+        server, tokens = _server(cluster)
+        latencies(server.address, SETTLING, tokens["alice"], PAUSE)
+        for kind in kinds:
+            load = os.getloadavg()[0]
+            quiet = percentiles(latencies(server.address, seconds, tokens["alice"], PAUSE))
+            command = _attackers(tokens["mallory"], server.address, only=kind)
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attackers:
+                beside = percentiles(latencies(server.address, seconds, tokens["alice"], PAUSE))
+                attackers.send_signal(signal.SIGTERM)
+                found = json.loads(attackers.communicate(timeout=60)[0])
+            row = {"attack": kind, "attacks": sum(found["attacks"].values()), "load": round(load, 1)}
+            yield {"bench": "hostile", **row, "quiet": quiet, "beside": beside}
+
+
+def _server(cluster: Cluster) -> tuple[GramletServer, dict[str, str]]:
+    """A server that is ready, and the tokens of its callers."""
+    tokens = {name: new_token(name) for name in ("alice", "bob", "mallory")}
+    file = cluster.folder / "tokens"
+    file.write_text("".join(f"{line}\n" for _, line in tokens.values()))
+    store = f"--store={cluster.folder / 'store'}"
+    server = cluster.server("all", "--weights=random:0", store, f"--token-file={file}", *LIMITS)
+    server.wait_until_ready()
+    return server, {name: token for name, (token, _) in tokens.items()}
+
+
+def _attackers(token: str, address: str, *others: str, only: str = "") -> list[str]:
+    """Their command line. A token may begin like an option."""
+    options = ["--only", only] if only else []
+    return ["nice", sys.executable, str(ATTACKERS), *options, "--", address, token, *others]
+
+
 def _attack(
     server: GramletServer, envoy: Envoy, token: str, callers: list[GoodCaller], minutes: float
 ) -> dict[str, Any]:
     """Attacks for some minutes; returns what the attackers report."""
-    command = ["nice", sys.executable, str(ATTACKERS), server.address, token, envoy.address]
+    command = _attackers(token, server.address, envoy.address)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as attackers:
         for caller in callers:
             caller.phase = "hostile"
@@ -208,14 +246,21 @@ def _level(megabytes: list[int]) -> dict[str, int]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Prints a row for each path and kind of call, and one for all of it."""
+    """Prints a row for each path and kind of call, and one for all of it; or one for each kind of attack."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0, help="of attacks")
     parser.add_argument("--quiet-minutes", type=float, default=2.0, help="without, before")
+    parser.add_argument("--each", nargs="*", choices=KINDS, metavar="KIND", help="one kind after the other, or all")
+    parser.add_argument("--seconds", type=float, default=10.0, help="with --each: quiet, and of each kind")
     parsed = parser.parse_args(arguments)
     random.seed(0)
-    with tempfile.TemporaryDirectory(prefix="gramlet-hostile-") as folder:
-        for row in measure(Path(folder), parsed.minutes, parsed.quiet_minutes):
+    with tempfile.TemporaryDirectory(prefix="gramlet-hostile-") as name:
+        folder = Path(name)
+        if parsed.each is None:
+            rows: Iterable[dict[str, Any]] = measure(folder, parsed.minutes, parsed.quiet_minutes)
+        else:
+            rows = measure_each(folder, parsed.each or KINDS, parsed.seconds)
+        for row in rows:
             print(json.dumps(row), flush=True)
 
 

@@ -1,12 +1,13 @@
 """The hostile half of bench_hostile.py, in a process of its own: attacks on a server, in turns, until it is terminated.
 
-    python tests/bench/hostile_attackers.py ADDRESS TOKEN [OTHER_ADDRESS ...]
+    python tests/bench/hostile_attackers.py [--only KIND] [--] ADDRESS TOKEN [OTHER_ADDRESS ...]
 
 Prints the attacks so far, and the status codes of what was answered, as one JSON object when it ends.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import random
@@ -17,7 +18,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,12 @@ from tests.rpc.test_fuzz import methods, outcome
 
 EXTRACT = "/gramlet.feature.v1.FeatureService/Extract"
 WATCH = "/grpc.health.v1.Health/Watch"
+KINDS = (
+    *("silent_strangers", "silent_calls", "resets", "pings", "watches_without_window", "watches_that_are_reset"),
+    *("unread_replies", "large_messages_of_strangers", "costly_pictures", "bombs", "extreme_maps"),
+    *("runs_that_are_left", "broken_messages"),
+)
+"""The methods of `Attacker` that attack."""
 PAUSE = 0.2
 """Seconds between two attacks of a thread: the machine has to be left some processor for those who are measured."""
 TIMEOUT = 10.0
@@ -46,15 +53,17 @@ class Attacker:
         address: Of the server.
         token: Of a name with limits.
         seed: Of everything random.
+        kinds: Of the attacks that it makes.
 
     Attributes:
         done: How often each attack was made.
         codes: What calls were answered.
     """
 
-    def __init__(self, address: str, token: str, seed: int) -> None:
+    def __init__(self, address: str, token: str, seed: int, kinds: Sequence[str] = KINDS) -> None:
         self._address = address
         self._token = token
+        self._kinds = kinds
         self._random = random.Random(seed)
         self._channel = grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)])
         self._metadata = (("authorization", f"Bearer {token}"),)
@@ -64,25 +73,10 @@ class Attacker:
 
     def attack(self) -> None:
         """Makes one of the attacks."""
-        kinds: tuple[Callable[[], None], ...] = (
-            self.silent_strangers,
-            self.silent_calls,
-            self.resets,
-            self.pings,
-            self.watches_without_window,
-            self.watches_that_are_reset,
-            self.unread_replies,
-            self.large_messages_of_strangers,
-            self.costly_pictures,
-            self.bombs,
-            self.extreme_maps,
-            self.runs_that_are_left,
-            self.broken_messages,
-        )
-        kind = self._random.choice(kinds)
+        kind = self._random.choice(self._kinds)
         with suppress(OSError, grpc.RpcError):
-            kind()
-        self.done[kind.__name__] += 1
+            getattr(self, kind)()
+        self.done[kind] += 1
         while len(self._held) > 20:  # those that are silent stay for a while
             self._held.pop(0).close()
 
@@ -216,10 +210,18 @@ def _gray_png(side: int) -> bytes:
 
 def main() -> None:
     """Attacks until SIGTERM."""
-    _, first, token, *others = sys.argv
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("first", metavar="ADDRESS")
+    parser.add_argument("token", metavar="TOKEN")
+    parser.add_argument("others", metavar="OTHER_ADDRESS", nargs="*")
+    parser.add_argument("--only", choices=KINDS, metavar="KIND")
+    parsed = parser.parse_args()
+    kinds = [parsed.only] if parsed.only else KINDS
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
-    attackers = [Attacker(address, token, seed) for seed, address in enumerate([first, *others])]
+    attackers = [
+        Attacker(address, parsed.token, seed, kinds) for seed, address in enumerate([parsed.first, *parsed.others])
+    ]
 
     def keep_attacking(attacker: Attacker) -> None:
         while not over.is_set():
