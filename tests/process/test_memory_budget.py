@@ -86,6 +86,25 @@ def test_work_waits_for_room() -> None:
     assert budget.reserved == 0
 
 
+def test_what_is_given_back_while_a_thread_has_the_lock_is_found_by_the_one_that_waits() -> None:
+    budget = Budget(100)
+    first, waits, taken = budget.reserve(100), threading.Event(), []
+
+    def wait() -> None:
+        waits.set()
+        taken.append(budget.reserve(100, wait=60.0))
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    waits.wait()
+    while not budget.is_wanted:
+        pass
+    with budget._changed:  # as another thread's: giving back finds the lock taken, and nobody is woken
+        first.close()
+    waiting.join(30.0)
+    assert len(taken) == 1
+
+
 def test_an_array_keeps_its_bytes_until_it_is_garbage() -> None:
     budget = Budget(1000)
     array = np.zeros(100, np.uint8)

@@ -29,6 +29,8 @@ Element = TypeVar("Element", bound=np.generic)
 WAIT_SECONDS = 5.0
 """How long work waits for room by default."""
 _RETRY_SECONDS = 2.0
+_LOOK_SECONDS = 0.1
+"""Work that waits looks so often for what was given back while another thread had the lock: nobody wakes it then."""
 
 
 class Budget:
@@ -141,9 +143,11 @@ class Budget:
         with self._changed:
             self._waiting += 1
             try:
-                while self._reserved + size > self._limit:
-                    if not self._changed.wait(until - time.monotonic()):
+                while self._after_returns() + size > self._limit:
+                    left = until - time.monotonic()
+                    if left <= 0:
                         raise Overloaded("the server's memory is in use: try again soon", retry_after=_RETRY_SECONDS)
+                    self._changed.wait(min(left, _LOOK_SECONDS))
                 self._reserved += size
             finally:
                 self._waiting -= 1
@@ -154,12 +158,17 @@ class Budget:
             self._returned.append(size)
             self._settle()
 
+    def _after_returns(self) -> int:
+        """The bytes that are reserved, without what was given back. To be called with the lock."""
+        while self._returned:
+            self._reserved -= self._returned.popleft()
+        return self._reserved
+
     def _settle(self) -> None:
-        """Takes note of what was given back. Whoever has the lock meanwhile does it afterwards."""
+        """Subtracts what was given back. If another thread has the lock, that thread does it."""
         while self._returned and self._changed.acquire(blocking=False):
             try:
-                while self._returned:
-                    self._reserved -= self._returned.popleft()
+                self._after_returns()
                 self._changed.notify_all()
             finally:
                 self._changed.release()
