@@ -11,7 +11,7 @@ from gramlet.errors import Cancelled, GramletError, InvalidInput, NotFound, Over
 from gramlet.run.types import RunKind, RunState
 from gramlet_server.runs.execution import Work
 from gramlet_server.runs.lifecycle import Lifecycle
-from gramlet_server.runs.records import Records
+from gramlet_server.runs.records import Record, Records
 from gramlet_server.runs.run import Run
 
 from tests.runs.kinds import NUMBERS, Event, finite, new_work, taken_over
@@ -122,6 +122,21 @@ def test_a_run_whose_order_cannot_be_stored_leaves_nothing(records: Records) -> 
     with pytest.raises(Overloaded):
         lifecycle.start(prepare)
     assert records.store.list("") == []
+
+
+def test_a_run_whose_success_cannot_be_stored_does_not_end_as_if_there_were_no_result(
+    records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = records.write
+
+    def fails(run: Run, record: Record) -> Record:
+        if record.info.state is RunState.SUCCEEDED:
+            raise Unavailable("the store fails")
+        return write(run, record)
+
+    monkeypatch.setattr(records, "write", fails)
+    with pytest.raises(Unavailable, match="the store fails"):
+        list(Lifecycle(records, 1, 0).start(finite(records, "r", 1, "done")))
 
 
 def test_a_run_whose_record_cannot_be_stored_leaves_nothing(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,15 @@ def test_only_detached_runs_without_a_lease_are_abandoned(records: Records) -> N
     assert list(Records(records.store, lease_seconds=0.0).abandoned(RunKind.STYLIZE)) == ["running"]
 
 
+def test_a_key_of_a_detached_run_stays_while_its_record_may_still_be_written(records: Records) -> None:
+    key = "detached/stylize/new"
+    records.store.put(key, b"")  # as `begin` does, before the record
+    assert list(records.abandoned(RunKind.STYLIZE)) == []
+    assert [entry.key for entry in records.store.list("detached")] == [key]
+    assert list(Records(records.store, lease_seconds=-1.0).abandoned(RunKind.STYLIZE)) == []
+    assert records.store.list("detached") == []
+
+
 def test_a_process_that_lost_its_run_cannot_write_the_record(records: Records) -> None:
     run = put(records, "a", 1.0, state=RunState.RUNNING)
     Run.take_over(records.store, "stylize", "a")

@@ -222,6 +222,23 @@ def test_deleting_a_run_erases_every_key_even_of_one_that_is_executed(
     assert control.page(RunFilter()).runs == ()
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_run_that_is_deleted_elsewhere_is_not_ordered_again_by_who_resumes_it(
+    store: Store, here: Lifecycle, there: Lifecycle, resumes: bool
+) -> None:
+    here.start(new_work(here.records, Gate(store), detached=True))
+    if resumes:
+        prepare = taken_over(there.records, Gate(store))
+        watch = there.resume(NUMBERS, "r", prepare, detached=False, take_over=True)
+    else:
+        watch = there.watch(NUMBERS, "r")
+    events = iter(watch)
+    next(events)
+    RunControl(here.records, [here]).delete(R)
+    with pytest.raises(Cancelled if resumes else NotFound, match="was deleted"):  # the SDK orders after NotFound
+        list(events)
+
+
 def test_a_run_shows_its_state_and_its_result(here: Lifecycle) -> None:
     list(here.start(finite(here.records, "r", 1, 2, "done")))
     details = RunControl(here.records, [here]).get(R, include_result=True)
