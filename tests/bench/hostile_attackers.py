@@ -230,7 +230,8 @@ def main() -> None:
 
     for attacker in attackers:
         threading.Thread(target=keep_attacking, args=[attacker], daemon=True).start()
-    over.wait()
+    while not over.wait(0.5):
+        pass  # a signal that another thread receives does not end a wait of this one
     done = sum((attacker.done for attacker in attackers), Counter[str]())
     codes = sum((attacker.codes for attacker in attackers), Counter[str]())
     print(json.dumps({"attacks": done, "codes": codes}))
