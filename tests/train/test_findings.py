@@ -38,6 +38,17 @@ def test_copies_that_differ_a_little_are_found_across_sets_and_pictures_of_a_cla
     assert "with two labels: 1;" in labels
 
 
+def test_pictures_that_are_all_alike_are_one_group_and_a_few_pairs_each():
+    points = embeddings(120)
+    points[20:] = points[20]  # saved again without any loss, a hundred times
+    listed = entries(120)
+    pairs = findings.near_duplicates(listed, points)
+    assert 99 <= len(pairs) <= 100 * findings.NEIGHBOR
+    groups = findings.copy_groups(listed, pairs)
+    assert len({*groups[:20], *groups[20:]}) == 21
+    assert set(groups[20:]) == {20}
+
+
 def test_near_copies_share_a_fold_and_every_other_picture_of_a_class_is_spread_over_the_folds():
     listed = entries(40)
     pairs = findings.near_duplicates(listed, np.concatenate([embeddings(38), embeddings(38)[:2]]))

@@ -25,7 +25,11 @@ SIMILAR, SIMILAR_CENTERED = 0.7, 0.85
 CLOSER = 0.55
 """A copy is at most this share of the distance away at which a picture has its `NEIGHBOR`-th nearest picture."""
 NEIGHBOR = 5
+ROUNDING = 1e-5
+"""Pictures with the same pixels are no farther from each other, however many there are."""
 SAMPLE = 5_000
+_TAKEN = -2.0
+"""In place of the cosine of a neighbor that was found; less than any cosine."""
 
 FEW_PICTURES = 10
 """A class with fewer is named in a warning."""
@@ -65,7 +69,7 @@ def near_duplicates(entries: Sequence[Entry], embeddings: NDArray[np.float32]) -
 
     Two pictures are a pair if the cosine of their whitened embeddings is high, and if they are much nearer to each
     other than the fifth nearest picture is to either. The second test keeps apart the pictures of a class that the
-    network sees as one.
+    network sees as one. Of pictures that are exactly alike, each is paired with five at most.
 
     Args:
         entries: The pictures.
@@ -78,11 +82,17 @@ def near_duplicates(entries: Sequence[Entry], embeddings: NDArray[np.float32]) -
     rim = np.ones(count)  # the distance 1 - cosine of the fifth nearest picture
     for block in blocks(count, count):
         similar = _cosines(points, block)
-        for row, column in np.argwhere(similar >= least):
-            if block.start + row < column:
-                pairs[block.start + int(row), int(column)] = float(similar[row, column])
-        similar.partition(count - neighbor, axis=1)
-        rim[block] = 1 - similar[:, count - neighbor]
+        rows = np.arange(len(similar))
+        # A pair is among the nearest of one of its pictures, by the second test. So a few for each picture are enough,
+        # however alike all pictures are. Of equals argmax takes the first, which then ties all of them together.
+        for _ in range(neighbor):
+            nearest = similar.argmax(axis=1)
+            cosines = similar[rows, nearest]
+            for row in np.flatnonzero(cosines >= least):
+                one, other = sorted((block.start + int(row), int(nearest[row])))
+                pairs[one, other] = float(cosines[row])
+            rim[block] = 1 - cosines
+            similar[rows, nearest] = _TAKEN
     found = [
         NearDuplicate(
             name=entries[b].name,
@@ -93,7 +103,7 @@ def near_duplicates(entries: Sequence[Entry], embeddings: NDArray[np.float32]) -
             conflicting=entries[a].label != entries[b].label,
         )
         for (a, b), similarity in pairs.items()
-        if 1 - similarity <= CLOSER * max(rim[a], rim[b])
+        if 1 - similarity <= max(CLOSER * max(rim[a], rim[b]), ROUNDING)
     ]
     return tuple(sorted(found, key=lambda pair: (-pair.similarity, pair.name, pair.first)))
 
