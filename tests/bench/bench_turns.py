@@ -1,10 +1,10 @@
 """How long small calls wait beside a caller of large pictures, and what that costs the large caller.
 
-    python tests/bench/bench_turns.py [--calls 30] [--pictures 5] [--rounds 3] [--size 4096x1536] [--before FOLDER]
+    python tests/bench/bench_turns.py [--work extract|differentiate|descend] [--size 4096x1536] [--before FOLDER]
 
 A server with random weights, and beside it one with the code of another folder, to compare with (`--before`). In turns,
-for each: latency of single Extract calls of 224 x 224 pixels, one after the other, alone and beside a caller that sends
-large pictures without pause; then seconds and processor seconds of the large caller's pictures, alone.
+for each: latency of single Extract calls of 224 x 224 pixels, one after the other, alone and beside a caller that has
+large pictures worked on without pause; then seconds and processor seconds of each of them, or of each iteration, alone.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from gramlet import Client
-from gramlet.feature.types import Extraction, Form
+from gramlet.feature.descent_types import DescentIteration, DescentStart
+from gramlet.feature.types import Extraction, Form, Objective, Style
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -43,6 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--calls", type=int, default=30, help="small calls, quiet and beside, in a round")
     parser.add_argument("--pictures", type=int, default=5, help="large pictures in a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", choices=LARGE, default="extract", help="on the large pictures")
     parser.add_argument("--size", default="4096x1536", help="of the large pictures")
     parser.add_argument("--before", type=Path, help="the services/ folder of other code to compare with")
     chosen = parser.parse_args(arguments)
@@ -59,31 +61,32 @@ def main(arguments: list[str] | None = None) -> None:
         }
         for server in servers.values():
             server.wait_until_ready()
-        found = measure(servers, jpeg(width, height), chosen.calls, chosen.pictures, chosen.rounds)
+        large_work = LARGE[chosen.work]
+        found = measure(servers, large_work, jpeg(width, height), chosen.calls, chosen.pictures, chosen.rounds)
     for code, numbers in found.items():
-        print(json.dumps({"bench": "turns", "code": code, "size": chosen.size, **numbers}))
+        print(json.dumps({"bench": "turns", "code": code, "work": chosen.work, "size": chosen.size, **numbers}))
 
 
 def measure(
-    servers: dict[str, GramletServer], picture: bytes, calls: int, pictures: int, rounds: int
+    servers: dict[str, GramletServer], large_work: LargeWork, picture: bytes, calls: int, pictures: int, rounds: int
 ) -> dict[str, dict[str, float]]:
     """Numbers for each server, from as many rounds, in each of which all servers have their turn."""
     quiet, beside, seconds, cpu = (defaultdict[str, list[float]](list) for _ in range(4))
     for server in servers.values():
-        large_calls(server.address, picture, 1)
+        large_work(server.address, picture, 1, threading.Event())
     for _ in range(rounds):
         for code, server in servers.items():
             quiet[code] += small_calls(server.address, calls)
             ended = threading.Event()
             with ThreadPoolExecutor(1) as pool:
-                large = pool.submit(large_calls, server.address, picture, 10**6, ended)
+                large = pool.submit(large_work, server.address, picture, 10**6, ended)
                 time.sleep(1.0)
                 beside[code] += small_calls(server.address, calls)
                 ended.set()
                 large.result()
         for code, server in servers.items():
             before = processor_seconds(server)
-            seconds[code] += large_calls(server.address, picture, pictures)
+            seconds[code] += large_work(server.address, picture, pictures, threading.Event())
             cpu[code].append((processor_seconds(server) - before) / pictures)
     return {
         code: {
@@ -125,22 +128,53 @@ def small_calls(address: str, calls: int) -> list[float]:
     return latencies
 
 
-def large_calls(address: str, picture: bytes, count: int, ended: threading.Event | None = None) -> list[float]:
+def extractions(address: str, picture: bytes, count: int, ended: threading.Event) -> list[float]:
     """Seconds of each picture of a stream that always has the next one waiting, until it is to end."""
-    found = []
 
     def pictures() -> Iterator[bytes]:
         yield picture
-        for _ in itertools.takewhile(lambda _: not (ended and ended.is_set()), range(count - 1)):
+        for _ in itertools.takewhile(lambda _: not ended.is_set(), range(count - 1)):
             yield picture
 
     with Client(address) as client:
-        began = time.monotonic()
-        for _ in client.extract(pictures(), WHAT, in_flight=2):
-            now = time.monotonic()
-            found.append(now - began)
-            began = now
-    return found
+        return list(intervals(client.extract(pictures(), WHAT, in_flight=2)))
+
+
+def gradients(address: str, picture: bytes, count: int, ended: threading.Event) -> list[float]:
+    """Seconds of each gradient, one after the other."""
+    with Client(address) as client, client.differentiate(objective(picture)) as differentiation:
+        point = np.asarray(Image.open(io.BytesIO(picture)), np.float32).transpose(2, 0, 1) / 255
+        wanted = itertools.takewhile(lambda _: not ended.is_set(), range(count))
+        return list(intervals(differentiation.evaluate(point) for _ in wanted))
+
+
+def iterations(address: str, picture: bytes, count: int, ended: threading.Event) -> list[float]:
+    """Seconds of each iteration of a descent."""
+    with Client(address) as client, client.descend(DescentStart(objective=objective(picture), iterations=count)) as run:
+        events = (event for event in run if isinstance(event, DescentIteration))
+        return list(intervals(itertools.takewhile(lambda _: not ended.is_set(), events)))
+
+
+def objective(picture: bytes) -> Objective:
+    """That of a stylization."""
+    stages = dict.fromkeys(("conv1", "layer1", "layer2", "layer3"), 1.0)
+    return Objective(
+        content=picture, content_stage="layer2", content_weight=1.0, styles=(Style(picture),), style_stages=stages
+    )
+
+
+def intervals(results: Iterator[object]) -> Iterator[float]:
+    """Seconds from each result to the next."""
+    began = time.monotonic()
+    for _ in results:
+        now = time.monotonic()
+        yield now - began
+        began = now
+
+
+LargeWork = Callable[[str, bytes, int, threading.Event], list[float]]
+"""Seconds of each piece of large work for a server: its address, the picture, how many pieces, and when to end."""
+LARGE: dict[str, LargeWork] = {"extract": extractions, "differentiate": gradients, "descend": iterations}
 
 
 def percentiles(latencies: list[float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from gramlet_server.feature.descent import Descent
 from gramlet_server.feature.descent_parts import Control, Happening
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.snapshot import Snapshot
-from gramlet_server.feature.work import Steps
+from gramlet_server.feature.steps import Steps
 from torch import Tensor
 
 SIZE = (6, 5)

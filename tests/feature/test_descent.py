@@ -24,7 +24,7 @@ from gramlet_server.feature.descent import MOST_RESTARTS, Descent
 from gramlet_server.feature.descent_parts import Control, Happening, PreviewPixels
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.snapshot import Snapshot
-from gramlet_server.feature.work import Steps
+from gramlet_server.feature.steps import Steps
 from torch import Tensor
 
 from tests.feature.formula import (

@@ -88,7 +88,7 @@ def test_in_pieces_it_is_what_it_is_in_one(engine: Engine) -> None:
 def test_other_callers_and_the_length_of_turns_change_nothing(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gramlet_server.feature.descent_requests.STATES_SHARE", math.inf)
     alone = run(engine, start())
-    monkeypatch.setattr("gramlet_server.feature.work.TURN_SECONDS", 0.0)
+    monkeypatch.setattr("gramlet_server.feature.steps.TURN_SECONDS", 0.0)
     together: dict[int, list[DescentEvent]] = {}
     others = [
         threading.Thread(target=lambda i=i: together.update({i: run(engine, start(state_seconds=1e-9))}))

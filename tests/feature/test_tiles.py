@@ -184,7 +184,7 @@ def test_a_stage_that_sees_the_whole_picture_is_refused_in_tiles(engine: Engine)
 
 
 def test_closing_ends_an_evaluation_between_two_tiles(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gramlet_server.feature.work.TURN_SECONDS", 0.0)  # a turn of one tile, however fast
+    monkeypatch.setattr("gramlet_server.feature.steps.TURN_SECONDS", 0.0)  # a turn of one tile, however fast
 
     class CloseAfterTwoGradients(Observer):
         passes = 0

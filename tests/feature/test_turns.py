@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from gramlet.errors import Cancelled, InvalidInput, Unavailable
+from gramlet.feature.descent_types import DescentIteration
 from gramlet.feature.types import Extraction, Features, Form
 from gramlet_server.backbone.network import Network
 from gramlet_server.backbone.weights import load
 from gramlet_server.feature import passes as passes_module
 from gramlet_server.feature.engine import Engine, EngineSettings
 from gramlet_server.feature.scheduler import Scheduler
-from gramlet_server.feature.work import Batching, Steps, Work, outcome
+from gramlet_server.feature.steps import Steps, to_end
+from gramlet_server.feature.work import Batching, Work, outcome
+from gramlet_server.process.memory_budget import PROCESS
 
 from tests.e2e.cluster import wait_until
+from tests.feature.descent_cases import CONTENT, OBJECTIVE, losses, make_engine, picture, run, start
 
 STAGES = ("conv1", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
 
@@ -53,7 +58,7 @@ class Turns:
                 self.record += names
                 if "bad" in names:
                     raise InvalidInput("a bad one")
-                yield
+                yield None
         except GeneratorExit:
             self.ended_early = True
             raise
@@ -62,7 +67,7 @@ class Turns:
 
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gramlet_server.feature.work.TURN_SECONDS", 0.0)  # one step a turn
+    monkeypatch.setattr("gramlet_server.feature.steps.TURN_SECONDS", 0.0)  # one step a turn
 
 
 @pytest.fixture
@@ -172,6 +177,111 @@ def test_a_forward_pass_in_parts_has_the_bits_of_a_whole_one(backbone: str) -> N
             found = {name: tensor for name, tensor in network.by_part(pictures, wanted) if name}
             assert all(torch.equal(found[stage], whole[stage]) for stage in wanted)
     assert sum(not name for name, _ in parts) >= len(stages)
+
+
+@pytest.fixture
+def _long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every pass is long, so that it is suspended wherever it can be."""
+    monkeypatch.setattr(passes_module, "LONG_SECONDS", 0.0)
+    monkeypatch.setattr(passes_module, "LONG_PIXELS", 0)
+
+
+@pytest.fixture
+def unpaused() -> Iterator[Engine]:
+    engine = make_engine()
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
+def test_a_gradient_in_parts_has_the_bits_of_a_whole_one(backbone: str) -> None:
+    network = Network(load(backbone, "random:0"))
+    random = np.random.default_rng(0)
+    pictures = torch.from_numpy(random.random((2, 3, 97, 64), dtype=np.float32))
+    stages = [stage.name for stage in network.stages][:-1]
+    found = {}
+    for in_parts in (False, True):
+        tape = to_end(network.tape(pictures, stages, in_parts=in_parts))
+        upstream = {stage: torch.cos(activations.detach()) for stage, activations in tape.activations().items()}
+        found[in_parts] = to_end(tape.gradient(upstream))
+    whole = pictures.clone().requires_grad_()
+    computed = network.activations(whole, stages, smooth=True)
+    given = [torch.cos(each.detach()) for each in computed.values()]
+    (expected,) = torch.autograd.grad(list(computed.values()), whole, given)
+    assert torch.equal(found[False], expected)
+    assert torch.equal(found[True], expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"tile_pixels": 32 * 32}], ids=["whole", "tiles"])
+@pytest.mark.usefixtures("_long")
+def test_a_descent_of_suspended_passes_is_the_same_beside_others(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(passes_module, "LONG_PIXELS", 2**40)
+        undisturbed = make_engine(**settings)
+        whole = run(undisturbed, start(4))
+        undisturbed.close()
+    engine = make_engine(**settings)
+    over = threading.Event()
+
+    def keep_calling() -> None:
+        while not over.is_set():
+            with engine.differentiate(OBJECTIVE) as differentiation:
+                differentiation.evaluate(CONTENT)
+            engine.extract_together([CONTENT], Extraction(("conv1",), (Form.POOLED,)))
+
+    others = threading.Thread(target=keep_calling)
+    others.start()
+    beside = run(engine, start(4))
+    over.set()
+    others.join()
+    engine.close()
+    assert losses(beside) == losses(whole)
+    assert np.array_equal(picture(beside), picture(whole))
+
+
+@pytest.mark.usefixtures("_long")
+def test_small_work_passes_a_gradient_that_is_suspended(unpaused: Engine) -> None:
+    """The small call comes while the first part of a long gradient computes, and is answered before its last."""
+    parts = threading.Semaphore(0)
+    by_part, began = unpaused.network.by_part, threading.Event()
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        for part in by_part(*arguments, **options):
+            if options.get("smooth"):
+                began.set()
+                assert parts.acquire(timeout=30)
+            yield part
+
+    with unpaused.differentiate(OBJECTIVE) as differentiation:
+        unpaused.network.by_part = counted  # type: ignore[method-assign]
+        evaluated: list[Any] = []
+        long = threading.Thread(target=lambda: evaluated.append(differentiation.evaluate(CONTENT)))
+        long.start()
+        assert began.wait(30)
+        with unpaused.passes.scheduler.caller() as small:
+            short = small.submit(Work("extract", None, 1, lambda payloads: ["small"], None))
+            parts.release(1)
+            assert outcome(short)[0] == "small"
+            assert not evaluated
+            parts.release(1000)
+        long.join()
+    assert len(evaluated) == 1
+
+
+@pytest.mark.usefixtures("_long")
+def test_a_descent_that_is_cancelled_while_it_is_suspended_gives_back_its_memory(unpaused: Engine) -> None:
+    run(unpaused, start(1))
+    gc.collect()
+    before = PROCESS.reserved
+    with unpaused.descend(start(10**6)) as descent:
+        while not isinstance(next(descent), DescentIteration):
+            pass
+    assert unpaused.descents.queue.running == 0
+    assert unpaused.passes.scheduler.queued == 0
+    gc.collect()
+    assert PROCESS.reserved <= before
 
 
 def features(engine: Engine, size: tuple[int, int]) -> Features:

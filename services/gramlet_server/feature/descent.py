@@ -48,7 +48,7 @@ from gramlet_server.feature.descent_parts import (
 from gramlet_server.feature.device import Device
 from gramlet_server.feature.lbfgs import LBFGS, Optimizer, Search, State
 from gramlet_server.feature.snapshot import Counts, Snapshot
-from gramlet_server.feature.work import Steps
+from gramlet_server.feature.steps import Pause, Steps
 
 DIVERGED = 1e3
 """The descent has diverged when the loss exceeds DIVERGED × the first loss and the loss of the inverted picture. The
@@ -127,7 +127,7 @@ class Descent:
         _, height, width = self._point.shape
         return height, width
 
-    def run(self) -> Generator[Happening | None, None, None]:
+    def run(self) -> Generator[Happening | Pause, None, None]:
         """Descends, and yields what happens; None where the device may serve others.
 
         Raises:
@@ -213,7 +213,7 @@ class Descent:
         self._begin_optimizer()
         self._stepper.restore(snapshot.optimizer)
 
-    def _reweight(self, loss: Loss, number: int) -> Generator[Happening | None, None, None]:
+    def _reweight(self, loss: Loss, number: int) -> Generator[Happening | Pause, None, None]:
         self._control.weights = None
         self._loss, self._number = loss, number
         # What L-BFGS learned of the curvature was another loss's, and losses of two objectives do not compare.
@@ -235,7 +235,7 @@ class Descent:
             restarts=self._restarts,
         )
 
-    def _end(self) -> Generator[Happening | None, None, None]:
+    def _end(self) -> Generator[Happening | Pause, None, None]:
         if self._start.ending is not DescentEnding.BEST:
             yield (yield from self._snapshot(history=self._start.ending is DescentEnding.STATE, reached=False))
             return
@@ -264,7 +264,7 @@ class Descent:
         wanted = self._start.settings.line_search is LineSearch.STRONG_WOLFE or self._restarts > 0
         return wanted and isinstance(self._optimizer, LBFGS)
 
-    def _stepped(self) -> Generator[Happening | None, None, None]:
+    def _stepped(self) -> Generator[Happening | Pause, None, None]:
         """Begins an iteration, and reads as many losses as are due."""
         point = self._point
         terms, gradient = yield from self._evaluate(point)
@@ -273,7 +273,7 @@ class Descent:
         self._point = reached.view_as(point)
         yield from self._read(self._device.reads_late)
 
-    def _searched(self) -> Generator[Happening | None, None, None]:
+    def _searched(self) -> Generator[Happening | Pause, None, None]:
         """An iteration with a line search, which reads every loss at once."""
         point = self._point
         first = self._reached or (yield from self._evaluated(point))
@@ -286,7 +286,7 @@ class Descent:
         self._point = reached.view_as(point)
         yield from self._done(first.terms, self._point)
 
-    def _read(self, late: int) -> Generator[Happening | None, None, None]:
+    def _read(self, late: int) -> Generator[Happening | Pause, None, None]:
         """Reads the losses of all iterations but so many."""
         while len(self._begun) > late:
             begun = self._begun.popleft()

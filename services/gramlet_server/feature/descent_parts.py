@@ -16,7 +16,7 @@ from gramlet_server.feature.lbfgs import LBFGS, Adam, GradientDescent
 from gramlet_server.feature.lbfgs import Optimizer as Stepper
 from gramlet_server.feature.memory import history_pairs
 from gramlet_server.feature.snapshot import Snapshot
-from gramlet_server.feature.work import Steps
+from gramlet_server.feature.steps import Steps
 
 RESTART_RATE = 0.5
 """Each restart multiplies the learning rate by this."""
@@ -121,7 +121,7 @@ def copies_on_cpu(tensors: Sequence[Tensor]) -> Steps[tuple[list[Tensor], float]
             began = time.monotonic()
             into.copy_(part)
             seconds += time.monotonic() - began
-            yield
+            yield None
         copies.append(copy.view(tensor.shape))
     return copies, seconds
 

@@ -33,8 +33,9 @@ from gramlet_server.feature.memory import descent_bytes, state_bytes
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.snapshot import Snapshot
+from gramlet_server.feature.steps import Holding, Pause, Steps
 from gramlet_server.feature.targets import TargetBuilder
-from gramlet_server.feature.work import Caller, Steps
+from gramlet_server.feature.work import Caller
 from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
 from gramlet_server.runs.events import EventBuffer
 from gramlet_server.runs.queue import RETRY_SECONDS, shutting_down
@@ -112,6 +113,7 @@ class DescentWork:
         self._cancelled = False
         self._held: list[Reservation | Place] = []
         self._caller: Caller | None = None
+        self._is_long = False  # whether its passes are suspended for others
 
     @property
     def remaining_seconds(self) -> float:
@@ -166,20 +168,27 @@ class DescentWork:
         digest = self._passes.network.digest
         self._happened.put(DescentReady(iteration=descent.iteration, height=height, width=width, weights_digest=digest))
         steps = descent.run()
-        has_ended = False
-        while not has_ended:
+        while isinstance(last := self._take_turns(caller, descent, steps), DescentWaiting):
+            self._requests.wait()
+        if self._requests.draining and not isinstance(last, DescentFinished):
+            raise shutting_down()
+
+    def _take_turns(
+        self, caller: Caller, descent: Descent, steps: Generator[Happening | Pause, None, None]
+    ) -> Happening | None:
+        """Gives the device turns until the descent waits for its caller, or has ended; returns what happened last."""
+        happened: list[Happening] = []
+        running = _until_waiting(steps, happened)
+        while True:
             self._pass_requests(caller, descent.size)
-            happened: list[Happening] = []
             try:
-                turn, timing = self._passes.run_turn(caller, "descent", height * width, _until_waiting(steps, happened))
+                turn, timing = self._passes.run_turn(caller, "descent", self._pixels, running, self._is_long)
                 self._add(descent, timing)
             finally:
                 self._report(descent, happened)  # also what happened before a failure
-            has_ended = turn.ended and turn.result
-            if happened and isinstance(happened[-1], DescentWaiting):
-                self._requests.wait()
-        if self._requests.draining and not isinstance(happened[-1], DescentFinished):
-            raise shutting_down()
+                happened.clear()
+            if turn.ended:
+                return turn.result
 
     # --- the start ---
 
@@ -199,14 +208,15 @@ class DescentWork:
         targets = self._targets.build(caller, self._objective)
         if first is not None:
             size = (first.shape[1], first.shape[2])
-            self._held.append(self._differentiator.room(size, targets, "start.objective.content"))
+            place, self._is_long = self._differentiator.room("descent", size, targets, "start.objective.content")
+            self._held.append(place)
 
         def begin() -> Descent:
             canvas, point = self._first_point(content, initial, snapshot)
             loss = self._loss(targets, (point.shape[1], point.shape[2]))
             return Descent(start, loss, canvas, self._passes.device, self._control, point, snapshot)
 
-        descent, timing = self._passes.run_single(caller, "descent", 1, begin)
+        descent, timing = self._passes.run_single(caller, "descent", max(1, self._pixels), begin)
         self._add(descent, timing)
         return descent
 
@@ -332,12 +342,25 @@ def _free(error: BaseException) -> None:
         cause = cause.__context__
 
 
-def _until_waiting(steps: Generator[Happening | None, None, None], happened: list[Happening]) -> Steps[bool]:
-    """Collects what happens until the descent waits for its caller, or ends; returns whether it has ended."""
-    for happening in steps:
-        if happening is not None:
-            happened.append(happening)
-        if isinstance(happening, DescentWaiting):
-            return False
-        yield
-    return True
+def _until_waiting(
+    steps: Generator[Happening | Pause, None, None], happened: list[Happening]
+) -> Steps[Happening | None]:
+    """Collects what happens until the descent waits for its caller, or ends; returns what happened last.
+
+    Closing it before that closes the descent.
+    """
+    last: Happening | None = None
+    try:
+        for happening in steps:
+            if happening is None or isinstance(happening, Holding):
+                yield happening
+                continue
+            last = happening
+            happened.append(last)
+            if isinstance(last, DescentWaiting):
+                return last
+            yield None
+    except GeneratorExit:
+        steps.close()
+        raise
+    return last

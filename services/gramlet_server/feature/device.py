@@ -6,7 +6,7 @@ for copies, and CUDA graphs. Only the device thread uses either.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -21,7 +21,8 @@ from torch import Tensor
 from gramlet_server.feature.device_decode import JpegCodec, NvJpeg
 from gramlet_server.feature.graphs import Compute, ComputeWith, GraphCache, Inputs, PassKey
 from gramlet_server.feature.pixels import OnDevice, Stack, batch_of, resized_on_cpu
-from gramlet_server.feature.work import Batching, Steps
+from gramlet_server.feature.steps import HOLDING, Steps, to_end
+from gramlet_server.feature.work import Batching
 from gramlet_server.pictures.prepare import Decoded
 
 Result = TypeVar("Result")
@@ -38,9 +39,6 @@ CUDA_MARGIN = 2.3
 
 Wait = Callable[[], list[Array]]
 """Waits for the results of a pass."""
-ComputeInParts = Callable[[Tensor], Iterator[Tensor | None]]
-"""A `Compute` that yields None where the device may serve others."""
-
 
 CUDA_BATCHING = Batching(pictures=128, pixels=8 * 2**20, queue_limit=1024)
 """Larger passes are hardly faster: at 128 pictures of 224 x 224 an H100 has nine tenths of its rate at 256."""
@@ -93,22 +91,20 @@ class Device:
 
     def start(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> Wait:
         """Begins one pass; what is returned waits for its results, in float32. Here it has ended by then."""
-        results = [_float32(result).numpy() for result in compute(self.upload(pictures))]
+        results = [result.numpy() for result in _whole(compute(self.upload(pictures)))]
         return lambda: results
 
-    def in_parts(self, pictures: Sequence[AnyPicture], compute: ComputeInParts) -> Steps[list[Array]]:
+    def in_parts(self, pictures: Sequence[AnyPicture], compute: Compute) -> Steps[list[Array]]:
         """Runs one pass in parts, between which the device may serve others; returns its results in float32."""
         batch = self.upload(pictures)
-        yield
-        results = []
-        for result in compute(batch):
-            if result is not None:
-                results.append(_float32(result).numpy())
-            yield
-        return results
+        yield HOLDING
+        results = yield from _in_parts(compute(batch))
+        return [result.numpy() for result in results]
 
-    def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
+    def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> Steps[list[Tensor]]:
         """Runs one pass over pictures (N, 3, H, W) of the device; its results stay there, as new tensors in float32.
+
+        Here it runs in parts, between which the device may serve others.
 
         Args:
             pictures: The pictures.
@@ -116,11 +112,22 @@ class Device:
             compute: Computes the results.
             key: Of the pass.
         """
-        return [_float32(result) for result in compute(pictures, inputs.tensors)]
+        return _in_parts(compute(pictures, inputs.tensors))
 
     def with_room(self, work: Callable[[], Result]) -> Result:
         """Runs work that allocates memory. Where memory is short, cached memory is released and the work runs again."""
         return work()
+
+    def parts_with_room(self, begin: Callable[[], Generator[None, None, Result]]) -> Steps[Result]:
+        """The same for work that yields where others may be served, with the device's memory in use."""
+        parts = begin()
+        while True:
+            try:
+                next(parts)
+            except StopIteration as ended:
+                result: Result = ended.value
+                return result
+            yield HOLDING
 
     @property
     def reads_late(self) -> int:
@@ -189,7 +196,8 @@ class CudaDevice(Device):
     def start(self, pictures: Sequence[AnyPicture], compute: Compute, key: PassKey) -> Wait:
         return self.with_room(lambda: self._start(pictures, compute, key))
 
-    def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
+    def run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> Steps[list[Tensor]]:
+        yield from ()  # a pass takes milliseconds here
         return self.with_room(lambda: self._run_resident(pictures, inputs, compute, key))
 
     def with_room(self, work: Callable[[], Result]) -> Result:
@@ -200,6 +208,10 @@ class CudaDevice(Device):
                 raise
         # Not inside the except block: the exception's traceback holds the memory of the failed attempt.
         return work()
+
+    def parts_with_room(self, begin: Callable[[], Generator[None, None, Result]]) -> Steps[Result]:
+        yield from ()
+        return self.with_room(lambda: to_end(begin()))
 
     @property
     def reads_late(self) -> int:
@@ -232,9 +244,9 @@ class CudaDevice(Device):
         batch = self.upload(pictures)
         known = self.graphs.count(batch.shape, key)
         self._keep_results()
-        results = compute(batch) if known.graph is None else known.graph.replay(batch)
+        results = _whole(compute(batch)) if known.graph is None else known.graph.replay(batch)
         wait = self._fetched(results)
-        self.graphs.record_if_due(known, batch, (), lambda pictures, _: map(_float32, compute(pictures)))
+        self.graphs.record_if_due(known, batch, (), lambda pictures, _: _whole(compute(pictures)))
         return wait
 
     def _run_resident(self, pictures: Tensor, inputs: Inputs, compute: ComputeWith, key: PassKey) -> list[Tensor]:
@@ -242,8 +254,8 @@ class CudaDevice(Device):
         if known.graph is not None:
             # Copies, because the next replay of any graph overwrites them.
             return [result.clone() for result in known.graph.replay(pictures, inputs)]
-        results = [_float32(result) for result in compute(pictures, inputs.tensors)]
-        self.graphs.record_if_due(known, pictures, inputs.tensors, lambda *given: map(_float32, compute(*given)))
+        results = list(_whole(compute(pictures, inputs.tensors)))
+        self.graphs.record_if_due(known, pictures, inputs.tensors, lambda *given: _whole(compute(*given)))
         return results
 
     def _stack(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
@@ -296,6 +308,22 @@ def _batch(pictures: Sequence[AnyPicture], stack: Stack, device: torch.device) -
     arrays = [picture for picture in pictures if isinstance(picture, np.ndarray)]
     decoded = [picture for picture in pictures if not isinstance(picture, np.ndarray)]
     return stack(arrays) if arrays else batch_of(decoded, stack, device)
+
+
+def _whole(computed: Iterable[Tensor | None]) -> Iterator[Tensor]:
+    """The results of a pass in float32, without a pause between its parts."""
+    return (_float32(result) for result in computed if result is not None)
+
+
+def _in_parts(computed: Iterable[Tensor | None]) -> Steps[list[Tensor]]:
+    """The same, and others may have the device between the parts."""
+    results = []
+    for result in computed:
+        if result is None:
+            yield HOLDING
+        else:
+            results.append(_float32(result))
+    return results
 
 
 def _float32(result: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,13 +14,17 @@ from gramlet.feature.types import Evaluation, Objective
 from gramlet.types import Array
 from torch import Tensor
 
+from gramlet_server.backbone.tape import Tape
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.objective import Targets
 from gramlet_server.feature.passes import Passes
+from gramlet_server.feature.steps import Steps
 from gramlet_server.feature.targets import TargetBuilder
 from gramlet_server.feature.tiles import Tile, TiledEvaluation
-from gramlet_server.feature.work import Caller, Steps, Work, outcome
+from gramlet_server.feature.work import Caller, Work, outcome
 from gramlet_server.process.memory_budget import PROCESS, Place
+
+Parts = Generator[None, None, None]
 
 
 class Differentiator:
@@ -64,31 +68,38 @@ class Differentiator:
             raise InvalidInput(f"the picture is {width} x {height}, the objective's is not", field="evaluate.picture")
         self._passes.check_size(picture.shape[1:], targets.stages, "evaluate.picture")
         # The gradient, and the message that it becomes.
-        with (
-            PROCESS.reserve(2 * picture.nbytes, "evaluate.picture"),
-            self.room((height, width), targets, "evaluate.picture"),
-        ):
-            return self._evaluate(caller, picture, targets)
+        with PROCESS.reserve(2 * picture.nbytes, "evaluate.picture"):
+            place, is_long = self.room("gradient", (height, width), targets, "evaluate.picture")
+            with place:
+                return self._evaluate(caller, picture, targets, is_long)
 
-    def room(self, size: tuple[int, int], targets: Targets, field: str) -> Place:
-        """Memory for the passes of an evaluation at a picture of that height and width.
+    def room(self, kind: str, size: tuple[int, int], targets: Targets, field: str) -> tuple[Place, bool]:
+        """Memory for the passes of an evaluation at a picture of that height and width, in work of a kind.
+
+        Returns:
+            The memory; and whether the passes are long, and may be suspended.
 
         Raises:
             InvalidInput, Overloaded: There is none, ever or now.
         """
-        pixels = self._passes.pixels_at_once(size, targets.stages, targets.antialiased)
+        pixels = in_all = self._passes.pixels_at_once(size, targets.stages, targets.antialiased)
         if self._batch_gradients:
-            pixels *= self._passes.scheduler.room(pixels)
-        return self._passes.memory.gradient(pixels, targets.stages, targets.antialiased, field)
+            in_all *= self._passes.scheduler.room(pixels)
+        memory, what = self._passes.memory, (in_all, targets.stages, targets.antialiased)
+        if self._passes.is_long(kind, pixels) and (place := memory.suspended_gradient(*what)):
+            return place, True
+        return memory.gradient(*what, field), False
 
-    def _evaluate(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:
+    def _evaluate(self, caller: Caller, picture: Array, targets: Targets, is_long: bool) -> Evaluation:
         _, height, width = picture.shape
         if self._passes.needs_tiles(picture) and targets.stages:
-            return self._evaluate_in_tiles(caller, picture, targets)
+            return self._evaluate_in_tiles(caller, picture, targets, is_long)
         shared = None
         if self._batch_gradients:
-            shared = ("gradient", height, width, targets.stages, targets.antialiased, targets.reduced_precision)
-        work = Work("gradient", shared, height * width, self.evaluate_batch, (picture, targets))
+            how = targets.stages, targets.antialiased, targets.reduced_precision
+            shared = ("gradient", height, width, *how, is_long)
+        run = self._evaluate_in_parts if is_long else self.evaluate_batch
+        work = Work("gradient", shared, height * width, run, (picture, targets), is_long=is_long)
         evaluation: Evaluation
         evaluation, timing = outcome(caller.submit(work))
         return replace(evaluation, timing=timing)
@@ -102,31 +113,24 @@ class Differentiator:
         key = PassKey("gradient", owners=tuple(targets), is_gradient=True)
         compute = partial(self._losses_and_gradients, targets)
         terms, gradients = self._passes.run([picture for picture, _ in batch], compute, key)
-        rest = iter(terms.tolist())
-        return [
-            _evaluation(list(islice(rest, each.term_count)), each, gradient)
-            for each, gradient in zip(targets, gradients, strict=True)
-        ]
+        return _evaluations(targets, terms, gradients)
 
-    def _losses_and_gradients(self, targets: Sequence[Targets], pictures: Tensor) -> Iterator[Tensor]:
-        """The loss terms of all pictures, then their gradients (N, 3, H, W)."""
-        pictures = pictures.detach().requires_grad_()  # (N, 3, H, W)
-        activations = self._network.activations(
-            pictures,
-            dict.fromkeys(stage for each in targets for stage in each.stages),
-            antialiased=targets[0].antialiased,
-            smooth=True,
-            reduced=targets[0].reduced_precision,
-        )
-        by_picture = {stage: _unbatched(found) for stage, found in activations.items()}
-        losses = [
-            each.losses(pictures[index], {stage: found[index] for stage, found in by_picture.items()})
-            for index, each in enumerate(targets)
-        ]
-        # Each loss depends on its own picture only, so the gradient of their sum holds the gradient of each.
-        (gradients,) = torch.autograd.grad([loss.total for loss in losses], [pictures])
-        # One transfer for all scalars: each transfer would wait for the device.
-        yield torch.stack([term for loss in losses for term in loss.terms])
+    def _evaluate_in_parts(self, batch: Sequence[tuple[Array, Targets]]) -> Steps[list[Evaluation]]:
+        """The same, and the device may serve others between its parts."""
+        targets = [each for _, each in batch]
+        compute = partial(self._losses_and_gradients, targets)
+        terms, gradients = yield from self._passes.run_in_parts([picture for picture, _ in batch], compute)
+        return _evaluations(targets, terms, gradients)
+
+    def _losses_and_gradients(self, targets: Sequence[Targets], pictures: Tensor) -> Iterator[Tensor | None]:
+        """The loss terms of all pictures, then their gradients (N, 3, H, W); None where others may be served."""
+        stages = dict.fromkeys(stage for each in targets for stage in each.stages)
+        tape = yield from self._tape(pictures, stages, targets[0])
+        terms, upstream, gradients = yield from _differentiated(targets, pictures, tape.activations())
+        if upstream:
+            found = yield from tape.gradient(upstream)
+            gradients = found if gradients is None else gradients + found
+        yield terms
         yield gradients
 
     def resident(self, picture: Tensor, targets: Targets) -> Steps[tuple[Tensor, Tensor]]:
@@ -141,13 +145,13 @@ class Differentiator:
         else:
             key = PassKey(targets.signature, is_gradient=True)
 
-        def compute(pictures: Tensor, inputs: Sequence[Tensor]) -> Iterator[Tensor]:
+        def compute(pictures: Tensor, inputs: Sequence[Tensor]) -> Iterator[Tensor | None]:
             return self._losses_and_gradients([targets.reading(inputs)], pictures)
 
-        terms, gradients = self._passes.device.run_resident(picture[None], targets.inputs, compute, key)
+        terms, gradients = yield from self._passes.device.run_resident(picture[None], targets.inputs, compute, key)
         return terms, gradients[0]
 
-    def _evaluate_in_tiles(self, caller: Caller, picture: Array, targets: Targets) -> Evaluation:
+    def _evaluate_in_tiles(self, caller: Caller, picture: Array, targets: Targets, is_long: bool) -> Evaluation:
         """Every tile is a step of its own: other callers are served in between, and closing the caller ends it."""
 
         def steps() -> Steps[tuple[list[float], Array]]:
@@ -156,37 +160,45 @@ class Differentiator:
             return terms.tolist(), gradient.cpu().numpy()
 
         pixels = self._passes.tile_pixels
-        (terms, gradient), timing = self._passes.run_steps(caller, "gradient", pixels, steps())
+        (terms, gradient), timing = self._passes.run_steps(caller, "gradient", pixels, steps(), is_long)
         return replace(_evaluation(terms, targets, gradient), timing=timing)
 
     def _in_tiles(self, picture: Tensor, targets: Targets) -> Steps[tuple[Tensor, Tensor]]:
         _, height, width = picture.shape
-        with_room = self._passes.device.with_room
+        with_room, parts_with_room = self._passes.device.with_room, self._passes.device.parts_with_room
         tiles = self._passes.tiles(picture, targets.stages, targets.antialiased)
         state = with_room(lambda: TiledEvaluation(targets, height, width, self._network.device))
         for tile in tiles if targets.style else ():
-            with_room(partial(self._add_tile, state, targets, picture, tile))
-            yield
+            yield from parts_with_room(partial(self._add_tile, state, targets, picture, tile))
+            yield None
         with_room(lambda: state.compare(tiles[0].shapes))
         for tile in tiles:
-            with_room(partial(self._differentiate_tile, state, targets, picture, tile))
-            yield
+            yield from parts_with_room(partial(self._differentiate_tile, state, targets, picture, tile))
+            yield None
         return with_room(lambda: state.evaluation(picture))
 
-    def _add_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> None:
-        with torch.no_grad():
-            state.add(tile, self._activations(tile.of(picture)[None], tuple(targets.style), targets))
+    @torch.no_grad()
+    def _add_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> Parts:
+        how = {"antialiased": targets.antialiased, "smooth": True, "reduced": targets.reduced_precision}
+        activations = {}
+        for stage, found in self._network.by_part(tile.of(picture)[None], tuple(targets.style), **how):
+            if stage:
+                activations[stage] = found.squeeze(0)
+            yield
+        yield from state.add(tile, activations)
 
-    def _differentiate_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> None:
-        pixels = tile.of(picture)[None].contiguous().requires_grad_()
-        state.differentiate(tile, pixels, self._activations(pixels, targets.stages, targets))
+    def _differentiate_tile(self, state: TiledEvaluation, targets: Targets, picture: Tensor, tile: Tile) -> Parts:
+        tape = yield from self._tape(tile.of(picture)[None].contiguous(), targets.stages, targets)
+        yield from state.differentiate(tile, tape)
 
-    def _activations(self, pixels: Tensor, stages: Sequence[str], targets: Targets) -> dict[str, Tensor]:
-        """Of one picture (1, 3, H, W): (C, H, W) by stage."""
-        found = self._network.activations(
-            pixels, stages, antialiased=targets.antialiased, smooth=True, reduced=targets.reduced_precision
+    def _tape(self, pictures: Tensor, stages: Collection[str], targets: Targets) -> Generator[None, None, Tape]:
+        return self._network.tape(
+            pictures,
+            stages,
+            antialiased=targets.antialiased,
+            reduced=targets.reduced_precision,
+            in_parts=self._passes.may_be_long(pictures[0, 0].numel()),
         )
-        return {stage: activations.squeeze(0) for stage, activations in found.items()}
 
 
 class LocalDifferentiation:
@@ -226,6 +238,40 @@ class LocalDifferentiation:
 def _unbatched(batch: Tensor) -> Sequence[Tensor]:
     """The elements (C, H, W) of a batch. A single one is a view, whose gradient needs no copy."""
     return [batch.squeeze(0)] if len(batch) == 1 else batch.unbind()
+
+
+def _differentiated(
+    targets: Sequence[Targets], pictures: Tensor, activations: Mapping[str, Tensor]
+) -> Generator[None, None, tuple[Tensor, dict[str, Tensor], Tensor | None]]:
+    """The losses at pictures (N, 3, H, W) with these activations by stage; yields after each stage.
+
+    Returns:
+        The loss terms of all pictures; the gradients of their sum with respect to the activations, by stage; and that
+        with respect to the pictures, if a loss depends on them directly.
+    """
+    pictures = pictures.detach().requires_grad_()
+    by_picture = {stage: _unbatched(found) for stage, found in activations.items()}
+    losses = []
+    for index, each in enumerate(targets):
+        of_picture = {stage: found[index] for stage, found in by_picture.items()}
+        losses.append((yield from each.losses(pictures[index], of_picture)))
+    # Each loss depends on its own picture only, so the gradient of their sum holds the gradient of each.
+    totals = [loss.total for loss in losses]
+    upstream = {}
+    for stage, found in activations.items():
+        (upstream[stage],) = torch.autograd.grad(totals, [found], retain_graph=True)
+        yield
+    (gradients,) = torch.autograd.grad(totals, [pictures], allow_unused=True)
+    # One transfer for all scalars: each transfer would wait for the device.
+    return torch.stack([term.detach() for loss in losses for term in loss.terms]), upstream, gradients
+
+
+def _evaluations(targets: Sequence[Targets], terms: Array, gradients: Array) -> list[Evaluation]:
+    rest = iter(terms.tolist())
+    return [
+        _evaluation(list(islice(rest, each.term_count)), each, gradient)
+        for each, gradient in zip(targets, gradients, strict=True)
+    ]
 
 
 def _evaluation(terms: list[float], targets: Targets, gradient: Array) -> Evaluation:

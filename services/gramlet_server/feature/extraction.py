@@ -33,7 +33,8 @@ from gramlet_server.feature.gram import in_forms
 from gramlet_server.feature.graphs import PassKey
 from gramlet_server.feature.passes import Passes
 from gramlet_server.feature.pixels import OnDevice
-from gramlet_server.feature.work import Caller, Later, Steps, Work, outcome
+from gramlet_server.feature.steps import Steps
+from gramlet_server.feature.work import Caller, Later, Work, outcome
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.prepare import Decoded
 from gramlet_server.process.memory_budget import PROCESS, Place, Reservation
@@ -329,6 +330,7 @@ class Extractor:
         return _features(batch, results, self._network)
 
 
+@torch.inference_mode()
 def _parts(network: Network, extraction: Extraction, pictures: Tensor) -> Iterator[Tensor | None]:
     for stage, found in network.by_part(pictures, extraction.stages):
         if stage:

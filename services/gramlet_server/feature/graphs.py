@@ -18,12 +18,15 @@ from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
-Compute = Callable[[Tensor], Iterable[Tensor]]
-"""From a batch of pictures (N, 3, H, W) to the results of a pass, each as soon as it is computed. It must not wait for
-the device: no `float(tensor)`, no copy from or to the CPU."""
+Compute = Callable[[Tensor], Iterable[Tensor | None]]
+"""From a batch of pictures (N, 3, H, W) to the results of a pass, each as soon as it is computed; None wherever the
+device may serve others. It must not wait for the device: no `float(tensor)`, no copy from or to the CPU."""
 
-ComputeWith = Callable[[Tensor, Sequence[Tensor]], Iterable[Tensor]]
+ComputeWith = Callable[[Tensor, Sequence[Tensor]], Iterable[Tensor | None]]
 """The same, given the tensors that the pass reads beside its pictures."""
+
+Record = Callable[[Tensor, Sequence[Tensor]], Iterable[Tensor]]
+"""The same, as a whole."""
 
 RECORD_AFTER = 8
 """A pass is recorded once it has run this often."""
@@ -85,7 +88,7 @@ class Graph:
         return self.results
 
 
-def record_graph(pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith, pool: Any) -> Graph:
+def record_graph(pictures: Tensor, inputs: tuple[Tensor, ...], compute: Record, pool: Any) -> Graph:
     """Records a pass on the current stream, where it ran before: cuBLAS and cuDNN keep their workspaces by stream."""
     graph = torch.cuda.CUDAGraph()
     # thread_local: allocations of other threads meanwhile neither belong to this graph nor break the recording.
@@ -167,9 +170,7 @@ class GraphCache:
         self._drop_oldest()
         return known
 
-    def record_if_due(
-        self, known: KnownPass, pictures: Tensor, inputs: tuple[Tensor, ...], compute: ComputeWith
-    ) -> None:
+    def record_if_due(self, known: KnownPass, pictures: Tensor, inputs: tuple[Tensor, ...], compute: Record) -> None:
         """Records a pass that has just run without a graph, if it has run often enough.
 
         The graph reads copies of the pictures and inputs. Where the recording fails, the pass goes on without a graph.

@@ -37,6 +37,8 @@ _ROOMY = 0.5
 """Share of the budget for a pass with such blocks. A pass that would take more has its large blocks mapped."""
 _TILE_SHARE = 0.6
 """Share of the budget for a gradient at one tile."""
+_SUSPENDED_SHARE = 0.3
+"""Share of the budget for a gradient that is suspended: the gradient at a tile can still run beside it."""
 _MOST_TILE_PIXELS = 2 * 2**20
 
 
@@ -142,6 +144,16 @@ class PassMemory:
         """Room for a gradient at so many pixels. Errors as for `extraction`."""
         size = self._fixed + pixels * self._gradient(stages, antialiased)
         return self._place(size, size, field)
+
+    def suspended_gradient(self, pixels: int, stages: Collection[str], antialiased: bool) -> Place | None:
+        """Room for such a pass that is suspended while others run. None: there is none now, or little would be left.
+
+        A descent keeps it until its end.
+        """
+        size = self._fixed + pixels * self._gradient(stages, antialiased)
+        if size > _SUSPENDED_SHARE * self._budget.limit:
+            return None
+        return self._placed(size, size, self._suspended.try_to_take)
 
     def kept_targets(self, objective: Objective) -> int:
         """Bytes of the targets of an objective: activations of its content, Gram matrices of its styles."""

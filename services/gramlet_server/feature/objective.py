@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import cast
@@ -149,13 +149,14 @@ class Targets:
         content = None if self.content is None else next(grams)
         return replace(self, style=style, content=content, style_weight=style_weight, content_weight=content_weight)
 
-    def losses(self, picture: Tensor, activations: Activations) -> Losses:
-        """The loss at a picture (3, H, W), from its activations."""
+    def losses(self, picture: Tensor, activations: Activations) -> Generator[None, None, Losses]:
+        """The loss at a picture (3, H, W), from its activations; yields after each stage."""
         zero = picture.new_zeros(())
-        stages = {
-            stage: torch.stack([each.loss(activations[stage], self.gram_normalization) for each in targets]).sum()
-            for stage, targets in self.style.items()
-        }
+        stages = {}
+        for stage, targets in self.style.items():
+            losses = [each.loss(activations[stage], self.gram_normalization) for each in targets]
+            stages[stage] = torch.stack(losses).sum()
+            yield
         style = self.style_weight * sum(stages.values(), start=zero)
         content = zero
         if self.content is not None:

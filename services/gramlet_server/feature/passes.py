@@ -21,12 +21,13 @@ from gramlet.types import Array, Limits, Timing
 from torch import Tensor
 
 from gramlet_server.backbone.network import Network
-from gramlet_server.feature.device import AnyPicture, ComputeInParts, Device, Wait
+from gramlet_server.feature.device import AnyPicture, Device, Wait
 from gramlet_server.feature.graphs import Compute, PassKey
 from gramlet_server.feature.memory import PassMemory
 from gramlet_server.feature.scheduler import Scheduler
+from gramlet_server.feature.steps import Steps, Turn, to_end, turn_of
 from gramlet_server.feature.tiles import Tile, cut
-from gramlet_server.feature.work import Caller, Steps, Turn, Work, advance, outcome
+from gramlet_server.feature.work import Caller, Work, outcome
 from gramlet_server.process.memory_budget import Place
 
 T = TypeVar("T")
@@ -35,8 +36,9 @@ LONG_SECONDS = 0.25
 """A pass over one picture that takes longer than this, by the pace of earlier ones, lets others have the device."""
 LONG_PIXELS = 2**18
 """But not over fewer pixels: on a busy machine every pass takes long, and small ones would wait for large ones."""
-_FIRST_PACE = 5e-7
-"""Seconds for each pixel of an extraction, until one was measured: two cores of 2020."""
+_FIRST_PACES = {"extract": 5e-7}
+_FIRST_PACE = 1.5e-6
+"""Seconds for each pixel of an extraction and of a gradient, until one was measured: two cores of 2020."""
 
 
 class Passes:
@@ -91,19 +93,42 @@ class Passes:
             InvalidInput: The device's memory does not hold the work.
             Unavailable: The device has failed for good, or the scheduler is closed.
         """
-        return self._run_once(caller, kind, pixels, lambda: self.device.with_room(work))
 
-    def run_turn(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[Turn[T], Timing]:
+        def run(_: Sequence[None]) -> list[T]:
+            with self._running(1):
+                return [self.device.with_room(work)]
+
+        found: tuple[T, Timing] = outcome(caller.submit(Work(kind, None, pixels, run, None)))
+        return found
+
+    def run_turn(
+        self, caller: Caller, kind: str, pixels: int, steps: Steps[T], is_long: bool = False
+    ) -> tuple[Turn[T], Timing]:
         """Advances work that lets others have the device between its steps, for TURN_SECONDS or to its end.
 
         Steps that allocate do so inside `device.with_room`: a generator that has failed cannot be run again.
 
+        Args:
+            caller: Whose work it is.
+            kind: For the metrics.
+            pixels: Estimate of a turn's cost.
+            steps: The work.
+            is_long: Whether it may also be suspended where it holds the memory of a pass; see `room`.
+
         Raises:
             As `run_single`, and what the steps raise.
         """
-        return self._run_once(caller, kind, pixels, lambda: advance(steps))
 
-    def run_steps(self, caller: Caller, kind: str, pixels: int, steps: Steps[T]) -> tuple[T, Timing]:
+        def run(_: Sequence[None]) -> list[Turn[T]] | Steps[list[Turn[T]]]:
+            turn = self._guarded(1, _alone(turn_of(steps)))
+            return turn if is_long else to_end(turn)
+
+        found: tuple[Turn[T], Timing] = outcome(caller.submit(Work(kind, None, pixels, run, None, is_long=is_long)))
+        return found
+
+    def run_steps(
+        self, caller: Caller, kind: str, pixels: int, steps: Steps[T], is_long: bool = False
+    ) -> tuple[T, Timing]:
         """Runs such work to its end, in as many turns as it takes.
 
         Raises:
@@ -111,18 +136,10 @@ class Passes:
         """
         queued = computed = 0.0
         while True:
-            turn, timing = self.run_turn(caller, kind, pixels, steps)
+            turn, timing = self.run_turn(caller, kind, pixels, steps, is_long)
             queued, computed = queued + timing.queue_seconds, computed + timing.compute_seconds
             if turn.ended:
                 return turn.result, Timing(queued, computed)
-
-    def _run_once(self, caller: Caller, kind: str, pixels: int, work: Callable[[], T]) -> tuple[T, Timing]:
-        def run(_: Sequence[None]) -> list[T]:
-            with self._running(1):
-                return [work()]
-
-        found: tuple[T, Timing] = outcome(caller.submit(Work(kind, None, pixels, run, None)))
-        return found
 
     def check_size(self, size: Sequence[int], stages: Iterable[str], field: str) -> None:
         """Rejects a picture of a size (height, width) that is too small for a stage.
@@ -140,10 +157,13 @@ class Passes:
                 )
 
     def is_long(self, kind: str, pixels: int) -> bool:
-        """Whether a pass over one picture keeps others from the device for long. On a GPU passes are short."""
-        if self.device.overlaps or pixels < LONG_PIXELS:
-            return False
-        return pixels * (self.scheduler.pace(kind) or _FIRST_PACE) > LONG_SECONDS
+        """Whether a pass over one picture keeps others from the device for long, by the pace of such work."""
+        pace = self.scheduler.pace(kind) or _FIRST_PACES.get(kind, _FIRST_PACE)
+        return self.may_be_long(pixels) and pixels * pace > LONG_SECONDS
+
+    def may_be_long(self, pixels: int) -> bool:
+        """Whether a pass over a picture of so many pixels may be long on some machine. On a GPU passes are short."""
+        return not self.device.overlaps and pixels >= LONG_PIXELS
 
     def room(self, pixels: int, stages: Collection[str]) -> tuple[Place, bool]:
         """Memory for an extraction from pictures of so many pixels; whether it is long, and may be suspended.
@@ -221,17 +241,20 @@ class Passes:
 
         return finish
 
-    def run_in_parts(self, pictures: Sequence[AnyPicture], compute: ComputeInParts) -> Steps[list[Array]]:
-        """Runs such a pass without gradients, and lets others have the device between its parts. Raises as `run`."""
-        parts = self.device.in_parts(pictures, compute)
+    def run_in_parts(self, pictures: Sequence[AnyPicture], compute: Compute) -> Steps[list[Array]]:
+        """Runs such a pass, and lets others have the device between its parts. Raises as `run`."""
+        return self._guarded(len(pictures), self.device.in_parts(pictures, compute))
+
+    def _guarded(self, pictures: int, steps: Steps[T]) -> Steps[T]:
+        """The same steps; their failures become errors for the caller."""
         while True:
-            with self._running(len(pictures)), torch.inference_mode():
+            with self._running(pictures):
                 try:
-                    next(parts)
+                    pause = next(steps)
                 except StopIteration as ended:
-                    results: list[Array] = ended.value
-                    return results
-            yield
+                    result: T = ended.value
+                    return result
+            yield pause
 
     def activations(
         self, picture: Array, stages: Sequence[str], *, antialiased: bool, reduced: bool = False
@@ -267,3 +290,8 @@ class Passes:
         failure = Unavailable(self._failure, retry_after=1.0)
         self._report_failure(failure)
         return failure
+
+
+def _alone(steps: Steps[T]) -> Steps[list[T]]:
+    """Steps as those of a pass over one picture."""
+    return [(yield from steps)]

@@ -150,10 +150,11 @@ class Scheduler:
             self._stopping = True
             self._wake()
         self._thread.join()
-        for caller in list(self._callers):
-            for work in caller.waiting:
-                if work.future.set_running_or_notify_cancel():
-                    work.future.set_exception(_closed())
+        with self._changed:
+            left = [work for caller in self._callers for work in caller.waiting]
+        for work in left:
+            if work.future.set_running_or_notify_cancel():
+                work.future.set_exception(_closed())
 
     def enqueue(self, caller: Caller, works: Sequence[Work]) -> None:
         """Queues a caller's work; see `Caller.submit`."""

@@ -37,8 +37,8 @@ from gramlet_server.feature.fields import Field, Fields
 from gramlet_server.feature.looking import Items, Looking
 from gramlet_server.feature.maximization import maximize
 from gramlet_server.feature.passes import Passes
+from gramlet_server.feature.steps import Steps
 from gramlet_server.feature.strongest import Look, Strong, Strongest, cut, reduced
-from gramlet_server.feature.work import Steps
 from gramlet_server.feature_source import check_weights
 from gramlet_server.pictures.encode import encode_jpeg, encode_png, to_uint8
 from gramlet_server.pictures.prepare import Decoded
@@ -305,7 +305,7 @@ class Seeing:
             if ascent.picture is not None:
                 happened.append((ascent.step, device.fetch(ascent.activation), device.fetch(ascent.picture)))
             self._steps_left -= 1
-            yield
+            yield None
 
     def _formed(
         self, channel: int, step: int, steps: int, activation: float, picture: Array, spent: Timing

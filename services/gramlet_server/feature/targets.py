@@ -26,6 +26,7 @@ from gramlet_server.feature.objective import (
     style_groups,
 )
 from gramlet_server.feature.passes import Passes
+from gramlet_server.feature.steps import to_end
 from gramlet_server.feature.tiles import Tile, TileSums
 from gramlet_server.feature.work import Caller
 from gramlet_server.process import identity
@@ -220,8 +221,7 @@ class PictureStatistics:
 
         def add(tile: Tile) -> None:
             found = self._passes.activations(tile.of(picture), needed, antialiased=self._antialiased)
-            with torch.no_grad():
-                sums.add(tile, found)
+            to_end(sums.add(tile, found))
 
         def finish() -> None:
             for stage, activations in sums.activations.items():

@@ -9,7 +9,7 @@ whole picture. Tiles start at multiples of the stages' strides; at the picture's
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from gramlet_server.backbone.architecture import Architecture
 from gramlet_server.backbone.onednn import times_transposed
+from gramlet_server.backbone.tape import Tape
 from gramlet_server.feature.gram import Region, divisor, gram_of_rows, positions_by_channels
 from gramlet_server.feature.objective import Targets, total_variation
 
@@ -180,12 +181,14 @@ class TileSums:
         self._sums: dict[int, Tensor] = {}
         self.activations: dict[str, Tensor] = {}
 
-    def add(self, tile: Tile, activations: Mapping[str, Tensor]) -> None:
-        """Adds the cores of a tile's activations, (C, H, W) by stage."""
+    @torch.no_grad()
+    def add(self, tile: Tile, activations: Mapping[str, Tensor]) -> Generator[None, None, None]:
+        """Adds the cores of a tile's activations, (C, H, W) by stage; yields after each Gram matrix."""
         sums = []
         for stage, region in self._grams:
             rows = core_rows(tile, stage, activations[stage], region)
             sums.append(gram_of_rows(rows))
+            yield
         for stage in self._stages:
             core = tile.core(stage, activations[stage]).float()
             if stage not in self.activations:
@@ -213,8 +216,8 @@ class TiledEvaluation:
     """Loss and gradient at one picture, tile by tile. Used on the device thread.
 
     First every tile is read (`add`), which sums the Gram matrices. Then the gradient of the loss with respect to the
-    activations is known in closed form (`compare`), and every tile is differentiated (`differentiate`). Each step
-    changes its sums only in its last lines, so it may run again when it failed before.
+    activations is known in closed form (`compare`), and every tile is differentiated (`differentiate`). Both yield
+    where other work may run. They change sums only in their last lines, so they may run again when they failed before.
 
     Args:
         targets: The objective.
@@ -231,9 +234,9 @@ class TiledEvaluation:
         self._content = torch.zeros((), dtype=torch.float64, device=device)
         self._gradient = torch.zeros((3, height, width), device=device)
 
-    def add(self, tile: Tile, activations: Mapping[str, Tensor]) -> None:
+    def add(self, tile: Tile, activations: Mapping[str, Tensor]) -> Generator[None, None, None]:
         """Adds a tile's activations (C, H, W) to the Gram matrices."""
-        self._sums.add(tile, activations)
+        return self._sums.add(tile, activations)
 
     def compare(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Compares the Gram matrices with the targets, once all tiles are added."""
@@ -248,18 +251,22 @@ class TiledEvaluation:
             scale = targets.style_weight * target.weight * 4 / (by * difference.numel())
             self._directions[stage].append(difference * scale)
 
-    def differentiate(self, tile: Tile, pixels: Tensor, activations: Mapping[str, Tensor]) -> None:
+    @torch.no_grad()
+    def differentiate(self, tile: Tile, tape: Tape) -> Generator[None, None, None]:
         """Adds a tile's part of the gradient and of the content loss.
 
         Args:
             tile: The tile.
-            pixels: (1, 3, H, W), requiring a gradient.
-            activations: (C, H, W) by stage, computed from these pixels.
+            tape: The pass over the tile's pixels (1, 3, H, W).
         """
-        with torch.no_grad():
-            upstream = {stage: self._upstream(tile, stage, found) for stage, found in activations.items()}
-            content = self._content_error(tile, activations)
-        (gradient,) = torch.autograd.grad(list(activations.values()), pixels, list(upstream.values()))
+        activations = {stage: found.squeeze(0) for stage, found in tape.activations().items()}
+        content = self._content_error(tile, activations)
+        upstream = {}
+        for stage, found in activations.items():
+            upstream[stage] = self._upstream(tile, stage, found)[None]
+            yield
+        del activations, found
+        gradient = yield from tape.gradient(upstream)
         self._gradient[:, tile.rows.whole, tile.columns.whole] += gradient[0]
         self._content += content
 

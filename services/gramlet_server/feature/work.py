@@ -8,45 +8,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Protocol
 
 from gramlet.errors import Cancelled
 from gramlet.types import Timing
 
+from gramlet_server.feature.steps import Steps, advance
+
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-TURN_SECONDS = 0.03
-"""How long the device advances one piece of long work before it looks for others. A turn is one step at least."""
-
-Steps = Generator[None, None, T]
-"""Work on the device thread that yields wherever the device may serve others, and returns its result."""
-
-
-@dataclass(frozen=True)
-class Turn(Generic[T]):
-    """What a turn came to: whether the work has ended, and its result if it has."""
-
-    ended: bool
-    outcome: T | None = None
-
-    @property
-    def result(self) -> T:
-        """The result of work that has ended."""
-        return cast(T, self.outcome)
-
-
-def advance(steps: Steps[T]) -> Turn[T]:
-    """Takes steps for TURN_SECONDS, or to their end."""
-    until = time.monotonic() + TURN_SECONDS
-    try:
-        next(steps)
-        while time.monotonic() < until:
-            next(steps)
-    except StopIteration as ended:
-        return Turn(True, ended.value)
-    return Turn(False)
 
 
 @dataclass(frozen=True)
@@ -330,15 +299,21 @@ class PassRunner:
             return
         # One picture of the batch caused this. In passes of one, each picture gets its own outcome.
         _log.warning("a pass of %d pictures failed, trying each by itself: %s", len(batch), error)
+        other = self.suspended
         for one in batch:
             if (under_way := self.begin([one])) is not None:
                 self.end(under_way)
-            while self.suspended is not None:
+            while self.suspended is not None and self.suspended is not other:
                 self.advance()
 
     def _settle(self, batch: Batch, seconds: float, results: Sequence[Any]) -> None:
         self._account(batch, seconds)
         now = time.monotonic()
-        for (_, work), result in zip(batch, results, strict=False):
+        if len(results) != len(batch):  # a bug: whoever waits for a result that is missing would wait for ever
+            error = RuntimeError(f"{len(results)} results of a pass of {len(batch)} pictures")
+            for _, work in batch:
+                work.future.set_exception(error)
+            return
+        for (_, work), result in zip(batch, results, strict=True):
             waited = max(0.0, now - work.submitted - seconds)
             work.future.set_result((result, Timing(waited, seconds, len(batch))))
