@@ -208,7 +208,7 @@ class DescentWork:
         targets = self._targets.build(caller, self._objective)
         if first is not None:
             size = (first.shape[1], first.shape[2])
-            place, self._is_long = self._differentiator.room("descent", size, targets, "start.objective.content")
+            place, self._is_long = self._differentiator.room(size, targets, "start.objective.content")
             self._held.append(place)
 
         def begin() -> Descent:
@@ -216,7 +216,7 @@ class DescentWork:
             loss = self._loss(targets, (point.shape[1], point.shape[2]))
             return Descent(start, loss, canvas, self._passes.device, self._control, point, snapshot)
 
-        descent, timing = self._passes.run_single(caller, "descent", max(1, self._pixels), begin)
+        descent, timing = self._passes.run_single(caller, "descent", 1, begin)
         self._add(descent, timing)
         return descent
 

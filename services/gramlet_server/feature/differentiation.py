@@ -69,12 +69,12 @@ class Differentiator:
         self._passes.check_size(picture.shape[1:], targets.stages, "evaluate.picture")
         # The gradient, and the message that it becomes.
         with PROCESS.reserve(2 * picture.nbytes, "evaluate.picture"):
-            place, is_long = self.room("gradient", (height, width), targets, "evaluate.picture")
+            place, is_long = self.room((height, width), targets, "evaluate.picture")
             with place:
                 return self._evaluate(caller, picture, targets, is_long)
 
-    def room(self, kind: str, size: tuple[int, int], targets: Targets, field: str) -> tuple[Place, bool]:
-        """Memory for the passes of an evaluation at a picture of that height and width, in work of a kind.
+    def room(self, size: tuple[int, int], targets: Targets, field: str) -> tuple[Place, bool]:
+        """Memory for the passes of an evaluation at a picture of that height and width.
 
         Returns:
             The memory; and whether the passes are long, and may be suspended.
@@ -86,7 +86,7 @@ class Differentiator:
         if self._batch_gradients:
             in_all *= self._passes.scheduler.room(pixels)
         memory, what = self._passes.memory, (in_all, targets.stages, targets.antialiased)
-        if self._passes.is_long(kind, pixels) and (place := memory.suspended_gradient(*what)):
+        if self._passes.may_be_long(pixels) and (place := memory.suspended_gradient(*what)):
             return place, True
         return memory.gradient(*what, field), False
 

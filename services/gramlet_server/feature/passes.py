@@ -36,9 +36,8 @@ LONG_SECONDS = 0.25
 """A pass over one picture that takes longer than this, by the pace of earlier ones, lets others have the device."""
 LONG_PIXELS = 2**18
 """But not over fewer pixels: on a busy machine every pass takes long, and small ones would wait for large ones."""
-_FIRST_PACES = {"extract": 5e-7}
-_FIRST_PACE = 1.5e-6
-"""Seconds for each pixel of an extraction and of a gradient, until one was measured: two cores of 2020."""
+_FIRST_PACE = 5e-7
+"""Seconds for each pixel of an extraction, until one was measured: two cores of 2020."""
 
 
 class Passes:
@@ -158,8 +157,7 @@ class Passes:
 
     def is_long(self, kind: str, pixels: int) -> bool:
         """Whether a pass over one picture keeps others from the device for long, by the pace of such work."""
-        pace = self.scheduler.pace(kind) or _FIRST_PACES.get(kind, _FIRST_PACE)
-        return self.may_be_long(pixels) and pixels * pace > LONG_SECONDS
+        return self.may_be_long(pixels) and pixels * (self.scheduler.pace(kind) or _FIRST_PACE) > LONG_SECONDS
 
     def may_be_long(self, pixels: int) -> bool:
         """Whether a pass over a picture of so many pixels may be long on some machine. On a GPU passes are short."""
