@@ -11,6 +11,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -40,7 +41,8 @@ class Group:
         tasks = f"/proc/{self.process.pid}/task"
         found: set[int] = set()
         for task in os.listdir(tasks):
-            with open(f"{tasks}/{task}/children") as file:
+            # A thread may have ended meanwhile.
+            with suppress(FileNotFoundError, ProcessLookupError), open(f"{tasks}/{task}/children") as file:
                 found |= {int(child) for child in file.read().split()}
         return found
 
