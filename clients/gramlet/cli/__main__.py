@@ -20,7 +20,7 @@ from typing import NoReturn, TextIO, cast
 from gramlet._sync.client import Client
 from gramlet.cli.arguments import Parser, add_server_arguments
 from gramlet.cli.connection import make_client
-from gramlet.cli.terminal import MayBeFull, Terminal, escape_what_cannot_be_written, fail
+from gramlet.cli.terminal import MayBeFull, Terminal, escape_what_cannot_be_written, fail, was_interrupted
 from gramlet.errors import GramletError, InvalidInput, NotFound
 
 COMMANDS = (
@@ -71,10 +71,12 @@ def _main(arguments: Sequence[str] | None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: fail(f"warning: {message}")
             return _run(chosen, terminal)
-    except KeyboardInterrupt:
-        fail("interrupted")
-        return _INTERRUPTED
-    except GramletError as error:
+    except BaseException as error:
+        if was_interrupted(error):
+            fail("interrupted")
+            return _INTERRUPTED
+        if not isinstance(error, GramletError):
+            raise
         error.field = parser.flag_of(chosen, error.field)
         fail(str(error))
         terminal.event("error", code=error.code.name, message=error.message, field=error.field)

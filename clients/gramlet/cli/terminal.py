@@ -67,6 +67,13 @@ class MayBeFull:
             pass
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error. It may come while a lock is given back, which then fails in its own way."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class Terminal:
     """Where a command's output goes: results to stdout, everything else to stderr.
 
@@ -128,8 +135,9 @@ class Terminal:
             with self.progress(description) as meter:
                 for event in events:
                     show(event, meter)
-        except KeyboardInterrupt:
-            left()
+        except BaseException as error:
+            if was_interrupted(error):
+                left()
             raise
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
@@ -49,20 +50,34 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 class Alone:
     """Lets one thread or task at a time use something that has a state, and refuses a second one.
 
+    The same one may begin again. It does when Ctrl-C has come before the end of its use could be noted, or after its
+    begin was: what it then closes has to close.
+
     Args:
         what: What it uses, and what to do instead, for the error.
     """
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._used = threading.Lock()
+        self._lock = threading.Lock()
+        self._user: object = None
 
     def __enter__(self) -> None:
-        if not self._used.acquire(blocking=False):
-            raise FailedPrecondition(f"another thread or task is using {self._what}")
+        user = _current_task() or threading.current_thread()
+        with self._lock:
+            if self._user not in (None, user):
+                raise FailedPrecondition(f"another thread or task is using {self._what}")
+            self._user = user
 
     def __exit__(self, *_: object) -> None:
-        self._used.release()
+        self._user = None
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None
 
 
 EVENTS = "these events: let one read them, and hand them on by a queue"

@@ -93,6 +93,23 @@ def test_ctrl_c_leaves_a_detached_run_that_was_resumed_to_the_server(picture: Pa
     ]
 
 
+def test_what_ctrl_c_breaks_is_an_interruption_as_well(
+    gramlet: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")  # as a lock that Ctrl-C has met
+
+    monkeypatch.setattr(stylize_set._Painting, "show", interrupted)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "a.png").write_bytes(picture.read_bytes())
+    code, _, noted = gramlet("stylize", frames, picture, "-o", tmp_path / "out", *SMALL)
+    assert (code, noted.splitlines()[-1]) == (130, "gramlet: interrupted")
+
+
 @pytest.mark.parametrize("full", ["stderr", "stdout"])
 def test_a_full_disk_below_stderr_changes_nothing_and_one_below_stdout_is_a_failure(
     full: str, address: str, tmp_path: Path, picture: Path
