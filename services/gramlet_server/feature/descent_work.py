@@ -216,7 +216,7 @@ class DescentWork:
             loss = self._loss(targets, (point.shape[1], point.shape[2]))
             return Descent(start, loss, canvas, self._passes.device, self._control, point, snapshot)
 
-        descent, timing = self._passes.run_single(caller, "descent", 1, begin)
+        descent, timing = self._passes.run_single(caller, "descent", max(1, self._pixels), begin)
         self._add(descent, timing)
         return descent
 
