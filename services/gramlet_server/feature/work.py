@@ -309,7 +309,8 @@ class PassRunner:
     def _settle(self, batch: Batch, seconds: float, results: Sequence[Any]) -> None:
         self._account(batch, seconds)
         now = time.monotonic()
-        if len(results) != len(batch):  # a bug: whoever waits for a result that is missing would wait for ever
+        # That would be a bug of the pass. Callers whose result is missing must get an error: they would wait for ever.
+        if len(results) != len(batch):
             error = RuntimeError(f"{len(results)} results of a pass of {len(batch)} pictures")
             for _, work in batch:
                 work.future.set_exception(error)
